@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"strings"
+	"testing"
+)
+
+func hosts(t *testing.T, want map[string]string) {
+	t.Helper()
+	for in, out := range want {
+		got, err := NormalizeHost(in)
+		if got != out || (err == nil) != (out != "") {
+			t.Errorf("NormalizeHost(%q) = %q, %v; want %q", in, got, err, out)
+		}
+	}
+}
+
+func TestBypass_B1_ControlBytesInHost(t *testing.T) {
+	hosts(t, map[string]string{
+		"evil.com\x00.allowed.com": "", "a.com\r": "", "a.com\t": "", "a .com": "", "a%00.com": "", "a.com\x7f": "",
+		"allowed.com": "allowed.com",
+	})
+}
+
+func TestBypass_B9_EncodedAddresses(t *testing.T) {
+	hosts(t, map[string]string{
+		"2852039166": "", "0xA9FEA9FE": "", "0251.0376.0251.0376": "", "127.1": "", "127.0.0.1.": "", "①⑥⑨.254.169.254": "",
+		"1.2.3.0x": "", "a.0x7f": "", "[1.2.3.4]": "", "[::1": "", "fe80::1%eth0": "", "[fe80::1%25eth0]": "",
+		"[::ffff:a9fe:a9fe]": "169.254.169.254", "::FFFF:10.0.0.1": "10.0.0.1", "[2001:DB8::1]": "2001:db8::1", "8.8.8.8": "8.8.8.8",
+	})
+}
+
+func TestBypass_B10_OneSpellingOfAName(t *testing.T) {
+	hosts(t, map[string]string{
+		"GITHUB.com": "github.com", "github。com": "github.com", "ｇithub.com": "github.com", "bücher.example": "xn--bcher-kva.example",
+		"gıthub.com": "xn--gthub-n4a.com", "xn--github-.com": "", "xn--\u00ff.com": "", "r3---sn-a.example": "r3---sn-a.example",
+	})
+}
+
+func TestBypass_B11_DotsUserinfoPorts(t *testing.T) {
+	hosts(t, map[string]string{
+		"host.example.": "host.example", "host..": "", "a..b": "", ".a": "", "": "", ".": "", "a@host": "", "host:443": "", "host:": "",
+		"-a.com": "", "a-.com": "", "github.com。.": "",
+		strings.Repeat("a", 64) + ".com": "", strings.Repeat("a.", 130) + "com": "", strings.Repeat("a.", 999) + "com": "",
+	})
+}
+
+func TestBypass_B29_PathSpellings(t *testing.T) {
+	for in, want := range map[string]string{
+		"/": "/", "/a/b": "/a/b", "/a/": "/a/", "//a///b": "/a/b", "/a/./b": "/a/b", "/a/.": "/a/", "/a/..": "/", "/a/b/..": "/a/",
+		"/public/../secret": "/secret", "/public/%2e%2E/secret": "/secret", "/..;x/a": "", "/a/..;x/b": "/b", "/a;p=1/b;q": "/a/b",
+		"/%61%7e%2d": "/a~-", "/%c3%a9": "/%C3%A9", "/a%20b": "/a%20b", "/%252e": "/%252e", "/%c0%af": "", "/%00": "", "/a;%": "/a",
+		"/..": "", "/a/../..": "", "a": "", "": "", "*": "", "/%": "", "/%4": "", "/%zz": "", "/a\\b": "", "/a%5cb": "", "/a#b": "", "/a?b": "",
+		"/a;\x01": "", "/é": "", "/a b": "", "/a%2fb": "", "/" + strings.Repeat("a", MaxURLPath): "",
+	} {
+		got, err := CanonicalPath(in, false)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("CanonicalPath(%q) = %q, %v; want %q", in, got, err, want)
+		}
+	}
+	for in, want := range map[string]string{"/a%2fb": "/a%2Fb", "/a%2f..": "", "/%2e%2f": "", "/a%2f..%3bx": ""} {
+		if got, err := CanonicalPath(in, true); got != want || (err == nil) != (want != "") {
+			t.Errorf("CanonicalPath(%q, true) = %q, %v; want %q", in, got, err, want)
+		}
+	}
+}
+
+func FuzzNormalizeHost(f *testing.F) {
+	for _, s := range []string{"GitHub.com.", "[::ffff:1.2.3.4]", "bücher.de", "127.1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		h, err := NormalizeHost(s)
+		if err != nil {
+			return
+		}
+		if again, err := NormalizeHost(h); err != nil || again != h {
+			t.Fatalf("%q → %q → %q, %v", s, h, again, err)
+		}
+	})
+}
+
+func FuzzCanonicalPath(f *testing.F) {
+	for _, s := range []string{"/a/../b", "/%2e%2f", "/;x//", "/%c3%a9"} {
+		f.Add(s, true)
+	}
+	f.Fuzz(func(t *testing.T, s string, slash bool) {
+		p, err := CanonicalPath(s, slash)
+		if err != nil {
+			return
+		}
+		if again, err := CanonicalPath(p, slash); err != nil || again != p {
+			t.Fatalf("%q → %q → %q, %v", s, p, again, err)
+		}
+		if strings.Contains(p, "//") || strings.Contains(p+"/", "/../") {
+			t.Fatalf("%q → %q", s, p)
+		}
+	})
+}
