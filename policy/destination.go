@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Reason is why an address was refused; the zero value is a refusal too.
+type Reason uint8
+
+// The reasons of Destination.Check.
+const (
+	// ReasonNoRule is the zero Destination, which allows nothing.
+	ReasonNoRule Reason = iota
+	// ReasonOK is no refusal.
+	ReasonOK
+	// ReasonAlwaysBlocked is loopback, link-local, unspecified or metadata.
+	ReasonAlwaysBlocked
+	// ReasonInternal is an internal address behind a wildcard.
+	ReasonInternal
+	// ReasonNotInAllowedIPs is an address outside allowed_ips.
+	ReasonNotInAllowedIPs
+	// ReasonControlPlanePort is a cluster's own port behind a wildcard.
+	ReasonControlPlanePort
+)
+
+var reasonTexts = [...]string{
+	ReasonNoRule:           "no rule allows an address",
+	ReasonOK:               "allowed",
+	ReasonAlwaysBlocked:    "always-blocked address",
+	ReasonInternal:         "internal address",
+	ReasonNotInAllowedIPs:  "address is not in allowed_ips",
+	ReasonControlPlanePort: "blocked control-plane port",
+}
+
+func (r Reason) String() string { return reasonTexts[r] }
+
+type mode uint8
+
+const (
+	modeNone    mode = iota
+	modePublic       // a wildcard: public addresses only
+	modePrivate      // a name written out: internal addresses too
+	modeLiteral      // an address written out: itself
+)
+
+// Destination is which addresses a name may have resolved to. The zero value
+// allows none.
+type Destination struct {
+	mode    mode
+	literal netip.Addr
+	allowed []netip.Prefix
+}
+
+// NewDestination makes the rules for an endpoint's host, as written in the
+// policy, and its allowed_ips. A list that is wrong or reaches addresses that are
+// always blocked is an error, and the Destination then allows nothing.
+func NewDestination(host string, allowedIPs []string) (Destination, error) {
+	d := Destination{mode: modePrivate}
+	if a, err := netip.ParseAddr(host); err == nil {
+		d.mode, d.literal = modeLiteral, a.Unmap()
+	} else if host == "" || strings.ContainsAny(host, "*?[{\\") {
+		d.mode = modePublic
+	}
+	for _, s := range allowedIPs {
+		p, err := netip.ParsePrefix(s)
+		if a, aerr := netip.ParseAddr(s); aerr == nil {
+			a = a.Unmap()
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		if err != nil || !p.IsValid() || p.Addr().Zone() != "" || p.Addr().Is4In6() {
+			return Destination{}, fmt.Errorf("allowed_ips: %q is not an address or a prefix", s)
+		}
+		if slices.ContainsFunc(neverAllowed, p.Overlaps) {
+			return Destination{}, fmt.Errorf("allowed_ips: %s overlaps loopback, link-local or unspecified addresses, which no rule can allow", s)
+		}
+		d.allowed = append(d.allowed, p.Masked())
+	}
+	return d, nil
+}
+
+// Check says whether addr is an address the name may have. Every address of a
+// name must pass.
+func (d Destination) Check(addr netip.Addr, port uint16) (Reason, bool) {
+	r := d.check(effective(addr), port)
+	return r, r == ReasonOK
+}
+
+func (d Destination) check(addr netip.Addr, port uint16) Reason {
+	switch {
+	case d.mode == modeNone:
+		return ReasonNoRule
+	case !addr.IsValid() || contains(neverAllowed, addr) || contains(metadata, addr):
+		return ReasonAlwaysBlocked
+	case d.mode == modePublic && slices.Contains(controlPlanePorts, port):
+		return ReasonControlPlanePort
+	case len(d.allowed) > 0:
+		if !contains(d.allowed, addr) {
+			return ReasonNotInAllowedIPs
+		}
+	case d.mode == modeLiteral && addr != effective(d.literal):
+		return ReasonNotInAllowedIPs
+	case d.mode == modePublic && contains(internal, addr):
+		return ReasonInternal
+	}
+	return ReasonOK
+}
+
+// effective is the address a packet really reaches when addr wraps an IPv4 one,
+// if that one is blocked anyway; the wrapping ranges themselves are internal.
+func effective(addr netip.Addr) netip.Addr {
+	addr = addr.WithZone("").Unmap()
+	if !addr.Is6() {
+		return addr
+	}
+	b := addr.As16()
+	inner := netip.AddrFrom4([4]byte(b[12:]))
+	switch {
+	case compatible.Contains(addr) && addr != netip.IPv6Unspecified() && addr != netip.IPv6Loopback():
+		return inner
+	case nat64.Contains(addr), nat64Local.Contains(addr):
+	case sixToFour.Contains(addr):
+		inner = netip.AddrFrom4([4]byte(b[2:6]))
+	case teredo.Contains(addr):
+		inner = netip.AddrFrom4([4]byte{^b[12], ^b[13], ^b[14], ^b[15]})
+	default:
+		return addr
+	}
+	if contains(neverAllowed, inner) || contains(metadata, inner) {
+		return inner
+	}
+	return addr
+}
+
+func contains(list []netip.Prefix, a netip.Addr) bool {
+	for _, p := range list {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func prefixes(s ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range s {
+		out = append(out, netip.MustParsePrefix(p))
+	}
+	return out
+}
+
+var (
+	compatible = netip.MustParsePrefix("::/96")
+	nat64      = netip.MustParsePrefix("64:ff9b::/96")
+	nat64Local = netip.MustParsePrefix("64:ff9b:1::/48")
+	sixToFour  = netip.MustParsePrefix("2002::/16")
+	teredo     = netip.MustParsePrefix("2001::/32")
+
+	neverAllowed = prefixes("127.0.0.0/8", "169.254.0.0/16", "0.0.0.0/32", "::1/128", "::/128", "fe80::/10")
+	// Where clouds serve credentials: EC2 over IPv6, Alibaba, Azure. The rest
+	// is link-local.
+	metadata = prefixes("fd00:ec2::254/128", "100.100.100.200/32", "168.63.129.16/32")
+	internal = prefixes("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24",
+		"192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+		"64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/32", "2001:2::/48", "2001:db8::/32", "2002::/16", "3fff::/20",
+		"fc00::/7", "fec0::/10", "ff00::/8")
+	// etcd's two, the Kubernetes API and the kubelet's two.
+	controlPlanePorts = []uint16{2379, 2380, 6443, 10250, 10255}
+)

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"net/netip"
+	"testing"
+)
+
+func dest(t *testing.T, host string, allowed ...string) Destination {
+	t.Helper()
+	d, err := NewDestination(host, allowed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func check(t *testing.T, d Destination, port uint16, want Reason, addrs ...string) {
+	t.Helper()
+	for _, a := range addrs {
+		got, ok := d.Check(netip.MustParseAddr(a), port)
+		if got != want || ok != (want == ReasonOK) {
+			t.Errorf("Check(%s, %d) = %v, %v; want %v", a, port, got, ok, want)
+		}
+	}
+}
+
+func TestBypass_B14_MetadataIsNeverReached(t *testing.T) {
+	for _, d := range []Destination{dest(t, "metadata.google.internal"), dest(t, "*.example.com"), dest(t, "169.254.169.254"),
+		dest(t, "a.example", "100.64.0.0/10", "168.63.0.0/16", "fd00::/8")} {
+		check(t, d, 80, ReasonAlwaysBlocked, "169.254.169.254", "169.254.170.2", "fd00:ec2::254", "100.100.100.200", "168.63.129.16",
+			"127.0.0.1", "127.9.9.9", "0.0.0.0", "::", "::1", "fe80::1", "fe80::1%eth0", "::ffff:169.254.169.254", "::169.254.169.254",
+			"64:ff9b::a9fe:a9fe", "64:ff9b:1::a9fe:a9fe", "2002:a9fe:a9fe::1", "2001:0:1:2:3:4:5601:5601")
+	}
+}
+
+func TestBypass_B15_SpecialRanges(t *testing.T) {
+	inside := []string{"::ffff:10.0.0.1", "::10.0.0.1", "10.1.2.3", "172.31.0.1", "192.168.1.1", "100.64.0.1", "0.1.2.3", "224.0.0.1",
+		"240.0.0.1", "255.255.255.255", "192.0.2.1", "198.18.0.1", "64:ff9b::8.8.8.8", "64:ff9b:1::1", "2002:808:808::1", "2001::1",
+		"fc00::1", "fdff::1", "ff02::1", "fec0::1", "2001:db8::1"}
+	outside := []string{"8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "172.32.0.1", "100.128.0.1"}
+	check(t, dest(t, "*.example.com"), 443, ReasonInternal, inside...)
+	check(t, dest(t, "*.example.com"), 443, ReasonOK, outside...)
+	check(t, dest(t, "api.example.com"), 443, ReasonOK, append(inside, outside...)...)
+	check(t, dest(t, "10.0.0.5"), 443, ReasonOK, "10.0.0.5", "::ffff:10.0.0.5")
+	check(t, dest(t, "10.0.0.5"), 443, ReasonNotInAllowedIPs, "10.0.0.6", "8.8.8.8")
+	check(t, dest(t, "", "10.0.0.0/8", "2001:db8::7"), 443, ReasonOK, "10.2.3.4", "::ffff:10.2.3.4", "2001:db8::7")
+	check(t, dest(t, "", "10.0.0.0/8", "2001:db8::7"), 443, ReasonNotInAllowedIPs, "8.8.8.8", "2001:db8::8")
+}
+
+func TestControlPlanePorts(t *testing.T) {
+	for _, p := range []uint16{2379, 2380, 6443, 10250, 10255} {
+		check(t, dest(t, "*.example.com"), p, ReasonControlPlanePort, "8.8.8.8")
+		check(t, dest(t, "k8s.example.com"), p, ReasonOK, "8.8.8.8", "10.0.0.1")
+	}
+}
+
+func TestZeroDestinationDenies(t *testing.T) {
+	check(t, Destination{}, 443, ReasonNoRule, "8.8.8.8")
+	if r, ok := dest(t, "a.example").Check(netip.Addr{}, 443); ok || r.String() != "always-blocked address" {
+		t.Errorf("Check(invalid) = %v, %v", r, ok)
+	}
+}
+
+func TestAllowedIPsRefused(t *testing.T) {
+	for _, s := range []string{"", "x", "10.0.0.0/33", "127.0.0.0/8", "0.0.0.0/0", "::/0", "169.254.169.254", "fe80::1", "fe80::1%eth0", "::ffff:127.0.0.1", "::ffff:10.0.0.0/104"} {
+		d, err := NewDestination("a.example", []string{"10.0.0.0/8", s})
+		if err == nil {
+			t.Errorf("allowed_ips %q accepted", s)
+		}
+		check(t, d, 443, ReasonNoRule, "10.0.0.1")
+	}
+}
