@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command openshell-launch is the last step inside a container before the
+// user's program: it takes away what the policy does not give and executes.
+//
+//	/proc/self/fd/N INSTRUCTIONS-FD ARG0 [ARG...]
+//
+// It is started by libcontainer's init, after mounts, user and capabilities are
+// set, from a sealed memfd, so that the image gets no new file and cannot change
+// the program (CVE-2019-5736). Everything happens on one thread: Landlock,
+// no_new_privs, the seccomp filter, execve. Any step that fails ends it with
+// status 126 and the user's program never runs.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/libsandbox/landlock"
+)
+
+// Exit statuses, as shells use them.
+const (
+	exitRefused  = 126
+	exitNotFound = 127
+)
+
+// maxInstructions bounds the instructions, in bytes.
+const maxInstructions = 1 << 20
+
+// maxFilter is the kernel's BPF_MAXINSNS.
+const maxFilter = 4096
+
+// Instructions are what the runtime hands launch; see libsandbox.
+type Instructions struct {
+	Landlock landlock.Ruleset `json:"landlock"`
+	// Filter is a seccomp program: struct sock_filter, 8 bytes each.
+	Filter []byte `json:"filter"`
+	// Keep is how many descriptors from 3 on the program gets.
+	Keep int `json:"keep"`
+}
+
+func main() {
+	runtime.LockOSThread()
+	code, err := launch(os.Args)
+	fmt.Fprintf(os.Stderr, "openshell-launch: %v\n", err)
+	os.Exit(code)
+}
+
+// launch only returns if it failed.
+func launch(args []string) (int, error) {
+	if len(args) < 3 {
+		return exitRefused, errors.New("is started by openshell-runtime, not by hand")
+	}
+	in, err := read(args[1])
+	if err != nil {
+		return exitRefused, err
+	}
+	if err := restrict(in.Landlock); err != nil {
+		return exitRefused, err
+	}
+	// After exec only the standard streams and what the caller passed remain.
+	if err := unix.CloseRange(uint(3+in.Keep), ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return exitRefused, fmt.Errorf("close descriptors: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return exitRefused, fmt.Errorf("set no_new_privs: %w", err)
+	}
+	if err := filter(in.Filter); err != nil {
+		return exitRefused, err
+	}
+	return execute(args[2:], os.Environ())
+}
+
+func read(number string) (*Instructions, error) {
+	fd, err := strconv.ParseUint(number, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("instructions descriptor %q: %w", number, err)
+	}
+	data, err := io.ReadAll(io.LimitReader(os.NewFile(uintptr(fd), "instructions"), maxInstructions))
+	if err != nil {
+		return nil, fmt.Errorf("read instructions: %w", err)
+	}
+	var in Instructions
+	if err := json.Unmarshal(data, &in); err != nil {
+		return nil, fmt.Errorf("read instructions: %w", err)
+	}
+	if len(in.Filter) == 0 || len(in.Filter)%8 != 0 || len(in.Filter)/8 > maxFilter {
+		return nil, fmt.Errorf("read instructions: seccomp filter of %d bytes", len(in.Filter))
+	}
+	return &in, nil
+}
+
+// restrict applies r to this thread. A ruleset without rules still denies: what
+// is handled and not given back is refused.
+func restrict(r landlock.Ruleset) error {
+	if r.ABI == 0 {
+		return nil // the runtime's floor allowed a kernel without Landlock
+	}
+	set, err := ll.LandlockCreateRuleset(&ll.RulesetAttr{HandledAccessFS: uint64(r.Handled), Scoped: r.Scoped}, 0)
+	if err != nil {
+		return fmt.Errorf("create Landlock ruleset (ABI %d): %w", r.ABI, err)
+	}
+	for _, rule := range r.Rules {
+		if err := add(set, rule); err != nil {
+			if r.Hard {
+				return fmt.Errorf("Landlock path unavailable in hard_requirement mode: %s: %w", rule.Path, err)
+			}
+			if !skippable(err) {
+				return fmt.Errorf("add Landlock rule for %s: %w", rule.Path, err)
+			}
+		}
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("set no_new_privs: %w", err)
+	}
+	if err := ll.LandlockRestrictSelf(set, 0); err != nil {
+		return fmt.Errorf("apply Landlock ruleset: %w", err)
+	}
+	return unix.Close(set)
+}
+
+// skippable are the reasons for which a path gives no rights: it is not there,
+// or this user cannot reach it anyway.
+func skippable(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
+}
+
+func add(set int, rule landlock.Rule) error {
+	fd, err := unix.Open(rule.Path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	access := rule.Access
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		access = access.ForFile()
+	}
+	if access == 0 {
+		return nil
+	}
+	return ll.LandlockAddPathBeneathRule(set, &ll.PathBeneathAttr{AllowedAccess: uint64(access), ParentFd: fd}, 0)
+}
+
+func filter(program []byte) error {
+	insns := make([]unix.SockFilter, len(program)/8)
+	for i := range insns {
+		b := program[i*8:]
+		insns[i] = unix.SockFilter{
+			Code: uint16(b[0]) | uint16(b[1])<<8, Jt: b[2], Jf: b[3],
+			K: uint32(b[4]) | uint32(b[5])<<8 | uint32(b[6])<<16 | uint32(b[7])<<24,
+		}
+	}
+	prog := unix.SockFprog{Len: uint16(len(insns)), Filter: &insns[0]}
+	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog))); errno != 0 {
+		return fmt.Errorf("apply seccomp filter: %w", errno)
+	}
+	return nil
+}
+
+// execute replaces launch by the program. The runtime has looked it up before;
+// this is the same search, inside.
+func execute(argv, env []string) (int, error) {
+	name := argv[0]
+	if strings.Contains(name, "/") {
+		return status(name, unix.Exec(name, argv, env))
+	}
+	path := os.Getenv("PATH")
+	var last error = unix.ENOENT
+	for _, dir := range strings.Split(path, ":") {
+		if dir == "" {
+			dir = "."
+		}
+		err := unix.Exec(dir+"/"+name, argv, env)
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+			last = err
+		}
+	}
+	return status(name, last)
+}
+
+func status(name string, err error) (int, error) {
+	if errors.Is(err, fs.ErrNotExist) {
+		return exitNotFound, fmt.Errorf("exec %q: %w", name, err)
+	}
+	return exitRefused, fmt.Errorf("exec %q: %w", name, err)
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package libsandbox
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"gopkg.in/yaml.v3"
+)
+
+// DefaultConfigFile is the operator's configuration; it may be absent.
+const DefaultConfigFile = "/etc/openshell/config.yaml"
+
+// DefaultPoliciesDir holds the operator's policies unless the configuration
+// names another.
+const DefaultPoliciesDir = "/etc/openshell/policies"
+
+// MaxConfigSize bounds the operator's configuration file, in bytes.
+const MaxConfigSize = 1 << 20
+
+// PolicyNone is the policy name that gives plain runc behaviour. Only the
+// operator's configuration can say it, never a flag's caller or a workload.
+const PolicyNone = "none"
+
+// Config is the operator's configuration. It is trusted; everything that a
+// container or its engine's caller can influence is not in here.
+type Config struct {
+	// Policy is the default: a name in PoliciesDir, a path, or "none".
+	Policy      string `yaml:"policy"`
+	PoliciesDir string `yaml:"policies_dir"`
+	// AnnotationPaths accepts a file path in the openshell.dev/policy
+	// annotation, for engines whose callers are root-equivalent anyway.
+	AnnotationPaths bool `yaml:"annotation_paths"`
+	// EnvironmentPolicy honours OPENSHELL_POLICY in the container's
+	// environment, for engines without annotations (Docker before 24).
+	EnvironmentPolicy bool `yaml:"environment_policy"`
+	// Allow names refused config.json fields that this operator accepts.
+	Allow    []string       `yaml:"allow"`
+	Landlock LandlockConfig `yaml:"landlock"`
+}
+
+// LandlockConfig is the least Landlock that a sandbox may start with.
+type LandlockConfig struct {
+	// Floor is the lowest acceptable ABI; 0 accepts a kernel without Landlock.
+	Floor *int `yaml:"floor"`
+}
+
+// LoadConfig reads the operator's configuration. A missing default file is an
+// empty configuration; a missing named file, an unknown key or a wrong value is
+// an error, because a half-read configuration would be a weaker one.
+func LoadConfig(file string) (*Config, error) {
+	named := file != ""
+	if !named {
+		file = DefaultConfigFile
+	}
+	c := &Config{}
+	f, err := os.Open(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !named:
+		return c, c.complete(file)
+	case err != nil:
+		return nil, fmt.Errorf("read operator configuration: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, MaxConfigSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("read operator configuration %s: %w", file, err)
+	}
+	if len(data) > MaxConfigSize {
+		return nil, fmt.Errorf("operator configuration %s is larger than %d bytes", file, MaxConfigSize)
+	}
+	d := yaml.NewDecoder(bytes.NewReader(data))
+	d.KnownFields(true)
+	if err := d.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("operator configuration %s: %w", file, err)
+	}
+	return c, c.complete(file)
+}
+
+func (c *Config) complete(file string) error {
+	if c.PoliciesDir == "" {
+		c.PoliciesDir = DefaultPoliciesDir
+	}
+	if c.Landlock.Floor == nil {
+		one := 1
+		c.Landlock.Floor = &one
+	}
+	if *c.Landlock.Floor < 0 {
+		return fmt.Errorf("operator configuration %s: landlock.floor is %d, want 0 or an ABI number", file, *c.Landlock.Floor)
+	}
+	return nil
+}

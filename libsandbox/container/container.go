@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package container is the only door to runc's libcontainer: it turns an OCI
+// spec into a container, starts processes in it and reports on it. It knows
+// nothing of policies or proxies; a caller edits the spec before, gives it files
+// to pass in, and is called back once the container's namespaces exist.
+//
+// It does not protect anything by itself: what it runs is what the spec says.
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runc/libcontainer/specconv"
+	"github.com/opencontainers/runc/libcontainer/utils"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Errors of libcontainer, for errors.Is. Engines match their texts.
+var (
+	ErrNotExist   = libcontainer.ErrNotExist
+	ErrNotRunning = libcontainer.ErrNotRunning
+	ErrExist      = libcontainer.ErrExist
+)
+
+// Config says how to make a container.
+type Config struct {
+	// Root is the directory of all containers' states; ID names this one.
+	Root, ID string
+	Spec     *specs.Spec
+
+	NoPivot, NoNewKeyring, SystemdCgroup bool
+
+	// CreateRuntime is called in this process once the container's namespaces
+	// and cgroup exist, before the spec's own hooks and before anything of the
+	// image runs. An error fails the create.
+	CreateRuntime func(*specs.State) error
+}
+
+// Container is one container.
+type Container struct {
+	c *libcontainer.Container
+}
+
+// Create makes the container's state; nothing runs yet. The working directory
+// must be the bundle, as relative paths in the spec are relative to it.
+func Create(o Config) (*Container, error) {
+	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
+		CgroupName:       o.ID,
+		UseSystemdCgroup: o.SystemdCgroup,
+		NoPivotRoot:      o.NoPivot,
+		NoNewKeyring:     o.NoNewKeyring,
+		Spec:             o.Spec,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if o.CreateRuntime != nil {
+		if config.Hooks == nil {
+			config.Hooks = configs.Hooks{}
+		}
+		// Prestart hooks run first of all; Docker plugs its network in there.
+		own := configs.NewFunctionHook(o.CreateRuntime)
+		config.Hooks[configs.Prestart] = append(configs.HookList{own}, config.Hooks[configs.Prestart]...)
+	}
+	c, err := libcontainer.Create(o.Root, o.ID, config)
+	if err != nil {
+		return nil, err
+	}
+	return &Container{c}, nil
+}
+
+// Load finds an existing container; the error wraps ErrNotExist if there is none.
+func Load(root, id string) (*Container, error) {
+	c, err := libcontainer.Load(root, id)
+	if err != nil {
+		return nil, err
+	}
+	return &Container{c}, nil
+}
+
+// State is what `state` and `list` print (runtime-spec, State).
+func (c *Container) State() (*specs.State, error) {
+	status, err := c.c.Status()
+	if err != nil {
+		return nil, err
+	}
+	st, err := c.c.State()
+	if err != nil {
+		return nil, err
+	}
+	bundle, annotations := utils.Annotations(st.Config.Labels)
+	s := &specs.State{
+		Version: st.Config.Version, ID: st.ID, Status: specs.ContainerState(status.String()),
+		Pid: st.InitProcessPid, Bundle: bundle, Annotations: annotations,
+	}
+	if status == libcontainer.Stopped {
+		s.Pid = 0
+	}
+	return s, nil
+}
+
+// Start runs what a create left waiting.
+func (c *Container) Start() error {
+	status, err := c.c.Status()
+	if err != nil {
+		return err
+	}
+	switch status {
+	case libcontainer.Created:
+		return c.c.Exec()
+	case libcontainer.Stopped:
+		return errors.New("cannot start a container that has stopped")
+	case libcontainer.Running:
+		return errors.New("cannot start an already running container")
+	}
+	return fmt.Errorf("cannot start a container in the %s state", status)
+}
+
+// Signal sends sig to the container's first process.
+func (c *Container) Signal(sig unix.Signal) error { return c.c.Signal(sig) }
+
+// Destroy removes a stopped container's cgroups and state.
+func (c *Container) Destroy() error { return c.c.Destroy() }
+
+// Kill kills every process of the container, waits for them, and destroys it.
+func (c *Container) Kill() error {
+	// An already stopped container may still have processes in its cgroup.
+	if err := c.c.Signal(unix.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) {
+		return fmt.Errorf("kill container: %w", err)
+	}
+	return c.c.Destroy()
+}
+
+// Pids are the container's processes, in this PID namespace.
+func (c *Container) Pids() ([]int, error) { return c.c.Processes() }
+
+// Pause freezes the container; Resume thaws it.
+func (c *Container) Pause() error { return c.c.Pause() }
+
+// Resume thaws a paused container.
+func (c *Container) Resume() error { return c.c.Resume() }
+
+// Annotation is one of the annotations the container was made with, or "".
+func (c *Container) Annotation(key string) string {
+	_, annotations := utils.Annotations(c.c.Config().Labels)
+	return annotations[key]
+}
+
+// Bundle is the directory the container was made from.
+func (c *Container) Bundle() (string, error) {
+	bundle, ok := utils.SearchLabels(c.c.Config().Labels, "bundle")
+	if !ok {
+		return "", errors.New("bundle not found in labels")
+	}
+	return bundle, nil
+}
+
+// List names the containers under root.
+func List(root string) ([]string, error) {
+	entries, err := os.ReadDir(root)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		if e.IsDir() && e.Name()[0] != '.' {
+			out = append(out, e.Name())
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package landlock is the file half of a sandbox as a value: which rights are
+// taken away everywhere (handled) and which are given back where (rules), for
+// one Landlock ABI. It is pure; launch applies it inside the container.
+//
+// Landlock does not hide names, does not stop stat(2), and covers only what the
+// kernel's ABI knows. https://docs.kernel.org/userspace-api/landlock.html
+package landlock
+
+import ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
+
+// Access is a set of LANDLOCK_ACCESS_FS_* rights.
+type Access uint64
+
+// Rights of policy's two lists, before reduction to an ABI.
+const (
+	// ReadOnly lets files be read and run, and folders be listed.
+	ReadOnly Access = ll.AccessFSExecute | ll.AccessFSReadFile | ll.AccessFSReadDir
+	// ReadWrite is every file right of ABI 5.
+	ReadWrite Access = 1<<16 - 1
+	// fileRights are those that mean something on what is not a folder.
+	fileRights Access = ll.AccessFSExecute | ll.AccessFSWriteFile | ll.AccessFSReadFile | ll.AccessFSTruncate | ll.AccessFSIoctlDev
+)
+
+// scopes of ABI 6: abstract unix sockets and signals stay inside the sandbox.
+const scopes = 1<<0 | 1<<1
+
+// MaxABI is the newest ABI whose facts are known here; a newer kernel is used
+// as this one.
+const MaxABI = 7
+
+// handled says which file rights each ABI knows.
+var handled = [MaxABI + 1]Access{
+	1: 1<<13 - 1,
+	2: 1<<14 - 1, // REFER
+	3: 1<<15 - 1, // TRUNCATE
+	4: 1<<15 - 1, // (TCP ports)
+	5: 1<<16 - 1, // IOCTL_DEV
+	6: 1<<16 - 1, // (scopes)
+	7: 1<<16 - 1, // (audit flags)
+}
+
+// Rule gives rights back below one path of the container.
+type Rule struct {
+	Path   string `json:"path"`
+	Access Access `json:"access"`
+}
+
+// Ruleset is what launch applies.
+type Ruleset struct {
+	// ABI is the kernel's, at most MaxABI; 0 is no Landlock.
+	ABI     int    `json:"abi"`
+	Handled Access `json:"handled"`
+	Scoped  uint64 `json:"scoped"`
+	Rules   []Rule `json:"rules"`
+	// Hard fails where a rule's path cannot be opened; otherwise the rule is
+	// skipped, which takes rights away and never gives any.
+	Hard bool `json:"hard"`
+}
+
+// New is the ruleset for a kernel of the given ABI: rules are reduced to what
+// that ABI handles.
+func New(abi int, hard bool, rules []Rule) Ruleset {
+	abi = min(max(abi, 0), MaxABI)
+	r := Ruleset{ABI: abi, Handled: handled[abi], Hard: hard}
+	if abi >= 6 {
+		r.Scoped = scopes
+	}
+	for _, rule := range rules {
+		rule.Access &= r.Handled
+		r.Rules = append(r.Rules, rule)
+	}
+	return r
+}
+
+// ForFile is the part of a that the kernel accepts for what is not a folder.
+func (a Access) ForFile() Access { return a & fileRights }

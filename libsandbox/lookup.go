@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package libsandbox
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// lookUp finds the program of p in the root of the container's process pid and
+// fails with runc's texts, which engines match (`exec: "x": executable file not
+// found in $PATH` becomes exit status 127). Without it a missing program would
+// show only after start, from launch.
+func lookUp(pid int, p *specs.Process) error {
+	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open the container's root: %w", err)
+	}
+	defer unix.Close(root)
+	name := p.Args[0]
+	if strings.Contains(name, "/") {
+		full := name
+		if !strings.HasPrefix(name, "/") {
+			full = path.Join("/", p.Cwd, name)
+		}
+		return failed(name, executable(root, full))
+	}
+	list := ""
+	for _, e := range p.Env {
+		if v, ok := strings.CutPrefix(e, "PATH="); ok {
+			list = v
+		}
+	}
+	denied := false
+	for dir := range strings.SplitSeq(list, ":") {
+		if !strings.HasPrefix(dir, "/") {
+			dir = path.Join("/", p.Cwd, dir)
+		}
+		err := executable(root, path.Join(dir, name))
+		if err == nil {
+			return nil
+		}
+		denied = denied || errors.Is(err, unix.EACCES)
+	}
+	if denied {
+		return failed(name, unix.EACCES)
+	}
+	return fmt.Errorf("unable to start container process: error during container init: exec: %q: executable file not found in $PATH", name)
+}
+
+func failed(name string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("unable to start container process: error during container init: exec: %q: permission denied", name)
+	}
+	return fmt.Errorf("unable to start container process: error during container init: exec: %q: stat %s: %w", name, name, err)
+}
+
+// executable opens file below root, where every link stays below root too
+// (openat2(2), RESOLVE_IN_ROOT), and looks at its mode.
+func executable(root int, file string) error {
+	fd, err := unix.Openat2(root, file, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0 {
+		return unix.EACCES
+	}
+	return nil
+}

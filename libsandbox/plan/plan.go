@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package plan decides everything that will be done to a container and does none
+// of it: the same spec, policy and kernel give the same plan on every machine.
+//
+// A plan covers files, processes and privileges. That the network goes nowhere
+// but to the proxy is libsandbox/netns's work, on the live namespace.
+package plan
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"openshell.dev/runtime/libsandbox/landlock"
+	"openshell.dev/runtime/policy"
+)
+
+// Removed are the capabilities no sandbox keeps, whatever the engine grants.
+// NET_RAW is one of them because since Linux 5.17 it allows SO_MARK, and with
+// the proxy's mark a workload would be the proxy.
+var Removed = []string{
+	"CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_BOOT",
+	"CAP_SYS_TIME", "CAP_BPF", "CAP_PERFMON", "CAP_MAC_ADMIN", "CAP_MAC_OVERRIDE", "CAP_AUDIT_CONTROL", "CAP_SYSLOG",
+	"CAP_CHECKPOINT_RESTORE", "CAP_DAC_READ_SEARCH", "CAP_LINUX_IMMUTABLE", "CAP_MKNOD",
+}
+
+// devices are usable in every sandbox: runtime-spec's default devices and the
+// terminal. They carry no data out.
+var devices = []string{
+	"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm",
+}
+
+// sockets are files that hand whoever reaches them the host, or a key.
+var sockets = []string{"docker.sock", "containerd.sock", "crio.sock", "podman.sock", "buildkitd.sock"}
+
+// Refusal is a part of config.json that no sandbox may have.
+type Refusal struct {
+	// Field is its place in config.json, the name under `allow` in the
+	// operator's configuration.
+	Field, Reason string
+}
+
+func (r *Refusal) Error() string {
+	return fmt.Sprintf("config.json: %s: %s; the operator can accept it with allow: [%q]", r.Field, r.Reason, r.Field)
+}
+
+// Options are what the operator and the kernel say.
+type Options struct {
+	// LandlockABI is the kernel's; Floor the lowest the operator accepts.
+	LandlockABI, Floor int
+	// Allow names fields that would otherwise be refused.
+	Allow []string
+}
+
+// Plan is what is done to a container's processes.
+type Plan struct {
+	Ruleset landlock.Ruleset `json:"landlock"`
+	// User and Group replace the image's when the policy names them.
+	User  *uint32 `json:"user,omitempty"`
+	Group *uint32 `json:"group,omitempty"`
+}
+
+// New makes the plan for spec under pol.
+func New(spec *specs.Spec, pol *policy.Policy, o Options) (*Plan, error) {
+	if spec.Linux == nil || spec.Process == nil {
+		return nil, fmt.Errorf("config.json: linux and process are required for a sandbox")
+	}
+	if err := refuse(spec, o.Allow); err != nil {
+		return nil, err
+	}
+	if o.LandlockABI < o.Floor {
+		return nil, fmt.Errorf("the kernel's Landlock ABI is %d, the operator's landlock.floor is %d: boot a kernel with CONFIG_SECURITY_LANDLOCK and lsm=landlock,… or lower the floor", o.LandlockABI, o.Floor)
+	}
+	return &Plan{
+		Ruleset: landlock.New(o.LandlockABI, pol.Landlock.Hard, rules(pol.Filesystem, spec.Process.Cwd)),
+		User:    pol.Process.User,
+		Group:   pol.Process.Group,
+	}, nil
+}
+
+func rules(f policy.Filesystem, cwd string) []landlock.Rule {
+	var out []landlock.Rule
+	add := func(paths []string, a landlock.Access) {
+		for _, p := range paths {
+			out = append(out, landlock.Rule{Path: p, Access: a})
+		}
+	}
+	add(f.ReadOnly, landlock.ReadOnly)
+	add(f.ReadWrite, landlock.ReadWrite)
+	if f.IncludeWorkdir && path.Clean("/"+cwd) != "/" {
+		add([]string{cwd}, landlock.ReadWrite)
+	}
+	if len(f.ReadOnly)+len(f.ReadWrite) == 0 && !f.IncludeWorkdir {
+		// No paths configured: as OpenShell, files are not restricted. The
+		// scopes still are.
+		add([]string{"/"}, landlock.ReadWrite)
+	}
+	add(devices, landlock.ReadWrite)
+	return out
+}
+
+func refuse(spec *specs.Spec, allow []string) error {
+	check := func(field, reason string, bad bool) error {
+		if bad && !slices.Contains(allow, field) {
+			return &Refusal{field, reason}
+		}
+		return nil
+	}
+	has := func(t specs.LinuxNamespaceType) bool {
+		return slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == t })
+	}
+	for _, ns := range []struct {
+		t    specs.LinuxNamespaceType
+		name string
+	}{{specs.NetworkNamespace, "network"}, {specs.PIDNamespace, "pid"}, {specs.IPCNamespace, "ipc"}} {
+		if err := check("linux.namespaces."+ns.name, "the host's "+ns.name+" namespace would be shared", !has(ns.t)); err != nil {
+			return err
+		}
+	}
+	for i, m := range spec.Mounts {
+		base := path.Base(m.Source)
+		bad := slices.Contains(sockets, base) || strings.HasPrefix(base, "agent.") && strings.Contains(m.Source, "/ssh-")
+		if err := check("mounts", fmt.Sprintf("mounts[%d] gives the sandbox %s, which leads out of it", i, m.Source), bad); err != nil {
+			return err
+		}
+	}
+	if r := spec.Linux.Resources; r != nil {
+		for i, d := range r.Devices {
+			all := d.Allow && (d.Type == "" || d.Type == "a") && d.Major == nil && d.Minor == nil
+			if err := check("linux.resources.devices", fmt.Sprintf("linux.resources.devices[%d] allows every device (--privileged)", i), all); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Process returns a copy of p as the sandbox runs it: fewer capabilities,
+// no_new_privs, the policy's user. Init and every exec go through it.
+func (pl *Plan) Process(p *specs.Process) *specs.Process {
+	out := *p
+	out.NoNewPrivileges = true
+	if pl.User != nil {
+		out.User.UID, out.User.AdditionalGids = *pl.User, nil
+	}
+	if pl.Group != nil {
+		out.User.GID = *pl.Group
+	}
+	switch {
+	case pl.User != nil:
+		out.Capabilities = &specs.LinuxCapabilities{}
+	case p.Capabilities != nil:
+		c := *p.Capabilities
+		for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Inheritable, &c.Permitted, &c.Ambient} {
+			*set = slices.DeleteFunc(slices.Clone(*set), func(s string) bool { return slices.Contains(Removed, s) })
+		}
+		out.Capabilities = &c
+	}
+	return &out
+}
+
+// launchCalls are the system calls launch needs beside an ordinary program's.
+var launchCalls = []string{
+	"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "seccomp", "prctl", "close_range", "execve",
+}
+
+// Spec returns a copy of s with what the sandbox changes outside its process:
+// an allow-list profile of the engine's must not stop launch.
+func (pl *Plan) Spec(s *specs.Spec) *specs.Spec {
+	out := *s
+	out.Process = pl.Process(s.Process)
+	if s.Linux.Seccomp != nil && s.Linux.Seccomp.DefaultAction != specs.ActAllow {
+		l, sec := *s.Linux, *s.Linux.Seccomp
+		sec.Syscalls = append(slices.Clone(sec.Syscalls), specs.LinuxSyscall{Names: launchCalls, Action: specs.ActAllow})
+		l.Seccomp = &sec
+		out.Linux = &l
+	}
+	return &out
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"openshell.dev/runtime/libsandbox/landlock"
+	"openshell.dev/runtime/policy"
+)
+
+func spec(change func(*specs.Spec)) *specs.Spec {
+	s := &specs.Spec{
+		Process: &specs.Process{Cwd: "/work", Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_NET_RAW", "CAP_CHOWN"}, Effective: []string{"CAP_SYS_ADMIN", "CAP_CHOWN"}}},
+		Linux:   &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace}, {Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}}},
+	}
+	if change != nil {
+		change(s)
+	}
+	return s
+}
+
+// TestBypass_B57_HostileSpec: what a tenant may not ask for is refused by field,
+// and accepted only where the operator names that field.
+func TestBypass_B57_HostileSpec(t *testing.T) {
+	without := func(ns specs.LinuxNamespaceType) func(*specs.Spec) {
+		return func(s *specs.Spec) {
+			s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == ns })
+		}
+	}
+	mount := func(src string) func(*specs.Spec) {
+		return func(s *specs.Spec) { s.Mounts = []specs.Mount{{Destination: "/x", Source: src}} }
+	}
+	for field, changes := range map[string][]func(*specs.Spec){
+		"linux.namespaces.network": {without(specs.NetworkNamespace)},
+		"linux.namespaces.pid":     {without(specs.PIDNamespace)},
+		"linux.namespaces.ipc":     {without(specs.IPCNamespace)},
+		"mounts":                   {mount("/var/run/docker.sock"), mount("/run/containerd/containerd.sock"), mount("/tmp/ssh-XXabc/agent.12")},
+		"linux.resources.devices": {func(s *specs.Spec) {
+			s.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}}
+		}},
+	} {
+		for _, change := range changes {
+			_, err := New(spec(change), &policy.Policy{}, Options{LandlockABI: 7, Floor: 1})
+			var r *Refusal
+			if !errors.As(err, &r) || r.Field != field {
+				t.Errorf("%s: error %v", field, err)
+			}
+			if _, err := New(spec(change), &policy.Policy{}, Options{LandlockABI: 7, Floor: 1, Allow: []string{field}}); err != nil {
+				t.Errorf("%s: allowed by the operator, still refused: %v", field, err)
+			}
+		}
+	}
+}
+
+// TestBypass_B49_LandlockFloor: no Landlock is an error, never silence.
+func TestBypass_B49_LandlockFloor(t *testing.T) {
+	if _, err := New(spec(nil), &policy.Policy{}, Options{LandlockABI: 0, Floor: 1}); err == nil {
+		t.Error("a kernel without Landlock was accepted")
+	}
+}
+
+func TestProcessLosesPrivileges(t *testing.T) {
+	p, err := New(spec(nil), &policy.Policy{}, Options{LandlockABI: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := spec(nil)
+	got := p.Process(before.Process)
+	if !got.NoNewPrivileges || !slices.Equal(got.Capabilities.Bounding, []string{"CAP_CHOWN"}) || !slices.Equal(got.Capabilities.Effective, []string{"CAP_CHOWN"}) {
+		t.Errorf("got %+v", got.Capabilities)
+	}
+	if len(before.Process.Capabilities.Bounding) != 2 {
+		t.Error("the spec handed in was changed")
+	}
+	id := uint32(1000)
+	p, err = New(spec(nil), &policy.Policy{Process: policy.Process{User: &id, Group: &id}}, Options{LandlockABI: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := p.Process(before.Process); got.User.UID != 1000 || got.User.GID != 1000 || len(got.Capabilities.Bounding) != 0 {
+		t.Errorf("run_as_user: %+v %+v", got.User, got.Capabilities)
+	}
+}
+
+func TestRules(t *testing.T) {
+	has := func(p *Plan, path string, a landlock.Access) bool {
+		return slices.Contains(p.Ruleset.Rules, landlock.Rule{Path: path, Access: a})
+	}
+	p, err := New(spec(nil), &policy.Policy{Filesystem: policy.Filesystem{IncludeWorkdir: true, ReadOnly: []string{"/usr"}}}, Options{LandlockABI: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !has(p, "/usr", landlock.ReadOnly) || !has(p, "/work", landlock.ReadWrite) || !has(p, "/dev/null", landlock.ReadWrite) || has(p, "/", landlock.ReadWrite) {
+		t.Errorf("rules %+v", p.Ruleset.Rules)
+	}
+	// A working directory of / would make everything writable.
+	p, err = New(spec(func(s *specs.Spec) { s.Process.Cwd = "/" }), &policy.Policy{Filesystem: policy.Filesystem{IncludeWorkdir: true, ReadOnly: []string{"/usr"}}}, Options{LandlockABI: 7})
+	if err != nil || has(p, "/", landlock.ReadWrite) {
+		t.Errorf("%v, rules %+v", err, p.Ruleset.Rules)
+	}
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package libsandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"openshell.dev/runtime/libsandbox/plan"
+)
+
+// StateVersion is the format of State. A reader refuses any other.
+const StateVersion = 1
+
+// stateFile is State's name inside a sandbox's directory.
+const stateFile = "sandbox.json"
+
+// State is what the runtime remembers of a sandbox between its commands. It is
+// a struct of its own, so that no change inside it changes the file by accident.
+type State struct {
+	Version int       `json:"version"`
+	ID      string    `json:"id"`
+	Created time.Time `json:"created"`
+	// Policy is where the policy came from.
+	Policy string `json:"policy"`
+	// Plan is what was applied, and what every exec gets again.
+	Plan *plan.Plan `json:"plan"`
+}
+
+// Dir is the sandbox's own directory under the runtime's root.
+func Dir(root, id string) string { return filepath.Join(root, ".sandbox", id) }
+
+// makeDir creates the sandbox's directory, which must not exist.
+func makeDir(root, id string) (string, error) {
+	if id == "" || strings.ContainsRune(id, filepath.Separator) || strings.HasPrefix(id, ".") {
+		return "", fmt.Errorf("invalid container ID %q", id)
+	}
+	dir := Dir(root, id)
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return "", fmt.Errorf("create sandbox state: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return "", fmt.Errorf("container with given ID already exists: sandbox state %s remains; delete it with: openshell-runtime delete --force %s", dir, id)
+		}
+		return "", fmt.Errorf("create sandbox state: %w", err)
+	}
+	return dir, nil
+}
+
+// writeFile replaces dir/name atomically: temporary file, fsync, rename.
+func writeFile(dir, name string, data []byte, perm os.FileMode) (err error) {
+	tmp := filepath.Join(dir, "."+name+".tmp")
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(tmp))
+		}
+	}()
+	if _, err := f.Write(data); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp, filepath.Join(dir, name))
+}
+
+func (s *State) save(dir string) error {
+	s.Version = StateVersion
+	data, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("encode sandbox state: %w", err)
+	}
+	if err := writeFile(dir, stateFile, data, 0o600); err != nil {
+		return fmt.Errorf("write sandbox state: %w", err)
+	}
+	return nil
+}
+
+// LoadState reads the state of the sandbox of container id. The error wraps
+// fs.ErrNotExist when the container has none: the operator asked for plain runc.
+func LoadState(root, id string) (*State, error) {
+	data, err := os.ReadFile(filepath.Join(Dir(root, id), stateFile))
+	if err != nil {
+		return nil, fmt.Errorf("read sandbox state of %s: %w", id, err)
+	}
+	var s State
+	if err := json.Unmarshal(data, &s); err != nil {
+		return nil, fmt.Errorf("read sandbox state of %s: %w", id, err)
+	}
+	if s.Version != StateVersion {
+		return nil, fmt.Errorf("sandbox state of %s has version %d, this runtime reads %d", id, s.Version, StateVersion)
+	}
+	return &s, nil
+}
