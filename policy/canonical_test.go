@@ -35,7 +35,7 @@ func TestBypass_B9_EncodedAddresses(t *testing.T) {
 func TestBypass_B10_OneSpellingOfAName(t *testing.T) {
 	hosts(t, map[string]string{
 		"GITHUB.com": "github.com", "github。com": "github.com", "ｇithub.com": "github.com", "bücher.example": "xn--bcher-kva.example",
-		"gıthub.com": "xn--gthub-n4a.com", "xn--github-.com": "", "xn--\u00ff.com": "", "r3---sn-a.example": "r3---sn-a.example",
+		"gıthub.com": "xn--gthub-n4a.com", "xn--github-.com": "", "xn--\u00ff.com": "", "0\x8a": "", "r3---sn-a.example": "r3---sn-a.example",
 	})
 }
 

@@ -61,6 +61,10 @@ func normalizeHost(s string) (string, error) {
 		if lower, err = idna.Lookup.ToASCII(lower); err != nil {
 			return "", fmt.Errorf("not a valid international name: %w", err)
 		}
+		// The profile lets bytes that are not UTF-8 through once, not twice.
+		if again, err := idna.Lookup.ToASCII(lower); err != nil || again != lower {
+			return "", errors.New("not a valid international name")
+		}
 	}
 	if len(lower) > MaxHostLength {
 		return "", errors.New("name is too long")
