@@ -13,11 +13,13 @@ import (
 	"fmt"
 	"os"
 
+	_ "github.com/opencontainers/cgroups/devices" // lets the cgroup manager set device rules
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runc/libcontainer/utils"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 )
 
@@ -65,6 +67,9 @@ func Create(o Config) (*Container, error) {
 			config.Hooks = configs.Hooks{}
 		}
 		// Prestart hooks run first of all; Docker plugs its network in there.
+		// libcontainer warns that a function cannot be kept in its state; it need
+		// not be. Errors come back as errors, not as log lines.
+		logrus.SetLevel(logrus.ErrorLevel)
 		own := configs.NewFunctionHook(o.CreateRuntime)
 		config.Hooks[configs.Prestart] = append(configs.HookList{own}, config.Hooks[configs.Prestart]...)
 	}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// exitStatus carries a container process's own status to main.
+type exitStatus int
+
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// execError is a failure of exec, which runc reports with status 255.
+type execError struct{ err error }
+
+func (e *execError) Error() string { return "exec failed: " + e.err.Error() }
+func (e *execError) Unwrap() error { return e.err }
+
+// exit ends the program: the only place that does. An error is written to
+// standard error and, in the shape engines read, to the log.
+func exit(err error) {
+	if err == nil {
+		os.Exit(0)
+	}
+	var status exitStatus
+	if errors.As(err, &status) {
+		os.Exit(int(status))
+	}
+	// The flags are read from the arguments: the error may be about parsing them.
+	path, format := flagValue("log"), flagValue("log-format")
+	if path != "" {
+		if f, e := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND|os.O_SYNC, 0o644); e == nil {
+			fmt.Fprintln(f, logLine(err, format))
+			_ = f.Close()
+		}
+		fmt.Fprintln(os.Stderr, err)
+	} else {
+		fmt.Fprintln(os.Stderr, logLine(err, format))
+	}
+	var ee *execError
+	if errors.As(err, &ee) {
+		os.Exit(255)
+	}
+	os.Exit(1)
+}
+
+func logLine(err error, format string) string {
+	now := time.Now().Format(time.RFC3339)
+	if format == "json" {
+		b, e := json.Marshal(struct {
+			Level string `json:"level"`
+			Msg   string `json:"msg"`
+			Time  string `json:"time"`
+		}{"error", err.Error(), now})
+		if e == nil {
+			return string(b)
+		}
+	}
+	return fmt.Sprintf("time=%q level=error msg=%q", now, err.Error())
+}
+
+// flagValue is the value of a global flag as it stands in the arguments.
+func flagValue(name string) string {
+	args := os.Args[1:]
+	for _, form := range []string{"--" + name, "-" + name} {
+		for i, a := range args {
+			if v, ok := strings.CutPrefix(a, form+"="); ok {
+				return v
+			}
+			if a == form && i+1 < len(args) && !slices.Contains(args[:i], "--") {
+				return args[i+1]
+			}
+		}
+	}
+	return ""
+}
