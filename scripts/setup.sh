@@ -1,0 +1,25 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Installs what building and testing need and this machine lacks, by the names
+# of Debian's packages.
+set -eu
+
+missing=
+need() { # need PACKAGE TEST...: PACKAGE is missing if TEST fails
+	package=$1
+	shift
+	"$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+need gcc command -v gcc
+need pkg-config command -v pkg-config
+need libseccomp-dev pkg-config --exists libseccomp
+need ca-certificates test -s /etc/ssl/certs/ca-certificates.crt
+
+command -v go >/dev/null || { echo "setup: Go is needed (go.mod names the version)" >&2; exit 1; }
+[ -n "$missing" ] || exit 0
+[ "$(id -u)" = 0 ] || { echo "setup: as root, install:$missing" >&2; exit 1; }
+echo "setup: installing$missing"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# shellcheck disable=SC2086 # a list of words
+apt-get install -y -qq --no-install-recommends $missing
