@@ -141,7 +141,10 @@ func closeNetwork(s *specs.State) error {
 		return fmt.Errorf("open the container's network namespace: %w", err)
 	}
 	defer ns.Close()
-	return netns.Close(ns)
+	if err := netns.Close(ns); err != nil {
+		return fmt.Errorf("config.json: linux.namespaces.network: %w", err)
+	}
+	return nil
 }
 
 // Exec runs one more process in a container, as confined as the first.

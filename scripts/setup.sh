@@ -13,6 +13,8 @@ need() { # need PACKAGE TEST...: PACKAGE is missing if TEST fails
 need gcc command -v gcc
 need pkg-config command -v pkg-config
 need libseccomp-dev pkg-config --exists libseccomp
+need docker.io command -v dockerd
+need iptables command -v iptables
 need ca-certificates test -s /etc/ssl/certs/ca-certificates.crt
 
 command -v go >/dev/null || { echo "setup: Go is needed (go.mod names the version)" >&2; exit 1; }

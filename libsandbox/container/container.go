@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	_ "github.com/opencontainers/cgroups/devices" // lets the cgroup manager set device rules
 	"github.com/opencontainers/runc/libcontainer"
@@ -139,8 +140,25 @@ func (c *Container) Kill() error {
 	if err := c.c.Signal(unix.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) {
 		return fmt.Errorf("kill container: %w", err)
 	}
-	return c.c.Destroy()
+	for deadline := time.Now().Add(killPatience); ; time.Sleep(killPoll) {
+		status, err := c.c.Status()
+		switch {
+		case err != nil:
+			return err
+		case status == libcontainer.Stopped:
+			return c.c.Destroy()
+		case time.Now().After(deadline):
+			return errors.New("container init still running")
+		}
+	}
 }
+
+// How long a killed process may take to be gone, and how often that is looked
+// at: the kernel tells nobody but its parent.
+const (
+	killPatience = 10 * time.Second
+	killPoll     = 5 * time.Millisecond
+)
 
 // Pids are the container's processes, in this PID namespace.
 func (c *Container) Pids() ([]int, error) { return c.c.Processes() }
