@@ -352,6 +352,15 @@ func TestBypass_B40_Exec(t *testing.T) {
 	}
 }
 
+// TestBypass_B46_Families: only unix (1), IPv4 (2), IPv6 (10) and route netlink
+// (16) sockets open; every other family and netlink protocol is refused.
+func TestBypass_B46_Families(t *testing.T) {
+	w := newWorld(t, testPolicy)
+	if out, _ := w.run("/bin/probe", "families"); out != "ok: 1 2 10 16" {
+		t.Errorf("printed %q", out)
+	}
+}
+
 // TestBypass_B41_NoNewPrivileges: no process gains privileges, and the
 // capabilities the engine granted beyond a sandbox's are gone.
 func TestBypass_B41_NoNewPrivileges(t *testing.T) {

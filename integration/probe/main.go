@@ -54,6 +54,23 @@ func main() {
 	case "raw":
 		_, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
 		report("raw socket", err)
+	case "families": // the address families and netlink protocols that open
+		var open []string
+		for f := range 128 {
+			if fd, err := unix.Socket(f, unix.SOCK_DGRAM, 0); err == nil {
+				open = append(open, fmt.Sprint(f))
+				_ = unix.Close(fd)
+			} else if !errors.Is(err, unix.EPERM) {
+				open = append(open, fmt.Sprintf("%d:%v", f, err))
+			}
+		}
+		for p := 1; p < 32; p++ {
+			if fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, p); !errors.Is(err, unix.EPERM) {
+				open = append(open, fmt.Sprintf("netlink/%d", p))
+				_ = unix.Close(fd)
+			}
+		}
+		report(strings.Join(open, " "), nil)
 	case "mark":
 		s, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 		if err == nil {

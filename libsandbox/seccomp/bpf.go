@@ -75,7 +75,11 @@ func Compile() (_ []byte, err error) {
 	for _, c := range Conditions() {
 		var conds []libseccomp.ScmpCondition
 		for _, m := range c.Matches {
-			cond, err := libseccomp.MakeCondition(m.Arg, libseccomp.CompareMaskedEqual, m.Mask, m.Value)
+			op, values := libseccomp.CompareMaskedEqual, []uint64{m.Mask, m.Value}
+			if m.Mask == atLeast {
+				op, values = libseccomp.CompareGreaterEqual, []uint64{m.Value}
+			}
+			cond, err := libseccomp.MakeCondition(m.Arg, op, values...)
 			if err != nil {
 				return nil, fmt.Errorf("add %s to seccomp filter: %w", c.Call, err)
 			}

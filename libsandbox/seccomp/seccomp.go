@@ -27,7 +27,8 @@ var Denied = []string{
 // arguments a filter can read.
 var Missing = []string{"clone3"}
 
-// Match is one test of an argument: masked by Mask it equals Value.
+// Match is one test of an argument: masked by Mask it equals Value, or, with a
+// Mask of 0, it is Value or more.
 type Match struct {
 	Arg         uint
 	Mask, Value uint64
@@ -39,12 +40,10 @@ type Condition struct {
 	Matches []Match
 }
 
-// Bounds of what the kernel numbers, and a constant x/sys lacks.
 const (
-	maxFamily  = 64
-	maxNetlink = 32
-	tiocLinux  = 0x541C
-	whole      = 1<<32 - 1
+	tiocLinux = 0x541C // x/sys lacks it
+	whole     = 1<<32 - 1
+	atLeast   = 0
 	// socketType is the part of socket(2)'s type that is not a flag.
 	socketType = 0xf
 )
@@ -62,26 +61,21 @@ func Conditions() []Condition {
 	}
 	refuse("unshare", Match{0, unix.CLONE_NEWTIME, unix.CLONE_NEWTIME})
 	// Families: only unix, IPv4, IPv6 and route netlink, and no raw sockets.
-	for family := uint64(0); family < maxFamily; family++ {
+	for family := uint64(0); family <= unix.AF_NETLINK; family++ {
 		switch family {
 		case unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK:
 		default:
 			refuse("socket", Match{0, whole, family})
-			refuse("socketpair", Match{0, whole, family})
 		}
 	}
-	for bit := uint64(maxFamily); bit <= whole; bit <<= 1 {
-		refuse("socket", Match{0, bit, bit})
-		refuse("socketpair", Match{0, bit, bit})
-	}
+	refuse("socket", Match{0, atLeast, unix.AF_NETLINK + 1})
+	refuse("socketpair", Match{0, atLeast, unix.AF_UNIX + 1})
 	for _, family := range []uint64{unix.AF_INET, unix.AF_INET6} {
 		for _, kind := range []uint64{unix.SOCK_RAW, unix.SOCK_PACKET} {
 			refuse("socket", Match{0, whole, family}, Match{1, socketType, kind})
 		}
 	}
-	for protocol := uint64(unix.NETLINK_ROUTE + 1); protocol < maxNetlink; protocol++ {
-		refuse("socket", Match{0, whole, unix.AF_NETLINK}, Match{2, whole, protocol})
-	}
+	refuse("socket", Match{0, whole, unix.AF_NETLINK}, Match{2, atLeast, unix.NETLINK_ROUTE + 1})
 	// Typing into the terminal and pasting from the console.
 	refuse("ioctl", Match{1, whole, unix.TIOCSTI})
 	refuse("ioctl", Match{1, whole, tiocLinux})

@@ -17,3 +17,11 @@ func TestCompileFitsTheKernel(t *testing.T) {
 	}
 	t.Logf("%d instructions", len(prog)/8)
 }
+
+func BenchmarkCompile(b *testing.B) {
+	for b.Loop() {
+		if _, err := Compile(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
