@@ -352,6 +352,48 @@ func TestBypass_B40_Exec(t *testing.T) {
 	}
 }
 
+// TestBypass_B50_SwappedPath: a path of the policy that the workload swaps for a
+// link gives a later exec nothing at the link's target.
+func TestBypass_B50_SwappedPath(t *testing.T) {
+	w := newWorld(t, strings.Replace(testPolicy, "[/tmp, /dev/null]", "[/tmp, /tmp/project, /dev/null]", 1))
+	if err := os.Mkdir(filepath.Join(w.rootfs, "tmp/project"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	id := fmt.Sprintf("swap-%d", os.Getpid())
+	t.Cleanup(func() { _, _ = w.runtime("delete", "--force", id) })
+	if out, err := w.runtime("run", "--detach", "--bundle", w.bundle(), id); err != nil {
+		t.Fatalf("run: %v: %s", err, out)
+	}
+	for _, tc := range []struct {
+		argv []string
+		want string
+	}{
+		{[]string{"/bin/probe", "read", "/secret/key"}, "error: EACCES"},
+		{[]string{"/bin/probe", "swap", "/tmp/project", "/"}, "ok: swapped"},
+		{[]string{"/bin/probe", "read", "/secret/key"}, "error: EACCES"},
+		{[]string{"/bin/probe", "write", "/secret/new"}, "error: EACCES"},
+		{[]string{"/bin/probe", "write", "/tmp/still"}, "ok: written"},
+	} {
+		if out, _ := w.runtime(append([]string{"exec", id}, tc.argv...)...); !strings.HasPrefix(out, tc.want) {
+			t.Errorf("exec %v printed %q, want %q…", tc.argv, out, tc.want)
+		}
+	}
+}
+
+// TestBypass_B50_LinkToRoot: an image that makes a writable path a link to / does
+// not start.
+func TestBypass_B50_LinkToRoot(t *testing.T) {
+	w := newWorld(t, testPolicy)
+	if err := errors.Join(os.Remove(filepath.Join(w.rootfs, "tmp")), os.Symlink("/", filepath.Join(w.rootfs, "tmp"))); err != nil {
+		t.Fatal(err)
+	}
+	out, code := w.run("/bin/probe", "read", "/secret/key")
+	if code == 0 || !strings.Contains(out, "read_write path /tmp is a link to the container's root") {
+		t.Errorf("status %d, printed %q", code, out)
+	}
+	w.nothingRemains()
+}
+
 // TestBypass_B46_Families: only unix (1), IPv4 (2), IPv6 (10) and route netlink
 // (16) sockets open; every other family and netlink protocol is refused.
 func TestBypass_B46_Families(t *testing.T) {

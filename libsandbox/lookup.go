@@ -10,6 +10,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/libsandbox/landlock"
 )
 
 // lookUp finds the program of p in the root of the container's process pid and
@@ -78,5 +80,40 @@ func executable(root int, file string) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0 {
 		return unix.EACCES
 	}
+	return nil
+}
+
+// pin ties the rules of r to the files they name now, before anything of the
+// image has run, for every exec to come: a workload that swaps a path for a link
+// moves no right. Paths that name nothing give nothing later either. A writable
+// path that an image has made a link to its whole root is refused.
+func pin(pid int, r *landlock.Ruleset) error {
+	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open the container's root: %w", err)
+	}
+	defer unix.Close(root)
+	var top unix.Stat_t
+	if err := unix.Fstat(root, &top); err != nil {
+		return fmt.Errorf("look at the container's root: %w", err)
+	}
+	var pinned []landlock.Rule
+	for _, rule := range r.Rules {
+		fd, err := unix.Openat2(root, rule.Path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+		if err != nil {
+			continue
+		}
+		var st unix.Stat_t
+		err = errors.Join(unix.Fstat(fd, &st), unix.Close(fd))
+		if err != nil {
+			return fmt.Errorf("look at %s in the container: %w", rule.Path, err)
+		}
+		if st.Dev == top.Dev && st.Ino == top.Ino && rule.Access&^landlock.ReadOnly != 0 && path.Clean(rule.Path) != "/" {
+			return fmt.Errorf("filesystem_policy: read_write path %s is a link to the container's root", rule.Path)
+		}
+		rule.Dev, rule.Ino = st.Dev, st.Ino
+		pinned = append(pinned, rule)
+	}
+	r.Rules = pinned
 	return nil
 }

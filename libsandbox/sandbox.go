@@ -130,6 +130,16 @@ func (o *CreateOptions) sandbox(c *Config, src *Source) (release func(), err err
 	if err != nil {
 		return nil, err
 	}
+	found := o.Process.Started
+	o.Process.Started = func(pid int) error {
+		if err := found(pid); err != nil {
+			return err
+		}
+		if err := pin(pid, &state.Plan.Ruleset); err != nil {
+			return err
+		}
+		return state.save(dir)
+	}
 	return release, nil
 }
 

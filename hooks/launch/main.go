@@ -131,10 +131,13 @@ func restrict(r landlock.Ruleset) error {
 	return unix.Close(set)
 }
 
+// errSwapped is a path that names another file than when the container was made.
+var errSwapped = errors.New("names another file than when the container was made")
+
 // skippable are the reasons for which a path gives no rights: it is not there,
 // or this user cannot reach it anyway.
 func skippable(err error) bool {
-	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
+	return errors.Is(err, errSwapped) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
 }
 
 func add(set int, rule landlock.Rule) error {
@@ -146,6 +149,9 @@ func add(set int, rule landlock.Rule) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
+	}
+	if rule.Ino != 0 && (rule.Ino != st.Ino || rule.Dev != st.Dev) {
+		return errSwapped
 	}
 	access := rule.Access
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {

@@ -47,6 +47,12 @@ func main() {
 		report(fmt.Sprintf("%d bytes", len(b)), err)
 	case "write":
 		report("written", os.WriteFile(args[0], []byte("x"), 0o644))
+	case "swap": // swap PATH TARGET: PATH becomes a link to TARGET
+		err := os.Rename(args[0], args[0]+".old")
+		if err == nil {
+			err = os.Symlink(args[1], args[0])
+		}
+		report("swapped", err)
 	case "unshare":
 		report("unshared", unix.Unshare(unix.CLONE_NEWUSER))
 	case "mount":

@@ -45,6 +45,10 @@ var handled = [MaxABI + 1]Access{
 type Rule struct {
 	Path   string `json:"path"`
 	Access Access `json:"access"`
+	// Dev and Ino, if Ino is not 0, are the file the path named before the
+	// workload ran: the rule gives nothing if it names another by now.
+	Dev uint64 `json:"dev,omitempty"`
+	Ino uint64 `json:"ino,omitempty"`
 }
 
 // Ruleset is what launch applies.

@@ -116,7 +116,7 @@ func refuse(spec *specs.Spec, allow []string) error {
 	for _, ns := range []struct {
 		t    specs.LinuxNamespaceType
 		name string
-	}{{specs.NetworkNamespace, "network"}, {specs.PIDNamespace, "pid"}, {specs.IPCNamespace, "ipc"}} {
+	}{{specs.NetworkNamespace, "network"}, {specs.PIDNamespace, "pid"}, {specs.IPCNamespace, "ipc"}, {specs.MountNamespace, "mount"}} {
 		if err := check("linux.namespaces."+ns.name, "the host's "+ns.name+" namespace would be shared", !has(ns.t)); err != nil {
 			return err
 		}

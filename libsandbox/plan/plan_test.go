@@ -16,7 +16,7 @@ import (
 func spec(change func(*specs.Spec)) *specs.Spec {
 	s := &specs.Spec{
 		Process: &specs.Process{Cwd: "/work", Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_NET_RAW", "CAP_CHOWN"}, Effective: []string{"CAP_SYS_ADMIN", "CAP_CHOWN"}}},
-		Linux:   &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace}, {Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}}},
+		Linux:   &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace}, {Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.MountNamespace}}},
 	}
 	if change != nil {
 		change(s)
@@ -39,6 +39,7 @@ func TestBypass_B57_HostileSpec(t *testing.T) {
 		"linux.namespaces.network": {without(specs.NetworkNamespace)},
 		"linux.namespaces.pid":     {without(specs.PIDNamespace)},
 		"linux.namespaces.ipc":     {without(specs.IPCNamespace)},
+		"linux.namespaces.mount":   {without(specs.MountNamespace)},
 		"mounts":                   {mount("/var/run/docker.sock"), mount("/run/containerd/containerd.sock"), mount("/tmp/ssh-XXabc/agent.12")},
 		"linux.resources.devices": {func(s *specs.Spec) {
 			s.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}}
