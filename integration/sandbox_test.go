@@ -394,6 +394,30 @@ func TestBypass_B50_LinkToRoot(t *testing.T) {
 	w.nothingRemains()
 }
 
+// TestBypass_B57_HostNamespaceByPath: the host's namespaces are refused when they
+// come as a path, too.
+func TestBypass_B57_HostNamespaceByPath(t *testing.T) {
+	w := newWorld(t, testPolicy)
+	file := filepath.Join(w.bundle(), "config.json")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ns := range []string{"pid", "ipc"} {
+		changed := strings.Replace(string(text), fmt.Sprintf(`{"type": %q}`, ns), fmt.Sprintf(`{"type": %q, "path": "/proc/%d/ns/%s"}`, ns, os.Getpid(), ns), 1)
+		if err := os.WriteFile(file, []byte(changed), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		id := fmt.Sprintf("%s-%d", ns, os.Getpid())
+		t.Cleanup(func() { _, _ = w.runtime("delete", "--force", id) })
+		out, err := w.runtime("run", "--detach", "--bundle", filepath.Dir(file), id)
+		if err == nil || !strings.Contains(out, "config.json: linux.namespaces."+ns+": ") {
+			t.Errorf("%s: %v: %s", ns, err, out)
+		}
+		w.nothingRemains()
+	}
+}
+
 // TestBypass_B46_Families: only unix (1), IPv4 (2), IPv6 (10) and route netlink
 // (16) sockets open; every other family and netlink protocol is refused.
 func TestBypass_B46_Families(t *testing.T) {

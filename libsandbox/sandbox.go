@@ -17,6 +17,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -125,7 +126,12 @@ func (o *CreateOptions) sandbox(c *Config, src *Source) (release func(), err err
 		o.Container.Spec.Annotations = map[string]string{}
 	}
 	o.Container.Spec.Annotations[annotationSandbox] = src.Name
-	o.Container.CreateRuntime = closeNetwork
+	o.Container.CreateRuntime = func(s *specs.State) error {
+		if err := own(s.Pid, c.Allow); err != nil {
+			return err
+		}
+		return closeNetwork(s)
+	}
 	release, err = through(&o.Process, o.Container.Spec.Process, pl)
 	if err != nil {
 		return nil, err
@@ -141,6 +147,29 @@ func (o *CreateOptions) sandbox(c *Config, src *Source) (release func(), err err
 		return state.save(dir)
 	}
 	return release, nil
+}
+
+// own fails if the container's process pid shares a namespace with the runtime:
+// config.json can name the host's by path, which only the live process shows.
+func own(pid int, allow []string) error {
+	for name, file := range map[string]string{"pid": "pid", "ipc": "ipc", "mount": "mnt"} {
+		field := "linux.namespaces." + name
+		if slices.Contains(allow, field) {
+			continue
+		}
+		theirs, err := os.Stat(fmt.Sprintf("/proc/%d/ns/%s", pid, file))
+		if err != nil {
+			return fmt.Errorf("look at the container's %s namespace: %w", name, err)
+		}
+		ours, err := os.Stat("/proc/thread-self/ns/" + file)
+		if err != nil {
+			return fmt.Errorf("look at the runtime's %s namespace: %w", name, err)
+		}
+		if os.SameFile(theirs, ours) {
+			return &plan.Refusal{Field: field, Reason: "its path names the host's " + name + " namespace"}
+		}
+	}
+	return nil
 }
 
 // closeNetwork is the createRuntime step: the namespace gets its rules before

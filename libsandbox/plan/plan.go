@@ -37,6 +37,26 @@ var devices = []string{
 // sockets are files that hand whoever reaches them the host, or a key.
 var sockets = []string{"docker.sock", "containerd.sock", "crio.sock", "podman.sock", "buildkitd.sock"}
 
+// socketFolders are where engines keep those sockets: a mount of one, or of a
+// folder above it, hands them over as well.
+var socketFolders = []string{
+	"/run/containerd", "/run/docker", "/run/crio", "/run/podman", "/run/buildkit",
+	"/var/run/containerd", "/var/run/docker", "/var/run/crio", "/var/run/podman", "/var/run/buildkit",
+}
+
+// leadsOut says whether a mount's source is, or holds, such a socket, as far as
+// names tell.
+func leadsOut(source string) bool {
+	source = path.Clean(source)
+	base := path.Base(source)
+	if slices.Contains(sockets, base) || strings.HasPrefix(base, "agent.") && strings.Contains(source, "/ssh-") {
+		return true
+	}
+	return slices.ContainsFunc(socketFolders, func(f string) bool {
+		return source == f || source == "/" || strings.HasPrefix(f, source+"/")
+	})
+}
+
 // Refusal is a part of config.json that no sandbox may have.
 type Refusal struct {
 	// Field is its place in config.json, the name under `allow` in the
@@ -122,9 +142,7 @@ func refuse(spec *specs.Spec, allow []string) error {
 		}
 	}
 	for i, m := range spec.Mounts {
-		base := path.Base(m.Source)
-		bad := slices.Contains(sockets, base) || strings.HasPrefix(base, "agent.") && strings.Contains(m.Source, "/ssh-")
-		if err := check("mounts", fmt.Sprintf("mounts[%d] gives the sandbox %s, which leads out of it", i, m.Source), bad); err != nil {
+		if err := check("mounts", fmt.Sprintf("mounts[%d] gives the sandbox %s, which leads out of it", i, m.Source), path.IsAbs(m.Source) && leadsOut(m.Source)); err != nil {
 			return err
 		}
 	}

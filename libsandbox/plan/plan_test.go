@@ -40,7 +40,7 @@ func TestBypass_B57_HostileSpec(t *testing.T) {
 		"linux.namespaces.pid":     {without(specs.PIDNamespace)},
 		"linux.namespaces.ipc":     {without(specs.IPCNamespace)},
 		"linux.namespaces.mount":   {without(specs.MountNamespace)},
-		"mounts":                   {mount("/var/run/docker.sock"), mount("/run/containerd/containerd.sock"), mount("/tmp/ssh-XXabc/agent.12")},
+		"mounts":                   {mount("/var/run/docker.sock"), mount("/run/containerd/containerd.sock"), mount("/tmp/ssh-XXabc/agent.12"), mount("/run"), mount("/var/run/"), mount("/"), mount("/run/containerd")},
 		"linux.resources.devices": {func(s *specs.Spec) {
 			s.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}}
 		}},
