@@ -27,8 +27,10 @@ func check(t *testing.T, d Destination, port uint16, want Reason, addrs ...strin
 }
 
 func TestBypass_B14_MetadataIsNeverReached(t *testing.T) {
-	for _, d := range []Destination{dest(t, "metadata.google.internal"), dest(t, "*.example.com"), dest(t, "169.254.169.254"),
-		dest(t, "a.example", "100.64.0.0/10", "168.63.0.0/16", "fd00::/8")} {
+	for _, d := range []Destination{
+		dest(t, "metadata.google.internal"), dest(t, "*.example.com"), dest(t, "169.254.169.254"),
+		dest(t, "a.example", "100.64.0.0/10", "168.63.0.0/16", "fd00::/8"),
+	} {
 		check(t, d, 80, ReasonAlwaysBlocked, "169.254.169.254", "169.254.170.2", "fd00:ec2::254", "100.100.100.200", "168.63.129.16",
 			"127.0.0.1", "127.9.9.9", "0.0.0.0", "::", "::1", "fe80::1", "fe80::1%eth0", "::ffff:169.254.169.254", "::169.254.169.254",
 			"64:ff9b::a9fe:a9fe", "64:ff9b:1::a9fe:a9fe", "2002:a9fe:a9fe::1", "2001:0:1:2:3:4:5601:5601")
@@ -36,9 +38,11 @@ func TestBypass_B14_MetadataIsNeverReached(t *testing.T) {
 }
 
 func TestBypass_B15_SpecialRanges(t *testing.T) {
-	inside := []string{"::ffff:10.0.0.1", "::10.0.0.1", "10.1.2.3", "172.31.0.1", "192.168.1.1", "100.64.0.1", "0.1.2.3", "224.0.0.1",
+	inside := []string{
+		"::ffff:10.0.0.1", "::10.0.0.1", "10.1.2.3", "172.31.0.1", "192.168.1.1", "100.64.0.1", "0.1.2.3", "224.0.0.1",
 		"240.0.0.1", "255.255.255.255", "192.0.2.1", "198.18.0.1", "64:ff9b::8.8.8.8", "64:ff9b:1::1", "2002:808:808::1", "2001::1",
-		"fc00::1", "fdff::1", "ff02::1", "fec0::1", "2001:db8::1"}
+		"fc00::1", "fdff::1", "ff02::1", "fec0::1", "2001:db8::1",
+	}
 	outside := []string{"8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "172.32.0.1", "100.128.0.1"}
 	check(t, dest(t, "*.example.com"), 443, ReasonInternal, inside...)
 	check(t, dest(t, "*.example.com"), 443, ReasonOK, outside...)

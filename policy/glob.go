@@ -3,10 +3,9 @@
 package policy
 
 import (
-	"errors"
 	"fmt"
-	"regexp"
 	"strings"
+	"unicode/utf8"
 )
 
 // MaxGlob bounds one pattern, in bytes.
@@ -15,7 +14,12 @@ const MaxGlob = 1024
 // Glob is a compiled pattern of OpenShell's rule matcher: * and ? do not cross
 // the separator, ** does where it is a whole segment and is * elsewhere; [a-z],
 // [!a], {a,b} and \ escapes work. The zero value matches nothing.
-type Glob struct{ re *regexp.Regexp }
+type Glob struct {
+	sep byte
+	// alternatives are the pattern with each choice of its braces: one if it has
+	// none.
+	alternatives [][]globToken
+}
 
 // CompileGlob compiles pattern with a separator: '.' for hosts and query values,
 // '/' for paths and binaries.
@@ -23,84 +27,121 @@ func CompileGlob(pattern string, sep byte) (Glob, error) {
 	if len(pattern) > MaxGlob {
 		return Glob{}, fmt.Errorf("pattern is longer than %d bytes", MaxGlob)
 	}
-	body, err := globRegexp(pattern, sep)
+	p := globParser{pattern: pattern, sep: sep}
+	alternatives, err := p.parse()
 	if err != nil {
 		return Glob{}, fmt.Errorf("pattern %q: %w", pattern, err)
 	}
-	re, err := regexp.Compile(`\A(?s:` + body + `)\z`)
-	if err != nil {
-		return Glob{}, fmt.Errorf("pattern %q: %w", pattern, err)
-	}
-	return Glob{re}, nil
+	return Glob{sep, alternatives}, nil
 }
 
-// Match says whether all of s matches.
-func (g Glob) Match(s string) bool { return g.re != nil && g.re.MatchString(s) }
-
-func globRegexp(p string, sep byte) (string, error) {
-	var out strings.Builder
-	one := "[^" + regexp.QuoteMeta(string(sep)) + "]"
-	depth := 0
-	for i := 0; i < len(p); i++ {
-		switch c := p[i]; {
-		case c == '*':
-			j := i
-			for j < len(p) && p[j] == '*' {
-				j++
-			}
-			whole := j-i == 2 && (i == 0 || p[i-1] == sep) && (j == len(p) || p[j] == sep)
-			switch {
-			case whole && i > 0 && j < len(p): // a/**/b is also a/b
-				out.WriteString("(?:.*" + regexp.QuoteMeta(string(sep)) + ")?")
-				j++
-			case whole:
-				out.WriteString(".*")
-			default:
-				out.WriteString(one + "*")
-			}
-			i = j - 1
-		case c == '?':
-			out.WriteString(one)
-		case c == '[':
-			end := strings.IndexByte(p[i+1:], ']')
-			if end < 1 {
-				return "", errors.New("[ without ]")
-			}
-			set := p[i+1 : i+1+end]
-			i += end + 1
-			not := ""
-			if set[0] == '!' || set[0] == '^' {
-				not, set = "^"+regexp.QuoteMeta(string(sep)), set[1:]
-			} else if strings.IndexByte(set, sep) >= 0 {
-				return "", errors.New("the separator in [ ] can never match")
-			}
-			if set == "" {
-				return "", errors.New("[ ] is empty")
-			}
-			out.WriteString("[" + not + strings.NewReplacer(`\`, `\\`, `[`, `\[`, `^`, `\^`).Replace(set) + "]")
-		case c == '{':
-			depth++
-			out.WriteString("(?:")
-		case c == '}':
-			if depth--; depth < 0 {
-				return "", errors.New("} without {")
-			}
-			out.WriteString(")")
-		case c == ',' && depth > 0:
-			out.WriteString("|")
-		case c == '\\':
-			if i++; i == len(p) {
-				return "", errors.New("ends in a \\")
-			}
-			out.WriteString(regexp.QuoteMeta(p[i : i+1]))
-		case c < 0x80:
-			out.WriteString(regexp.QuoteMeta(p[i : i+1]))
-		default:
-			return "", errors.New("has a byte that is not ASCII: write it percent-encoded or in punycode")
+// Match says whether all of s matches. It does not allocate.
+func (g Glob) Match(s string) bool {
+	for _, tokens := range g.alternatives {
+		if matchTokens(tokens, s, g.sep) {
+			return true
 		}
 	}
-	if depth != 0 {
-		return "", errors.New("{ without }")
+	return false
+}
+
+type tokenKind uint8
+
+const (
+	literalToken tokenKind = iota
+	classToken             // one character
+	starToken              // any run without the separator
+	runToken               // any run
+	treeToken              // nothing, or any run that ends in the separator
+)
+
+type globToken struct {
+	kind    tokenKind
+	literal string
+	class   charClass
+}
+
+// charClass is a set of ASCII characters, or all characters but those.
+type charClass struct {
+	bits [2]uint64
+	not  bool
+}
+
+func (c *charClass) add(lo, hi byte) {
+	for b := int(lo); b <= int(hi); b++ {
+		c.bits[b>>6] |= 1 << (b & 63)
 	}
-	return out.String(), nil
+}
+
+func (c *charClass) has(r rune) bool {
+	return (r < 0x80 && c.bits[r>>6]>>(r&63)&1 == 1) != c.not
+}
+
+// take is how many bytes at the start of s a literal or class takes.
+func (t *globToken) take(s string) (int, bool) {
+	if t.kind == literalToken {
+		return len(t.literal), strings.HasPrefix(s, t.literal)
+	}
+	r, n := utf8.DecodeRuneInString(s)
+	return n, n > 0 && t.class.has(r)
+}
+
+// matchTokens goes back only to the latest * and, when that has reached a
+// separator, to the latest token that crosses it. That is enough: what comes
+// before such a token matches best where it matches first, and a * has one place
+// to end before a given separator. So the time is bounded by the product of the
+// lengths for each of the two, never exponential.
+func matchTokens(tokens []globToken, s string, sep byte) bool {
+	const none = -1
+	t, at := 0, 0
+	star, starEnd := none, 0
+	cross, crossEnd := none, 0
+	for {
+		if t < len(tokens) {
+			switch tok := &tokens[t]; tok.kind {
+			case starToken:
+				star, starEnd = t, at
+				t++
+				continue
+			case runToken, treeToken:
+				if tok.kind == runToken && t == len(tokens)-1 {
+					return true
+				}
+				star, cross, crossEnd = none, t, at
+				t++
+				continue
+			default:
+				if n, ok := tok.take(s[at:]); ok {
+					t, at = t+1, at+n
+					continue
+				}
+			}
+		} else if at == len(s) {
+			return true
+		}
+		if star != none && starEnd < len(s) && s[starEnd] != sep {
+			starEnd += runeLen(s[starEnd:])
+			t, at = star+1, starEnd
+			continue
+		}
+		star = none
+		if cross == none || crossEnd == len(s) {
+			return false
+		}
+		if tokens[cross].kind == treeToken {
+			next := strings.IndexByte(s[crossEnd:], sep)
+			if next < 0 {
+				return false
+			}
+			crossEnd += next + 1
+		} else {
+			crossEnd += runeLen(s[crossEnd:])
+		}
+		t, at = cross+1, crossEnd
+	}
+}
+
+func runeLen(s string) int {
+	_, n := utf8.DecodeRuneInString(s)
+	return n
 }

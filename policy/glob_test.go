@@ -51,9 +51,73 @@ func TestGlobQueries(t *testing.T) {
 }
 
 func TestGlobRefused(t *testing.T) {
-	for _, p := range []string{"[", "[]", "[!]", "[/]", "[z-a]", "{a", "a}", "\\", "é", strings.Repeat("a", MaxGlob+1)} {
+	for _, p := range []string{"{a", "{a,{b", "{a[}", "{a,\\", "[é]", strings.Repeat("{a,b}", 9), "{" + strings.Repeat("a,", MaxAlternatives) + "}", "[", "[]", "[!]", "[/]", "[z-a]", "{a", "a}", "\\", "é", strings.Repeat("a", MaxGlob+1)} {
 		if g, err := CompileGlob(p, '/'); err == nil || g.Match("") {
 			t.Errorf("%q accepted", p)
+		}
+	}
+}
+
+func TestGlobClasses(t *testing.T) {
+	globs(t, '/', "[a-]", list{"a", "-"}, list{"b", "", "a-"})
+	globs(t, '.', "[!-a]x", list{"bx", "éx"}, list{"-x", "ax", ".x", "x"})
+	globs(t, '/', "[+-0]", list{"+", ".", "0"}, list{"/", "1"})
+	globs(t, '/', "*???", list{"abc", "éab"}, list{"😀", "éa"}) // characters, not bytes
+	globs(t, '/', "[^a]?", list{"bé", "éb"}, list{"b/", "/b", "ab"})
+}
+
+func TestGlobAlternatives(t *testing.T) {
+	globs(t, '/', "/{a,b{c,d}}/{,x*}", list{"/a/", "/bc/", "/bd/xy"}, list{"/b/", "/a/y", "/bc"})
+	globs(t, '/', "{}a,b", list{"a,b"}, list{"a", "b"})
+	globs(t, '/', "{**,a}", list{"a", "x"}, list{"x/y"})
+}
+
+// The matcher of an endpoint's path is not the one of rules.
+func TestSelector(t *testing.T) {
+	for _, tt := range []struct {
+		pattern string
+		yes, no list
+	}{
+		{"", list{"/", "/a/b"}, nil},
+		{"**", list{"/", "/a/b"}, nil},
+		{"/**", list{"/", "/a/b"}, nil},
+		{"/v1/**", list{"/v1", "/v1/", "/v1/a/b"}, list{"/v10", "/v2", "/"}},
+		{"/a*/c", list{"/a/c", "/ax/y/c"}, list{"/a", "/b/c"}},
+		{"/a?c", list{"/a/c", "/abc"}, list{"/ac"}},
+		{"/a/**/b", list{"/a/b", "/a/x/y/b"}, list{"/a/xb", "/ab"}},
+		{"/[a-c]", list{"/b"}, list{"/d", "/"}},
+		{"/[!a]x", list{"/bx", "//x"}, list{"/ax"}},
+		{"/[]]", list{"/]"}, list{"/a"}},
+		{"/[z-a]", nil, list{"/a", "/m", "/z"}},
+		// No globs, so that they are what they say and nothing else.
+		{"/a**", list{"/a**"}, list{"/a", "/ab"}},
+		{"/***", list{"/***"}, list{"/a"}},
+		{"/[", list{"/["}, list{"/a"}},
+		{"/[a", list{"/[a"}, list{"/a"}},
+		{"/[ab", list{"/[ab"}, list{"/a"}},
+		{"/[!]", list{"/[!]"}, list{"/a", "/!"}},
+		{"/{a,b}", list{"/{a,b}"}, list{"/a"}},
+		{`/\*`, list{`/\*`, `/\a`}, list{"/*"}},
+	} {
+		s := newSelector(tt.pattern)
+		for _, p := range tt.yes {
+			if !s.match(p) {
+				t.Errorf("%q does not select %q", tt.pattern, p)
+			}
+		}
+		for _, p := range tt.no {
+			if s.match(p) {
+				t.Errorf("%q selects %q", tt.pattern, p)
+			}
+		}
+	}
+}
+
+func TestSelectorRank(t *testing.T) {
+	for pattern, want := range map[string]int{"": 0, "**": 0, "/**": 1, "/v1/**": 4, "/a/*/b": 5, "/é": 2} {
+		s := newSelector(pattern)
+		if got := s.rank(); got != want {
+			t.Errorf("%q: %d, want %d", pattern, got, want)
 		}
 	}
 }

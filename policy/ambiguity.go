@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// contender is an endpoint as ambiguities compares it.
+type contender struct {
+	*Endpoint
+	policy string
+	index  int
+	node   *yaml.Node
+	// ports are the endpoint's, sorted and once each.
+	ports []uint16
+	// tail is the end of the host that holds no pattern.
+	tail string
+	// connection and request are equal for endpoints that say the same; request is
+	// 0 for those that have no say in how requests are treated.
+	connection, request int
+	rank                int
+}
+
+// rivals are two places in a list of contenders.
+type rivals struct{ left, right int }
+
+// ambiguities refuses endpoints that can match the same connection or request and
+// disagree about how it is to be treated, because their order would decide.
+func (r *reader) ambiguities(entries []entry) {
+	all := contenders(entries)
+	literal := map[string][]int{}
+	for i, c := range all {
+		if !c.pattern() {
+			literal[c.Host] = append(literal[c.Host], i)
+		}
+	}
+	var found []rivals
+	work := MaxOverlapWork
+	compare := func(i, j int) {
+		if work--; work >= 0 && len(found) <= MaxProblems && conflicting(&all[i], &all[j], &work) {
+			found = append(found, rivals{min(i, j), max(i, j)})
+		}
+	}
+	done := make([]bool, len(all))
+	for i, c := range all {
+		done[i] = true
+		if c.pattern() {
+			for j := range all {
+				if !done[j] || !all[j].pattern() {
+					compare(i, j)
+				}
+			}
+			continue
+		}
+		group := literal[c.Host]
+		literal[c.Host] = group[1:]
+		if !sameKind(all, group) {
+			for _, j := range group[1:] {
+				compare(i, j)
+			}
+		}
+	}
+	if work < 0 {
+		r.fail(all[0].node, "network_policies have too many endpoints with overlapping hosts that differ in tls, allowed_ips, protocol or enforcement: whether they contradict each other cannot be checked in reasonable time", "")
+		return
+	}
+	slices.SortFunc(found, func(a, b rivals) int {
+		return cmp.Or(cmp.Compare(a.left, b.left), cmp.Compare(a.right, b.right))
+	})
+	for _, f := range found {
+		r.ambiguous(&all[f.left], &all[f.right])
+	}
+}
+
+func contenders(entries []entry) (all []contender) {
+	kinds := map[string]int{}
+	kind := func(s []said) int {
+		text := fmt.Sprint(s)
+		if _, ok := kinds[text]; !ok {
+			kinds[text] = len(kinds) + 1
+		}
+		return kinds[text]
+	}
+	for _, e := range entries {
+		for i := range e.Endpoints {
+			ep := &e.Endpoints[i]
+			c := contender{Endpoint: ep, policy: e.Name, index: i, node: e.nodes[i], rank: rank(ep.Path)}
+			c.ports = slices.Clone(ep.Ports)
+			slices.Sort(c.ports)
+			c.ports = slices.Compact(c.ports)
+			c.tail = ep.Host[strings.LastIndexAny(ep.Host, "*?]}\\")+1:]
+			c.connection = kind(connectionSays(ep))
+			if ep.Protocol == ProtocolREST || len(ep.AllowedIPs) > 0 || ep.HasTLS {
+				c.request = kind(requestSays(ep))
+			}
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// pattern says whether the host may match what another host matches.
+func (c *contender) pattern() bool { return c.Host == "" || strings.Contains(c.Host, "*") }
+
+func sameKind(all []contender, group []int) bool {
+	first := &all[group[0]]
+	return !slices.ContainsFunc(group, func(i int) bool {
+		return all[i].connection != first.connection || all[i].request != first.request
+	})
+}
+
+// said is one thing that an endpoint says, as OpenShell would print it.
+type said struct{ field, value string }
+
+func connectionSays(e *Endpoint) []said {
+	tls := "auto"
+	if e.TLSSkip {
+		tls = "skip"
+	}
+	var ips []string
+	for _, ip := range e.AllowedIPs {
+		ips = append(ips, fmt.Sprintf("%q", asciiLower(strings.TrimSpace(ip))))
+	}
+	slices.Sort(ips)
+	return []said{
+		{"transparent_tcp_eligible", fmt.Sprint(e.Protocol == ProtocolTCP)},
+		{"tls", fmt.Sprintf("%q", tls)},
+		{"allowed_ips", "[" + strings.Join(slices.Compact(ips), ", ") + "]"},
+	}
+}
+
+func requestSays(e *Endpoint) []said {
+	protocol, enforcement := e.Protocol, e.Enforcement
+	if protocol == ProtocolTCP {
+		protocol = ProtocolNone
+	}
+	if enforcement == EnforcementUnset {
+		enforcement = EnforcementAudit
+	}
+	return []said{
+		{"protocol", fmt.Sprintf("%q", protocol)},
+		{"enforcement", fmt.Sprintf("%q", enforcement)},
+		{"allow_encoded_slash", fmt.Sprint(e.AllowEncodedSlash)},
+	}
+}
+
+// conflicting says whether a and b can match the same and disagree.
+func conflicting(a, b *contender, work *int) bool {
+	connection := a.connection != b.connection
+	requests := a.request != b.request && a.request != 0 && b.request != 0 && a.rank == b.rank
+	switch {
+	case !connection && !requests,
+		!strings.HasSuffix(a.tail, b.tail) && !strings.HasSuffix(b.tail, a.tail),
+		!a.sharesPort(b, work),
+		!hostsMeet(a.Host, b.Host, work):
+		return false
+	}
+	return connection || pathsMeet(a.Path, b.Path, work)
+}
+
+func hostsMeet(a, b string, work *int) bool {
+	return a == b || a == "" || b == "" || overlap(tokens(a, '.', ruleDialect), tokens(b, '.', ruleDialect), work)
+}
+
+func pathsMeet(a, b string, work *int) bool {
+	return a == b || a == "" || b == "" || overlap(tokens(a, '/', selectorDialect), tokens(b, '/', selectorDialect), work)
+}
+
+func (c *contender) sharesPort(o *contender, work *int) bool {
+	*work -= len(c.ports)
+	return slices.ContainsFunc(c.ports, func(p uint16) bool {
+		_, ok := slices.BinarySearch(o.ports, p)
+		return ok
+	})
+}
+
+// rank is which of several endpoint paths that match a request selects it: the
+// one with most characters that are not *.
+func rank(path string) int { return len([]rune(path)) - strings.Count(path, "*") }
+
+// ambiguous reports two endpoints that are conflicting.
+func (r *reader) ambiguous(a, b *contender) {
+	var common, conflicts []string
+	for _, p := range a.ports {
+		if slices.Contains(b.ports, p) {
+			common = append(common, fmt.Sprint(p))
+		}
+	}
+	differ := func(a, b []said) {
+		for i := range a {
+			if a[i].value != b[i].value {
+				conflicts = append(conflicts, a[i].field+"="+a[i].value+" vs "+b[i].value)
+			}
+		}
+	}
+	differ(connectionSays(a.Endpoint), connectionSays(b.Endpoint))
+	work := MaxOverlapWork
+	if a.request != 0 && b.request != 0 && a.rank == b.rank && pathsMeet(a.Path, b.Path, &work) {
+		differ(requestSays(a.Endpoint), requestSays(b.Endpoint))
+	}
+	r.fail(b.node, fmt.Sprintf("network policies %s and %s overlap on port(s) %s with conflicting metadata: %s",
+		a, b, strings.Join(common, ","), strings.Join(conflicts, "; ")), fmt.Sprintf("the other is in line %d", a.Line))
+}
+
+func (c *contender) String() string {
+	host, ports := c.Host, strings.Trim(strings.ReplaceAll(fmt.Sprint(c.ports), " ", ","), "[]")
+	if host == "" {
+		host = "<any-host>"
+	}
+	return fmt.Sprintf("'%s' endpoint[%d] (%s:%s%s)", c.policy, c.index, host, ports, c.Path)
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// ambiguous is a document with two endpoints.
+func ambiguous(a, b string) string {
+	return "version: 1\nnetwork_policies:\n  a: {endpoints: [{" + a + "}]}\n  b: {endpoints: [{" + b + "}], name: B}\n"
+}
+
+func TestParseRefusesAmbiguity(t *testing.T) {
+	const text = "p.yaml:4:19: network policies 'a' endpoint[0] (%s) and 'B' endpoint[0] (%s) overlap on port(s) %s with conflicting metadata: %s (the other is in line 3)"
+	const rest = "host: h.example.com, port: 1, protocol: rest, access: full, "
+	for _, tc := range []struct{ name, a, b, nameA, nameB, ports, conflict string }{
+		{"tls", "host: h, ports: [2, 1, 3, 1], tls: skip", "host: H, ports: [3, 4, 2]", "h:1,2,3", "h:2,3,4", "2,3", `tls="skip" vs "auto"`},
+		{"tcp", "host: h, port: 1, protocol: tcp", "host: h, port: 1", "h:1", "h:1", "1", "transparent_tcp_eligible=true vs false"},
+		{"allowed_ips", "host: h, port: 1, allowed_ips: [10.0.0.2, 10.0.0.1, 10.0.0.2]", "host: h, port: 1", "h:1", "h:1", "1", `allowed_ips=["10.0.0.1", "10.0.0.2"] vs []`},
+		{"a pattern", "host: '*.b.c', port: 1, tls: skip", "host: a.b.c, port: 1", "*.b.c:1", "a.b.c:1", "1", `tls="skip" vs "auto"`},
+		{"a pattern that comes later", "host: a.b.c, port: 1, tls: skip", "host: '**.b.c', port: 1", "a.b.c:1", "**.b.c:1", "1", `tls="skip" vs "auto"`},
+		{"two patterns", "host: 'a*.b.c', port: 1, tls: skip", "host: '*z.b.c', port: 1", "a*.b.c:1", "*z.b.c:1", "1", `tls="skip" vs "auto"`},
+		{"any host", "port: 1, allowed_ips: [10.0.0.1]", "host: h, port: 1", "<any-host>:1", "h:1", "1", `allowed_ips=["10.0.0.1"] vs []`},
+		{"enforcement", rest + "enforcement: enforce", rest, "h.example.com:1", "h.example.com:1", "1", `enforcement="enforce" vs "audit"`},
+		{"encoded slash", rest + "path: /a", rest + "path: '/?', allow_encoded_slash: true", "h.example.com:1/a", "h.example.com:1/?", "1", "allow_encoded_slash=false vs true"},
+		{"protocol beside a tls key", rest, "host: h.example.com, port: 1, tls: auto", "h.example.com:1", "h.example.com:1", "1", `protocol="rest" vs ""`},
+		{"all of it", rest + "enforcement: enforce, tls: skip", rest, "h.example.com:1", "h.example.com:1", "1", `tls="skip" vs "auto"; enforcement="enforce" vs "audit"`},
+		{"a connection beside paths that do not meet", rest + "enforcement: enforce, tls: skip, path: /a", rest + "path: /b", "h.example.com:1/a", "h.example.com:1/b", "1", `tls="skip" vs "auto"`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			refuses(t, ambiguous(tc.a, tc.b), fmt.Sprintf(text, tc.nameA, tc.nameB, tc.ports, tc.conflict))
+		})
+	}
+}
+
+func TestParseAcceptsWhatCannotMeet(t *testing.T) {
+	const rest = "host: h.example.com, port: 1, protocol: rest, access: full, "
+	for _, tc := range []struct{ name, a, b string }{
+		{"the same twice", rest, rest},
+		{"audit is the default", rest + "enforcement: audit", rest},
+		{"other words for auto", "host: h, port: 1, tls: terminate", "host: h, port: 1, tls: passthrough"},
+		{"allowed_ips in another order", "host: h, port: 1, allowed_ips: [10.0.0.1, FD00::1]", "host: h, port: 1, allowed_ips: [fd00::1, 10.0.0.1, 10.0.0.1]"},
+		{"other ports", "host: h, ports: [1, 2], tls: skip", "host: h, port: 3"},
+		{"other hosts", "host: h, port: 1, tls: skip", "host: i, port: 1"},
+		{"a pattern for other hosts", "host: '*.b.c', port: 1, tls: skip", "host: a.a.b.c, port: 1"},
+		{"patterns for other hosts", "host: '*.x.c', port: 1, tls: skip", "host: '*.y.c', port: 1"},
+		{"L4 beside L7", rest + "enforcement: enforce", "host: h.example.com, port: 1"},
+		{"a path with a higher rank", rest + "enforcement: enforce, path: /a/**", rest + "path: /a/b"},
+		{"paths that do not meet", rest + "enforcement: enforce, path: /a/**", rest + "path: /b/**"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if _, err := Parse("p", []byte(ambiguous(tc.a, tc.b))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// The other endpoints that contradict one another are found, too, in order.
+func TestParseRefusesAmbiguityOfEach(t *testing.T) {
+	_, err := Parse("p.yaml", []byte(ambiguous("host: '*.b.c', port: 1}, {host: x, port: 1, tls: skip}, {host: x, port: 1", "host: a.b.c, port: 1, tls: skip")))
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	var places []string
+	for l := range strings.SplitSeq(err.Error(), "\n") {
+		place, _, _ := strings.Cut(l, ": ")
+		places = append(places, place)
+	}
+	if got := strings.Join(places, " "); got != "p.yaml:4:19 p.yaml:3:76" {
+		t.Error(err)
+	}
+}
+
+// No document may keep the reader busy for long.
+func TestParseBoundsAmbiguity(t *testing.T) {
+	half := MaxEndpoints / 2
+	document := func(endpoints string) []byte {
+		return []byte("version: 1\nnetwork_policies:\n  a:\n    endpoints:\n" + endpoints)
+	}
+	for _, tc := range []struct {
+		name, endpoints string
+		ok              bool
+	}{
+		{"distinct hosts", numbered(half, "    - {host: h%d.example.com, port: 1}\n") + numbered(half, "    - {host: i%d.example.com, port: 1, tls: skip}\n"), true},
+		{"one host", numbered(half, "    - {host: h, port: 1, path: /%05d}\n") + numbered(half, "    - {host: h, port: 1, path: /%05d/x}\n"), true},
+		{"some patterns", numbered(100, "    - {host: '*.h%d.example.com', port: 1, tls: skip}\n") + numbered(half, "    - {host: i%d.example.com, port: 1}\n"), true},
+		{"many patterns", numbered(half, "    - {host: 'a%d*.*.*.*.com', port: 1, tls: skip}\n") + numbered(half, "    - {host: 'b%d*.*.*.*.com', port: 1}\n"), false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			start := time.Now()
+			_, err := Parse("p.yaml", document(tc.endpoints))
+			if took := time.Since(start); took > 20*time.Second {
+				t.Errorf("took %s", took)
+			} else {
+				t.Log(took)
+			}
+			if (err == nil) != tc.ok || err != nil && !strings.Contains(err.Error(), "p.yaml:5:7: network_policies have too many endpoints with overlapping hosts") {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestOverlap(t *testing.T) {
+	for _, tc := range []struct {
+		a, b string
+		d    dialect
+		want bool
+	}{
+		{"/a", "/a", ruleDialect, true},
+		{"/a", "/b", ruleDialect, false},
+		{"/a", "/ab", ruleDialect, false},
+		{"/*", "/a/b", ruleDialect, false},
+		{"/*", "/a/b", selectorDialect, true},
+		{"/**", "/a/b", ruleDialect, true},
+		{"/**/b", "/b", ruleDialect, true},
+		{"/a**", "/a/b", ruleDialect, false},
+		{"/?", "/a", ruleDialect, true},
+		{"/?", "//", ruleDialect, false},
+		{"/[a-c]", "/b", ruleDialect, true},
+		{"/[a-c]", "/d", ruleDialect, false},
+		{"/[!a-c]", "/b", ruleDialect, false},
+		{"/[^a]", "/b", ruleDialect, true},
+		{"/[ab", "/a", ruleDialect, false},
+		{"/{a,{b,\\}}}/x", "/b/x", ruleDialect, true},
+		{"/{a,b}/x", "/b/y", ruleDialect, false},
+		{"/{a", "/{a", selectorDialect, true},
+		{"/{a", "/zzz", ruleDialect, true},
+		{`/\*`, "/*", ruleDialect, true},
+		{`/\*`, "/a", ruleDialect, false},
+		{"/a*c", "/*bc", ruleDialect, true},
+		{"/a*c", "/b*c", ruleDialect, false},
+		{"/x*", "/*", ruleDialect, true},
+	} {
+		for _, p := range [][2]string{{tc.a, tc.b}, {tc.b, tc.a}} {
+			work := 1000
+			if got := overlap(tokens(p[0], '/', tc.d), tokens(p[1], '/', tc.d), &work); got != tc.want {
+				t.Errorf("%q and %q: %v", p[0], p[1], got)
+			}
+		}
+	}
+	work := overlapCost + 6
+	if !overlap(tokens("/aaaa", '/', ruleDialect), tokens("/aaab", '/', ruleDialect), &work) {
+		t.Error("said no without having looked at all of it")
+	}
+}
+
+// What two compiled patterns both match must be found to overlap.
+func FuzzOverlap(f *testing.F) {
+	f.Add("/**/[a-c]?", "/{x,y}/b*", "/x/bz")
+	f.Add("*.a.com", "**.com", "b.a.com")
+	f.Fuzz(func(t *testing.T, a, b, s string) {
+		if len(a)+len(b)+len(s) > 200 {
+			return
+		}
+		for _, sep := range []byte("/.") {
+			ga, erra := CompileGlob(a, sep)
+			gb, errb := CompileGlob(b, sep)
+			if erra != nil || errb != nil || !ga.Match(s) || !gb.Match(s) {
+				continue
+			}
+			work := 1 << 20
+			if !overlap(tokens(a, sep, ruleDialect), tokens(b, sep, ruleDialect), &work) {
+				t.Errorf("%q and %q both match %q, and do not overlap", a, b, s)
+			}
+		}
+	})
+}

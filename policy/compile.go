@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// endpoint is a compiled Endpoint.
+type endpoint struct {
+	// policy is the position of its policy in Engine.policies.
+	policy   int
+	host     string
+	wildcard bool
+	glob     Glob
+	ports    []uint16
+
+	// config says that it has a say in how connections are treated; rest that its
+	// requests are judged.
+	config, rest, tcp, tlsSkip bool
+	selector                   pathSelector
+	rank                       int
+	// path is the endpoint's path as rules read it; without one all match.
+	path         Glob
+	hasPath      bool
+	audit        bool
+	encodedSlash bool
+	allow, deny  ruleTree
+
+	// destination is by the host alone; allowed are the addresses of allowed_ips
+	// and allowedErr what is wrong with them.
+	destination, allowed Destination
+	allowedErr           error
+
+	text string
+	line int
+}
+
+// compiledPolicy is a compiled NetworkPolicy.
+type compiledPolicy struct {
+	key      string
+	binaries binarySet
+}
+
+// Compile makes the Engine of a document.
+func Compile(p *Policy, o CompileOptions) (*Engine, error) {
+	audit, err := audits(EnforcementUnset, o)
+	if err != nil {
+		return nil, fmt.Errorf("unspecified enforcement: %w", err)
+	}
+	o.UnspecifiedEnforcement = EnforcementBlock
+	if audit {
+		o.UnspecifiedEnforcement = EnforcementAudit
+	}
+	e := &Engine{revision: o.Revision, index: hostIndex{literal: map[string][]int{}, bySuffix: map[string][]int{}}}
+	policies := slices.Clone(p.Network)
+	slices.SortStableFunc(policies, func(a, b NetworkPolicy) int { return cmp.Compare(a.Key, b.Key) })
+	var errs []error
+	for i, n := range policies {
+		where := fmt.Sprintf("network policy %q", n.Key)
+		if i > 0 && policies[i-1].Key == n.Key {
+			errs = append(errs, errors.New(where+" is there twice"))
+		}
+		binaries, err := compileBinaries(n.Binaries, o.Aliases)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", where, err))
+		}
+		e.policies = append(e.policies, compiledPolicy{n.Key, binaries})
+		for j := range n.Endpoints {
+			ep, err := compileEndpoint(&n.Endpoints[j], o)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: endpoints[%d]: %w", where, j, err))
+			}
+			ep.policy = i
+			ep.text = strings.TrimSpace(fmt.Sprintf("endpoints[%d] %s", j, ep.host))
+			e.index.add(len(e.endpoints), ep)
+			e.endpoints = append(e.endpoints, ep)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+func compileEndpoint(in *Endpoint, o CompileOptions) (*endpoint, error) {
+	ep := &endpoint{
+		host: in.Host, wildcard: strings.Contains(in.Host, "*"), ports: slices.Clone(in.Ports),
+		rest: in.Protocol == ProtocolREST, tcp: in.Protocol == ProtocolTCP, tlsSkip: in.TLSSkip,
+		selector: newSelector(in.Path), encodedSlash: in.AllowEncodedSlash, line: in.Line,
+	}
+	ep.rank = ep.selector.rank()
+	ep.config = ep.rest || len(in.AllowedIPs) > 0 || in.HasTLS || in.TLSSkip
+	var errs [6]error
+	if !ep.rest && !ep.tcp && in.Protocol != ProtocolNone {
+		errs[0] = fmt.Errorf("protocol %q is not enforced", in.Protocol)
+	}
+	if ep.host == "" && len(in.AllowedIPs) == 0 {
+		errs[1] = errors.New("host is empty without allowed_ips")
+	}
+	if ep.wildcard {
+		ep.glob, errs[2] = CompileGlob(ep.host, '.')
+	}
+	if in.Path != "" {
+		ep.hasPath = true
+		ep.path, errs[3] = CompileGlob(in.Path, '/')
+	}
+	ep.audit, errs[4] = audits(in.Enforcement, o)
+	ep.allow, ep.deny, errs[5] = compileRules(in)
+	// Without addresses the host alone cannot be wrong.
+	ep.destination, _ = NewDestination(ep.host, nil)
+	ep.allowed, ep.allowedErr = NewDestination(ep.host, in.AllowedIPs)
+	return ep, errors.Join(errs[:]...)
+}
+
+func audits(e Enforcement, o CompileOptions) (bool, error) {
+	if e == EnforcementUnset {
+		e = cmp.Or(o.UnspecifiedEnforcement, EnforcementAudit)
+	}
+	if e != EnforcementAudit && e != EnforcementBlock {
+		return false, fmt.Errorf("unknown enforcement %q", e)
+	}
+	return e == EnforcementAudit, nil
+}
+
+// matches says whether the endpoint is one of host and port.
+func (ep *endpoint) matches(host string, port uint16) bool {
+	return slices.Contains(ep.ports, port) && ep.matchesHost(host)
+}
+
+func (ep *endpoint) matchesHost(host string) bool {
+	if ep.wildcard {
+		return ep.glob.Match(host)
+	}
+	return ep.host == "" || ep.host == host
+}
+
+// named says whether the endpoint's host is written out, which is what makes
+// internal addresses acceptable.
+func (ep *endpoint) named() bool { return ep.host != "" && !ep.wildcard }

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Warning is something in a document that is allowed and may not be meant.
+type Warning struct {
+	Line int
+	Msg  string
+}
+
+// Lint says what a valid document does that its author may not expect, sorted by
+// line.
+func Lint(p *Policy) []Warning {
+	l := &linter{work: MaxOverlapWork}
+	l.filesystem(&p.Filesystem)
+	for i := range p.Network {
+		l.policy(&p.Network[i])
+	}
+	slices.SortStableFunc(l.out, func(a, b Warning) int { return cmp.Compare(a.Line, b.Line) })
+	return l.out
+}
+
+type linter struct {
+	out []Warning
+	// work is what is left for overlap, in the whole document.
+	work int
+}
+
+func (l *linter) warn(line int, format string, args ...any) {
+	l.out = append(l.out, Warning{line, fmt.Sprintf(format, args...)})
+}
+
+func (l *linter) filesystem(f *Filesystem) {
+	writable := map[string]bool{}
+	for _, p := range f.ReadWrite {
+		if c := path.Clean(p); writable[c] {
+			l.warn(f.Line, "read_write has %s twice", c)
+		} else {
+			writable[c] = true
+		}
+	}
+	readable := map[string]bool{}
+	for _, p := range f.ReadOnly {
+		c := path.Clean(p)
+		switch {
+		case readable[c]:
+			l.warn(f.Line, "read_only has %s twice", c)
+		case writable[c]:
+			l.warn(f.Line, "read_only path %s is also in read_write, so it can be written", c)
+		default:
+			if up := above(writable, c); up != "" {
+				l.warn(f.Line, "read_only path %s lies in read_write path %s, so it can be written", c, up)
+			} else if up := above(readable, c); up != "" {
+				l.warn(f.Line, "read_only path %s adds nothing to %s", c, up)
+			}
+		}
+		readable[c] = true
+	}
+	for _, p := range f.ReadWrite {
+		if up := above(writable, path.Clean(p)); up != "" {
+			l.warn(f.Line, "read_write path %s adds nothing to %s", path.Clean(p), up)
+		}
+	}
+}
+
+// above is the nearest of paths that p lies in.
+func above(paths map[string]bool, p string) string {
+	for p != "/" {
+		if p = path.Dir(p); paths[p] {
+			return p
+		}
+	}
+	return ""
+}
+
+func (l *linter) policy(p *NetworkPolicy) {
+	if len(p.Endpoints) == 0 {
+		l.warn(p.Line, "network policy '%s' has no endpoints, so it allows nothing", p.Name)
+	}
+	if len(p.Binaries) == 0 {
+		l.warn(p.Line, "network policy '%s' has no binaries, so no program may use it; for every program write \"/**\"", p.Name)
+	}
+	seen := map[string]bool{}
+	for _, b := range p.Binaries {
+		switch {
+		case b.Path == "/**" || b.Path == "**":
+			l.warn(b.Line, "binary %s is every program in the container", b.Path)
+		case b.Path[0] != '/' && b.Path[0] != '*', !strings.Contains(b.Path, "*") && path.Clean(b.Path) != b.Path:
+			l.warn(b.Line, "binary %s matches no program: write the absolute path as ls shows it", b.Path)
+		case seen[b.Path]:
+			l.warn(b.Line, "binary %s is listed twice", b.Path)
+		}
+		seen[b.Path] = true
+	}
+	for i := range p.Endpoints {
+		l.endpoint(&p.Endpoints[i])
+	}
+}
+
+func (l *linter) endpoint(e *Endpoint) {
+	l.host(e)
+	if e.Protocol != ProtocolREST {
+		if e.Access != AccessNone || len(e.Rules) > 0 {
+			l.warn(e.Line, "access and rules are not asked without protocol: rest; every request of the connection passes")
+		}
+		return
+	}
+	if e.Enforcement == EnforcementUnset {
+		l.warn(e.Line, "enforcement is not set, which means audit: requests that the rules refuse are recorded and pass; write enforcement: enforce")
+	}
+	if e.TLSSkip {
+		l.warn(e.Line, "tls: skip with protocol: rest: requests inside TLS cannot be judged")
+	}
+	if why := neverMatches(e.Path, e.AllowEncodedSlash); why != "" {
+		l.warn(e.Line, "path %s selects no request: %s", e.Path, why)
+	}
+	l.rules(e, "rule", e.Rules)
+	l.rules(e, "deny rule", e.DenyRules)
+}
+
+// host says which names a pattern reaches.
+func (l *linter) host(e *Endpoint) {
+	first, rest, _ := strings.Cut(e.Host, ".")
+	switch {
+	case e.Host == "":
+		l.warn(e.Line, "an endpoint without host reaches every name with addresses in allowed_ips")
+	case first == "**":
+		l.warn(e.Line, "host %s is every name below %s at any depth, and not %[2]s itself", e.Host, rest)
+	case strings.Contains(e.Host, "*"):
+		l.warn(e.Line, "host %s: each * is any text within one label, so names with more labels do not match", e.Host)
+	default:
+		if h, err := NormalizeHost(e.Host); err != nil {
+			l.warn(e.Line, "host %s is no name that could be asked for: %v", e.Host, err)
+		} else if h != e.Host {
+			l.warn(e.Line, "host %s is asked for as %s, so it never matches", e.Host, h)
+		}
+	}
+}
+
+// methods are those that OpenShell knows for REST; another is likely a typo.
+var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "*"}
+
+func (l *linter) rules(e *Endpoint, what string, rules []Rule) {
+	within := tokens(cmp.Or(e.Path, "**"), '/', ruleDialect)
+	all := map[string]int{} // method to the line of a rule for every path
+	for _, r := range rules {
+		method := strings.ToUpper(r.Method)
+		why := neverMatches(r.Path, e.AllowEncodedSlash)
+		switch {
+		case method == "":
+			l.warn(r.Line, "%s has no method, so it matches no request; write method: \"*\" for all", what)
+			continue
+		case !slices.Contains(methods, method):
+			l.warn(r.Line, "%s has the unusual method %q", what, r.Method)
+		}
+		switch line := cmp.Or(all["*"], all[method]); {
+		case why != "":
+			l.warn(r.Line, "%s path %s matches no request: %s", what, r.Path, why)
+		case r.Path != "" && !overlap(tokens(r.Path, '/', ruleDialect), within, &l.work):
+			l.warn(r.Line, "%s path %s lies outside the endpoint's path %s", what, r.Path, e.Path)
+		case line != 0:
+			l.warn(r.Line, "%s adds nothing to the one in line %d, which is for every path", what, line)
+		case len(r.Query) == 0 && slices.Contains([]string{"", "**", "/**"}, r.Path):
+			all[method] = r.Line
+		}
+	}
+}
+
+// neverMatches says why no canonical path can match a pattern; empty if one may.
+func neverMatches(p string, encodedSlash bool) string {
+	if p == "" {
+		return ""
+	}
+	if !strings.ContainsRune("/*?[{\\", rune(p[0])) {
+		return "paths begin with /"
+	}
+	if strings.ContainsAny(p, "[{\\") {
+		return "" // may hold any of the below in a way that does not matter
+	}
+	if strings.ContainsAny(p, ";#") {
+		return "what follows a ; or # is not part of a path"
+	}
+	parts := strings.Split(p, "/")
+	for i, part := range parts {
+		if part == "." || part == ".." || part == "" && i > 0 && i < len(parts)-1 {
+			return "// and dots are resolved before rules are asked"
+		}
+	}
+	for i := 0; i < len(p); i++ {
+		end := i
+		for end < len(p) && p[end] == '%' {
+			end = min(end+3, len(p))
+		}
+		if end == i {
+			continue
+		}
+		esc := "/" + p[i:end]
+		if canon, err := CanonicalPath(esc, encodedSlash); err != nil || canon != esc {
+			return "an escape is written as it never arrives: in upper case, none for letters, digits and -._~, and %2F only with allow_encoded_slash"
+		}
+		i = end - 1
+	}
+	return ""
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestLint(t *testing.T) {
+	for _, tc := range []struct {
+		name, text string
+		want       []Warning
+	}{
+		{"nothing to say", "version: 1\nfilesystem_policy: {read_only: [/usr], read_write: [/tmp, /tmpx]}\nnetwork_policies:\n  a: {binaries: [/bin/a, /bin/b, '/opt/**'], endpoints: [{host: h, port: 1}, {host: i, port: 1, protocol: rest, enforcement: enforce, access: full}]}\n", nil},
+		{"paths", "version: 1\nfilesystem_policy:\n  read_only: [/a, /a/, /a/b, /w/x, /w, /w2]\n  read_write: [/w, /w//, /w/y, /z]\n", []Warning{
+			{3, "read_write has /w twice"},
+			{3, "read_only has /a twice"},
+			{3, "read_only path /a/b adds nothing to /a"},
+			{3, "read_only path /w/x lies in read_write path /w, so it can be written"},
+			{3, "read_only path /w is also in read_write, so it can be written"},
+			{3, "read_write path /w/y adds nothing to /w"},
+		}},
+		{"an entry of nothing", inEntry(""), []Warning{
+			{3, "network policy 'a' has no endpoints, so it allows nothing"},
+			{3, "network policy 'a' has no binaries, so no program may use it; for every program write \"/**\""},
+		}},
+		{"binaries", inEntry("endpoints: [{host: h, port: 1}], binaries: ['/**', '**', curl, /usr//bin/x, '*/x', /b, /b]"), []Warning{
+			{3, "binary /** is every program in the container"},
+			{3, "binary ** is every program in the container"},
+			{3, "binary curl matches no program: write the absolute path as ls shows it"},
+			{3, "binary /usr//bin/x matches no program: write the absolute path as ls shows it"},
+			{3, "binary /b is listed twice"},
+		}},
+		{"hosts", inEntry("binaries: [/b], endpoints: [{port: 1, allowed_ips: [10.0.0.1]}, {host: '**.a.b', port: 2}, {host: '*.a.b', port: 3}, {host: a.b., port: 4}, {host: '127.1', port: 4}]"), []Warning{
+			{3, "an endpoint without host reaches every name with addresses in allowed_ips"},
+			{3, "host **.a.b is every name below a.b at any depth, and not a.b itself"},
+			{3, "host *.a.b: each * is any text within one label, so names with more labels do not match"},
+			{3, "host a.b. is asked for as a.b, so it never matches"},
+			{3, `host 127.1 is no name that could be asked for: host "127.1": name ends in a number but is not a canonical address`},
+		}},
+		{"endpoints", inEntry("binaries: [/b], endpoints: [{host: a, port: 1, access: full}, {host: b, port: 1, protocol: rest, access: full}, {host: c, port: 1, protocol: rest, access: full, tls: skip, enforcement: audit, path: /a//b}]"), []Warning{
+			{3, "access and rules are not asked without protocol: rest; every request of the connection passes"},
+			{3, "enforcement is not set, which means audit: requests that the rules refuse are recorded and pass; write enforcement: enforce"},
+			{3, "tls: skip with protocol: rest: requests inside TLS cannot be judged"},
+			{3, "path /a//b selects no request: // and dots are resolved before rules are asked"},
+		}},
+		{"rules", `version: 1
+network_policies:
+  a:
+    binaries: [/b]
+    endpoints:
+    - host: h
+      port: 1
+      protocol: rest
+      enforcement: enforce
+      path: /v1/**
+      rules:
+      - allow: {path: /v1/a}
+      - allow: {method: GTE, path: /v1/a}
+      - allow: {method: GET, path: v1/a}
+      - allow: {method: GET, path: /v2/a}
+      - allow: {method: GET, path: /v1}
+      - allow: {method: GET, path: "**", query: {a: b}}
+      - allow: {method: GET}
+      - allow: {method: get, path: /v1/a}
+      - allow: {method: POST, path: /v1/a}
+      deny_rules:
+      - {method: "*", path: /**}
+      - {method: DELETE, path: /v1/x}
+`, []Warning{
+			{12, "rule has no method, so it matches no request; write method: \"*\" for all"},
+			{13, `rule has the unusual method "GTE"`},
+			{14, "rule path v1/a matches no request: paths begin with /"},
+			{15, "rule path /v2/a lies outside the endpoint's path /v1/**"},
+			{16, "rule path /v1 lies outside the endpoint's path /v1/**"},
+			{19, "rule adds nothing to the one in line 18, which is for every path"},
+			{23, "deny rule adds nothing to the one in line 22, which is for every path"},
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p, err := Parse("p", []byte(tc.text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(tc.want, Lint(p)); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+func TestNeverMatches(t *testing.T) {
+	const (
+		begin   = "paths begin with /"
+		dots    = "// and dots are resolved before rules are asked"
+		cut     = "what follows a ; or # is not part of a path"
+		escapes = "an escape is written as it never arrives: in upper case, none for letters, digits and -._~, and %2F only with allow_encoded_slash"
+	)
+	for _, tc := range []struct {
+		path         string
+		encodedSlash bool
+		want         string
+	}{
+		{"", false, ""},
+		{"/", false, ""},
+		{"/a/", false, ""},
+		{"**", false, ""},
+		{"/a/**/b?", false, ""},
+		{"/a%20b", false, ""},
+		{"/%E2%82%AC%20/x", false, ""},
+		{"/a%2Fb", true, ""},
+		{"/{a//b,c}", false, ""},
+		{"{/a,/b}", false, ""},
+		{`\/a`, false, ""},
+		{"a", false, begin},
+		{"//", false, dots},
+		{"/a//b", false, dots},
+		{"/./a", false, dots},
+		{"/a/..", false, dots},
+		{"/a;b", false, cut},
+		{"/a#b", false, cut},
+		{"/a%2Fb", false, escapes},
+		{"/a%2fb", true, escapes},
+		{"/%41", false, escapes},
+		{"/%", false, escapes},
+		{"/%e2", false, escapes},
+		{"/%E2", false, escapes},
+		{"/a%2", false, escapes},
+	} {
+		if got := neverMatches(tc.path, tc.encodedSlash); got != tc.want {
+			t.Errorf("%s: %q, want %q", tc.path, got, tc.want)
+		}
+	}
+}

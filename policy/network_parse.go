@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// entry is an entry of network_policies with where its endpoints stand.
+type entry struct {
+	NetworkPolicy
+	nodes []*yaml.Node
+}
+
+func (r *reader) network(n *yaml.Node) []NetworkPolicy {
+	var entries []entry
+	count := 0
+	r.entries(n, "network_policies", func(k, v *yaml.Node) {
+		switch {
+		case k.Value == "":
+			r.fail(k, "a network policy needs a name", "")
+		case r.more(&count, MaxPolicies, k, "network policies"):
+			entries = append(entries, r.entry(k, v))
+		}
+	})
+	slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.Key, b.Key) })
+	if len(r.errs) == 0 {
+		r.ambiguities(entries)
+	}
+	var policies []NetworkPolicy
+	for _, e := range entries {
+		policies = append(policies, e.NetworkPolicy)
+	}
+	return policies
+}
+
+func (r *reader) entry(k, n *yaml.Node) entry {
+	where := "network_policies." + k.Value
+	e := entry{NetworkPolicy: NetworkPolicy{Key: k.Value, Name: k.Value, Line: k.Line}}
+	var endpoints *yaml.Node
+	r.fields(n, where, map[string]func(*yaml.Node){
+		"name": func(v *yaml.Node) {
+			switch s := r.str(v, where+".name"); {
+			case len(s) > MaxKey:
+				r.fail(v, fmt.Sprintf("%s.name is longer than %d bytes", where, MaxKey), "")
+			case s != "":
+				e.Name = s
+			}
+		},
+		"endpoints": func(v *yaml.Node) { endpoints = v },
+		"binaries": func(v *yaml.Node) {
+			for _, b := range r.list(v, where+".binaries", MaxBinaries) {
+				if r.more(&r.binaries, MaxBinaries, b, "binaries") {
+					e.Binaries = append(e.Binaries, r.binary(b, where+".binaries"))
+				}
+			}
+		},
+	})
+	if endpoints == nil {
+		return e
+	}
+	// Last, because messages about endpoints say the name.
+	for i, v := range r.list(endpoints, where+".endpoints", MaxEndpoints) {
+		if r.full() || !r.more(&r.endpoints, MaxEndpoints, v, "endpoints") {
+			break
+		}
+		e.Endpoints = append(e.Endpoints, r.endpoint(v, e.Name, i))
+		e.nodes = append(e.nodes, v)
+	}
+	return e
+}
+
+func (r *reader) binary(n *yaml.Node, where string) Binary {
+	b := Binary{Line: n.Line}
+	at := n
+	if n.Kind == yaml.MappingNode {
+		r.fields(n, where, map[string]func(*yaml.Node){
+			"path": func(v *yaml.Node) { at, b.Path = v, r.str(v, where+".path") },
+			// OpenShell ignores it, too, and calls it deprecated.
+			"harness": func(v *yaml.Node) { r.str(v, where+".harness") },
+		})
+	} else {
+		b.Path = r.str(n, where)
+	}
+	switch {
+	case b.Path == "":
+		r.fail(n, "a binary of "+where+" has no path", "")
+	case len(b.Path) > MaxPathLength:
+		r.fail(at, badPath(b.Path, false), "")
+	case strings.Contains(b.Path, "*"): // without one it is no pattern
+		r.glob(at, b.Path, '/')
+	}
+	return b
+}
+
+// glob refuses a pattern that OpenShell would find out about when it is asked,
+// and deny.
+func (r *reader) glob(n *yaml.Node, pattern string, sep byte) {
+	if _, err := CompileGlob(pattern, sep); err != nil {
+		r.fail(n, err.Error(), "")
+	}
+}
+
+// endpointReader reads one endpoint.
+type endpointReader struct {
+	*reader
+	// policy is the policy's name, index the endpoint's place in it.
+	policy string
+	index  int
+	// node is the endpoint, at its fields.
+	node *yaml.Node
+	at   map[string]*yaml.Node
+	Endpoint
+}
+
+func (r *reader) endpoint(n *yaml.Node, policy string, index int) Endpoint {
+	e := &endpointReader{reader: r, policy: policy, index: index, node: n, at: map[string]*yaml.Node{}}
+	e.Line = n.Line
+	known := map[string]func(*yaml.Node){}
+	field := func(name string, read func(v *yaml.Node, what string)) {
+		known[name] = func(v *yaml.Node) {
+			e.at[name] = v
+			read(v, e.where()+": "+name)
+		}
+	}
+	field("host", func(v *yaml.Node, what string) { e.Host = asciiLower(e.str(v, what)) })
+	// Read by ports, which is once the host is known.
+	field("port", func(*yaml.Node, string) {})
+	field("ports", func(*yaml.Node, string) {})
+	field("path", func(v *yaml.Node, what string) { e.Path = e.str(v, what) })
+	field("protocol", func(v *yaml.Node, what string) { e.protocol(v) })
+	field("tls", func(v *yaml.Node, what string) {
+		// The last three are all the same: look, and decide by what is there.
+		tls := e.word(v, "tls", "skip", "auto", "terminate", "passthrough")
+		e.TLSSkip, e.HasTLS = tls == "skip", tls != ""
+	})
+	field("enforcement", func(v *yaml.Node, what string) {
+		e.Enforcement = Enforcement(e.word(v, "enforcement", string(EnforcementAudit), string(EnforcementBlock)))
+	})
+	field("access", func(v *yaml.Node, what string) {
+		e.Access = Access(e.word(v, "access", string(AccessReadOnly), string(AccessReadWrite), string(AccessFull)))
+	})
+	field("rules", func(v *yaml.Node, what string) { e.Rules = e.allowRules(v, what) })
+	field("deny_rules", func(v *yaml.Node, what string) { e.DenyRules = e.denyRules(v, what) })
+	field("allowed_ips", func(v *yaml.Node, what string) {
+		for _, ip := range e.list(v, what, MaxAllowedIPs) {
+			e.AllowedIPs = append(e.AllowedIPs, e.str(ip, what))
+		}
+	})
+	field("allow_encoded_slash", func(v *yaml.Node, what string) { e.AllowEncodedSlash = e.boolean(v, what) })
+	for name, tag := range unenforcedEndpoint {
+		field(name, func(v *yaml.Node, what string) { e.unset(v, what, tag) })
+	}
+	errs := len(e.errs)
+	e.fields(n, e.where(), known)
+	e.ports()
+	if len(e.errs) == errs {
+		e.validate()
+	}
+	return e.Endpoint
+}
+
+func (e *endpointReader) where() string {
+	return fmt.Sprintf("network policy '%s': endpoint %d", e.policy, e.index)
+}
+
+// place is where a field stands, or else its endpoint.
+func (e *endpointReader) place(field string) *yaml.Node {
+	if n, ok := e.at[field]; ok {
+		return n
+	}
+	return e.node
+}
+
+// ports reads port and ports. As in OpenShell ports wins.
+func (e *endpointReader) ports() {
+	single, list := e.at["port"], e.at["ports"]
+	if list != nil {
+		for _, n := range e.list(list, e.where()+": ports", MaxPorts) {
+			e.Ports = append(e.Ports, e.port(n))
+		}
+	}
+	if single != nil && !(single.Tag == "!!int" && single.Value == "0") { // 0 is no port
+		if p := e.port(single); len(e.Ports) == 0 {
+			e.Ports = []uint16{p}
+		}
+	}
+}

@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"unicode/utf8"
+)
+
+// The reference is the decision as the document of OpenShell's rules tells it:
+// slow, with regular expressions, and without any of the Engine's own code but
+// Destination.
+
+type reference struct {
+	p *Policy
+	o CompileOptions
+}
+
+type referenceMatch struct {
+	key string
+	ep  *Endpoint
+}
+
+func (ref reference) decide(r *Request) Decision {
+	d := Decision{Revision: ref.o.Revision}
+	var matches []referenceMatch
+	var misses []string
+	for i := range ref.p.Network {
+		n := &ref.p.Network[i]
+		var here []referenceMatch
+		for j := range n.Endpoints {
+			if ep := &n.Endpoints[j]; refHost(ep, r.Host) && slices.Contains(ep.Ports, r.Port) {
+				here = append(here, referenceMatch{n.Key, ep})
+			}
+		}
+		if ref.binary(n, r) {
+			matches = append(matches, here...)
+		} else if len(here) > 0 {
+			misses = append(misses, fmt.Sprintf("binary '%s' not allowed in policy '%s' (ancestors: [%s], cmdline: [])",
+				r.Binary, n.Key, strings.Join(r.Ancestors, " -> ")))
+		}
+	}
+	switch {
+	case len(ref.p.Network) == 0:
+		d.Reason = "network connections not allowed by policy"
+		return d
+	case len(matches) == 0 && len(misses) == 0:
+		d.Reason = fmt.Sprintf("endpoint %s:%d is not allowed by any policy", r.Host, r.Port)
+		return d
+	case len(matches) == 0:
+		d.Reason = strings.Join(misses, "; ")
+		return d
+	}
+	d.Policy, d.Verdict = matches[0].key, Allow
+	var config *Endpoint
+	var l7 []*Endpoint
+	d.TCP = true
+	host := matches[0].ep.Host
+	for _, m := range slices.Backward(matches) {
+		isConfig := m.ep.Protocol != ProtocolNone && m.ep.Protocol != ProtocolTCP || len(m.ep.AllowedIPs) > 0 || m.ep.HasTLS || m.ep.TLSSkip
+		if isConfig {
+			config = m.ep
+		}
+		d.TCP = d.TCP && m.ep.Protocol == ProtocolTCP
+		if m.ep.Host != "" && !strings.Contains(m.ep.Host, "*") {
+			host = m.ep.Host
+		}
+	}
+	for _, m := range matches {
+		if m.ep.Protocol == ProtocolREST {
+			l7 = append(l7, m.ep)
+			d.Inspect = true
+			d.AllowEncodedSlash = d.AllowEncodedSlash || m.ep.AllowEncodedSlash
+		}
+	}
+	var ips []string
+	if config != nil {
+		d.TLSSkip, ips = config.TLSSkip, config.AllowedIPs
+	}
+	d.Destination, d.DestinationErr = NewDestination(host, ips)
+	if d.DestinationErr != nil {
+		d.Verdict, d.Reason = Deny, "invalid allowed_ips in policy"
+		return d
+	}
+	if r.HTTP == nil || len(l7) == 0 {
+		return d
+	}
+	d.Layer, d.Verdict = L7, Deny
+	var selected *Endpoint
+	rank := -1
+	for _, ep := range l7 {
+		if n := len(strings.ReplaceAll(ep.Path, "*", "")); refSelects(ep.Path, r.HTTP.Path) && n >= rank {
+			selected, rank = ep, n
+		}
+	}
+	if selected == nil && len(l7) == 1 && !r.Forward {
+		selected = l7[0]
+	}
+	d.AllowEncodedSlash = selected != nil && selected.AllowEncodedSlash
+	query, err := refQuery(r.HTTP.RawQuery)
+	switch {
+	case selected == nil:
+		d.Reason = "no L7 endpoint path matched request"
+		return d
+	case strings.Contains(r.HTTP.Path, "%2F") && !selected.AllowEncodedSlash:
+		d.Reason = "request-target contains an encoded '/' (%2F) which is not allowed on this endpoint"
+		return d
+	case err != nil:
+		d.Reason = "query"
+		return d
+	}
+	allowed, denied := false, false
+	for _, m := range matches {
+		if m.ep.Path != "" && !refGlob(m.ep.Path, '/', r.HTTP.Path) {
+			continue
+		}
+		rules := m.ep.Rules
+		for _, method := range map[Access][]string{
+			AccessReadOnly: {"GET", "HEAD", "OPTIONS"}, AccessReadWrite: {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH"}, AccessFull: {"*"},
+		}[m.ep.Access] {
+			rules = append(rules, Rule{Method: method, Path: "**"})
+		}
+		for _, rule := range rules {
+			ok := rule.Method != "" && rule.Path != "" && refMethod(rule.Method, r.HTTP.Method) && refGlob(rule.Path, '/', r.HTTP.Path)
+			for _, q := range rule.Query {
+				values := query[q.Key]
+				ok = ok && len(values) > 0 && !slices.Equal(q.Globs, []string{""})
+				for _, v := range values {
+					ok = ok && refAny(q.Globs, v)
+				}
+			}
+			allowed = allowed || ok
+		}
+		for _, rule := range m.ep.DenyRules {
+			hit := (rule.Method == "" || refMethod(rule.Method, r.HTTP.Method)) && (rule.Path == "" || refGlob(rule.Path, '/', r.HTTP.Path))
+			for _, q := range rule.Query {
+				hit = hit && slices.ContainsFunc(query[q.Key], func(v string) bool { return refAny(q.Globs, v) })
+			}
+			denied = denied || hit
+		}
+	}
+	switch {
+	case denied:
+		d.Reason = r.HTTP.Method + " " + r.HTTP.Path + " blocked by deny rule"
+	case !allowed:
+		d.Reason = r.HTTP.Method + " " + r.HTTP.Path + " not permitted by policy"
+	default:
+		d.Verdict = Allow
+		return d
+	}
+	if selected.Enforcement == EnforcementAudit || selected.Enforcement == EnforcementUnset && ref.o.UnspecifiedEnforcement != EnforcementBlock {
+		d.Verdict = Audit
+	}
+	return d
+}
+
+func refHost(ep *Endpoint, host string) bool {
+	switch {
+	case host == "":
+		return false
+	case ep.Host == "":
+		return len(ep.AllowedIPs) > 0
+	case strings.Contains(ep.Host, "*"):
+		return refGlob(ep.Host, '.', host)
+	}
+	return ep.Host == host
+}
+
+func (ref reference) binary(n *NetworkPolicy, r *Request) bool {
+	if r.Binary == "" {
+		return false
+	}
+	for _, b := range n.Binaries {
+		for _, path := range append([]string{r.Binary}, r.Ancestors...) {
+			switch {
+			case path == "":
+			case strings.Contains(b.Path, "*"):
+				if refGlob(b.Path, '/', path) {
+					return true
+				}
+			case b.Path == path, slices.Contains(ref.o.Aliases[b.Path], path):
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func refMethod(rule, method string) bool {
+	r, m := strings.ToUpper(rule), strings.ToUpper(method)
+	return rule == "*" || r == m || r == "GET" && m == "HEAD"
+}
+
+func refQuery(raw string) (map[string][]string, error) {
+	out := map[string][]string{}
+	for _, pair := range strings.Split(raw, "&") {
+		if pair == "" {
+			continue
+		}
+		k, v, _ := strings.Cut(pair, "=")
+		key, err := url.QueryUnescape(k)
+		value, err2 := url.QueryUnescape(v)
+		if err != nil || err2 != nil || !utf8.ValidString(key+value) {
+			return nil, fmt.Errorf("query")
+		}
+		out[key] = append(out[key], value)
+	}
+	return out, nil
+}
+
+func refAny(globs []string, value string) bool {
+	return slices.ContainsFunc(globs, func(g string) bool { return refGlob(g, '.', value) })
+}
+
+func refGlob(pattern string, sep byte, s string) bool {
+	key := string(sep) + pattern
+	re, ok := refGlobs.Load(key)
+	if !ok {
+		compiled, err := refGlobRegexp(pattern, sep)
+		if err != nil {
+			return false
+		}
+		re, _ = refGlobs.LoadOrStore(key, compiled)
+	}
+	return re.(*regexp.Regexp).MatchString(s)
+}
+
+var refGlobs sync.Map
+
+// refGlobRegexp reads patterns that CompileGlob takes.
+func refGlobRegexp(p string, sep byte) (*regexp.Regexp, error) {
+	q := regexp.QuoteMeta(string(sep))
+	one := "[^" + q + "]"
+	var out strings.Builder
+	depth := 0
+	for i := 0; i < len(p); i++ {
+		switch c := p[i]; {
+		case c == '*':
+			j := i
+			for j < len(p) && p[j] == '*' {
+				j++
+			}
+			whole := j-i == 2 && (i == 0 || p[i-1] == sep) && (j == len(p) || p[j] == sep)
+			switch {
+			case whole && i > 0 && j < len(p):
+				out.WriteString("(?:.*" + q + ")?")
+				j++
+			case whole:
+				out.WriteString(".*")
+			default:
+				out.WriteString(one + "*")
+			}
+			i = j - 1
+		case c == '?':
+			out.WriteString(one)
+		case c == '[':
+			end := i + 1 + strings.IndexByte(p[i+1:], ']')
+			out.WriteString(refClass(p[i+1:end], func(b byte) bool { return b == sep }))
+			i = end
+		case c == '{':
+			depth++
+			out.WriteString("(?:")
+		case c == '}':
+			depth--
+			out.WriteString(")")
+		case c == ',' && depth > 0:
+			out.WriteString("|")
+		case c == '\\':
+			i++
+			out.WriteString(regexp.QuoteMeta(p[i : i+1]))
+		default:
+			out.WriteString(regexp.QuoteMeta(p[i : i+1]))
+		}
+	}
+	return regexp.Compile(`\A(?s:` + out.String() + `)\z`)
+}
+
+// refClass spells a set out, character by character.
+func refClass(set string, never func(byte) bool) string {
+	not := set[0] == '!' || set[0] == '^'
+	if not {
+		set = set[1:]
+	}
+	var in [0x80]bool
+	for i := 0; i < len(set); i++ {
+		hi := set[i]
+		lo := hi
+		if i+2 < len(set) && set[i+1] == '-' {
+			hi = set[i+2]
+			i += 2
+		}
+		for b := int(lo); b <= int(hi) && b < 0x80; b++ {
+			in[b] = true
+		}
+	}
+	out := "["
+	if not {
+		out = "[^"
+	}
+	for b := range byte(0x80) {
+		if never(b) && not || in[b] && !(never(b) && !not) {
+			out += fmt.Sprintf(`\x%02x`, b)
+		}
+	}
+	if out == "[" {
+		return `[^\x{0}-\x{10ffff}]`
+	}
+	return out + "]"
+}
+
+// refSelects is the matcher of endpoint paths.
+func refSelects(p, path string) bool {
+	if p == "" || p == "**" || p == "/**" || p == path {
+		return true
+	}
+	if dir, ok := strings.CutSuffix(p, "/**"); ok {
+		return path == dir || strings.HasPrefix(path, dir+"/")
+	}
+	var out strings.Builder
+	for i := 0; i < len(p); i++ {
+		switch p[i] {
+		case '*':
+			stars := len(p[i:]) - len(strings.TrimLeft(p[i:], "*"))
+			switch {
+			case stars == 1:
+				out.WriteString(".*")
+			case stars == 2 && (i == 0 || p[i-1] == '/') && i+2 < len(p) && p[i+2] == '/':
+				out.WriteString("(?:.*/)?")
+				i += 2
+			default:
+				return false
+			}
+		case '?':
+			out.WriteByte('.')
+		case '[':
+			m := regexp.MustCompile(`^\[(!?(?s:.)[^\]]*)\]`).FindStringSubmatch(p[i:])
+			if m == nil || m[1] == "!" {
+				return false
+			}
+			set := m[1]
+			if set[0] == '^' { // no negation here
+				set = set[1:] + "^"
+			}
+			out.WriteString(refClass(set, func(byte) bool { return false }))
+			i += len(m[0]) - 1
+		default:
+			out.WriteString(regexp.QuoteMeta(p[i : i+1]))
+		}
+	}
+	return regexp.MustCompile(`\A(?s:` + out.String() + `)\z`).MatchString(path)
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import "strings"
+
+// request judges r.HTTP by the endpoints that match the connection.
+func (d *Decision) request(r *Request, matched []*endpoint) {
+	d.Layer, d.Verdict = L7, Deny
+	d.Rule, d.Line = "", 0
+	if r.HTTP.Method == "" || !strings.HasPrefix(r.HTTP.Path, "/") {
+		d.Reason = "request has no method or no path"
+		return
+	}
+	selected := selectEndpoint(r, matched)
+	if selected == nil {
+		d.AllowEncodedSlash = false
+		d.Reason = "no L7 endpoint path matched request"
+		return
+	}
+	d.AllowEncodedSlash = selected.encodedSlash
+	if !selected.encodedSlash && strings.Contains(r.HTTP.Path, "%2F") {
+		d.refuse(selected, "request-target contains an encoded '/' (%2F) which is not allowed on this endpoint")
+		return
+	}
+	if err := checkQuery(r.HTTP.RawQuery); err != nil {
+		d.refuse(selected, err.Error())
+		return
+	}
+	rule, denied := judge(r.HTTP, matched)
+	if rule != nil {
+		d.Rule, d.Line = rule.text, rule.line
+	}
+	if rule != nil && !denied {
+		d.Verdict = Allow
+		return
+	}
+	why := " not permitted by policy"
+	if denied {
+		why = " blocked by deny rule"
+	} else {
+		d.Rule, d.Line = selected.text, selected.line
+	}
+	d.Reason = r.HTTP.Method + " " + r.HTTP.Path + why
+	if selected.audit {
+		d.Verdict = Audit
+	}
+}
+
+func (d *Decision) refuse(by *endpoint, reason string) {
+	d.Rule, d.Line, d.Reason = by.text, by.line, reason
+}
+
+// selectEndpoint is the one whose enforcement and encoded slashes count: the most
+// specific path, the last of equals. One alone in a tunnel is not asked for its
+// path; its rules then are.
+func selectEndpoint(r *Request, matched []*endpoint) *endpoint {
+	var best, only *endpoint
+	count := 0
+	for _, ep := range matched {
+		if !ep.rest {
+			continue
+		}
+		only = ep
+		count++
+		if ep.selector.match(r.HTTP.Path) && (best == nil || ep.rank >= best.rank) {
+			best = ep
+		}
+	}
+	if best == nil && count == 1 && !r.Forward {
+		return only
+	}
+	return best
+}
+
+// judge asks the rules of every endpoint that the path is one of: any may allow,
+// and any may deny what others allow.
+func judge(h *HTTP, matched []*endpoint) (by *compiledRule, denied bool) {
+	for _, ep := range matched {
+		if ep.hasPath && !ep.path.Match(h.Path) {
+			continue
+		}
+		if rule := ep.deny.find(h, true); rule != nil {
+			return rule, true
+		}
+		if by == nil {
+			by = ep.allow.find(h, false)
+		}
+	}
+	return by, false
+}

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// compiledRule is one allow or deny rule.
+type compiledRule struct {
+	// method is in upper case; anyMethod is *.
+	method    string
+	anyMethod bool
+	path      Glob
+	query     []queryRule
+	// text and line name the rule to people.
+	text string
+	line int
+}
+
+func (r *compiledRule) match(h *HTTP, deny bool) bool {
+	return (r.anyMethod || sameMethod(r.method, h.Method)) && r.path.Match(h.Path) && matchQuery(r.query, h.RawQuery, !deny)
+}
+
+// sameMethod compares in ASCII, without regard to case; GET is HEAD, too.
+func sameMethod(rule, method string) bool {
+	return equalUpper(rule, method) || rule == "GET" && equalUpper("HEAD", method)
+}
+
+func equalUpper(upper, s string) bool {
+	if len(upper) != len(s) {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if 'a' <= c && c <= 'z' {
+			c -= 'a' - 'A'
+		}
+		if upper[i] != c {
+			return false
+		}
+	}
+	return true
+}
+
+// ruleTree finds the rules that could match a path by the whole segments that
+// their patterns begin with.
+type ruleTree struct {
+	rules    []*compiledRule
+	children map[string]*ruleTree
+}
+
+// find is the first rule on the way down the path that matches, or nil.
+func (t *ruleTree) find(h *HTTP, deny bool) *compiledRule {
+	rest := strings.TrimPrefix(h.Path, "/")
+	for {
+		for _, r := range t.rules {
+			if r.match(h, deny) {
+				return r
+			}
+		}
+		if len(t.children) == 0 || rest == "" {
+			return nil
+		}
+		var segment string
+		segment, rest, _ = strings.Cut(rest, "/")
+		if t = t.children[segment]; t == nil {
+			return nil
+		}
+	}
+}
+
+func (t *ruleTree) add(pattern string, r *compiledRule) {
+	for _, segment := range literalSegments(pattern) {
+		if t.children == nil {
+			t.children = map[string]*ruleTree{}
+		}
+		next := t.children[segment]
+		if next == nil {
+			next = &ruleTree{}
+			t.children[segment] = next
+		}
+		t = next
+	}
+	t.rules = append(t.rules, r)
+}
+
+// literalSegments are those at the start of a pattern that every path it matches
+// begins with.
+func literalSegments(pattern string) []string {
+	rest, ok := strings.CutPrefix(pattern, "/")
+	var out []string
+	for ok && rest != "" {
+		var segment string
+		segment, rest, ok = strings.Cut(rest, "/")
+		if strings.ContainsAny(segment, `*?[]{},\`) {
+			break
+		}
+		out = append(out, segment)
+	}
+	return out
+}
+
+// ruleCompiler compiles the rules of one endpoint.
+type ruleCompiler struct {
+	rules, denials ruleTree
+	err            error
+}
+
+func (c *ruleCompiler) add(rule Rule, deny bool, name string) {
+	r := &compiledRule{method: strings.ToUpper(rule.Method), anyMethod: rule.Method == "*", line: rule.Line}
+	pattern := rule.Path
+	switch {
+	// A rule that lacks one of the two matches nothing in OpenShell. That is as
+	// it should be for an allow rule; a deny rule that denies nothing is not.
+	case rule.Method != "" && rule.Path != "":
+	case !deny:
+		return
+	default:
+		r.anyMethod = r.anyMethod || rule.Method == ""
+		if pattern == "" {
+			pattern = "**"
+		}
+	}
+	r.text = strings.TrimSpace(name + " " + rule.Method + " " + rule.Path)
+	var err error
+	if r.path, err = CompileGlob(pattern, '/'); err != nil {
+		c.fail(name+".path", err)
+		return
+	}
+	for _, q := range rule.Query {
+		if len(q.Globs) == 0 {
+			c.fail(name+".query", errors.New("has no pattern for "+q.Key))
+			return
+		}
+		compiled := queryRule{key: q.Key}
+		for _, pattern := range q.Globs {
+			// OpenShell drops a single empty pattern, so that no value matches.
+			if pattern == "" && len(q.Globs) == 1 && !deny {
+				break
+			}
+			g, err := CompileGlob(pattern, '.')
+			if err != nil {
+				c.fail(name+".query."+q.Key, err)
+				return
+			}
+			compiled.globs = append(compiled.globs, g)
+		}
+		r.query = append(r.query, compiled)
+	}
+	if deny {
+		c.denials.add(pattern, r)
+	} else {
+		c.rules.add(pattern, r)
+	}
+}
+
+func (c *ruleCompiler) fail(where string, err error) {
+	c.err = errors.Join(c.err, fmt.Errorf("%s: %w", where, err))
+}
+
+// presets are the methods of each access.
+var presets = map[Access][]string{
+	AccessReadOnly:  {"GET", "HEAD", "OPTIONS"},
+	AccessReadWrite: {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH"},
+	AccessFull:      {"*"},
+}
+
+// compileRules compiles what an endpoint allows and denies. A protocol is not
+// needed: rules of an endpoint without one count beside those of others.
+func compileRules(ep *Endpoint) (allow, deny ruleTree, err error) {
+	var c ruleCompiler
+	for i, r := range ep.Rules {
+		c.add(r, false, fmt.Sprintf("rules[%d]", i))
+	}
+	methods, known := presets[ep.Access]
+	if !known && ep.Access != AccessNone {
+		c.fail("access", fmt.Errorf("unknown preset %q", ep.Access))
+	}
+	if known && len(ep.Rules) > 0 {
+		c.fail("access", errors.New("excludes rules: write one of them"))
+	}
+	for _, m := range methods {
+		c.add(Rule{Method: m, Path: "**", Line: ep.Line}, false, "access: "+string(ep.Access))
+	}
+	for i, r := range ep.DenyRules {
+		c.add(r, true, fmt.Sprintf("deny_rules[%d]", i))
+	}
+	return c.rules, c.denials, c.err
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Change is something to add to a document.
+type Change struct {
+	// Where names the list or mapping that gets it, Line its entry in the document;
+	// 0 is none yet.
+	Where string
+	Line  int
+	// YAML is what to add.
+	YAML string
+}
+
+// Suggest is the smallest addition to the document that would allow r: one that
+// was tried. It is false if none would, as when a deny_rule is in the way.
+func Suggest(p *Policy, o CompileOptions, r *Request) (Change, bool) {
+	for _, c := range candidateChanges(p, o, r) {
+		changed := &Policy{Network: slices.Clone(p.Network)}
+		for i := range changed.Network {
+			n := &changed.Network[i]
+			n.Endpoints, n.Binaries = slices.Clone(n.Endpoints), slices.Clone(n.Binaries)
+		}
+		c.apply(changed)
+		e, err := Compile(changed, o)
+		if err != nil || e.Decide(r).Verdict != Allow {
+			continue
+		}
+		if c.YAML, err = encodeYAML(c.add); err == nil {
+			return c.Change, true
+		}
+	}
+	return Change{}, false
+}
+
+func encodeYAML(v any) (string, error) {
+	var text strings.Builder
+	enc := yaml.NewEncoder(&text)
+	enc.SetIndent(2)
+	err := errors.Join(enc.Encode(v), enc.Close())
+	return text.String(), err
+}
+
+type candidateChange struct {
+	Change
+	add   any
+	apply func(*Policy)
+}
+
+// candidateChanges are in the order of how much they add.
+func candidateChanges(p *Policy, o CompileOptions, r *Request) (out []candidateChange) {
+	ep := Endpoint{Host: r.Host, Ports: []uint16{r.Port}}
+	if r.HTTP != nil {
+		ep.Protocol, ep.Enforcement = ProtocolREST, EnforcementBlock
+	}
+	for i := range p.Network {
+		n := &p.Network[i]
+		where := "network_policies." + n.Key
+		mayUse := false
+		if s, err := compileBinaries(n.Binaries, o.Aliases); err == nil {
+			mayUse = s.match(r)
+		}
+		similar := false
+		for j := range n.Endpoints {
+			old := &n.Endpoints[j]
+			compiled, err := compileEndpoint(old, o)
+			if err != nil || !compiled.matches(r.Host, r.Port) {
+				continue
+			}
+			if r.HTTP != nil && mayUse && compiled.rest && len(old.Rules) > 0 {
+				out = append(out, candidateChange{
+					Change{Where: fmt.Sprintf("%s.endpoints[%d].rules", where, j), Line: old.Line},
+					[]allowYAML{{ruleFor(r)}},
+					func(p *Policy) {
+						e := &p.Network[i].Endpoints[j]
+						e.Rules = append(slices.Clone(e.Rules), Rule{Method: r.HTTP.Method, Path: escapeGlob(r.HTTP.Path)})
+					},
+				})
+			}
+			// Endpoints that overlap have to agree on the rest.
+			ep, similar = *old, true
+			ep.Host, ep.Ports = r.Host, []uint16{r.Port}
+		}
+		if similar && !mayUse {
+			out = append(out, candidateChange{
+				Change{Where: where + ".binaries", Line: n.Line},
+				[]binaryYAML{{r.Binary}},
+				func(p *Policy) {
+					n := &p.Network[i]
+					n.Binaries = append(n.Binaries, Binary{Path: r.Binary})
+				},
+			})
+		}
+		if similar && mayUse && r.HTTP != nil {
+			more := narrowed(ep, r)
+			out = append(out, candidateChange{
+				Change{Where: where + ".endpoints", Line: n.Line},
+				[]endpointYAML{toYAML(more)},
+				func(p *Policy) {
+					n := &p.Network[i]
+					n.Endpoints = append(n.Endpoints, more)
+				},
+			})
+		}
+	}
+	ep = narrowed(ep, r)
+	n := NetworkPolicy{Key: freeKey(p, r.Host), Endpoints: []Endpoint{ep}, Binaries: []Binary{{Path: r.Binary}}}
+	return append(out, candidateChange{
+		Change{Where: "network_policies"},
+		map[string]policyYAML{n.Key: {[]endpointYAML{toYAML(ep)}, []binaryYAML{{r.Binary}}}},
+		func(p *Policy) { p.Network = append(p.Network, n) },
+	})
+}
+
+// narrowed is an endpoint that allows r and nothing else.
+func narrowed(ep Endpoint, r *Request) Endpoint {
+	ep.Access, ep.Rules, ep.DenyRules = AccessNone, nil, nil
+	if ep.Protocol != ProtocolREST {
+		return ep
+	}
+	if r.HTTP == nil {
+		ep.Access = AccessReadOnly
+		return ep
+	}
+	ep.Rules = []Rule{{Method: r.HTTP.Method, Path: escapeGlob(r.HTTP.Path)}}
+	if strings.Contains(r.HTTP.Path, "%2F") && !ep.AllowEncodedSlash {
+		ep.AllowEncodedSlash, ep.Path = true, r.HTTP.Path
+	} else if s := newSelector(ep.Path); !s.match(r.HTTP.Path) {
+		ep.Path = ""
+	}
+	return ep
+}
+
+// escapeGlob is the pattern of one path.
+func escapeGlob(path string) string {
+	var out strings.Builder
+	for i := range len(path) {
+		if strings.IndexByte(`*?[]{},\`, path[i]) >= 0 {
+			out.WriteByte('\\')
+		}
+		out.WriteByte(path[i])
+	}
+	return out.String()
+}
+
+// freeKey is a key for a policy about host that is not taken.
+func freeKey(p *Policy, host string) string {
+	key := strings.Map(func(r rune) rune {
+		if r < 0x80 && alnum(byte(r)) {
+			return r
+		}
+		return '_'
+	}, host)
+	taken := func(n NetworkPolicy) bool { return n.Key == key }
+	for slices.ContainsFunc(p.Network, taken) {
+		key += "_"
+	}
+	return key
+}
+
+// What a Change adds, in the schema's words.
+type (
+	policyYAML struct {
+		Endpoints []endpointYAML `yaml:"endpoints"`
+		Binaries  []binaryYAML   `yaml:"binaries"`
+	}
+	binaryYAML struct {
+		Path string `yaml:"path"`
+	}
+	endpointYAML struct {
+		Host              string      `yaml:"host"`
+		Port              uint16      `yaml:"port"`
+		Path              string      `yaml:"path,omitempty"`
+		Protocol          Protocol    `yaml:"protocol,omitempty"`
+		TLS               string      `yaml:"tls,omitempty"`
+		Enforcement       Enforcement `yaml:"enforcement,omitempty"`
+		AllowedIPs        []string    `yaml:"allowed_ips,omitempty"`
+		AllowEncodedSlash bool        `yaml:"allow_encoded_slash,omitempty"`
+		Access            Access      `yaml:"access,omitempty"`
+		Rules             []allowYAML `yaml:"rules,omitempty"`
+	}
+	allowYAML struct {
+		Allow ruleYAML `yaml:"allow"`
+	}
+	ruleYAML struct {
+		Method string `yaml:"method"`
+		Path   string `yaml:"path"`
+	}
+)
+
+func ruleFor(r *Request) ruleYAML {
+	return ruleYAML{strings.ToUpper(r.HTTP.Method), escapeGlob(r.HTTP.Path)}
+}
+
+func toYAML(ep Endpoint) endpointYAML {
+	out := endpointYAML{
+		Host: ep.Host, Port: ep.Ports[0], Path: ep.Path, Protocol: ep.Protocol, Enforcement: ep.Enforcement,
+		AllowedIPs: ep.AllowedIPs, AllowEncodedSlash: ep.AllowEncodedSlash, Access: ep.Access,
+	}
+	if ep.TLSSkip {
+		out.TLS = "skip"
+	} else if ep.HasTLS {
+		out.TLS = "auto"
+	}
+	for _, r := range ep.Rules {
+		out.Rules = append(out.Rules, allowYAML{ruleYAML{strings.ToUpper(r.Method), r.Path}})
+	}
+	return out
+}
