@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controlapi
+
+import "time"
+
+// Limits both sides keep.
+const (
+	// MaxNameLength bounds the name of a policy, in bytes.
+	MaxNameLength = 1024
+	// MaxAnswer bounds a JSON answer, in bytes.
+	MaxAnswer = 1 << 20
+	// Patience bounds one request from its first byte to the answer's last:
+	// compiling the largest policy and judging every open connection again.
+	Patience = 60 * time.Second
+)

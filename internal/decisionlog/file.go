@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package decisionlog
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+// FileName is the file that is written to; the older ones have .1, .2, … behind.
+const FileName = "decisions.jsonl"
+
+// files are the files of one folder. All is done below the folder's descriptor,
+// which is what Landlock lets the proxy write to.
+type files struct {
+	root  *os.Root
+	max   int64
+	count int
+
+	now  *os.File
+	size int64
+	// torn says that the file does not end with a whole line.
+	torn bool
+}
+
+func openFiles(dir string, max int64, count int) (*files, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of decisions: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the folder of decisions: %w", err)
+	}
+	f := &files{root: root, max: max, count: count}
+	if err = f.private("."); err == nil {
+		err = f.open()
+	}
+	if err != nil {
+		_ = root.Close() // nothing was written
+		return nil, fmt.Errorf("open the log of decisions in %s: %w", dir, err)
+	}
+	return f, nil
+}
+
+// private takes the rights of all but the owner away.
+func (f *files) private(name string) error {
+	st, err := f.root.Stat(name)
+	if err != nil {
+		return err
+	}
+	if mode := st.Mode().Perm(); mode&0o077 != 0 {
+		return f.root.Chmod(name, mode&^0o077)
+	}
+	return nil
+}
+
+func (f *files) open() error {
+	now, err := f.root.OpenFile(FileName, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	st, err := now.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no file", FileName)
+	}
+	if err == nil {
+		err = f.private(FileName)
+	}
+	last := []byte{'\n'}
+	if err == nil && st.Size() > 0 {
+		_, err = now.ReadAt(last, st.Size()-1)
+	}
+	if err != nil {
+		_ = now.Close() // nothing was written
+		return err
+	}
+	f.now, f.size, f.torn = now, st.Size(), last[0] != '\n'
+	return nil
+}
+
+// write appends whole lines and says how much of them is in the file.
+func (f *files) write(lines []byte) (int, error) {
+	if f.now != nil && f.size > 0 && f.size+int64(len(lines)) > f.max {
+		if err := f.rotate(); err != nil {
+			return 0, fmt.Errorf("rotate the log of decisions: %w", err)
+		}
+	}
+	if f.now == nil {
+		if err := f.open(); err != nil {
+			return 0, err
+		}
+	}
+	if f.torn {
+		if _, err := f.now.WriteString("\n"); err != nil {
+			return 0, err
+		}
+		f.size, f.torn = f.size+1, false
+	}
+	n, err := f.now.Write(lines)
+	f.size += int64(n)
+	f.torn = n > 0 && lines[n-1] != '\n'
+	return n, err
+}
+
+// rotate leaves no file open. Done halfway it goes on the next time; until then
+// nothing is written, so that the bound holds.
+func (f *files) rotate() error {
+	for i := f.count - 1; i > 0; i-- {
+		if err := f.root.Rename(name(i-1), name(i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	err := f.now.Close()
+	f.now = nil
+	return err
+}
+
+func (f *files) close() error {
+	var err error
+	if f.now != nil {
+		err = f.now.Close()
+	}
+	return errors.Join(err, f.root.Close())
+}
+
+func name(i int) string {
+	if i == 0 {
+		return FileName
+	}
+	return fmt.Sprintf("%s.%d", FileName, i)
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package decisionlog
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Options are the operator's. The zero value means the constants.
+type Options struct {
+	// MaxBytes is how long one file becomes.
+	MaxBytes int64
+	// MaxFiles is how many files are kept, two or more.
+	MaxFiles int
+}
+
+// Log writes decisions. It is safe for concurrent use.
+type Log struct {
+	container string
+	ended     chan struct{}
+
+	mu      sync.Mutex
+	queue   chan Record // sent to and closed under mu
+	closed  bool
+	seq     uint64
+	dropped uint64 // since the last record that was queued
+
+	// The rest belongs to run.
+	files store
+	batch []byte
+	lines []line
+	lost  uint64 // since the last record that was written
+	err   error  // why
+}
+
+// store is where lines go; write says how many bytes arrived.
+type store interface {
+	write(lines []byte) (int, error)
+	close() error
+}
+
+// line is a record in the batch: where it ends and how many records go with it
+// if it cannot be written.
+type line struct {
+	end    int
+	weight uint64
+}
+
+// Open opens the log in dir, which it makes, and goes on behind what is there.
+func Open(dir, container string, o Options) (*Log, error) {
+	if o.MaxBytes == 0 {
+		o.MaxBytes = MaxBytes
+	}
+	if o.MaxFiles == 0 {
+		o.MaxFiles = MaxFiles
+	}
+	if o.MaxBytes < 0 || o.MaxFiles < 2 {
+		return nil, fmt.Errorf("open the log of decisions: %d bytes in %d files: give at least two files", o.MaxBytes, o.MaxFiles)
+	}
+	f, err := openFiles(dir, o.MaxBytes, o.MaxFiles)
+	if err != nil {
+		return nil, err
+	}
+	return start(container, f), nil
+}
+
+func start(container string, s store) *Log {
+	l := &Log{container: container, files: s, queue: make(chan Record, MaxQueue), ended: make(chan struct{})}
+	go l.run()
+	return l
+}
+
+// Record has r written. It sets Seq, Container and Dropped, and Time if that is
+// zero. It never waits: what finds no place in the queue is counted instead.
+func (l *Log) Record(r Record) {
+	r.Container = l.container
+	if r.Time.IsZero() {
+		r.Time = time.Now()
+	}
+	r.Time = r.Time.UTC()
+	r.clip()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.seq++
+	r.Seq, r.Dropped = l.seq, l.dropped
+	select {
+	case l.queue <- r:
+		l.dropped = 0
+	default:
+		l.dropped++
+	}
+}
+
+// Close writes what is queued. The error says how many records are not in the
+// files for another reason than a full queue.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	close(l.queue)
+	l.mu.Unlock()
+	<-l.ended
+	err := l.files.close()
+	if l.lost > 0 {
+		return fmt.Errorf("%d decisions are not logged: %w", l.lost, l.err)
+	}
+	return err
+}
+
+func (l *Log) run() {
+	defer close(l.ended)
+	for r := range l.queue {
+		l.add(r)
+		l.gather()
+		l.flush()
+		l.note()
+	}
+	if l.lost > 0 {
+		l.mu.Lock()
+		r := l.missing()
+		l.mu.Unlock()
+		l.add(r)
+		l.flush()
+	}
+}
+
+// gather adds what waits already, so that a flood costs few writes.
+func (l *Log) gather() {
+	for len(l.batch) < maxBatch {
+		select {
+		case r, ok := <-l.queue:
+			if !ok {
+				return
+			}
+			l.add(r)
+		default:
+			return
+		}
+	}
+}
+
+// note says that records were dropped if no record follows that could.
+func (l *Log) note() {
+	l.mu.Lock()
+	if l.dropped == 0 || len(l.queue) > 0 {
+		l.mu.Unlock()
+		return
+	}
+	r := l.missing()
+	l.mu.Unlock()
+	l.add(r)
+	l.flush()
+}
+
+// missing is a record of nothing but what is missing. The caller holds mu.
+func (l *Log) missing() Record {
+	l.seq++
+	r := Record{Time: time.Now().UTC(), Seq: l.seq, Container: l.container, Dropped: l.dropped}
+	r.clip()
+	l.dropped = 0
+	return r
+}
+
+func (l *Log) add(r Record) {
+	r.Dropped += l.lost
+	l.lost = 0
+	batch, err := AppendLine(l.batch, &r)
+	if err != nil {
+		l.lost, l.err = r.Dropped+1, err
+		return
+	}
+	l.batch = batch
+	l.lines = append(l.lines, line{len(batch), r.Dropped + 1})
+}
+
+func (l *Log) flush() {
+	if len(l.batch) > 0 {
+		if n, err := l.files.write(l.batch); err != nil {
+			l.err = err
+			for _, line := range l.lines {
+				if line.end > n {
+					l.lost += line.weight
+				}
+			}
+		}
+	}
+	l.batch, l.lines = l.batch[:0], l.lines[:0]
+}

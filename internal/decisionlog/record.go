@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package decisionlog is the record of what a sandbox's proxy decided: one line of
+// JSON each, written without ever making traffic wait and read again by the CLI.
+// A line is ASCII whatever the workload put into a host or a path, so that it is
+// one line and harmless on a terminal. What could not be kept is counted.
+package decisionlog
+
+import (
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Record is one decision. Texts are as the workload sent them; whoever prints one
+// must escape it.
+type Record struct {
+	Time time.Time `json:"time"`
+	// Seq counts from 1 in each run of the proxy. Records that are missing before
+	// this one are as many as Dropped says.
+	Seq       uint64 `json:"seq"`
+	Container string `json:"container"`
+	// Verdict is allow, audit or deny; Layer dns, l4 or l7. Both are empty where a
+	// record only says that others are missing.
+	Verdict string `json:"verdict"`
+	Layer   string `json:"layer"`
+
+	Pid       int      `json:"pid,omitempty"`
+	Binary    string   `json:"binary,omitempty"`
+	Digest    string   `json:"digest,omitempty"`
+	Ancestors []string `json:"ancestors,omitempty"`
+
+	Host string `json:"host,omitempty"`
+	Port uint16 `json:"port,omitempty"`
+	// Address is the one that was dialled.
+	Address string `json:"address,omitempty"`
+	// Protocol is tcp, tls, http, https, h2 or dns.
+	Protocol string `json:"protocol,omitempty"`
+	Method   string `json:"method,omitempty"`
+	// Path has no query: queries carry secrets.
+	Path string `json:"path,omitempty"`
+
+	// Policy is the key of the policy that decided, Rule what in it, at Line of its
+	// document, Reason why not.
+	Policy string `json:"policy,omitempty"`
+	Rule   string `json:"rule,omitempty"`
+	Line   int    `json:"line,omitempty"`
+	// Model is what a backend was asked for, TokensIn and TokensOut what it counted,
+	// FirstByteMS the time until its answer began.
+	Model       string  `json:"model,omitempty"`
+	TokensIn    int64   `json:"tokens_in,omitempty"`
+	TokensOut   int64   `json:"tokens_out,omitempty"`
+	FirstByteMS float64 `json:"first_byte_ms,omitempty"`
+	// Estimated says that the tokens are guessed: the backend did not count.
+	Estimated bool `json:"estimated,omitempty"`
+	// Credentials are the keys of those that were put into the request.
+	Credentials []string `json:"credentials,omitempty"`
+	Reason      string   `json:"reason,omitempty"`
+	Revision    int      `json:"revision,omitempty"`
+
+	// Status is the HTTP status that the client got.
+	Status     int     `json:"status,omitempty"`
+	BytesIn    int64   `json:"bytes_in,omitempty"`
+	BytesOut   int64   `json:"bytes_out,omitempty"`
+	DurationMS float64 `json:"duration_ms,omitempty"`
+
+	Dropped uint64 `json:"dropped,omitempty"`
+}
+
+// clip bounds every text, so that the queue is bounded in bytes, too.
+func (r *Record) clip() {
+	if i := strings.IndexAny(r.Path, "?#"); i >= 0 {
+		r.Path = r.Path[:i]
+	}
+	for _, s := range [...]*string{
+		&r.Container, &r.Verdict, &r.Layer, &r.Binary, &r.Digest, &r.Host, &r.Address, &r.Protocol, &r.Method, &r.Path, &r.Policy, &r.Rule, &r.Reason,
+	} {
+		*s = clip(*s)
+	}
+	if len(r.Ancestors) > MaxAncestors {
+		r.Ancestors = r.Ancestors[:MaxAncestors]
+	}
+	if slices.ContainsFunc(r.Ancestors, func(s string) bool { return len(s) > MaxField }) {
+		r.Ancestors = slices.Clone(r.Ancestors) // the caller's stay as they are
+		for i, s := range r.Ancestors {
+			r.Ancestors[i] = clip(s)
+		}
+	}
+}
+
+func clip(s string) string {
+	if len(s) <= MaxField {
+		return s
+	}
+	const mark = "…"
+	end := MaxField - len(mark)
+	for end > MaxField-len(mark)-utf8.UTFMax && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + mark // a copy: s may hold on to much more
+}

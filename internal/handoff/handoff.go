@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package handoff is what the runtime tells the proxy that it starts: two JSON
+// documents and open descriptors. Nothing of it comes from the environment.
+package handoff
+
+import (
+	"net/netip"
+
+	"openshell.dev/runtime/internal/inferencefile"
+)
+
+// Mark is on every packet of the proxy's own connections in the container's
+// namespace: the only ones that are not led back to the proxy.
+const Mark = 0x6f736801
+
+// The proxy's ports on lo in the container's namespace.
+const (
+	PortProxy = 15001
+	PortDNS   = 15053
+)
+
+// The guard's descriptors.
+const (
+	// FDConfig gives a Config and, once there is a container, a Container, as JSON.
+	// Its end before that is the end of the proxy.
+	FDConfig = 3 + iota
+	// FDReady gets ReadyWord once the proxy serves, or nothing.
+	FDReady
+	// FDNetns is the container's network namespace.
+	FDNetns
+	// FDListeners is the first of the listeners; those that are not there are
+	// /dev/null.
+	FDListeners
+)
+
+// ReadyWord is what the guard says when the proxy serves.
+const ReadyWord = "ready"
+
+// Files in Config.StateDir.
+const (
+	// ControlSocket is the proxy's control socket (HTTP), for root alone.
+	ControlSocket = "control.sock"
+	// Policies is the folder of the policy's revisions.
+	Policies = "policies"
+	// CACert is the sandbox's CA (PEM).
+	CACert = "ca.pem"
+	// CAKey is the CA's key (PEM).
+	CAKey = "ca.key"
+	// Lock is held by the guard while it lives, and holds its pid.
+	Lock = "proxy.pid"
+	// StandbyLock is the same of the guard's standby.
+	StandbyLock = "standby.pid"
+	// Bundle is the CA bundle that the container sees.
+	Bundle = "bundle.pem"
+)
+
+// The order of the donated listeners.
+const (
+	ProxyTCP4 = iota
+	ProxyTCP6
+	DNSUDP4
+	DNSUDP6
+	DNSTCP4
+	DNSTCP6
+	// Listeners is how many there are.
+	Listeners
+)
+
+// Egress is where the proxy's own connections start.
+type Egress string
+
+// The ways out. The zero value is none.
+const (
+	// EgressNone reaches nothing.
+	EgressNone Egress = ""
+	// EgressNamespace starts in the container's network namespace, with the
+	// proxy's mark: the container's own address, neighbours and resolver.
+	EgressNamespace Egress = "namespace"
+	// EgressHost starts in the host's namespace, for a container without an
+	// uplink of its own.
+	EgressHost Egress = "host"
+)
+
+// Config is what the proxy begins with, before there is a container.
+type Config struct {
+	// ID is the container's.
+	ID string `json:"id"`
+	// PolicyName is where PolicyText (YAML) came from.
+	PolicyName string `json:"policyName"`
+	PolicyText []byte `json:"policyText"`
+	// Enforce makes an absent enforcement block instead of audit.
+	Enforce bool `json:"enforce,omitempty"`
+	// StateDir is the sandbox's own folder: control socket, CA, revisions.
+	StateDir string `json:"stateDir"`
+	// LogDir is where decisions are recorded.
+	LogDir string `json:"logDir"`
+	Egress Egress `json:"egress"`
+	// UpstreamRoots are PEM certificates that upstreams are verified with beside
+	// the system's.
+	UpstreamRoots []byte `json:"upstreamRoots,omitempty"`
+	// Providers are the credentials that the proxy puts in. They exist in the
+	// proxy's processes only, never in a file of the sandbox.
+	Providers []Provider `json:"providers,omitempty"`
+	// Inference are the backends behind inference.local; nil without any.
+	Inference *Inference `json:"inference,omitempty"`
+}
+
+// Inference is what the privacy router works with.
+type Inference struct {
+	inferencefile.File
+	// Keys are the credentials by their route's name.
+	Keys map[string]RouteKey `json:"keys,omitempty"`
+}
+
+// RouteKey is a backend's credential and how it travels: bearer, header or query.
+type RouteKey struct {
+	Style string `json:"style"`
+	Name  string `json:"name,omitempty"`
+	Value string `json:"value"`
+}
+
+// Provider is a service with its credentials and where they belong.
+type Provider struct {
+	Name string `json:"name"`
+	// ModelAPI services take no credential but the provider's.
+	ModelAPI    bool         `json:"modelAPI,omitempty"`
+	Endpoints   []Endpoint   `json:"endpoints"`
+	Credentials []Credential `json:"credentials"`
+	// AuthHeaders and AuthQuery name where credentials travel.
+	AuthHeaders []string `json:"authHeaders,omitempty"`
+	AuthQuery   []string `json:"authQuery,omitempty"`
+}
+
+// Endpoint is a host pattern, its ports and a path; empty is every path.
+type Endpoint struct {
+	Host  string   `json:"host"`
+	Ports []uint16 `json:"ports"`
+	Path  string   `json:"path,omitempty"`
+}
+
+// Credential is a value under the variable that the sandbox knows it by.
+type Credential struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+}
+
+// Container is what the proxy serves by: known once the container's root is set
+// up and nothing of its image has run.
+type Container struct {
+	// Pid is the container's first process, which the runtime keeps from being
+	// reaped until the proxy is ready.
+	Pid int `json:"pid"`
+	// Resolvers are asked for names that policy allows.
+	Resolvers []netip.AddrPort `json:"resolvers,omitempty"`
+	// Hosts are names the engine or the user gave addresses to.
+	Hosts map[string][]netip.Addr `json:"hosts,omitempty"`
+}

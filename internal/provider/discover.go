@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package provider
+
+import "slices"
+
+// Found is a credential that an environment has.
+type Found struct {
+	// Credential is its name in the profile, Variable where it was.
+	Credential, Variable string
+	Value                Secret
+}
+
+// Discover finds the profile's credentials in an environment: of the variables of
+// one, the first that is set.
+func (p *Profile) Discover(getenv func(string) string) []Found {
+	var out []Found
+	for _, c := range p.Credentials {
+		if len(p.Discovery.Credentials) > 0 && !slices.Contains(p.Discovery.Credentials, c.Name) {
+			continue
+		}
+		for _, v := range c.EnvVars {
+			if value := getenv(v); value != "" {
+				out = append(out, Found{c.Name, v, Secret{value}})
+				break
+			}
+		}
+	}
+	return out
+}
+
+// CredentialOf is the credential that programs read from a variable.
+func (p *Profile) CredentialOf(variable string) (name string, ok bool) {
+	for _, c := range p.Credentials {
+		if slices.Contains(c.EnvVars, variable) {
+			return c.Name, true
+		}
+	}
+	return "", false
+}
+
+// Variables are all that programs read credentials from.
+func (p *Profile) Variables() []string {
+	var out []string
+	for _, c := range p.Credentials {
+		out = append(out, c.EnvVars...)
+	}
+	return out
+}
+
+// Missing names the required credentials that values lack. A credential that a
+// refresh makes is not asked of a person.
+func (p *Profile) Missing(values map[string]Secret) []string {
+	var out []string
+	for _, c := range p.Credentials {
+		if _, ok := values[c.Name]; c.Required && !ok && c.Refresh == nil {
+			out = append(out, c.Name)
+		}
+	}
+	return out
+}

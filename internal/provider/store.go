@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package provider
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+
+	"openshell.dev/runtime/internal/atomicfile"
+)
+
+// DefaultDir is where root's providers are kept.
+const DefaultDir = "/var/lib/openshell/providers"
+
+const (
+	keyFile    = ".key"
+	suffix     = ".age"
+	profileDir = "profiles"
+)
+
+// ErrNotFound is wrapped by the errors about a provider or profile that is not
+// there.
+var ErrNotFound = errors.New("not found")
+
+// Provider is a profile with a person's values.
+type Provider struct {
+	Name    string `json:"name"`
+	Profile string `json:"profile"`
+	// Values are the secrets by the credential's name.
+	Values   map[string]Secret `json:"-"`
+	Revision int               `json:"revision"`
+	Created  time.Time         `json:"created"`
+	Updated  time.Time         `json:"updated"`
+}
+
+// Secret is a value that nothing prints.
+type Secret struct{ value string }
+
+// NewSecret wraps a value.
+func NewSecret(v string) Secret { return Secret{v} }
+
+// Reveal is the value: for the file and for the proxy, for nobody else.
+func (s Secret) Reveal() string { return s.value }
+
+const redacted = "[redacted]"
+
+func (Secret) String() string               { return redacted }
+func (Secret) GoString() string             { return redacted }
+func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// stored is the file of a provider, before encryption.
+type stored struct {
+	Provider
+	Secrets map[string]string `json:"secrets"`
+}
+
+// Store keeps providers in a folder, each encrypted to a key beside them.
+type Store struct {
+	dir string
+	key *age.X25519Identity
+}
+
+// Open opens the store in dir, which it makes with a key of its own. Nobody but
+// the owner may read either.
+func Open(dir string) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create the folder of providers: %w", err)
+	}
+	st, err := os.Stat(dir)
+	if err != nil {
+		return nil, fmt.Errorf("look at the folder of providers: %w", err)
+	}
+	if st.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("%s is open to others (%s): chmod 700 it", dir, st.Mode().Perm())
+	}
+	file := filepath.Join(dir, keyFile)
+	text, err := readSmall(file, 1<<10)
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err := age.GenerateX25519Identity()
+		if err != nil {
+			return nil, fmt.Errorf("make the store's key: %w", err)
+		}
+		f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("write the store's key: %w", err)
+		}
+		_, err = f.WriteString(key.String() + "\n")
+		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+			return nil, fmt.Errorf("write the store's key: %w", err)
+		}
+		return &Store{dir, key}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the store's key: %w", err)
+	}
+	key, err := age.ParseX25519Identity(strings.TrimSpace(string(text)))
+	if err != nil {
+		return nil, fmt.Errorf("read the store's key %s: it is not one", file) // nothing of it is shown
+	}
+	return &Store{dir, key}, nil
+}
+
+func (s *Store) file(name string) (string, error) {
+	if !idPattern.MatchString(name) {
+		return "", fmt.Errorf("provider name %q: want lower-case letters, digits and hyphens", name)
+	}
+	return filepath.Join(s.dir, name+suffix), nil
+}
+
+// Put writes a provider; Revision counts up.
+func (s *Store) Put(p *Provider) error {
+	file, err := s.file(p.Name)
+	if err != nil {
+		return err
+	}
+	for name, v := range p.Values {
+		if v.value == "" || len(v.value) > MaxValue {
+			return fmt.Errorf("credential %s is empty or larger than %d bytes", name, MaxValue)
+		}
+	}
+	p.Revision++
+	p.Updated = time.Now().UTC()
+	if p.Created.IsZero() {
+		p.Created = p.Updated
+	}
+	out := stored{Provider: *p, Secrets: map[string]string{}}
+	for name, v := range p.Values {
+		out.Secrets[name] = v.value
+	}
+	text, err := json.Marshal(out)
+	if err != nil {
+		return fmt.Errorf("encode provider %s: %w", p.Name, err)
+	}
+	var sealed bytes.Buffer
+	w, err := age.Encrypt(&sealed, s.key.Recipient())
+	if err == nil {
+		_, err = w.Write(text)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("encrypt provider %s: %w", p.Name, err)
+	}
+	if err := atomicfile.Write(file, sealed.Bytes(), 0o600); err != nil {
+		return fmt.Errorf("write provider %s: %w", p.Name, err)
+	}
+	return nil
+}
+
+// Get reads a provider; the error wraps ErrNotFound if there is none.
+func (s *Store) Get(name string) (*Provider, error) {
+	file, err := s.file(name)
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := readSmall(file, MaxStored)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("provider %q %w; openshell provider list shows those there are", name, ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read provider %s: %w", name, err)
+	}
+	r, err := age.Decrypt(bytes.NewReader(sealed), s.key)
+	if err != nil {
+		return nil, fmt.Errorf("decrypt provider %s: %w", name, err)
+	}
+	text, err := io.ReadAll(io.LimitReader(r, MaxStored))
+	if err != nil {
+		return nil, fmt.Errorf("decrypt provider %s: %w", name, err)
+	}
+	var in stored
+	if json.Unmarshal(text, &in) != nil {
+		return nil, fmt.Errorf("read provider %s: its file is damaged", name) // the reason might show a value
+	}
+	if in.Name != name {
+		return nil, fmt.Errorf("read provider %s: its file is that of %q", name, in.Name)
+	}
+	p := in.Provider
+	p.Values = map[string]Secret{}
+	for k, v := range in.Secrets {
+		p.Values[k] = Secret{v}
+	}
+	return &p, nil
+}
+
+// List names the providers.
+func (s *Store) List() ([]string, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("list providers: %w", err)
+	}
+	var out []string
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), suffix); ok && idPattern.MatchString(name) {
+			out = append(out, name)
+		}
+	}
+	return out, nil
+}
+
+// Delete removes a provider.
+func (s *Store) Delete(name string) error {
+	file, err := s.file(name)
+	if err != nil {
+		return err
+	}
+	err = os.Remove(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("provider %q %w", name, ErrNotFound)
+	}
+	if err != nil {
+		return fmt.Errorf("delete provider %s: %w", name, err)
+	}
+	return nil
+}
+
+// Profiles lists the built-in profiles and those that were imported, by ID; an
+// imported one takes the place of a built-in one of its name.
+func (s *Store) Profiles() ([]*Profile, error) {
+	all, err := Builtin()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(filepath.Join(s.dir, profileDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list profiles: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue // what an interrupted write left
+		}
+		file := filepath.Join(s.dir, profileDir, e.Name())
+		text, err := readSmall(file, MaxProfile+1)
+		if err != nil {
+			return nil, fmt.Errorf("read profile: %w", err)
+		}
+		p, err := ParseProfile(file, text)
+		if err != nil {
+			return nil, err
+		}
+		all = slices.DeleteFunc(all, func(o *Profile) bool { return o.ID == p.ID })
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b *Profile) int { return strings.Compare(a.ID, b.ID) })
+	return all, nil
+}
+
+// Profile finds one; the error wraps ErrNotFound if there is none.
+func (s *Store) Profile(id string) (*Profile, error) {
+	all, err := s.Profiles()
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(all, func(p *Profile) bool { return p.ID == id })
+	if i < 0 {
+		return nil, fmt.Errorf("profile %q %w; openshell provider profile list shows those there are", id, ErrNotFound)
+	}
+	return all[i], nil
+}
+
+// Import keeps a profile.
+func (s *Store) Import(file string, text []byte) (*Profile, error) {
+	p, err := ParseProfile(file, text)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(s.dir, profileDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create the folder of profiles: %w", err)
+	}
+	if err := atomicfile.Write(filepath.Join(dir, p.ID+".yaml"), text, 0o600); err != nil {
+		return nil, fmt.Errorf("keep profile %s: %w", p.ID, err)
+	}
+	return p, nil
+}
+
+func readSmall(file string, most int64) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(text)) > most {
+		err = fmt.Errorf("%s is larger than %d bytes", file, most)
+	}
+	return text, err
+}
