@@ -19,17 +19,22 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	llsys "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/libsandbox/container"
 	"openshell.dev/runtime/libsandbox/landlock"
 	"openshell.dev/runtime/libsandbox/netns"
+	"openshell.dev/runtime/libsandbox/operator"
 	"openshell.dev/runtime/libsandbox/plan"
+	"openshell.dev/runtime/libsandbox/proxyproc"
 	"openshell.dev/runtime/libsandbox/seccomp"
+	"openshell.dev/runtime/libsandbox/state"
 	"openshell.dev/runtime/policy"
 )
 
@@ -46,35 +51,47 @@ type CreateOptions struct {
 	Policy, ConfigFile string
 	// Keep leaves a container that ran to its end for Delete.
 	Keep bool
+	// Egress is where the proxy's connections start; empty is the container's
+	// namespace. UpstreamCAs are files of certificates it verifies with as well.
+	Egress      handoff.Egress
+	UpstreamCAs []string
+	// Providers are the names of those whose credentials the workload may use.
+	Providers []string
 }
 
 // Create makes a container and runs its first process, which for
 // container.CreateInit waits for Start. It returns the process's exit status, 0
 // if detached.
 func Create(o CreateOptions) (status int, err error) {
-	c, err := LoadConfig(o.ConfigFile)
+	c, err := operator.LoadConfig(o.ConfigFile)
 	if err != nil {
 		return -1, err
 	}
-	src, err := FindPolicy(o.Policy, o.Container.Spec, c)
+	src, err := operator.FindPolicy(o.Policy, o.Container.Spec, c)
 	if err != nil {
 		return -1, err
+	}
+	release := func() {}
+	if _, annotated := o.Container.Spec.Annotations[AnnotationProviders]; src.None && (annotated || len(o.Providers) > 0) {
+		return -1, errors.New("a provider's credentials are put in by the proxy, and the operator's `policy: none` makes containers without one")
 	}
 	if !src.None {
-		release, err := o.sandbox(c, src)
-		if err != nil {
+		if o.Process.Action == container.RestoreInit {
+			return -1, fmt.Errorf("restore %s under policy %s: %w", o.Container.ID, src.Name, errCheckpoint)
+		}
+		if release, err = o.sandbox(c, src); err != nil {
 			return -1, err
 		}
-		defer release()
 	}
 	made := false
 	defer func() {
 		// A container that could not be made leaves no state of ours either;
 		// one that exists already keeps its own.
 		if err != nil && !src.None && (made || !errors.Is(err, container.ErrExist)) {
-			err = errors.Join(err, os.RemoveAll(Dir(o.Container.Root, o.Container.ID)))
+			err = errors.Join(err, forget(o.Container.Root, o.Container.ID))
 		}
 	}()
+	defer release() // first of all: a proxy that got no container is waited for above
 	ctr, err := container.Create(o.Container)
 	if err != nil {
 		return -1, err
@@ -89,12 +106,19 @@ func Create(o CreateOptions) (status int, err error) {
 	if detached || o.Keep {
 		return status, nil
 	}
-	return status, errors.Join(ctr.Kill(), os.RemoveAll(Dir(o.Container.Root, o.Container.ID)))
+	return status, errors.Join(ctr.Kill(), forget(o.Container.Root, o.Container.ID))
+}
+
+// forget removes what the sandbox keeps of a container that has ended, after its
+// proxy has.
+func forget(root, id string) error {
+	dir := state.Dir(root, id)
+	return errors.Join(proxyproc.Stop(dir), os.RemoveAll(dir))
 }
 
 // sandbox edits o so that what it makes is a sandbox under src, and writes the
 // state that an exec needs. The caller calls release when the process runs.
-func (o *CreateOptions) sandbox(c *Config, src *Source) (release func(), err error) {
+func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (release func(), err error) {
 	pol, err := policy.Parse(src.Name, src.Text)
 	if err != nil {
 		return nil, fmt.Errorf("policy %s: %w", src.Name, err)
@@ -103,11 +127,18 @@ func (o *CreateOptions) sandbox(c *Config, src *Source) (release func(), err err
 	if err != nil {
 		abi = 0 // the floor decides
 	}
-	pl, err := plan.New(o.Container.Spec, pol, plan.Options{LandlockABI: abi, Floor: *c.Landlock.Floor, Allow: c.Allow})
-	if err != nil {
+	options := plan.Options{LandlockABI: abi, Floor: *c.Landlock.Floor, Allow: c.Allow}
+	// Refusals first: nothing is made for what cannot be.
+	if _, err := plan.New(o.Container.Spec, pol, options); err != nil {
 		return nil, err
 	}
-	dir, err := makeDir(o.Container.Root, o.Container.ID)
+	if err := sources(o.Container.Spec, c.Allow); err != nil {
+		return nil, err
+	}
+	if err := accounts(&pol.Process, o.Container.Spec.Root.Path); err != nil {
+		return nil, fmt.Errorf("policy %s: %w", src.Name, err)
+	}
+	dir, err := state.MakeDir(o.Container.Root, o.Container.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -116,24 +147,50 @@ func (o *CreateOptions) sandbox(c *Config, src *Source) (release func(), err err
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
-	state := &State{ID: o.Container.ID, Created: time.Now().UTC(), Policy: src.Name, Plan: pl}
-	if err := state.save(dir); err != nil {
+	attached, env, err := providers(o.Providers, o.Container.Spec, c)
+	if err != nil {
 		return nil, err
 	}
-	o.Container.Spec = pl.Spec(o.Container.Spec)
-	o.Container.Spec.Annotations = maps.Clone(o.Container.Spec.Annotations)
-	if o.Container.Spec.Annotations == nil {
-		o.Container.Spec.Annotations = map[string]string{}
+	options.Placeholders = env
+	router, base, err := inference(c)
+	if err != nil {
+		return nil, err
 	}
-	o.Container.Spec.Annotations[annotationSandbox] = src.Name
+	options.Env = base
+	options.Bundle = filepath.Join(dir, handoff.Bundle)
+	if options.BundlePaths, err = bundle(o.Container.Spec, dir); err != nil {
+		return nil, err
+	}
+	pl, err := plan.New(o.Container.Spec, pol, options)
+	if err != nil {
+		return nil, err
+	}
+	st := &state.State{ID: o.Container.ID, Created: time.Now().UTC(), Policy: src.Name, Plan: pl}
+	h, err := o.proxyConfig(dir, c, src)
+	if err != nil {
+		return nil, err
+	}
+	h.Providers, h.Inference = attached, router
+	spec := pl.Spec(o.Container.Spec)
+	spec.Annotations = maps.Clone(spec.Annotations)
+	if spec.Annotations == nil {
+		spec.Annotations = map[string]string{}
+	}
+	spec.Annotations[annotationSandbox] = src.Name
+	n, err := newNetwork(h, spec)
+	if err != nil {
+		return nil, err
+	}
+	o.Container.Spec = spec
 	o.Container.CreateRuntime = func(s *specs.State) error {
 		if err := own(s.Pid, c.Allow); err != nil {
 			return err
 		}
-		return closeNetwork(s)
+		return n.enclose(s.Pid)
 	}
-	release, err = through(&o.Process, o.Container.Spec.Process, pl)
+	launch, err := through(&o.Process, spec.Process, pl)
 	if err != nil {
+		n.release()
 		return nil, err
 	}
 	found := o.Process.Started
@@ -141,12 +198,18 @@ func (o *CreateOptions) sandbox(c *Config, src *Source) (release func(), err err
 		if err := found(pid); err != nil {
 			return err
 		}
-		if err := pin(pid, &state.Plan.Ruleset); err != nil {
+		if err := pin(pid, &st.Plan.Ruleset); err != nil {
 			return err
 		}
-		return state.save(dir)
+		if err := n.attach(pid); err != nil {
+			return err
+		}
+		return st.Save(dir)
 	}
-	return release, nil
+	return func() {
+		launch()
+		n.release()
+	}, nil
 }
 
 // own fails if the container's process pid shares a namespace with the runtime:
@@ -172,20 +235,6 @@ func own(pid int, allow []string) error {
 	return nil
 }
 
-// closeNetwork is the createRuntime step: the namespace gets its rules before
-// anything of the image runs.
-func closeNetwork(s *specs.State) error {
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", s.Pid))
-	if err != nil {
-		return fmt.Errorf("open the container's network namespace: %w", err)
-	}
-	defer ns.Close()
-	if err := netns.Close(ns); err != nil {
-		return fmt.Errorf("config.json: linux.namespaces.network: %w", err)
-	}
-	return nil
-}
-
 // Exec runs one more process in a container, as confined as the first.
 func Exec(root, id string, o container.ProcessConfig) (int, error) {
 	ctr, err := container.Load(root, id)
@@ -196,21 +245,24 @@ func Exec(root, id string, o container.ProcessConfig) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if st.Status == specs.StateStopped {
+	switch {
+	case st.Status == specs.StateStopped:
 		return -1, errors.New("cannot exec in a stopped container")
+	case st.Status == container.StatePaused && !o.IgnorePaused:
+		return -1, errors.New("cannot exec in a paused container (use --ignore-paused to override)")
 	}
-	state, err := LoadState(root, id)
+	kept, err := state.LoadState(root, id)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !confined(ctr):
 		return ctr.Run(o)
 	case err != nil:
 		return -1, err
 	}
-	o.Spec = state.Plan.Process(o.Spec)
+	o.Spec = kept.Plan.Process(o.Spec)
 	if err := lookUp(st.Pid, o.Spec); err != nil {
 		return -1, err
 	}
-	release, err := through(&o, o.Spec, state.Plan)
+	release, err := through(&o, o.Spec, kept.Plan)
 	if err != nil {
 		return -1, err
 	}
@@ -233,7 +285,8 @@ type Instructions struct {
 }
 
 // through makes process start by way of launch: launch and its instructions
-// become sealed descriptors, its arguments come before the process's.
+// become descriptors that nobody can write through, its arguments come before the
+// process's.
 func through(o *container.ProcessConfig, process *specs.Process, pl *plan.Plan) (release func(), err error) {
 	if len(process.Args) == 0 {
 		return nil, errors.New("args must not be empty")
@@ -241,10 +294,6 @@ func through(o *container.ProcessConfig, process *specs.Process, pl *plan.Plan) 
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", launchName, err)
-	}
-	program, err := os.ReadFile(filepath.Join(filepath.Dir(self), launchName))
-	if err != nil {
-		return nil, fmt.Errorf("read %s, which belongs beside the runtime: %w", launchName, err)
 	}
 	filter, err := seccomp.Compile()
 	if err != nil {
@@ -254,9 +303,9 @@ func through(o *container.ProcessConfig, process *specs.Process, pl *plan.Plan) 
 	if err != nil {
 		return nil, fmt.Errorf("encode launch's instructions: %w", err)
 	}
-	exe, err := sealed(launchName, program)
+	exe, err := readOnly(filepath.Join(filepath.Dir(self), launchName))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open %s, which belongs beside the runtime: %w", launchName, err)
 	}
 	in, err := sealed("instructions", text)
 	if err != nil {
@@ -273,6 +322,22 @@ func through(o *container.ProcessConfig, process *specs.Process, pl *plan.Plan) 
 		_ = exe.Close()
 		_ = in.Close()
 	}, nil
+}
+
+// readOnly opens a program on a mount of its own that is read-only and attached
+// nowhere: whoever gets hold of it in the container, by /proc/PID/exe or a
+// descriptor, cannot write to the host's file (CVE-2019-5736).
+func readOnly(path string) (*os.File, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("clone the mount of %s: %w", path, err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		return nil, errors.Join(fmt.Errorf("make the mount of %s read-only (Linux 5.12): %w", path, err), f.Close())
+	}
+	return f, nil
 }
 
 // sealed is a file in memory that nobody, inside or outside, can change.
@@ -301,9 +366,9 @@ func sealed(name string, data []byte) (*os.File, error) {
 // Delete removes a container and what the sandbox keeps of it.
 func Delete(root, id string, force bool) error {
 	ctr, err := container.Load(root, id)
-	if errors.Is(err, container.ErrNotExist) {
+	if errors.Is(err, container.ErrNotExist) && !strings.HasPrefix(id, ".") && !strings.ContainsRune(id, filepath.Separator) {
 		// A create that was cut off leaves folders that nothing else finds.
-		if e := os.RemoveAll(Dir(root, id)); e != nil {
+		if e := errors.Join(forget(root, id), os.RemoveAll(filepath.Join(root, id))); e != nil {
 			return errors.Join(err, e)
 		}
 		if force {
@@ -329,5 +394,30 @@ func Delete(root, id string, force bool) error {
 	if err != nil {
 		return err
 	}
-	return os.RemoveAll(Dir(root, id))
+	return forget(root, id)
+}
+
+// Start runs the first process of a container that was created. notifySocket is
+// systemd's, or empty.
+func Start(root, id, notifySocket string) error {
+	ctr, err := container.Load(root, id)
+	if err != nil {
+		return err
+	}
+	st, err := ctr.State()
+	if err != nil {
+		return err
+	}
+	// Engines plug interfaces in between create and start.
+	if st.Status == specs.StateCreated && confined(ctr) {
+		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", st.Pid))
+		if err != nil {
+			return fmt.Errorf("open the container's network namespace: %w", err)
+		}
+		defer ns.Close()
+		if err := netns.Refresh(ns); err != nil {
+			return err
+		}
+	}
+	return ctr.Start(notifySocket)
 }

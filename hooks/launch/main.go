@@ -53,34 +53,36 @@ type Instructions struct {
 
 func main() {
 	runtime.LockOSThread()
-	code, err := launch(os.Args)
-	fmt.Fprintf(os.Stderr, "openshell-launch: %v\n", err)
+	if err := confine(os.Args); err != nil {
+		fmt.Fprintf(os.Stderr, "openshell-launch: %v\n", err)
+		os.Exit(exitRefused)
+	}
+	// The text is runc's: who reads it looks for his program, not for launch.
+	code, err := execute(os.Args[2:], os.Environ())
+	fmt.Fprintln(os.Stderr, err)
 	os.Exit(code)
 }
 
-// launch only returns if it failed.
-func launch(args []string) (int, error) {
+// confine takes from this thread what the instructions say.
+func confine(args []string) error {
 	if len(args) < 3 {
-		return exitRefused, errors.New("is started by openshell-runtime, not by hand")
+		return errors.New("is started by openshell-runtime, not by hand")
 	}
 	in, err := read(args[1])
 	if err != nil {
-		return exitRefused, err
+		return err
 	}
 	if err := restrict(in.Landlock); err != nil {
-		return exitRefused, err
+		return err
 	}
 	// After exec only the standard streams and what the caller passed remain.
 	if err := unix.CloseRange(uint(3+in.Keep), ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return exitRefused, fmt.Errorf("close descriptors: %w", err)
+		return fmt.Errorf("close descriptors: %w", err)
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return exitRefused, fmt.Errorf("set no_new_privs: %w", err)
+		return fmt.Errorf("set no_new_privs: %w", err)
 	}
-	if err := filter(in.Filter); err != nil {
-		return exitRefused, err
-	}
-	return execute(args[2:], os.Environ())
+	return filter(in.Filter)
 }
 
 func read(number string) (*Instructions, error) {
@@ -202,7 +204,7 @@ func execute(argv, env []string) (int, error) {
 
 func status(name string, err error) (int, error) {
 	if errors.Is(err, fs.ErrNotExist) {
-		return exitNotFound, fmt.Errorf("exec %q: %w", name, err)
+		return exitNotFound, fmt.Errorf("exec %s: %w", name, err)
 	}
-	return exitRefused, fmt.Errorf("exec %q: %w", name, err)
+	return exitRefused, fmt.Errorf("exec %s: %w", name, err)
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	_ "github.com/opencontainers/cgroups/devices" // lets the cgroup manager set device rules
@@ -20,7 +21,6 @@ import (
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runc/libcontainer/utils"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,6 +38,12 @@ type Config struct {
 	Spec     *specs.Spec
 
 	NoPivot, NoNewKeyring, SystemdCgroup bool
+	// Rootless is `--rootless`: "true", "false", or "auto" (also if empty).
+	Rootless string
+
+	// NotifySocket is the NOTIFY_SOCKET of the manager that waits for the
+	// container to be ready, or "".
+	NotifySocket string
 
 	// CreateRuntime is called in this process once the container's namespaces
 	// and cgroup exist, before the spec's own hooks and before anything of the
@@ -47,18 +53,32 @@ type Config struct {
 
 // Container is one container.
 type Container struct {
-	c *libcontainer.Container
+	c         *libcontainer.Container
+	notifyDir string
 }
 
 // Create makes the container's state; nothing runs yet. The working directory
 // must be the bundle, as relative paths in the spec are relative to it.
 func Create(o Config) (*Container, error) {
+	if strings.HasPrefix(o.ID, ".") {
+		// Names with a dot first are the runtime's own folders under Root.
+		return nil, fmt.Errorf("invalid container ID %q: starts with a dot", o.ID)
+	}
+	rootless, err := rootlessCgroups(o.Rootless, o.SystemdCgroup)
+	if err != nil {
+		return nil, err
+	}
+	if o.NotifySocket != "" {
+		mountNotify(o.Spec, o.Root, o.ID)
+	}
 	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
 		CgroupName:       o.ID,
 		UseSystemdCgroup: o.SystemdCgroup,
 		NoPivotRoot:      o.NoPivot,
 		NoNewKeyring:     o.NoNewKeyring,
 		Spec:             o.Spec,
+		RootlessEUID:     os.Geteuid() != 0,
+		RootlessCgroups:  rootless,
 	})
 	if err != nil {
 		return nil, err
@@ -67,18 +87,34 @@ func Create(o Config) (*Container, error) {
 		if config.Hooks == nil {
 			config.Hooks = configs.Hooks{}
 		}
-		// Prestart hooks run first of all; Docker plugs its network in there.
-		// libcontainer warns that a function cannot be kept in its state; it need
-		// not be. Errors come back as errors, not as log lines.
-		logrus.SetLevel(logrus.ErrorLevel)
-		own := configs.NewFunctionHook(o.CreateRuntime)
-		config.Hooks[configs.Prestart] = append(configs.HookList{own}, config.Hooks[configs.Prestart]...)
+		config.Hooks[configs.Prestart] = before(o.CreateRuntime, config.Hooks[configs.Prestart])
 	}
 	c, err := libcontainer.Create(o.Root, o.ID, config)
 	if err != nil {
 		return nil, err
 	}
-	return &Container{c}, nil
+	if o.NotifySocket != "" {
+		if err := os.Mkdir(notifyDir(o.Root, o.ID), 0o755); err != nil {
+			return nil, errors.Join(err, c.Destroy())
+		}
+	}
+	return &Container{c, notifyDir(o.Root, o.ID)}, nil
+}
+
+// before makes f run before all of list. Prestart hooks run first of all; Docker
+// plugs its network in there. f becomes part of the first one, because errors
+// count the hooks of config.json from 0.
+func before(f func(*specs.State) error, list configs.HookList) configs.HookList {
+	if len(list) == 0 {
+		return configs.HookList{configs.NewFunctionHook(f)}
+	}
+	both := func(s *specs.State) error {
+		if err := f(s); err != nil {
+			return err
+		}
+		return list[0].Run(s)
+	}
+	return append(configs.HookList{configs.NewFunctionHook(both)}, list[1:]...)
 }
 
 // Load finds an existing container; the error wraps ErrNotExist if there is none.
@@ -87,45 +123,37 @@ func Load(root, id string) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Container{c}, nil
+	return &Container{c, notifyDir(root, id)}, nil
 }
 
-// State is what `state` and `list` print (runtime-spec, State).
-func (c *Container) State() (*specs.State, error) {
-	status, err := c.c.Status()
-	if err != nil {
-		return nil, err
-	}
-	st, err := c.c.State()
-	if err != nil {
-		return nil, err
-	}
-	bundle, annotations := utils.Annotations(st.Config.Labels)
-	s := &specs.State{
-		Version: st.Config.Version, ID: st.ID, Status: specs.ContainerState(status.String()),
-		Pid: st.InitProcessPid, Bundle: bundle, Annotations: annotations,
-	}
-	if status == libcontainer.Stopped {
-		s.Pid = 0
-	}
-	return s, nil
-}
-
-// Start runs what a create left waiting.
-func (c *Container) Start() error {
+// Start runs what a create left waiting. With notifySocket it then stays until
+// the container is ready.
+func (c *Container) Start(notifySocket string) error {
 	status, err := c.c.Status()
 	if err != nil {
 		return err
 	}
 	switch status {
 	case libcontainer.Created:
-		return c.c.Exec()
 	case libcontainer.Stopped:
 		return errors.New("cannot start a container that has stopped")
 	case libcontainer.Running:
 		return errors.New("cannot start an already running container")
+	default:
+		return fmt.Errorf("cannot start a container in the %s state", status)
 	}
-	return fmt.Errorf("cannot start a container in the %s state", status)
+	st, err := c.c.State()
+	if err != nil {
+		return err
+	}
+	n, err := c.listen(notifySocket)
+	if err != nil {
+		return err
+	}
+	if err := c.c.Exec(); err != nil || n == nil {
+		return err
+	}
+	return n.pass(st.InitProcessPid, st.InitProcessPid)
 }
 
 // Signal sends sig to the container's first process.
@@ -182,22 +210,4 @@ func (c *Container) Bundle() (string, error) {
 		return "", errors.New("bundle not found in labels")
 	}
 	return bundle, nil
-}
-
-// List names the containers under root.
-func List(root string) ([]string, error) {
-	entries, err := os.ReadDir(root)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var out []string
-	for _, e := range entries {
-		if e.IsDir() && e.Name()[0] != '.' {
-			out = append(out, e.Name())
-		}
-	}
-	return out, nil
 }

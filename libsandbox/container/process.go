@@ -5,6 +5,7 @@ package container
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
@@ -16,6 +17,7 @@ import (
 	"github.com/opencontainers/runc/libcontainer/system"
 	"github.com/opencontainers/runc/libcontainer/utils"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,6 +32,8 @@ const (
 	RunInit
 	// RunExec starts a further process.
 	RunExec
+	// RestoreInit brings the container's processes back from a checkpoint.
+	RestoreInit
 )
 
 // ProcessConfig says how to run one process of a container.
@@ -43,13 +47,30 @@ type ProcessConfig struct {
 	// FirstFile(PreserveFDs)+i of the process.
 	Files []*os.File
 
-	ConsoleSocket, PidFile string
-	NoSubreaper            bool
+	// Lifeline, if not nil, is read until its end, which says that who wanted the
+	// process is gone: it is killed. Only for a process that is waited for.
+	Lifeline *os.File
+
+	ConsoleSocket, PidfdSocket, PidFile string
+	NoSubreaper                         bool
+	// SubCgroups puts an exec into cgroups below the container's, by controller
+	// ("" on cgroup v2).
+	SubCgroups map[string]string
+	// NotifySocket is who RunInit tells that the container is ready.
+	NotifySocket string
+	// IgnorePaused allows an exec that will wait for the container's resume.
+	IgnorePaused bool
+	// Criu is what RestoreInit restores.
+	Criu *CriuOptions
 	// Started is called when the process exists: for CreateInit and RunInit the
 	// container's root is set up and, for CreateInit, nothing of the image runs.
 	// An error kills the process.
 	Started func(pid int) error
 }
+
+// signalBuffer is how many signals may wait: one lost SIGCHLD is a process
+// waited for forever.
+const signalBuffer = 2048
 
 // FirstFile is the number that ProcessConfig.Files[0] has in the process.
 func FirstFile(preserved int) int { return 3 + preserved }
@@ -73,7 +94,7 @@ func (c *Container) Run(o ProcessConfig) (int, error) {
 			return -1, fmt.Errorf("become subreaper: %w", err)
 		}
 	}
-	signals := make(chan os.Signal, 128)
+	signals := make(chan os.Signal, signalBuffer)
 	signal.Notify(signals)
 	defer signal.Stop(signals)
 
@@ -82,9 +103,26 @@ func (c *Container) Run(o ProcessConfig) (int, error) {
 		return -1, err
 	}
 	defer t.close()
-	if o.Action == CreateInit {
+	if o.PidfdSocket != "" {
+		sock, err := dial(o.PidfdSocket)
+		if err != nil {
+			return -1, err
+		}
+		defer sock.Close()
+		p.PidfdSocket = sock
+	}
+	var n *notify
+	if o.Action == RunInit {
+		if n, err = c.listen(o.NotifySocket); err != nil {
+			return -1, err
+		}
+	}
+	switch o.Action {
+	case CreateInit:
 		err = c.c.Start(p)
-	} else {
+	case RestoreInit:
+		err = c.c.Restore(p, o.Criu)
+	default:
 		err = c.start(p, &o)
 	}
 	if err != nil {
@@ -105,10 +143,32 @@ func (c *Container) Run(o ProcessConfig) (int, error) {
 		_, _ = p.Wait()
 		return -1, err
 	}
-	if detach {
+	switch {
+	case n != nil && detach:
+		return 0, n.pass(pid, pid)
+	case detach:
 		return 0, nil
+	case n != nil:
+		go func() {
+			if err := n.pass(pid, os.Getpid()); err != nil {
+				logrus.WithError(err).Warn("the manager was not told that the container is ready")
+			}
+		}()
 	}
-	return forward(p, pid, t, signals), nil
+	return forward(p, pid, t, signals, ended(o.Lifeline)), nil
+}
+
+// ended is closed when f comes to its end; nil, which never is, without f.
+func ended(f *os.File) <-chan struct{} {
+	if f == nil {
+		return nil
+	}
+	c := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, f)
+		close(c)
+	}()
+	return c
 }
 
 // start starts p at once. An init is first made to wait, so that Started sees
@@ -141,7 +201,7 @@ func newProcess(o *ProcessConfig) (*libcontainer.Process, error) {
 		Args: s.Args, Env: s.Env, Cwd: s.Cwd, UID: int(s.User.UID), GID: int(s.User.GID),
 		Label: s.SelinuxLabel, AppArmorProfile: s.ApparmorProfile, NoNewPrivileges: &nnp,
 		Scheduler: s.Scheduler, IOPriority: s.IOPriority,
-		Init: o.Action != RunExec, LogLevel: "4",
+		Init: o.Action != RunExec, SubCgroupPaths: o.SubCgroups, LogLevel: strconv.Itoa(int(logrus.GetLevel())),
 	}
 	for _, g := range s.User.AdditionalGids {
 		p.AdditionalGroups = append(p.AdditionalGroups, int(g))
@@ -186,36 +246,48 @@ var rlimits = map[string]int{
 	"RLIMIT_RTTIME": unix.RLIMIT_RTTIME,
 }
 
-// forward passes signals to the process and reaps children until it ends.
-func forward(p *libcontainer.Process, pid int, t *streams, signals <-chan os.Signal) int {
+// forward passes signals to the process and reaps children until it ends, which
+// it is made to when gone is closed.
+func forward(p *libcontainer.Process, pid int, t *streams, signals <-chan os.Signal, gone <-chan struct{}) int {
 	t.resize()
-	for s := range signals {
-		switch s {
-		case unix.SIGCHLD:
-			for {
-				var ws unix.WaitStatus
-				got, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
-				if err == unix.EINTR {
-					continue
-				}
-				if err != nil || got <= 0 {
-					break
-				}
-				if got == pid {
+	for {
+		select {
+		case <-gone:
+			// Nobody may be left to read what the process wrote.
+			gone, t.abandoned = nil, true
+			_ = p.Signal(unix.SIGKILL)
+		case s := <-signals:
+			switch s {
+			case unix.SIGCHLD:
+				if status, ok := reap(pid); ok {
 					// Wait flushes the pipes; the status is already known.
 					_, _ = p.Wait()
-					return utils.ExitStatus(ws)
+					return status
 				}
+			case unix.SIGWINCH:
+				t.resize()
+			case unix.SIGURG:
+				// Go's own preemption signal.
+			default:
+				_ = p.Signal(s)
 			}
-		case unix.SIGWINCH:
-			t.resize()
-		case unix.SIGURG:
-			// Go's own preemption signal.
-		default:
-			_ = p.Signal(s)
 		}
 	}
-	return -1
+}
+
+// reap waits for the children that have ended; ok says that pid is one of them.
+func reap(pid int) (status int, ok bool) {
+	for {
+		var ws unix.WaitStatus
+		got, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
+		switch {
+		case err == unix.EINTR:
+		case err != nil || got <= 0:
+			return 0, false
+		case got == pid:
+			return utils.ExitStatus(ws), true
+		}
+	}
 }
 
 func writePidFile(path string, pid int) error {
@@ -231,7 +303,7 @@ func writePidFile(path string, pid int) error {
 	return os.Rename(tmp, path)
 }
 
-func dialConsole(path string) (*os.File, error) {
+func dial(path string) (*os.File, error) {
 	conn, err := net.Dial("unix", path)
 	if err != nil {
 		return nil, err

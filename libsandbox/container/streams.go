@@ -24,6 +24,8 @@ type streams struct {
 	master     chan result
 	terminal   console.Console
 	host       console.Console
+	// abandoned says that what is still to be copied may never be taken.
+	abandoned bool
 }
 
 type result struct {
@@ -35,7 +37,7 @@ func (c *Container) attach(p *libcontainer.Process, o *ProcessConfig, detach boo
 	t := &streams{}
 	switch {
 	case o.Spec.Terminal && detach:
-		sock, err := dialConsole(o.ConsoleSocket)
+		sock, err := dial(o.ConsoleSocket)
 		if err != nil {
 			return nil, err
 		}
@@ -101,7 +103,14 @@ func (t *streams) openHost() error {
 			return nil
 		}
 	}
-	return errors.New("unable to get console: none of the standard streams is a terminal")
+	f, err := os.Open("/dev/tty")
+	if err != nil {
+		return err
+	}
+	if t.host, err = console.ConsoleFromFile(f); err != nil {
+		return errors.Join(fmt.Errorf("unable to get console: %w", err), f.Close())
+	}
+	return nil
 }
 
 // receive takes the terminal's master from the socket the container's init
@@ -160,7 +169,9 @@ func (t *streams) close() {
 	for _, c := range t.afterStart {
 		_ = c.Close()
 	}
-	t.copying.Wait()
+	if !t.abandoned {
+		t.copying.Wait()
+	}
 	if t.host != nil {
 		_ = t.host.Reset()
 	}

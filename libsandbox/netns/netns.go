@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package netns closes a container's network namespace: what starts inside it
-// reaches the namespace itself and nothing else. Connections that came in from
-// outside (published ports, probes) are answered.
+// Package netns makes a container's network namespace lead to the proxy: every
+// TCP connection and every DNS query that starts inside reaches the proxy's
+// listeners, which are in the namespace too, or nothing. Connections that came in
+// from outside (published ports, probes) are answered.
+//
+// Two locks hold independently. nftables redirects and rejects; and policy
+// routing gives packets without a mark of ours no route but the one to lo, so
+// that with the rules gone they still end inside. Without a proxy the redirects
+// lead to closed ports.
 //
 // It uses netlink only and executes nothing. It does not hide that the namespace
 // exists, and it does not filter what comes in.
@@ -14,28 +20,52 @@ import (
 	"os"
 	"runtime"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
-	"github.com/google/nftables/expr"
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
-
-// Table is the nftables table, family inet, that this package owns.
-const Table = "openshell"
-
-// priority puts the chain before Docker's own DNAT of its resolver's address
-// (-100), which would otherwise turn port 53 into another before it is seen.
-const priority = -150
 
 // ErrHost is returned for the caller's own namespace: closing it would cut the
 // host off, and a container in it is no sandbox.
 var ErrHost = errors.New("the container shares the runtime's network namespace")
 
-// Close applies the rules to the namespace ns (an open /proc/PID/ns/net). It
-// may be called again: the table is replaced in one transaction.
-func Close(ns *os.File) error {
+// New makes a network namespace, with nothing but a lo that is down.
+func New() (*os.File, error) {
+	type result struct {
+		file *os.File
+		err  error
+	}
+	done := make(chan result, 1)
+	go ownThread(func() {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			done <- result{err: fmt.Errorf("create network namespace: %w", err)}
+			return
+		}
+		f, err := os.Open("/proc/thread-self/ns/net")
+		done <- result{f, err}
+	})
+	r := <-done
+	return r.file, r.err
+}
+
+// Capture makes ns (an open /proc/PID/ns/net) lead to the proxy. It may be
+// called again: the rules are replaced in one transaction.
+func Capture(ns *os.File) error {
+	return Within(ns, func() error {
+		// The rules first: there is no moment in which only routes hold.
+		if err := rules(); err != nil {
+			return fmt.Errorf("apply nftables rules: %w", err)
+		}
+		return routes()
+	})
+}
+
+// Refresh follows the interfaces that an engine has plugged into a captured
+// namespace.
+func Refresh(ns *os.File) error { return Within(ns, routes) }
+
+// Within runs f on a thread in the namespace ns, which must not be the caller's
+// own.
+func Within(ns *os.File, f func() error) error {
 	own, err := os.Stat("/proc/thread-self/ns/net")
 	if err != nil {
 		return fmt.Errorf("look at own network namespace: %w", err)
@@ -48,105 +78,33 @@ func Close(ns *os.File) error {
 		return ErrHost
 	}
 	done := make(chan error, 1)
-	go func() {
-		// The thread ends with the goroutine: it never comes back to the host's
-		// namespace half way.
-		runtime.LockOSThread()
-		done <- within(ns)
-	}()
+	go ownThread(func() {
+		if err := netns.Set(netns.NsHandle(ns.Fd())); err != nil {
+			done <- fmt.Errorf("enter network namespace: %w", err)
+			return
+		}
+		done <- f()
+	})
 	return <-done
 }
 
-func within(ns *os.File) error {
-	if err := netns.Set(netns.NsHandle(ns.Fd())); err != nil {
-		return fmt.Errorf("enter network namespace: %w", err)
+// ownThread runs f on a thread that ends with it, in whatever namespace: the
+// thread never comes back to the host's half way. The process's first thread
+// could not end, and it is the one whose namespaces /proc/self shows.
+//
+// Preconditions: called as a goroutine of its own.
+func ownThread(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return
 	}
-	if err := apply(); err != nil {
-		return fmt.Errorf("apply nftables rules: %w", err)
-	}
-	lo, err := netlink.LinkByName("lo")
-	if err == nil {
-		err = netlink.LinkSetUp(lo)
-	}
-	if err != nil {
-		return fmt.Errorf("set lo up: %w", err)
-	}
-	return nil
-}
-
-func apply() error {
-	c, err := nftables.New()
-	if err != nil {
-		return err
-	}
-	drop := nftables.ChainPolicyDrop
-	table := &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}
-	// Adding before deleting makes the deletion valid the first time, too.
-	c.AddTable(table)
-	c.DelTable(table)
-	c.AddTable(table)
-	chain := c.AddChain(&nftables.Chain{
-		Name: "output", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput,
-		Priority: nftables.ChainPriorityRef(priority), Policy: &drop,
-	})
-	add := func(e ...expr.Any) { c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: e}) }
-
-	// Queries go to nobody, not even to a resolver at a local address, which
-	// would ask others (Docker's 127.0.0.11).
-	for _, proto := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-		add(
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}},
-			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(53)},
-			unreachable(),
-		)
-	}
-	add(
-		&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
-		&expr.Verdict{Kind: expr.VerdictAccept},
-	)
-	// Replies only: a socket that was accepted and then reconnected elsewhere
-	// starts a new connection, in the original direction.
-	add(
-		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{1}},
-		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
-		&expr.Bitwise{
-			SourceRegister: 1, DestRegister: 1, Len: 4,
-			Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED),
-			Xor:  binaryutil.NativeEndian.PutUint32(0),
-		},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(0)},
-		&expr.Verdict{Kind: expr.VerdictAccept},
-	)
-	// IPv6 needs neighbours to be found before it can answer anybody.
-	for _, kind := range []byte{neighbourSolicitation, neighbourAdvertisement} {
-		add(
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_ICMPV6}},
-			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{kind}},
-			&expr.Verdict{Kind: expr.VerdictAccept},
-		)
-	}
-	add(
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
-		&expr.Reject{Type: unix.NFT_REJECT_TCP_RST},
-	)
-	// Rejected, not dropped: who tries UDP or QUIC learns it at once.
-	add(unreachable())
-	return c.Flush()
-}
-
-// ICMPv6 types of neighbour discovery (RFC 4861, 4.3 and 4.4).
-const (
-	neighbourSolicitation  = 135
-	neighbourAdvertisement = 136
-)
-
-func unreachable() expr.Any {
-	return &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}
+	// While this goroutine holds the first thread, another one gets another.
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ownThread(f)
+	}()
+	<-done
+	runtime.UnlockOSThread()
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	vnetns "github.com/vishvananda/netns"
+
+	"openshell.dev/runtime/internal/testenv"
 )
 
 const patience = 3 * time.Second
@@ -28,9 +30,7 @@ var (
 
 func newPair(t *testing.T) *pair {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	testenv.Require(t, testenv.Root)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	here, err := vnetns.Get()
@@ -95,11 +95,11 @@ func (p *pair) close(t *testing.T) {
 	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", int(p.inside)))
 	must(t, err)
 	defer f.Close()
-	must(t, Close(f))
+	must(t, Capture(f))
 }
 
-// listen serves one line to each TCP client in ns and counts them.
-func listen(t *testing.T, ns vnetns.NsHandle, network, addr string) (accepted chan string) {
+// serve gives one line to each TCP client in ns and counts them.
+func serve(t *testing.T, ns vnetns.NsHandle, network, addr string) (accepted chan string) {
 	t.Helper()
 	accepted = make(chan string, 16)
 	in(t, ns, func() {
@@ -145,7 +145,7 @@ func TestBypass_B20_BothFamilies(t *testing.T) {
 	for i, addr := range outsideAddrs {
 		p := newPair(t)
 		target := net.JoinHostPort(addr, "8080")
-		accepted := listen(t, p.outside, []string{"tcp4", "tcp6"}[i], target)
+		accepted := serve(t, p.outside, []string{"tcp4", "tcp6"}[i], target)
 		if err := dial(t, p.inside, "tcp", target); err != nil {
 			t.Fatalf("control, without rules: %v", err)
 		}
@@ -218,8 +218,8 @@ func TestBypass_B21_UDP(t *testing.T) {
 // so port 53 is refused there too, and other local ports are not.
 func TestBypass_B19_LocalResolver(t *testing.T) {
 	p := newPair(t)
-	resolver := listen(t, p.inside, "tcp4", "127.0.0.1:53")
-	listen(t, p.inside, "tcp4", "127.0.0.1:8080")
+	resolver := serve(t, p.inside, "tcp4", "127.0.0.1:53")
+	serve(t, p.inside, "tcp4", "127.0.0.1:8080")
 	p.close(t)
 	if err := dial(t, p.inside, "tcp", "127.0.0.1:53"); err == nil || len(resolver) != 0 {
 		t.Error("a local resolver was reached")
@@ -235,19 +235,19 @@ func TestInboundIsAnswered(t *testing.T) {
 		p := newPair(t)
 		p.close(t)
 		target := net.JoinHostPort(addr, "8080")
-		listen(t, p.inside, []string{"tcp4", "tcp6"}[i], target)
+		serve(t, p.inside, []string{"tcp4", "tcp6"}[i], target)
 		if err := dial(t, p.outside, "tcp", target); err != nil {
 			t.Errorf("%s: %v", target, err)
 		}
 	}
 }
 
-func TestCloseRefusesOwnNamespace(t *testing.T) {
+func TestCaptureRefusesOwnNamespace(t *testing.T) {
 	// Not /proc/self: the main thread may have been left in a test's namespace.
 	f, err := os.Open("/proc/thread-self/ns/net")
 	must(t, err)
 	defer f.Close()
-	if err := Close(f); !errors.Is(err, ErrHost) {
+	if err := Capture(f); !errors.Is(err, ErrHost) {
 		t.Errorf("error %v, want ErrHost", err)
 	}
 }

@@ -3,8 +3,9 @@
 // Package plan decides everything that will be done to a container and does none
 // of it: the same spec, policy and kernel give the same plan on every machine.
 //
-// A plan covers files, processes and privileges. That the network goes nowhere
-// but to the proxy is libsandbox/netns's work, on the live namespace.
+// A plan covers files, processes, privileges, and what programs must know of the
+// proxy. That the network goes nowhere but to it is libsandbox/netns's work, on
+// the live namespace.
 package plan
 
 import (
@@ -42,14 +43,25 @@ var sockets = []string{"docker.sock", "containerd.sock", "crio.sock", "podman.so
 var socketFolders = []string{
 	"/run/containerd", "/run/docker", "/run/crio", "/run/podman", "/run/buildkit",
 	"/var/run/containerd", "/var/run/docker", "/var/run/crio", "/var/run/podman", "/var/run/buildkit",
+	"/run/openshell", "/var/run/openshell", "/run/docker/runtime-runc/moby", "/var/run/docker/runtime-runc/moby",
 }
 
-// leadsOut says whether a mount's source is, or holds, such a socket, as far as
-// names tell.
-func leadsOut(source string) bool {
+// stateFolder is where the runtime keeps a sandbox's control socket and the key of
+// its authority, below whatever root it is given.
+const stateFolder = ".sandbox"
+
+// LeadsOut says whether a mount's source is, or holds, such a socket, or is the
+// kernel's, as far as names tell.
+func LeadsOut(source string) bool {
 	source = path.Clean(source)
 	base := path.Base(source)
 	if slices.Contains(sockets, base) || strings.HasPrefix(base, "agent.") && strings.Contains(source, "/ssh-") {
+		return true
+	}
+	if slices.Contains(strings.Split(source, "/"), stateFolder) {
+		return true
+	}
+	if slices.ContainsFunc(kernelFolders, func(f string) bool { return within(source, f) }) {
 		return true
 	}
 	return slices.ContainsFunc(socketFolders, func(f string) bool {
@@ -74,6 +86,14 @@ type Options struct {
 	LandlockABI, Floor int
 	// Allow names fields that would otherwise be refused.
 	Allow []string
+	// Bundle is the file of trusted certificates that the container sees at
+	// BundlePaths.
+	Bundle      string
+	BundlePaths []string
+	// Placeholders are variables, NAME=VALUE, of the providers' credentials.
+	Placeholders []string
+	// Env are further variables, NAME=VALUE, for processes that lack them.
+	Env []string
 }
 
 // Plan is what is done to a container's processes.
@@ -82,12 +102,19 @@ type Plan struct {
 	// User and Group replace the image's when the policy names them.
 	User  *uint32 `json:"user,omitempty"`
 	Group *uint32 `json:"group,omitempty"`
+	// Placeholders take the place of variables in which a workload expects a
+	// credential, whatever they held: the value is the proxy's alone.
+	Placeholders []string `json:"placeholders,omitempty"`
+	// Env is added to every process's environment where it has no such variable.
+	Env []string `json:"env"`
+	// Mounts are added to the container's.
+	Mounts []specs.Mount `json:"mounts"`
 }
 
 // New makes the plan for spec under pol.
 func New(spec *specs.Spec, pol *policy.Policy, o Options) (*Plan, error) {
-	if spec.Linux == nil || spec.Process == nil {
-		return nil, fmt.Errorf("config.json: linux and process are required for a sandbox")
+	if spec.Linux == nil || spec.Process == nil || spec.Root == nil {
+		return nil, fmt.Errorf("config.json: root, linux and process are required for a sandbox")
 	}
 	if err := refuse(spec, o.Allow); err != nil {
 		return nil, err
@@ -95,11 +122,65 @@ func New(spec *specs.Spec, pol *policy.Policy, o Options) (*Plan, error) {
 	if o.LandlockABI < o.Floor {
 		return nil, fmt.Errorf("the kernel's Landlock ABI is %d, the operator's landlock.floor is %d: boot a kernel with CONFIG_SECURITY_LANDLOCK and lsm=landlock,… or lower the floor", o.LandlockABI, o.Floor)
 	}
-	return &Plan{
-		Ruleset: landlock.New(o.LandlockABI, pol.Landlock.Hard, rules(pol.Filesystem, spec.Process.Cwd)),
-		User:    pol.Process.User,
-		Group:   pol.Process.Group,
-	}, nil
+	allowed := rules(pol.Filesystem, spec.Process.Cwd)
+	pl := &Plan{User: pol.Process.User, Group: pol.Process.Group, Env: slices.Concat(environment(o.BundlePaths), o.Env), Placeholders: o.Placeholders}
+	for _, p := range o.BundlePaths {
+		pl.Mounts = append(pl.Mounts, specs.Mount{Destination: p, Type: "bind", Source: o.Bundle, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}})
+		allowed = append(allowed, landlock.Rule{Path: p, Access: landlock.ReadOnly})
+	}
+	pl.Ruleset = landlock.New(o.LandlockABI, pol.Landlock.Hard, allowed)
+	return pl, nil
+}
+
+// proxyURL is the proxy as clients in the container name it.
+const proxyURL = "http://127.0.0.1:15001"
+
+// environment are the variables by which programs find the proxy and the
+// sandbox's CA. Without them they are led to the proxy all the same; with them
+// they get its refusals as HTTP. Each of the CA variables replaces or extends
+// what its program trusts by the image's own certificates and the CA.
+func environment(bundles []string) []string {
+	var out []string
+	for _, v := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "grpc_proxy"} {
+		out = append(out, v+"="+proxyURL)
+	}
+	out = append(out, "NO_PROXY=127.0.0.1,localhost,::1,inference.local", "no_proxy=127.0.0.1,localhost,::1,inference.local", "NODE_USE_ENV_PROXY=1")
+	if len(bundles) == 0 {
+		return out
+	}
+	for _, v := range []string{
+		"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO", "AWS_CA_BUNDLE", "PIP_CERT",
+		"NODE_EXTRA_CA_CERTS", "DENO_CERT",
+	} {
+		out = append(out, v+"="+bundles[0])
+	}
+	return append(out, "UV_NATIVE_TLS=1")
+}
+
+// replaced is env with the variables of by as they are there.
+func replaced(env, by []string) []string {
+	names := map[string]bool{}
+	for _, e := range by {
+		name, _, _ := strings.Cut(e, "=")
+		names[name] = true
+	}
+	out := slices.DeleteFunc(slices.Clone(env), func(e string) bool {
+		name, _, _ := strings.Cut(e, "=")
+		return names[name]
+	})
+	return append(out, by...)
+}
+
+// withEnvironment adds what of more is not set in env: the user's word stays.
+func withEnvironment(env, more []string) []string {
+	out := slices.Clone(env)
+	for _, e := range more {
+		name, _, _ := strings.Cut(e, "=")
+		if !slices.ContainsFunc(env, func(s string) bool { return strings.HasPrefix(s, name+"=") }) {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 func rules(f policy.Filesystem, cwd string) []landlock.Rule {
@@ -142,7 +223,7 @@ func refuse(spec *specs.Spec, allow []string) error {
 		}
 	}
 	for i, m := range spec.Mounts {
-		if err := check("mounts", fmt.Sprintf("mounts[%d] gives the sandbox %s, which leads out of it", i, m.Source), path.IsAbs(m.Source) && leadsOut(m.Source)); err != nil {
+		if err := check("mounts", fmt.Sprintf("mounts[%d] gives the sandbox %s, which leads out of it", i, m.Source), path.IsAbs(m.Source) && LeadsOut(m.Source)); err != nil {
 			return err
 		}
 	}
@@ -154,6 +235,11 @@ func refuse(spec *specs.Spec, allow []string) error {
 			}
 		}
 	}
+	for _, r := range unmasked(spec) {
+		if err := check(r.Field, r.Reason, true); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -162,6 +248,7 @@ func refuse(spec *specs.Spec, allow []string) error {
 func (pl *Plan) Process(p *specs.Process) *specs.Process {
 	out := *p
 	out.NoNewPrivileges = true
+	out.Env = withEnvironment(replaced(p.Env, pl.Placeholders), pl.Env)
 	if pl.User != nil {
 		out.User.UID, out.User.AdditionalGids = *pl.User, nil
 	}
@@ -191,6 +278,7 @@ var launchCalls = []string{
 func (pl *Plan) Spec(s *specs.Spec) *specs.Spec {
 	out := *s
 	out.Process = pl.Process(s.Process)
+	out.Mounts = append(slices.Clone(s.Mounts), pl.Mounts...)
 	if s.Linux.Seccomp != nil && s.Linux.Seccomp.DefaultAction != specs.ActAllow {
 		l, sec := *s.Linux, *s.Linux.Seccomp
 		sec.Syscalls = append(slices.Clone(sec.Syscalls), specs.LinuxSyscall{Names: launchCalls, Action: specs.ActAllow})

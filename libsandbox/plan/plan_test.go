@@ -15,6 +15,7 @@ import (
 
 func spec(change func(*specs.Spec)) *specs.Spec {
 	s := &specs.Spec{
+		Root:    &specs.Root{Path: "rootfs"},
 		Process: &specs.Process{Cwd: "/work", Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_NET_RAW", "CAP_CHOWN"}, Effective: []string{"CAP_SYS_ADMIN", "CAP_CHOWN"}}},
 		Linux:   &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace}, {Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.MountNamespace}}},
 	}
@@ -22,6 +23,33 @@ func spec(change func(*specs.Spec)) *specs.Spec {
 		change(s)
 	}
 	return s
+}
+
+// masks gives s what every engine gives: proc and sysfs with their masks.
+func masks(s *specs.Spec) {
+	s.Mounts = []specs.Mount{{Destination: "/proc", Type: "proc", Source: "proc"}, {Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro"}}}
+	s.Linux.MaskedPaths = []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"}
+	s.Linux.ReadonlyPaths = []string{"/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"}
+}
+
+// TestMaskedSpecIsAccepted: what engines ask for by themselves is no wish for less.
+func TestMaskedSpecIsAccepted(t *testing.T) {
+	for name, change := range map[string]func(*specs.Spec){
+		"as every engine": masks,
+		"all of proc read-only": func(s *specs.Spec) {
+			masks(s)
+			s.Mounts[0].Options, s.Linux.ReadonlyPaths = []string{"ro"}, nil
+		},
+		"a whole folder": func(s *specs.Spec) {
+			masks(s)
+			s.Linux.ReadonlyPaths = []string{"/proc/"}
+		},
+		"no proc": nil,
+	} {
+		if _, err := New(spec(change), &policy.Policy{}, Options{LandlockABI: 7, Floor: 1}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // TestBypass_B57_HostileSpec: what a tenant may not ask for is refused by field,
@@ -35,12 +63,42 @@ func TestBypass_B57_HostileSpec(t *testing.T) {
 	mount := func(src string) func(*specs.Spec) {
 		return func(s *specs.Spec) { s.Mounts = []specs.Mount{{Destination: "/x", Source: src}} }
 	}
+	unmask := func(change func(*specs.Linux)) func(*specs.Spec) {
+		return func(s *specs.Spec) {
+			masks(s)
+			change(s.Linux)
+		}
+	}
+	kernel := func(kind string) func(*specs.Spec) {
+		return func(s *specs.Spec) {
+			s.Mounts, s.Linux.MaskedPaths = []specs.Mount{{Destination: "/sys", Type: kind, Source: kind}}, []string{"/sys/firmware"}
+		}
+	}
 	for field, changes := range map[string][]func(*specs.Spec){
 		"linux.namespaces.network": {without(specs.NetworkNamespace)},
 		"linux.namespaces.pid":     {without(specs.PIDNamespace)},
 		"linux.namespaces.ipc":     {without(specs.IPCNamespace)},
 		"linux.namespaces.mount":   {without(specs.MountNamespace)},
-		"mounts":                   {mount("/var/run/docker.sock"), mount("/run/containerd/containerd.sock"), mount("/tmp/ssh-XXabc/agent.12"), mount("/run"), mount("/var/run/"), mount("/"), mount("/run/containerd")},
+		"mounts": {
+			mount("/var/run/docker.sock"), mount("/run/containerd/containerd.sock"), mount("/tmp/ssh-XXabc/agent.12"), mount("/run"), mount("/var/run/"), mount("/run/openshell"), mount("/run/docker/runtime-runc"), mount("/root/state/.sandbox/box/control.sock"), mount("/x/.sandbox"), mount("/"), mount("/run/containerd"),
+			mount("/proc"), mount("/proc/1/root"), mount("/proc/sys"), mount("/sys"), mount("/sys/fs/cgroup"), mount("/run/../sys/kernel"),
+			kernel("sysfs"), kernel("debugfs"), kernel("tracefs"), kernel("bpf"),
+		},
+		"linux.maskedPaths": {
+			unmask(func(l *specs.Linux) { l.MaskedPaths = nil }), // systempaths=unconfined, procMount: Unmasked
+			unmask(func(l *specs.Linux) { l.MaskedPaths = l.MaskedPaths[1:] }),
+			unmask(func(l *specs.Linux) { l.MaskedPaths[0] = "/proc/kcor" }),
+			unmask(func(l *specs.Linux) { l.MaskedPaths[0] = "/proc/kcore/x" }),
+			func(s *specs.Spec) {
+				masks(s)
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/mnt", Type: "proc", Source: "proc", Options: []string{"ro"}})
+			},
+		},
+		"linux.readonlyPaths": {
+			unmask(func(l *specs.Linux) { l.ReadonlyPaths = nil }),
+			unmask(func(l *specs.Linux) { l.ReadonlyPaths = l.ReadonlyPaths[1:] }),
+			unmask(func(l *specs.Linux) { l.ReadonlyPaths[0] = "/proc/sys/net" }),
+		},
 		"linux.resources.devices": {func(s *specs.Spec) {
 			s.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}}
 		}},

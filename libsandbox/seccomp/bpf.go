@@ -75,11 +75,7 @@ func Compile() (_ []byte, err error) {
 	for _, c := range Conditions() {
 		var conds []libseccomp.ScmpCondition
 		for _, m := range c.Matches {
-			op, values := libseccomp.CompareMaskedEqual, []uint64{m.Mask, m.Value}
-			if m.Mask == atLeast {
-				op, values = libseccomp.CompareGreaterEqual, []uint64{m.Value}
-			}
-			cond, err := libseccomp.MakeCondition(m.Arg, op, values...)
+			cond, err := m.condition()
 			if err != nil {
 				return nil, fmt.Errorf("add %s to seccomp filter: %w", c.Call, err)
 			}
@@ -90,6 +86,17 @@ func Compile() (_ []byte, err error) {
 		}
 	}
 	return export(f)
+}
+
+func (m Match) condition() (libseccomp.ScmpCondition, error) {
+	switch m.Compare {
+	case Equal:
+		return libseccomp.MakeCondition(m.Arg, libseccomp.CompareMaskedEqual, m.Mask, m.Value)
+	case AtLeast:
+		return libseccomp.MakeCondition(m.Arg, libseccomp.CompareGreaterEqual, m.Value)
+	default:
+		return libseccomp.ScmpCondition{}, fmt.Errorf("argument %d: no comparison %d", m.Arg, m.Compare)
+	}
 }
 
 // export goes through a memfd: libseccomp before 2.6 writes programs to

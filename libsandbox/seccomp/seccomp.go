@@ -8,8 +8,6 @@
 // This file is the table and is pure; bpf.go compiles it with libseccomp.
 package seccomp
 
-import "golang.org/x/sys/unix"
-
 // Denied fail with EPERM whatever their arguments. io_uring gets EPERM and is
 // never killed: libuv probes for it.
 var Denied = []string{
@@ -27,10 +25,23 @@ var Denied = []string{
 // arguments a filter can read.
 var Missing = []string{"clone3"}
 
-// Match is one test of an argument: masked by Mask it equals Value, or, with a
-// Mask of 0, it is Value or more.
+// Compare is how a Match looks at an argument. The zero value is none: a match
+// must say it.
+type Compare int
+
+const (
+	_ Compare = iota
+	// Equal holds where the argument, masked by Mask, is Value.
+	Equal
+	// AtLeast holds where the argument is Value or more.
+	AtLeast
+)
+
+// Match is one test of an argument, counted from 0.
 type Match struct {
-	Arg         uint
+	Arg     uint
+	Compare Compare
+	// Mask is for Equal alone.
 	Mask, Value uint64
 }
 
@@ -40,10 +51,32 @@ type Condition struct {
 	Matches []Match
 }
 
+// Linux's numbers, which a table that any machine can print spells out; a test
+// compares them with x/sys/unix.
 const (
-	tiocLinux = 0x541C // x/sys lacks it
-	whole     = 1<<32 - 1
-	atLeast   = 0
+	cloneNewTime   = 0x80
+	cloneNewNS     = 0x20000
+	cloneNewCgroup = 0x2000000
+	cloneNewUTS    = 0x4000000
+	cloneNewIPC    = 0x8000000
+	cloneNewUser   = 0x10000000
+	cloneNewPID    = 0x20000000
+	cloneNewNet    = 0x40000000
+
+	afUnix    = 1
+	afInet    = 2
+	afInet6   = 10
+	afNetlink = 16
+
+	sockRaw      = 3
+	sockPacket   = 10
+	netlinkRoute = 0
+
+	tiocSTI   = 0x5412
+	tiocLinux = 0x541C
+
+	// whole masks an int; the kernel does not look at the other half.
+	whole = 1<<32 - 1
 	// socketType is the part of socket(2)'s type that is not a flag.
 	socketType = 0xf
 )
@@ -53,31 +86,37 @@ func Conditions() []Condition {
 	var out []Condition
 	refuse := func(call string, m ...Match) { out = append(out, Condition{call, m}) }
 	// No new namespaces, whichever flag asks for them.
-	for _, flag := range []uint64{
-		unix.CLONE_NEWNS, unix.CLONE_NEWUTS, unix.CLONE_NEWIPC, unix.CLONE_NEWUSER, unix.CLONE_NEWPID, unix.CLONE_NEWNET, unix.CLONE_NEWCGROUP,
-	} {
-		refuse("clone", Match{0, flag, flag})
-		refuse("unshare", Match{0, flag, flag})
+	for _, flag := range []uint64{cloneNewNS, cloneNewUTS, cloneNewIPC, cloneNewUser, cloneNewPID, cloneNewNet, cloneNewCgroup} {
+		refuse("clone", equal(0, flag, flag))
+		refuse("unshare", equal(0, flag, flag))
 	}
-	refuse("unshare", Match{0, unix.CLONE_NEWTIME, unix.CLONE_NEWTIME})
+	refuse("unshare", equal(0, cloneNewTime, cloneNewTime))
 	// Families: only unix, IPv4, IPv6 and route netlink, and no raw sockets.
-	for family := uint64(0); family <= unix.AF_NETLINK; family++ {
+	for family := uint64(0); family <= afNetlink; family++ {
 		switch family {
-		case unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK:
+		case afUnix, afInet, afInet6, afNetlink:
 		default:
-			refuse("socket", Match{0, whole, family})
+			refuse("socket", equal(0, whole, family))
 		}
 	}
-	refuse("socket", Match{0, atLeast, unix.AF_NETLINK + 1})
-	refuse("socketpair", Match{0, atLeast, unix.AF_UNIX + 1})
-	for _, family := range []uint64{unix.AF_INET, unix.AF_INET6} {
-		for _, kind := range []uint64{unix.SOCK_RAW, unix.SOCK_PACKET} {
-			refuse("socket", Match{0, whole, family}, Match{1, socketType, kind})
+	refuse("socket", atLeast(0, afNetlink+1))
+	refuse("socketpair", atLeast(0, afUnix+1))
+	for _, family := range []uint64{afInet, afInet6} {
+		for _, kind := range []uint64{sockRaw, sockPacket} {
+			refuse("socket", equal(0, whole, family), equal(1, socketType, kind))
 		}
 	}
-	refuse("socket", Match{0, whole, unix.AF_NETLINK}, Match{2, atLeast, unix.NETLINK_ROUTE + 1})
+	refuse("socket", equal(0, whole, afNetlink), atLeast(2, netlinkRoute+1))
 	// Typing into the terminal and pasting from the console.
-	refuse("ioctl", Match{1, whole, unix.TIOCSTI})
-	refuse("ioctl", Match{1, whole, tiocLinux})
+	refuse("ioctl", equal(1, whole, tiocSTI))
+	refuse("ioctl", equal(1, whole, tiocLinux))
 	return out
+}
+
+func equal(arg uint, mask, value uint64) Match {
+	return Match{Arg: arg, Compare: Equal, Mask: mask, Value: value}
+}
+
+func atLeast(arg uint, value uint64) Match {
+	return Match{Arg: arg, Compare: AtLeast, Value: value}
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build cgo
+
 package seccomp
 
 import "testing"
@@ -23,5 +25,11 @@ func BenchmarkCompile(b *testing.B) {
 		if _, err := Compile(); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestCompileRefusesAMatchWithoutComparison(t *testing.T) {
+	if _, err := (Match{Arg: 1}).condition(); err == nil {
+		t.Error("compiled")
 	}
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package libsandbox
+// Package operator is what the operator of a machine decides: the configuration
+// file, and which policy applies to a container. Both are read, never guessed.
+package operator
 
 import (
 	"bytes"
@@ -11,6 +13,10 @@ import (
 	"os"
 
 	"gopkg.in/yaml.v3"
+
+	"openshell.dev/runtime/internal/inferencefile"
+	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/policy"
 )
 
 // DefaultConfigFile is the operator's configuration; it may be absent.
@@ -19,6 +25,9 @@ const DefaultConfigFile = "/etc/openshell/config.yaml"
 // DefaultPoliciesDir holds the operator's policies unless the configuration
 // names another.
 const DefaultPoliciesDir = "/etc/openshell/policies"
+
+// DefaultLogDir holds decision records unless the configuration names another.
+const DefaultLogDir = "/var/log/openshell"
 
 // MaxConfigSize bounds the operator's configuration file, in bytes.
 const MaxConfigSize = 1 << 20
@@ -42,6 +51,25 @@ type Config struct {
 	// Allow names refused config.json fields that this operator accepts.
 	Allow    []string       `yaml:"allow"`
 	Landlock LandlockConfig `yaml:"landlock"`
+	// LogDir holds one folder of decision records for each container.
+	LogDir   string         `yaml:"log_dir"`
+	Upstream UpstreamConfig `yaml:"upstream"`
+	// InferenceFile holds the routes of inference.local.
+	InferenceFile string `yaml:"inference_file"`
+	// ProvidersDir holds the providers of `openshell provider`.
+	ProvidersDir string `yaml:"providers_dir"`
+	// AnnotationProviders honours the openshell.dev/providers annotation, for
+	// engines whose callers may use every provider anyway.
+	AnnotationProviders bool `yaml:"annotation_providers"`
+	// UnspecifiedEnforcement is what an endpoint without enforcement does: audit,
+	// OpenShell's default, or enforce.
+	UnspecifiedEnforcement policy.Enforcement `yaml:"unspecified_enforcement"`
+}
+
+// UpstreamConfig is how upstreams are verified.
+type UpstreamConfig struct {
+	// CAFiles hold certificates (PEM) that are trusted beside the system's.
+	CAFiles []string `yaml:"ca_files"`
 }
 
 // LandlockConfig is the least Landlock that a sandbox may start with.
@@ -85,6 +113,20 @@ func LoadConfig(file string) (*Config, error) {
 func (c *Config) complete(file string) error {
 	if c.PoliciesDir == "" {
 		c.PoliciesDir = DefaultPoliciesDir
+	}
+	if c.InferenceFile == "" {
+		c.InferenceFile = inferencefile.DefaultFile
+	}
+	if c.ProvidersDir == "" {
+		c.ProvidersDir = provider.DefaultDir
+	}
+	if c.LogDir == "" {
+		c.LogDir = DefaultLogDir
+	}
+	switch c.UnspecifiedEnforcement {
+	case policy.EnforcementUnset, policy.EnforcementAudit, policy.EnforcementBlock:
+	default:
+		return fmt.Errorf("operator configuration %s: unspecified_enforcement is %q, want audit or enforce", file, c.UnspecifiedEnforcement)
 	}
 	if c.Landlock.Floor == nil {
 		one := 1

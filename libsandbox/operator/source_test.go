@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package libsandbox
+package operator
 
 import (
 	"os"
@@ -35,9 +35,9 @@ func TestFindPolicy(t *testing.T) {
 		{name: "annotation path refused", annotation: other, err: "only names of policies"},
 		{name: "annotation path where allowed", annotation: other, config: Config{AnnotationPaths: true}, want: "from other.yaml"},
 		{name: "annotation beats operator's none", annotation: "other", config: Config{Policy: "none"}, want: "from other.yaml"},
-		{name: "annotation cannot say none", annotation: "none", err: "no such file"},
+		{name: "annotation cannot say none", annotation: "none", err: "there is no policy"},
 		{name: "flag cannot say none", flag: "none", err: "only the operator's configuration"},
-		{name: "unknown name never falls back", annotation: "missing", err: "no such file"},
+		{name: "unknown name never falls back", annotation: "missing", err: "there is no policy"},
 		{name: "name that climbs", annotation: "..", err: "not a policy name"},
 		{name: "environment ignored by default", env: "other", want: "version: 1"},
 		{name: "environment where allowed", env: "other", config: Config{EnvironmentPolicy: true}, want: "from other.yaml"},

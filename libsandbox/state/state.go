@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package libsandbox
+// Package state is what the runtime keeps of a sandbox under its root between
+// its commands: one folder per sandbox, one versioned file in it.
+package state
 
 import (
 	"encoding/json"
@@ -12,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"openshell.dev/runtime/internal/atomicfile"
 	"openshell.dev/runtime/libsandbox/plan"
 )
 
@@ -36,8 +39,8 @@ type State struct {
 // Dir is the sandbox's own directory under the runtime's root.
 func Dir(root, id string) string { return filepath.Join(root, ".sandbox", id) }
 
-// makeDir creates the sandbox's directory, which must not exist.
-func makeDir(root, id string) (string, error) {
+// MakeDir creates the sandbox's directory, which must not exist.
+func MakeDir(root, id string) (string, error) {
 	if id == "" || strings.ContainsRune(id, filepath.Separator) || strings.HasPrefix(id, ".") {
 		return "", fmt.Errorf("invalid container ID %q", id)
 	}
@@ -54,34 +57,14 @@ func makeDir(root, id string) (string, error) {
 	return dir, nil
 }
 
-// writeFile replaces dir/name atomically: temporary file, fsync, rename.
-func writeFile(dir, name string, data []byte, perm os.FileMode) (err error) {
-	tmp := filepath.Join(dir, "."+name+".tmp")
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(tmp))
-		}
-	}()
-	if _, err := f.Write(data); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp, filepath.Join(dir, name))
-}
-
-func (s *State) save(dir string) error {
+// Save writes s into the sandbox's directory.
+func (s *State) Save(dir string) error {
 	s.Version = StateVersion
 	data, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("encode sandbox state: %w", err)
 	}
-	if err := writeFile(dir, stateFile, data, 0o600); err != nil {
+	if err := atomicfile.Write(filepath.Join(dir, stateFile), data, 0o600); err != nil {
 		return fmt.Errorf("write sandbox state: %w", err)
 	}
 	return nil

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package libsandbox
+package operator
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -84,6 +86,10 @@ func (c *Config) read(value string, paths bool, origin string) (*Source, error) 
 		file = filepath.Join(c.PoliciesDir, name+".yaml")
 	}
 	f, err := os.Open(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		// In the kernel's words Docker would take the container's program for missing.
+		return nil, fmt.Errorf("%s: there is no policy %s", origin, file)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: read policy: %w", origin, err)
 	}

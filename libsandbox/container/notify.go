@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package container
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Where the container finds its notify socket, as in runc.
+const (
+	notifyFolder = "/run/notify"
+	notifyName   = "notify.sock"
+)
+
+// maxNotify bounds one message of sd_notify(3).
+const maxNotify = 4096
+
+// notifyPoll is how often is looked whether the process that has not said READY
+// is still there; barrierPatience is how long systemd may take to take note.
+const (
+	notifyPoll      = 100 * time.Millisecond
+	barrierPatience = 30 * time.Second
+)
+
+// notify is a socket between the container and the manager that started the
+// runtime (NOTIFY_SOCKET). Only that the container is READY passes.
+type notify struct {
+	// manager is the manager's socket; conn is the container's.
+	manager string
+	conn    *net.UnixConn
+}
+
+// mountNotify makes s see the notify socket that will be in the container's
+// state folder.
+func mountNotify(s *specs.Spec, root, id string) {
+	s.Mounts = append(s.Mounts, specs.Mount{
+		Destination: notifyFolder, Source: notifyDir(root, id), Options: []string{"bind", "nosuid", "noexec", "nodev", "ro"},
+	})
+	s.Process.Env = append(s.Process.Env, "NOTIFY_SOCKET="+notifyFolder+"/"+notifyName)
+}
+
+func notifyDir(root, id string) string { return filepath.Join(root, id, "notify") }
+
+// listen opens the container's end; nil if there is no manager to tell.
+func (c *Container) listen(manager string) (*notify, error) {
+	if manager == "" {
+		return nil, nil
+	}
+	path := filepath.Join(c.notifyDir, notifyName)
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return nil, fmt.Errorf("open the container's notify socket: %w", err)
+	}
+	// Any user of the container may be ready.
+	if err := os.Chmod(path, 0o777); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return &notify{manager, conn}, nil
+}
+
+// pass waits until the container says READY and tells the manager so, with the
+// PID that it should watch. It returns as well when process pid is gone.
+func (n *notify) pass(pid, mainPid int) error {
+	defer n.conn.Close()
+	manager, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.manager, Net: "unixgram"})
+	if err != nil {
+		return fmt.Errorf("reach NOTIFY_SOCKET: %w", err)
+	}
+	defer manager.Close()
+	buf := make([]byte, maxNotify)
+	for {
+		if err := n.conn.SetReadDeadline(time.Now().Add(notifyPoll)); err != nil {
+			return err
+		}
+		got, err := n.conn.Read(buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if unix.Kill(pid, 0) == unix.ESRCH {
+				return nil
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for line := range bytes.SplitSeq(buf[:got], []byte("\n")) {
+			if bytes.Equal(line, []byte("READY=1")) {
+				return ready(manager, mainPid)
+			}
+		}
+	}
+}
+
+func ready(manager *net.UnixConn, pid int) error {
+	for _, line := range []string{"READY=1\n", "MAINPID=" + strconv.Itoa(pid) + "\n"} {
+		if _, err := manager.Write([]byte(line)); err != nil {
+			return err
+		}
+	}
+	// systemd closes the pipe once it has read what came before (sd_notify_barrier(3)).
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	raw, err := manager.SyscallConn() // net sends no descriptors on a connected unixgram
+	if err == nil {
+		var sent error
+		err = raw.Control(func(fd uintptr) {
+			sent = unix.Sendmsg(int(fd), []byte("BARRIER=1"), unix.UnixRights(int(w.Fd())), nil, 0)
+		})
+		err = errors.Join(err, sent)
+	}
+	if err := errors.Join(err, w.Close(), r.SetReadDeadline(time.Now().Add(barrierPatience))); err != nil {
+		return err
+	}
+	// Its end, or a manager that knows no barriers: the message is out.
+	_, _ = r.Read(make([]byte, 1))
+	return nil
+}

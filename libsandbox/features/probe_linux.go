@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package features
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	llsys "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
+)
+
+// Probe asks the kernel. What needs root and is asked without it is reported as
+// not there, with the reason.
+func Probe() (Features, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return Features{}, fmt.Errorf("ask for the kernel's release: %w", err)
+	}
+	f := Features{Kernel: unix.ByteSliceToString(u.Release[:]), Cgroup: cgroup("/sys/fs/cgroup"), LandlockABI: Landlock()}
+	if err := seccompErrno(); err != nil {
+		f.SeccompError = err.Error()
+	}
+	if err := nfTables(); err != nil {
+		f.NFTablesError = err.Error()
+	}
+	overlay, err := hasFilesystem("/proc/filesystems", "overlay")
+	if err != nil {
+		return Features{}, err
+	}
+	f.Overlay = overlay
+	return f, nil
+}
+
+// Landlock is the kernel's ABI; 0 where Landlock is missing or turned off.
+func Landlock() int {
+	abi, err := llsys.LandlockGetABIVersion()
+	if err != nil {
+		return 0
+	}
+	return abi
+}
+
+// seccompErrno asks whether a filter may answer with an errno (seccomp(2)).
+func seccompErrno() error {
+	b, err := os.ReadFile("/proc/sys/kernel/seccomp/actions_avail")
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(strings.Fields(string(b)), "errno") {
+		return fmt.Errorf("filters may not answer with an errno, only with: %s", strings.TrimSpace(string(b)))
+	}
+	return nil
+}
+
+func nfTables() error {
+	c, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	_, err = c.ListTables()
+	return err
+}
+
+func cgroup(dir string) CgroupMode {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return CgroupNone
+	}
+	if fs.Type == unix.CGROUP2_SUPER_MAGIC {
+		return CgroupUnified
+	}
+	if err := unix.Statfs(dir+"/unified", &fs); err == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
+		return CgroupHybrid
+	}
+	if err := unix.Statfs(dir+"/devices", &fs); err == nil && fs.Type == unix.CGROUP_SUPER_MAGIC {
+		return CgroupLegacy
+	}
+	return CgroupNone
+}
+
+// hasFilesystem looks for a type in a file of proc_filesystems(5)'s format.
+func hasFilesystem(file, name string) (bool, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return false, fmt.Errorf("list the kernel's filesystems: %w", err)
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) > 0 && fields[len(fields)-1] == name {
+			return true, nil
+		}
+	}
+	return false, lines.Err()
+}

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package features
+
+import "errors"
+
+// Probe fails: only Linux makes sandboxes.
+func Probe() (Features, error) { return Features{}, errors.New("sandboxes need a Linux kernel") }

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package libsandbox
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"openshell.dev/runtime/libsandbox/plan"
+)
+
+// sources refuses bind mounts by what is there: plan judges them by name, and a
+// link or a path below the bundle has another name. A socket of the host's is a way
+// past the proxy, whoever listens at it.
+func sources(spec *specs.Spec, allow []string) error {
+	const field = "mounts"
+	if slices.Contains(allow, field) {
+		return nil
+	}
+	for i, m := range spec.Mounts {
+		bind := m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+		if !bind {
+			continue
+		}
+		// libcontainer takes a relative path from the bundle, too, where the
+		// runtime is by now.
+		source, err := filepath.Abs(m.Source)
+		if err == nil {
+			source, err = filepath.EvalSymlinks(source)
+		}
+		if err != nil {
+			continue // libcontainer says so, in runc's words
+		}
+		if plan.LeadsOut(source) {
+			return &plan.Refusal{Field: field, Reason: fmt.Sprintf("mounts[%d] gives the sandbox %s, which is %s and leads out of it", i, m.Source, source)}
+		}
+		if st, err := os.Stat(source); err == nil && st.Mode()&os.ModeSocket != 0 {
+			return &plan.Refusal{Field: field, Reason: fmt.Sprintf("mounts[%d] gives the sandbox the socket %s, which leads out of it", i, m.Source)}
+		}
+	}
+	return nil
+}

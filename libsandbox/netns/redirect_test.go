@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	vnetns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/handoff"
+)
+
+// redirected is a client's address and where it wanted to go, as the proxy
+// learns them.
+type redirected struct{ client, wanted netip.AddrPort }
+
+// proxy opens the listeners in ns and reports what reaches them; a query is
+// answered with its own bytes.
+func proxy(t *testing.T, ns vnetns.NsHandle) (conns chan redirected, queries chan string) {
+	t.Helper()
+	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", int(ns)))
+	must(t, err)
+	defer f.Close()
+	files, err := Listen(f)
+	must(t, err)
+	conns, queries = make(chan redirected, 16), make(chan string, 16)
+	for i, file := range files {
+		switch i {
+		case handoff.ProxyTCP4, handoff.ProxyTCP6:
+			l, err := net.FileListener(file)
+			must(t, err)
+			t.Cleanup(func() { l.Close() })
+			go func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					conns <- redirected{c.RemoteAddr().(*net.TCPAddr).AddrPort(), wanted(c.(*net.TCPConn), i == handoff.ProxyTCP6)}
+					_, _ = c.Write([]byte("proxy\n"))
+					_ = c.Close()
+				}
+			}()
+		case handoff.DNSUDP4, handoff.DNSUDP6:
+			c, err := net.FilePacketConn(file)
+			must(t, err)
+			t.Cleanup(func() { c.Close() })
+			go func() {
+				b := make([]byte, 512)
+				for {
+					n, from, err := c.ReadFrom(b)
+					if err != nil {
+						return
+					}
+					queries <- string(b[:n])
+					_, _ = c.WriteTo(b[:n], from)
+				}
+			}()
+		}
+		must(t, file.Close())
+	}
+	return conns, queries
+}
+
+func wanted(c *net.TCPConn, six bool) (a netip.AddrPort) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return a
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if six {
+			// IP6T_SO_ORIGINAL_DST gives a sockaddr_in6, as IPv6MTUInfo begins with.
+			if i, err := unix.GetsockoptIPv6MTUInfo(int(fd), unix.IPPROTO_IPV6, 80); err == nil {
+				a = netip.AddrPortFrom(netip.AddrFrom16(i.Addr.Addr), i.Addr.Port<<8|i.Addr.Port>>8)
+			}
+			return
+		}
+		// SO_ORIGINAL_DST gives a sockaddr_in, which fits an IPv6Mreq.
+		if m, err := unix.GetsockoptIPv6Mreq(int(fd), unix.IPPROTO_IP, 80); err == nil {
+			a = netip.AddrPortFrom(netip.AddrFrom4([4]byte(m.Multiaddr[4:8])), uint16(m.Multiaddr[2])<<8|uint16(m.Multiaddr[3]))
+		}
+	})
+	return a
+}
+
+// alone is a namespace with nothing but lo.
+func alone(t *testing.T) vnetns.NsHandle {
+	t.Helper()
+	p := newPair(t)
+	in(t, p.inside, func() {
+		l, err := netlink.LinkByName("eth0")
+		must(t, err)
+		must(t, netlink.LinkDel(l))
+	})
+	return p.inside
+}
+
+// Every TCP connection and every query reaches the proxy, with the destination
+// it was for, with an uplink and without.
+func TestCaptureLeadsToProxy(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		ns   func() vnetns.NsHandle
+	}{
+		{"with an uplink", func() vnetns.NsHandle { return newPair(t).inside }},
+		{"without", func() vnetns.NsHandle { return alone(t) }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ns := tc.ns()
+			(&pair{inside: ns}).close(t)
+			conns, queries := proxy(t, ns)
+			for _, to := range []string{"192.0.2.7:443", "[2001:db8::7]:80", outsideAddrs[0] + ":8080", "198.18.0.1:22", "127.0.0.11:53"} {
+				if to == "127.0.0.11:53" {
+					continue // the DNS listener's, below
+				}
+				if err := dial(t, ns, "tcp", to); err != nil {
+					t.Errorf("%s: %v", to, err)
+					continue
+				}
+				got := <-conns
+				if got.wanted.String() != to {
+					t.Errorf("wanted %s, the proxy sees %s", to, got.wanted)
+				}
+				if !got.client.IsValid() {
+					t.Error("no client address")
+				}
+			}
+			for _, to := range []string{"8.8.8.8:53", "[2001:db8::53]:53", "127.0.0.11:53", "[::1]:53"} {
+				in(t, ns, func() {
+					c, err := net.Dial("udp", to)
+					must(t, err)
+					defer c.Close()
+					_ = c.SetDeadline(time.Now().Add(patience))
+					_, err = c.Write([]byte(to))
+					must(t, err)
+					b := make([]byte, 100)
+					if n, err := c.Read(b); err != nil || string(b[:n]) != to {
+						t.Errorf("query to %s: %q, %v", to, b[:n], err)
+					}
+				})
+				if q := <-queries; q != to {
+					t.Errorf("the policy DNS got %q", q)
+				}
+			}
+		})
+	}
+}
+
+// The proxy's own connections leave, over both families.
+func TestMarkedLeaves(t *testing.T) {
+	for i, addr := range outsideAddrs {
+		p := newPair(t)
+		target := net.JoinHostPort(addr, "8080")
+		accepted := serve(t, p.outside, []string{"tcp4", "tcp6"}[i], target)
+		p.close(t)
+		in(t, p.inside, func() {
+			d := net.Dialer{Timeout: patience, Control: mark}
+			c, err := d.Dial("tcp", target)
+			if err != nil {
+				t.Errorf("%s: %v", target, err)
+				return
+			}
+			_ = c.Close()
+		})
+		select {
+		case <-accepted:
+		case <-time.After(patience):
+			t.Errorf("%s accepted nothing", target)
+		}
+	}
+}
+
+func mark(_, _ string, raw syscall.RawConn) (err error) {
+	e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, handoff.Mark) })
+	return errors.Join(e, err)
+}
+
+// TestBypass_B61_RulesGone: the second lock holds alone. With the nftables rules
+// deleted, nothing leaves; with the routes deleted as well it does, so the test
+// can fail.
+func TestBypass_B61_RulesGone(t *testing.T) {
+	for i, addr := range outsideAddrs {
+		p := newPair(t)
+		target := net.JoinHostPort(addr, "8080")
+		accepted := serve(t, p.outside, []string{"tcp4", "tcp6"}[i], target)
+		p.close(t)
+		in(t, p.inside, func() {
+			c, err := nftables.New()
+			must(t, err)
+			c.DelTable(&nftables.Table{Name: Table, Family: nftables.TableFamilyINet})
+			must(t, c.Flush())
+		})
+		if err := dial(t, p.inside, "tcp", target); err == nil || len(accepted) != 0 {
+			t.Errorf("%s: %v, the other side accepted %d", target, err, len(accepted))
+		}
+		in(t, p.inside, func() {
+			rules, err := netlink.RuleList([]int{netlink.FAMILY_V4, netlink.FAMILY_V6}[i])
+			must(t, err)
+			for _, r := range rules {
+				if r.Priority >= rulePriority && r.Priority < mainPriority {
+					must(t, netlink.RuleDel(&r))
+				}
+			}
+		})
+		if err := dial(t, p.inside, "tcp", target); err != nil {
+			t.Errorf("control, without both locks: %s: %v", target, err)
+		}
+	}
+}
+
+// TestBypass_B21_ReconnectedSocket: an accepted connection that is reconnected
+// elsewhere (AF_UNSPEC) carries the inbound mark, which routes it to the uplink; it
+// is refused at once.
+func TestBypass_B21_ReconnectedSocket(t *testing.T) {
+	p := newPair(t)
+	secret := serve(t, p.outside, "tcp4", outsideAddrs[0]+":8080")
+	p.close(t)
+	conns, _ := proxy(t, p.inside)
+	in(t, p.inside, func() {
+		l, err := net.Listen("tcp4", insideAddrs[0]+":9000")
+		must(t, err)
+		defer l.Close()
+		go func() {
+			in(t, p.outside, func() {
+				c, err := net.Dial("tcp", insideAddrs[0]+":9000")
+				if err == nil {
+					defer c.Close()
+					time.Sleep(time.Second)
+				}
+			})
+		}()
+		c, err := l.Accept()
+		must(t, err)
+		defer c.Close()
+		f, err := c.(*net.TCPConn).File()
+		must(t, err)
+		defer f.Close()
+		must(t, unix.SetNonblock(int(f.Fd()), false))
+		_, _, errno := unix.Syscall(unix.SYS_CONNECT, f.Fd(), unspec(), 16)
+		if errno != 0 {
+			t.Fatalf("disconnect: %v", errno)
+		}
+		err = unix.Connect(int(f.Fd()), &unix.SockaddrInet4{Port: 8080, Addr: netip.MustParseAddr(outsideAddrs[0]).As4()})
+		if !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("connect: %v, want refused", err)
+		}
+	})
+	if len(secret) != 0 || len(conns) != 0 {
+		t.Errorf("the other side was reached %d times, the proxy %d times", len(secret), len(conns))
+	}
+}
+
+// A UDP server inside answers who asks from outside.
+func TestInboundUDPIsAnswered(t *testing.T) {
+	for i, addr := range insideAddrs {
+		p := newPair(t)
+		p.close(t)
+		in(t, p.inside, func() {
+			c, err := net.ListenPacket("udp", ":7000")
+			must(t, err)
+			t.Cleanup(func() { c.Close() })
+			go func() {
+				b := make([]byte, 100)
+				for {
+					n, from, err := c.ReadFrom(b)
+					if err != nil {
+						return
+					}
+					_, _ = c.WriteTo(b[:n], from)
+				}
+			}()
+		})
+		in(t, p.outside, func() {
+			d := net.Dialer{Timeout: patience}
+			c, err := d.DialContext(context.Background(), []string{"udp4", "udp6"}[i], net.JoinHostPort(addr, "7000"))
+			must(t, err)
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(patience))
+			_, err = c.Write([]byte("ping"))
+			must(t, err)
+			b := make([]byte, 10)
+			if n, err := c.Read(b); err != nil || string(b[:n]) != "ping" {
+				t.Errorf("%s: %q, %v", addr, b[:n], err)
+			}
+		})
+	}
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netns
+
+import (
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/handoff"
+)
+
+// Table is the nftables table, family inet, that this package owns.
+const Table = "openshell"
+
+// Where the chains stand among others in the namespace. Redirection comes before
+// Docker's DNAT of its resolver's address (-100), which would turn port 53 into
+// another before it is seen; marks come before redirection.
+const (
+	priorityMark     = -160
+	priorityRedirect = -150
+	priorityFilter   = 0
+)
+
+// Marks of this package beside the proxy's. They differ in their last bits only,
+// so that one routing rule knows them all.
+const (
+	// markInbound is on what answers somebody outside: it may leave.
+	markInbound = handoff.Mark + 1
+	// markProbe asks the routing tables where an address really is; no packet
+	// keeps it.
+	markProbe = handoff.Mark + 2
+	// markBase and markMask match the three.
+	markBase = handoff.Mark &^ 3
+	markMask = ^uint32(3)
+)
+
+// rules replaces the table of the thread's namespace.
+func rules() error {
+	c, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	t := &table{c: c, t: &nftables.Table{Name: Table, Family: nftables.TableFamilyINet}}
+	there, err := c.ListTablesOfFamily(t.t.Family)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(there, func(o *nftables.Table) bool { return o.Name == Table }) {
+		c.DelTable(t.t)
+	}
+	c.AddTable(t.t)
+	t.marks()
+	t.redirect()
+	t.filter()
+	return c.Flush()
+}
+
+// table adds chains and rules.
+type table struct {
+	c     *nftables.Conn
+	t     *nftables.Table
+	chain *nftables.Chain
+}
+
+func (t *table) begin(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority int, policy nftables.ChainPolicy) {
+	t.chain = t.c.AddChain(&nftables.Chain{
+		Name: name, Table: t.t, Type: kind, Hooknum: hook, Priority: nftables.ChainPriorityRef(nftables.ChainPriority(priority)), Policy: &policy,
+	})
+}
+
+func (t *table) add(parts ...[]expr.Any) {
+	var e []expr.Any
+	for _, p := range parts {
+		e = append(e, p...)
+	}
+	t.c.AddRule(&nftables.Rule{Table: t.t, Chain: t.chain, Exprs: e})
+}
+
+// marks makes answers to the outside routable. What arrives is marked, so that
+// the kernel's own answers (fwmark_reflect) and accepted connections
+// (tcp_fwmark_accept) carry the mark on; a UDP server's answers are marked as
+// they leave, which has them routed again.
+func (t *table) marks() {
+	t.begin("inbound", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, priorityMark, nftables.ChainPolicyAccept)
+	t.add(notFromLo(), setMark(markInbound))
+	t.begin("answers", nftables.ChainTypeRoute, nftables.ChainHookOutput, priorityMark, nftables.ChainPolicyAccept)
+	t.add(proto(unix.IPPROTO_UDP), unmarked(), answers(), setMark(markInbound))
+}
+
+// redirect leads queries and connections to the proxy. The only exception is the
+// proxy's own mark: an accepted connection that the workload reconnects elsewhere
+// (connect(2), AF_UNSPEC) still carries the inbound one.
+func (t *table) redirect() {
+	t.begin("redirect", nftables.ChainTypeNAT, nftables.ChainHookOutput, priorityRedirect, nftables.ChainPolicyAccept)
+	t.add(marked(handoff.Mark), accept())
+	// Queries first: even a resolver at a local address would ask others
+	// (Docker's 127.0.0.11).
+	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+		t.add(proto(p), port(53), redirectTo(handoff.PortDNS))
+	}
+	t.add(local(), accept())
+	t.add(proto(unix.IPPROTO_TCP), redirectTo(handoff.PortProxy))
+}
+
+// filter stops whatever is not the proxy's, local or an answer.
+func (t *table) filter() {
+	t.begin("output", nftables.ChainTypeFilter, nftables.ChainHookOutput, priorityFilter, nftables.ChainPolicyDrop)
+	t.add(marked(handoff.Mark), accept())
+	t.add(answers(), accept())
+	// By lo only: a socket that is bound to another interface keeps to it, and what
+	// was redirected would leave with the proxy's address on it.
+	t.add(toLo(), local(), accept())
+	// IPv6 needs neighbours to be found before it can answer anybody.
+	for _, kind := range []byte{neighbourSolicitation, neighbourAdvertisement} {
+		t.add(proto(unix.IPPROTO_ICMPV6), icmpType(kind), accept())
+	}
+	// Rejected, not dropped: who tries UDP or QUIC learns it at once.
+	t.add(proto(unix.IPPROTO_TCP), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
+	t.add([]expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}})
+}
+
+// ICMPv6 types of neighbour discovery (RFC 4861, 4.3 and 4.4).
+const (
+	neighbourSolicitation  = 135
+	neighbourAdvertisement = 136
+)
+
+func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
+
+func equal(key expr.Any, data []byte) []expr.Any {
+	return []expr.Any{key, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data}}
+}
+
+func marked(m uint32) []expr.Any {
+	return equal(&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, binaryutil.NativeEndian.PutUint32(m))
+}
+
+func unmarked() []expr.Any { return marked(0) }
+
+func setMark(m uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: 1, Data: binaryutil.NativeEndian.PutUint32(m)},
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
+	}
+}
+
+func proto(p byte) []expr.Any {
+	return equal(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, []byte{p})
+}
+
+func port(p uint16) []expr.Any {
+	return equal(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}, binaryutil.BigEndian.PutUint16(p))
+}
+
+func icmpType(kind byte) []expr.Any {
+	return equal(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1}, []byte{kind})
+}
+
+func notFromLo() []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIF, Register: 1}, &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(loIndex)}}
+}
+
+func toLo() []expr.Any {
+	return equal(&expr.Meta{Key: expr.MetaKeyOIF, Register: 1}, binaryutil.NativeEndian.PutUint32(loIndex))
+}
+
+// local matches addresses of the namespace's own. Routing calls every address
+// local to who has no mark, so the question is asked with one.
+func local() []expr.Any {
+	e := setMark(markProbe)
+	e = append(e, &expr.Fib{Register: 2, ResultADDRTYPE: true, FlagDADDR: true, FlagMARK: true})
+	e = append(e, setMark(0)...)
+	return append(e, &expr.Cmp{Op: expr.CmpOpEq, Register: 2, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)})
+}
+
+// answers matches replies only: a socket that was accepted and then reconnected
+// elsewhere starts a new connection, in the original direction.
+func answers() []expr.Any {
+	e := equal(&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}, []byte{1})
+	return append(
+		e,
+		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+		&expr.Bitwise{
+			SourceRegister: 1, DestRegister: 1, Len: 4,
+			Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED),
+			Xor:  binaryutil.NativeEndian.PutUint32(0),
+		},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(0)},
+	)
+}
+
+func redirectTo(p uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: 1, Data: binaryutil.BigEndian.PutUint16(p)},
+		&expr.Redir{RegisterProtoMin: 1, Flags: unix.NF_NAT_RANGE_PROTO_SPECIFIED},
+	}
+}

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package libsandbox
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/libsandbox/netns"
+	"openshell.dev/runtime/libsandbox/operator"
+	"openshell.dev/runtime/libsandbox/plan"
+	"openshell.dev/runtime/libsandbox/proxyproc"
+	"openshell.dev/runtime/policy"
+)
+
+// Limits of what is read of a container's files, in bytes.
+const (
+	maxHosts  = 1 << 20
+	maxBundle = 16 << 20
+)
+
+// dockerResolver is Docker's own on user-defined networks. It knows the names of
+// containers; for others it asks the host's resolvers, but from inside the
+// container, where it is led to the policy DNS as everybody. So the proxy asks
+// them itself.
+var dockerResolver = netip.AddrFrom4([4]byte{127, 0, 0, 11})
+
+// bundles are where programs of the distributions look for trusted certificates:
+// Debian, Ubuntu and Alpine; Fedora and RHEL; SUSE; Alpine and the BSDs.
+var bundles = []string{
+	"/etc/ssl/certs/ca-certificates.crt",
+	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+	"/etc/pki/tls/certs/ca-bundle.crt",
+	"/etc/ssl/ca-bundle.pem",
+	"/etc/ssl/cert.pem",
+}
+
+// network is a container's way out: its namespace, captured, and its proxy.
+type network struct {
+	config *handoff.Config
+	// ns is the namespace; nil until the container's process has made its own.
+	ns *os.File
+	// opened is closed once ns is captured and the proxy started, or err set.
+	opened   chan struct{}
+	err      error
+	proxy    *proxyproc.Proxy
+	attached bool
+}
+
+// newNetwork begins to open the container's network while the container is made.
+// A namespace that the runtime would make is made now, and named in spec by path.
+// In a user namespace it must be the container's process that makes it; all is
+// then done in enclose.
+func newNetwork(c *handoff.Config, spec *specs.Spec) (*network, error) {
+	n := &network{config: c, opened: make(chan struct{})}
+	l := *spec.Linux
+	l.Namespaces = slices.Clone(l.Namespaces)
+	spec.Linux = &l
+	i := slices.IndexFunc(l.Namespaces, func(s specs.LinuxNamespace) bool { return s.Type == specs.NetworkNamespace })
+	inUser := slices.ContainsFunc(l.Namespaces, func(s specs.LinuxNamespace) bool { return s.Type == specs.UserNamespace })
+	var err error
+	switch {
+	case i < 0:
+		// The operator allows the host's namespace by name; there is nothing to
+		// capture it with.
+		return nil, &plan.Refusal{Field: "linux.namespaces.network", Reason: "a sandbox without a network namespace of its own cannot be enforced"}
+	case l.Namespaces[i].Path != "":
+		n.ns, err = os.Open(l.Namespaces[i].Path)
+	case inUser:
+		return n, nil
+	default:
+		if n.ns, err = netns.New(); err == nil {
+			l.Namespaces[i].Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.ns.Fd())
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("config.json: linux.namespaces.network: %w", err)
+	}
+	go n.open()
+	return n, nil
+}
+
+// open captures the namespace and starts the proxy.
+func (n *network) open() {
+	defer close(n.opened)
+	n.err = func() error {
+		if err := netns.Capture(n.ns); err != nil {
+			return fmt.Errorf("config.json: linux.namespaces.network: %w", err)
+		}
+		listeners, err := netns.Listen(n.ns)
+		if errors.Is(err, unix.EADDRINUSE) {
+			return &plan.Refusal{Field: "linux.namespaces.network", Reason: "its network namespace is another sandbox's: two cannot share one yet"}
+		}
+		if err != nil {
+			return err
+		}
+		defer func() {
+			for _, l := range listeners {
+				if l != nil {
+					_ = l.Close()
+				}
+			}
+		}()
+		n.proxy, err = proxyproc.Start(n.config, n.ns, listeners)
+		return err
+	}()
+}
+
+// enclose is the createRuntime step: it returns once the namespace of the
+// container's process pid is captured, before anything of the image runs.
+func (n *network) enclose(pid int) error {
+	theirs, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+	if err != nil {
+		return fmt.Errorf("open the container's network namespace: %w", err)
+	}
+	if n.ns == nil {
+		n.ns = theirs
+		n.open()
+		return n.err
+	}
+	defer theirs.Close()
+	<-n.opened
+	if n.err != nil {
+		return n.err
+	}
+	a, err := n.ns.Stat()
+	if err != nil {
+		return fmt.Errorf("look at network namespace: %w", err)
+	}
+	b, err := theirs.Stat()
+	if err != nil {
+		return fmt.Errorf("look at network namespace: %w", err)
+	}
+	if !os.SameFile(a, b) {
+		return errors.New("the container is not in the network namespace that was captured for it")
+	}
+	return nil
+}
+
+// attach returns once the proxy serves the container whose first process is pid
+// and whose root is set up: what it learns of the container is the engine's, not
+// yet the workload's.
+func (n *network) attach(pid int) error {
+	c := &handoff.Container{Pid: pid}
+	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open the container's root: %w", err)
+	}
+	defer unix.Close(root)
+	hosts, err := readIn(root, "/etc/hosts", maxHosts)
+	if err != nil {
+		return err
+	}
+	c.Hosts = parseHosts(hosts)
+	resolv, err := readIn(root, "/etc/resolv.conf", maxHosts)
+	if n.config.Egress == handoff.EgressHost {
+		resolv, err = os.ReadFile("/etc/resolv.conf")
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	c.Resolvers = parseResolvers(resolv)
+	if n.config.Egress != handoff.EgressHost && slices.ContainsFunc(c.Resolvers, func(a netip.AddrPort) bool { return a.Addr() == dockerResolver }) {
+		host, err := os.ReadFile("/etc/resolv.conf")
+		if err != nil {
+			return fmt.Errorf("read the host's resolvers: %w", err)
+		}
+		for _, a := range parseResolvers(host) {
+			if !a.Addr().IsLoopback() {
+				c.Resolvers = append(c.Resolvers, a)
+			}
+		}
+	}
+	// Prestart hooks have plugged interfaces in.
+	if err := netns.Refresh(n.ns); err != nil {
+		return err
+	}
+	if err := n.proxy.Attach(c); err != nil {
+		return err
+	}
+	n.attached = true
+	return nil
+}
+
+// release ends a proxy that has got no container, and lets the namespace go.
+func (n *network) release() {
+	if n.ns == nil {
+		return
+	}
+	<-n.opened
+	if n.proxy != nil && !n.attached {
+		n.proxy.Abort()
+	}
+	_ = n.ns.Close()
+}
+
+// proxyConfig is what the proxy begins with.
+func (o *CreateOptions) proxyConfig(dir string, c *operator.Config, src *operator.Source) (*handoff.Config, error) {
+	h := &handoff.Config{
+		ID: o.Container.ID, PolicyName: src.Name, PolicyText: src.Text, StateDir: dir,
+		LogDir: filepath.Join(c.LogDir, o.Container.ID), Egress: o.Egress,
+		Enforce: c.UnspecifiedEnforcement == policy.EnforcementBlock,
+	}
+	if h.Egress == handoff.EgressNone {
+		h.Egress = handoff.EgressNamespace
+	}
+	for _, file := range slices.Concat(c.Upstream.CAFiles, o.UpstreamCAs) {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("read upstream CA: %w", err)
+		}
+		if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("upstream CA %s: no certificate (PEM) in it", file)
+		}
+		h.UpstreamRoots = append(append(h.UpstreamRoots, pem...), '\n')
+	}
+	return h, nil
+}
+
+// readIn reads a file below root, where every link stays below root too; nothing
+// if there is none.
+func readIn(root int, file string, most int64) ([]byte, error) {
+	fd, err := unix.Openat2(root, file, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK, Resolve: unix.RESOLVE_IN_ROOT})
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s in the container: %w", file, err)
+	}
+	f := os.NewFile(uintptr(fd), file)
+	defer f.Close()
+	data, err := readRegular(f, most)
+	if err != nil {
+		return nil, fmt.Errorf("read %s in the container: %w", file, err)
+	}
+	return data, nil
+}
+
+// readRegular reads a file of at most so many bytes; nothing if it is none.
+func readRegular(f *os.File, most int64) ([]byte, error) {
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		return nil, nil
+	}
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("larger than %d bytes", most)
+	}
+	return data, err
+}
+
+// readMount reads the file that a mount shows.
+func readMount(source string, most int64) ([]byte, error) {
+	f, err := os.OpenFile(source, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readRegular(f, most)
+}
+
+// parseHosts reads hosts(5). Names of the loopback are left out: they never leave
+// the container.
+func parseHosts(text []byte) map[string][]netip.Addr {
+	out := map[string][]netip.Addr{}
+	s := bufio.NewScanner(bytes.NewReader(text))
+	for s.Scan() {
+		line, _, _ := strings.Cut(s.Text(), "#")
+		fields := strings.Fields(line)
+		if len(fields) < 2 {
+			continue
+		}
+		a, err := netip.ParseAddr(fields[0])
+		if err != nil || a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() {
+			continue
+		}
+		for _, name := range fields[1:] {
+			if name, err := policy.NormalizeHost(name); err == nil {
+				out[name] = append(out[name], a.Unmap())
+			}
+		}
+	}
+	return out
+}
+
+// parseResolvers reads the name servers of resolv.conf(5): at most three, as the
+// C library.
+func parseResolvers(text []byte) (out []netip.AddrPort) {
+	s := bufio.NewScanner(bytes.NewReader(text))
+	for s.Scan() && len(out) < 3 {
+		fields := strings.Fields(s.Text())
+		if len(fields) < 2 || fields[0] != "nameserver" {
+			continue
+		}
+		if a, err := netip.ParseAddr(fields[1]); err == nil {
+			out = append(out, netip.AddrPortFrom(a, 53))
+		}
+	}
+	return out
+}
+
+// bundle finds the certificate bundles of the image and begins the container's
+// own with what they hold; the proxy adds its CA. It returns where the bundle is
+// to be seen in the container.
+func bundle(spec *specs.Spec, dir string) (paths []string, err error) {
+	root, err := unix.Open(spec.Root.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open root.path %s: %w", spec.Root.Path, err)
+	}
+	defer unix.Close(root)
+	var text []byte
+	var seen [][]byte
+	for _, p := range bundles {
+		data, err := readIn(root, p, maxBundle)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range spec.Mounts {
+			if filepath.Clean(m.Destination) == p && filepath.IsAbs(m.Source) {
+				if data, err = readMount(m.Source, maxBundle); err != nil {
+					return nil, fmt.Errorf("config.json: mounts: read %s, which the sandbox's CA is added to: %w", m.Source, err)
+				}
+			}
+		}
+		if len(data) > 0 {
+			paths = append(paths, p)
+			// Mostly they are links to one another.
+			if !slices.ContainsFunc(seen, func(d []byte) bool { return bytes.Equal(d, data) }) {
+				seen, text = append(seen, data), append(append(text, data...), '\n')
+			}
+		}
+	}
+	if len(paths) == 0 {
+		paths = bundles[:1]
+	}
+	file := filepath.Join(dir, handoff.Bundle)
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		return nil, fmt.Errorf("write the container's CA bundle: %w", err)
+	}
+	// Whatever the umask: every user of the container reads it.
+	if err := os.Chmod(file, 0o644); err != nil {
+		return nil, fmt.Errorf("write the container's CA bundle: %w", err)
+	}
+	return paths, nil
+}

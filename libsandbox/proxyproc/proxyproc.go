@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package proxyproc starts openshell-proxy beside a container and waits until it
+// serves. The proxy gets what it needs as descriptors and one document, an empty
+// environment, and the container's first process as a pidfd, with whose end it
+// ends by itself.
+package proxyproc
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/handoff"
+)
+
+const (
+	// program is beside the runtime.
+	program = "openshell-proxy"
+	// logName is what the proxy says to the operator, in the container's folder
+	// of records.
+	logName = "proxy.log"
+	// startPatience bounds the time until the proxy serves.
+	startPatience = 20 * time.Second
+	// stopPatience bounds the time that it may take to write its last records
+	// after the container's end.
+	stopPatience = 5 * time.Second
+	// stopPoll is the pause between two looks whether it has ended.
+	stopPoll = 200 * time.Microsecond
+	// maxComplaint bounds what is shown of a proxy that did not start, in bytes.
+	maxComplaint = 4 << 10
+)
+
+// Proxy is one that was started.
+type Proxy struct {
+	cmd       *exec.Cmd
+	documents *json.Encoder
+	// pipe carries the documents; what does not fit into it yet is written by a
+	// goroutine that closes sent.
+	pipe, ready *os.File
+	sent        chan struct{}
+	logFile     string
+}
+
+// Start starts the proxy, which does all that it can before there is a container.
+// It keeps none of the files. The caller calls Attach or Abort.
+func Start(c *handoff.Config, netns *os.File, listeners [handoff.Listeners]*os.File) (*Proxy, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", program, err)
+	}
+	if err := os.MkdirAll(c.LogDir, 0o700); err != nil {
+		return nil, fmt.Errorf("create the folder of records: %w", err)
+	}
+	logFile := filepath.Join(c.LogDir, logName)
+	log, err := os.OpenFile(logFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the proxy's log: %w", err)
+	}
+	defer log.Close()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	documents, pipe, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("create pipe: %w", err)
+	}
+	defer documents.Close()
+	ready, readyProxy, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("create pipe: %w", err), pipe.Close())
+	}
+	defer readyProxy.Close()
+
+	cmd := exec.Command(filepath.Join(filepath.Dir(self), program), c.ID)
+	cmd.Env, cmd.Dir, cmd.Stderr = []string{}, "/", log
+	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
+	cmd.ExtraFiles = []*os.File{documents, readyProxy, netns}
+	for _, l := range listeners {
+		if l == nil {
+			l = null
+		}
+		cmd.ExtraFiles = append(cmd.ExtraFiles, l)
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start %s, which belongs beside the runtime: %w", program, err), pipe.Close(), ready.Close())
+	}
+	p := &Proxy{cmd: cmd, documents: json.NewEncoder(pipe), pipe: pipe, ready: ready, sent: make(chan struct{}), logFile: logFile}
+	go func() {
+		defer close(p.sent)
+		_ = p.documents.Encode(c) // a proxy that does not read it does not become ready
+	}()
+	return p, nil
+}
+
+// Attach tells the proxy which container it serves and returns once it does.
+func (p *Proxy) Attach(c *handoff.Container) error {
+	_ = p.pipe.SetWriteDeadline(time.Now().Add(startPatience))
+	<-p.sent
+	_ = p.documents.Encode(c)
+	err := await(p.ready)
+	if err != nil {
+		p.Abort()
+		return fmt.Errorf("%s did not start: %w; see %s", program, err, p.logFile)
+	}
+	return errors.Join(p.pipe.Close(), p.ready.Close(), p.cmd.Process.Release())
+}
+
+// Abort ends a proxy that will have no container.
+func (p *Proxy) Abort() {
+	_ = p.cmd.Process.Kill() // its worker dies with it
+	_ = p.cmd.Wait()
+	_, _ = p.pipe.Close(), p.ready.Close()
+}
+
+// await reads readiness, or what the proxy says instead.
+func await(ready *os.File) error {
+	if err := ready.SetReadDeadline(time.Now().Add(startPatience)); err != nil {
+		return err
+	}
+	said, err := io.ReadAll(io.LimitReader(ready, maxComplaint))
+	switch {
+	case err != nil:
+		return fmt.Errorf("wait for it: %w", err)
+	case string(said) == handoff.ReadyWord:
+		return nil
+	case len(said) == 0:
+		return errors.New("it ended")
+	}
+	return errors.New(string(said))
+}
+
+// Stop waits until the proxy of a sandbox that has ended is gone, and kills it if
+// it stays. A sandbox that never had one is none to wait for.
+func Stop(stateDir string) error {
+	// The guard first, which would start another standby.
+	return errors.Join(stop(filepath.Join(stateDir, handoff.Lock)), stop(filepath.Join(stateDir, handoff.StandbyLock)))
+}
+
+// stop waits until nobody holds a lock, or kills who does.
+func stop(lock string) error {
+	f, err := os.OpenFile(lock, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open the proxy's lock: %w", err)
+	}
+	defer f.Close()
+	if released(f) {
+		return nil
+	}
+	// Whoever holds the lock wrote the pid: it cannot be another's by now.
+	text, err := io.ReadAll(io.LimitReader(f, 32))
+	if err != nil {
+		return fmt.Errorf("read the proxy's lock: %w", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || pid <= 1 {
+		return fmt.Errorf("the proxy does not end, and its lock %s names no process", lock)
+	}
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill the proxy: %w", err)
+	}
+	if !released(f) {
+		return fmt.Errorf("the proxy's process %d does not end", pid)
+	}
+	return nil
+}
+
+// released waits until nobody holds the lock, and says whether that is so.
+func released(f *os.File) bool {
+	for deadline := time.Now().Add(stopPatience); ; time.Sleep(stopPoll) {
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			return true
+		}
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+}

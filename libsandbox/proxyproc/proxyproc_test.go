@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxyproc
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/handoff"
+)
+
+// TestStopKillsWhoStays: a guard and a standby that are stopped do not outlive the
+// sandbox.
+func TestStopKillsWhoStays(t *testing.T) {
+	for _, name := range []string{handoff.Lock, handoff.StandbyLock} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			f, err := os.Create(filepath.Join(dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command("sleep", "60")
+			cmd.ExtraFiles = []*os.File{f} // holds the lock on
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprint(f, cmd.Process.Pid)
+			f.Close()
+			if err := cmd.Process.Signal(unix.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			if err := Stop(dir); err != nil {
+				t.Error(err)
+			}
+			select {
+			case <-ended:
+			case <-time.After(stopPatience):
+				t.Error("it still runs")
+				_ = cmd.Process.Kill()
+			}
+		})
+	}
+}
