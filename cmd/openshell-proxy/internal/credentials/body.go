@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package credentials
+
+import (
+	"bytes"
+	"compress/gzip"
+	"compress/zlib"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// body is the request's body as it is sent. At an endpoint without credentials
+// that is what came, searched; elsewhere nothing passes that was not searched.
+func (r *resolver) body(o Options, contentType, encoding string, length int64, body io.Reader) (io.Reader, int64, error) {
+	if body == nil || length == 0 {
+		return http.NoBody, 0, nil
+	}
+	pl := bodyPlace(contentType)
+	rewrite := o.BodyRewrite && pl != nil
+	coding := strings.ToLower(strings.Trim(encoding, " ,\t"))
+	switch {
+	case coding != "" && coding != "identity":
+		if o.AllowUninspected || !r.set.Needed(r.to.Host, r.to.Port) {
+			return body, length, nil // compressed, it means nothing to a server that has no credential of ours
+		}
+		return r.compressed(coding, length, body)
+	case rewrite && length < 0:
+		return &rewriter{r: r, src: body, pl: pl}, -1, nil
+	case rewrite && length <= MaxRewriteBody:
+		return r.whole(pl, length, body)
+	case o.AllowUninspected:
+		return body, length, nil
+	}
+	reason := "request_body_credential_rewrite is off here"
+	switch {
+	case rewrite:
+		reason = fmt.Sprintf("a body of more than %d bytes is not rewritten", MaxRewriteBody)
+	case o.BodyRewrite:
+		reason = "only JSON, forms and text are rewritten"
+	}
+	return &scanner{src: body, refuse: func() error { return r.refuse("body", reason) }}, length, nil
+}
+
+// whole rewrites a body of which the new length must be told first.
+func (r *resolver) whole(pl *place, length int64, body io.Reader) (io.Reader, int64, error) {
+	b := make([]byte, length)
+	if _, err := io.ReadFull(body, b); err != nil {
+		return nil, 0, fmt.Errorf("read the request's body: %w", err)
+	}
+	out, err := r.resolveAll(b, pl)
+	if err != nil {
+		return nil, 0, err
+	}
+	return opaqueReader{Reader: bytes.NewReader(out)}, int64(len(out)), nil
+}
+
+// bodyPlace is how placeholders stand in a body of this type, nil if they cannot.
+func bodyPlace(contentType string) *place {
+	kind, params, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return nil
+	}
+	if c := strings.ToLower(params["charset"]); c != "" && c != "utf-8" && c != "us-ascii" && c != "iso-8859-1" {
+		return nil
+	}
+	switch {
+	case kind == "application/json", strings.HasSuffix(kind, "+json"), kind == "application/x-ndjson", kind == "application/jsonl":
+		return inJSON
+	case kind == "application/x-www-form-urlencoded":
+		return inForm
+	case strings.HasPrefix(kind, "text/"), kind == "application/graphql", kind == "application/yaml":
+		return inText
+	}
+	return nil
+}
+
+func looksJSON(b []byte) bool {
+	b = bytes.TrimLeft(b, " \t\r\n")
+	return len(b) > 0 && (b[0] == '{' || b[0] == '[' || b[0] == '"')
+}
+
+// compressed keeps a compressed body until what it holds was searched.
+func (r *resolver) compressed(coding string, length int64, body io.Reader) (io.Reader, int64, error) {
+	b, err := io.ReadAll(io.LimitReader(body, MaxCompressedBody+1))
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the request's body: %w", err)
+	}
+	if len(b) > MaxCompressedBody {
+		return nil, 0, &UninspectedError{Reason: fmt.Sprintf("it is compressed and longer than %d bytes", MaxCompressedBody)}
+	}
+	plain, err := decompress(coding, bytes.NewReader(b))
+	if err != nil {
+		return nil, 0, &UninspectedError{Reason: err.Error()}
+	}
+	defer plain.Close()
+	errFound := errors.New("found")
+	search := &scanner{src: io.LimitReader(plain, MaxDecompressed+1), refuse: func() error { return errFound }}
+	n, err := io.Copy(io.Discard, search)
+	switch {
+	case errors.Is(err, errFound):
+		return nil, 0, r.refuse("body", "a compressed body is not rewritten")
+	case err != nil:
+		return nil, 0, &UninspectedError{Reason: "its " + coding + " is broken"}
+	case n > MaxDecompressed:
+		return nil, 0, &UninspectedError{Reason: fmt.Sprintf("it decompresses to more than %d bytes", MaxDecompressed)}
+	case length >= 0 && int64(len(b)) != length:
+		return nil, 0, fmt.Errorf("read the request's body: %w", io.ErrUnexpectedEOF)
+	}
+	return bytes.NewReader(b), int64(len(b)), nil
+}
+
+// decompress is for one coding. Brotli has no reader here, and codings on top of
+// each other nobody sends.
+func decompress(coding string, r io.Reader) (io.ReadCloser, error) {
+	switch coding {
+	case "gzip", "x-gzip":
+		z, err := gzip.NewReader(r)
+		if err != nil {
+			return nil, errors.New("its gzip is broken")
+		}
+		return z, nil
+	case "deflate":
+		z, err := zlib.NewReader(r)
+		if err != nil {
+			return nil, errors.New("its deflate is broken")
+		}
+		return z, nil
+	case "zstd":
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(8<<20))
+		if err != nil {
+			return nil, errors.New("its zstd is broken")
+		}
+		return z.IOReadCloser(), nil
+	}
+	return nil, fmt.Errorf("content coding %.40q is not known here", coding)
+}

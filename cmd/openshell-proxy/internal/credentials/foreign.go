@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package credentials
+
+import (
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strings"
+)
+
+// authHeaders and authQuery are where APIs take credentials from, whoever the
+// provider is: a key is foreign in any of them.
+var (
+	authHeaders = []string{
+		"Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key", "Ocp-Apim-Subscription-Key", "X-Auth-Token",
+		"X-Access-Token", "Private-Token", "Job-Token", "Deploy-Token", "X-Amz-Security-Token", "X-Goog-Iam-Authorization-Token",
+		"X-Forwarded-Access-Token", "X-Forwarded-Authorization", "Anthropic-Api-Key", "Openai-Api-Key",
+	}
+	authQuery = []string{
+		"key", "api_key", "api-key", "apikey", "x-api-key", "access_token", "access-token", "oauth_token", "auth_token", "token", "private_token",
+		"subscription-key", "x-amz-credential", "x-amz-signature", "x-amz-security-token", "x-goog-credential", "x-goog-signature", "sig",
+	}
+	// basicNames are what services want beside a token in Basic: any other name
+	// could be a credential itself.
+	basicNames = []string{"", "x-access-token", "x-oauth-basic", "oauth2", "oauth2accesstoken", "git", "token", "api", "apikey", "api_key", "__token__", "_json_key", "gitlab-ci-token"}
+)
+
+// protocolKey begins a WebSocket subprotocol that carries a key from browsers.
+const protocolKey = "openai-insecure-api-key."
+
+// foreign is what the providers bound to a host and port do about credentials that
+// are not the sandbox's. The strictest decides; the path does not matter, since the
+// harm of another's key is done on any.
+func (s *Set) foreign(host string, port uint16) (mode ForeignMode, headers, query []string) {
+	mode, headers, query = ForeignAllow, authHeaders, authQuery
+	for _, p := range s.providers {
+		if !p.near(s, host, port) {
+			continue
+		}
+		m := p.Foreign
+		if m == ForeignDefault {
+			m = ForeignAllow
+			if p.ModelAPI {
+				m = ForeignRefuse
+			}
+		}
+		mode = min(mode, m)
+		headers = append(slices.Clip(headers), p.AuthHeaders...)
+		query = append(slices.Clip(query), p.AuthQuery...)
+	}
+	return mode, headers, query
+}
+
+// dropForeign takes credentials that are not placeholders out of h and the query,
+// or refuses. h is its own.
+func (s *Set) dropForeign(t Target, query string, h http.Header) (string, error) {
+	mode, headers, names := s.foreign(t.Host, t.Port)
+	if mode == ForeignAllow {
+		return query, nil
+	}
+	act := func(where string) error {
+		if mode == ForeignStrip {
+			return nil
+		}
+		return &ForeignCredentialError{Where: where, Host: t.Host}
+	}
+	for _, name := range headers {
+		if name = textproto.CanonicalMIMEHeaderKey(name); name == "Cookie" {
+			continue
+		}
+		values := h[name]
+		if values == nil || len(values) == 1 && ours(values[0]) {
+			continue
+		}
+		if strings.TrimSpace(strings.Join(values, "")) != "" {
+			if err := act("header " + name); err != nil {
+				return "", err
+			}
+		}
+		delete(h, name)
+	}
+	for _, v := range h["Sec-Websocket-Protocol"] {
+		for item := range strings.SplitSeq(v, ",") {
+			if item = strings.TrimSpace(item); strings.HasPrefix(strings.ToLower(item), protocolKey) && !isPlaceholder(item[len(protocolKey):]) {
+				if err := act("header Sec-WebSocket-Protocol"); err != nil {
+					return "", err
+				}
+				delete(h, "Sec-Websocket-Protocol")
+			}
+		}
+	}
+	// Cookies are taken out even where the request would be refused: clients send
+	// back those of the load balancer in front of the API without being asked.
+	if cookies, ok := h["Cookie"]; ok {
+		if kept := ourCookies(cookies); kept != "" {
+			h["Cookie"] = []string{kept}
+		} else {
+			delete(h, "Cookie")
+		}
+	}
+	return dropQuery(query, names, act)
+}
+
+// dropQuery takes the pairs with these names out of a query unless they hold a
+// placeholder.
+func dropQuery(query string, names []string, act func(where string) error) (string, error) {
+	var kept []string
+	changed := false
+	for pair := range strings.FieldsFuncSeq(query, func(r rune) bool { return r == '&' || r == ';' }) {
+		name, value, _ := strings.Cut(pair, "=")
+		plain, _ := percentDecode(name)
+		decoded, _ := percentDecode(value)
+		plain = strings.ToLower(strings.TrimSpace(strings.ReplaceAll(plain, "+", " ")))
+		if decoded == "" || isPlaceholder(decoded) || !slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, plain) }) {
+			kept = append(kept, pair)
+			continue
+		}
+		if err := act("query " + plain); err != nil {
+			return "", err
+		}
+		changed = true
+	}
+	if !changed {
+		return query, nil
+	}
+	return strings.Join(kept, "&"), nil
+}
+
+func ourCookies(values []string) string {
+	var kept []string
+	for _, v := range values {
+		for pair := range strings.SplitSeq(v, ";") {
+			pair = strings.TrimSpace(pair)
+			_, value, _ := strings.Cut(pair, "=")
+			if plain, _ := percentDecode(strings.Trim(value, `"`)); isPlaceholder(plain) {
+				kept = append(kept, pair)
+			}
+		}
+	}
+	return strings.Join(kept, "; ")
+}
+
+// ours says whether an authentication header holds one placeholder and nothing
+// else that could be a credential.
+func ours(value string) bool {
+	value = strings.TrimSpace(value)
+	if inner, ok := basic(value); ok {
+		return ourPair(inner)
+	}
+	if isPlaceholder(value) {
+		return true
+	}
+	scheme, rest, ok := strings.Cut(value, " ")
+	return ok && len(scheme) <= 16 && strings.Trim(scheme, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-") == "" &&
+		isPlaceholder(strings.TrimSpace(rest))
+}
+
+// ourPair says whether a name and password, parted by one of the colons, are ours.
+func ourPair(pair string) bool {
+	for i := range len(pair) {
+		if pair[i] != ':' {
+			continue
+		}
+		user, pass := pair[:i], pair[i+1:]
+		if isPlaceholder(user) && (isPlaceholder(pass) || slices.Contains(basicNames, pass)) || isPlaceholder(pass) && slices.Contains(basicNames, user) {
+			return true
+		}
+	}
+	return isPlaceholder(pair)
+}
+
+// isPlaceholder says whether s is one placeholder and nothing else.
+func isPlaceholder(s string) bool {
+	if key, ok := strings.CutPrefix(s, Marker); ok {
+		return key != "" && strings.IndexFunc(key, func(r rune) bool { return r > 0x7f || !isKey(byte(r)) }) < 0
+	}
+	_, key, ok := strings.Cut(s, AliasMarker)
+	return ok && key != "" && strings.IndexFunc(s, func(r rune) bool { return r > 0x7f || !isToken(byte(r)) }) < 0
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package credentials
+
+import (
+	"bytes"
+	"encoding/base64"
+	"io"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+// chunks reads in pieces whose lengths are steps, over and over.
+type chunks struct {
+	b     []byte
+	steps []byte
+	at    int
+}
+
+func (c *chunks) Read(p []byte) (int, error) {
+	if len(c.b) == 0 {
+		return 0, io.EOF
+	}
+	n := min(len(c.b), len(p))
+	if len(c.steps) > 0 {
+		n = min(n, int(c.steps[c.at%len(c.steps)])%40+1)
+		c.at++
+	}
+	copy(p, c.b[:n])
+	c.b = c.b[n:]
+	return n, nil
+}
+
+// FuzzRewrite checks that what holds no placeholder passes as it is, that no
+// placeholder passes, and that neither depends on how the body arrives.
+func FuzzRewrite(f *testing.F) {
+	for _, s := range []string{
+		"", "openshell:resolve:env:", Marker + "GITHUB_TOKEN", `{"a":"openshell\u003aresolve:env:TELEGRAM"}`, "x-OPENSHELL-RESOLVE-ENV-TELEGRAM.y",
+		"a=openshell%3Aresolve%3Aenv%3ATELEGRAM", `\\\\nOPENSHELL-RESOLVE-ENV-TELEGRAM`, "%25" + Marker, `\\u006fpenshell:`, strings.Repeat("ab-.~", 40) + AliasMarker + "TELEGRAM",
+	} {
+		f.Add([]byte(s), []byte{1}, uint8(0))
+		f.Add([]byte(s+s), []byte{3, 30}, uint8(1))
+		f.Add([]byte(s+"\\"+s), []byte{}, uint8(2))
+	}
+	set := testSet(f)
+	types := []string{jsonCT, formCT, "text/plain", "application/octet-stream"}
+	f.Fuzz(func(t *testing.T, body, steps []byte, kind uint8) {
+		ct := types[int(kind)%len(types)]
+		run := func(o Options, steps []byte) ([]byte, error) {
+			r, err := set.Request(github(), o, "/", "", nil, ct, -1, &chunks{b: body, steps: steps})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return io.ReadAll(r.Body)
+		}
+		for _, o := range []Options{{}, {BodyRewrite: true}} {
+			whole, werr := run(o, nil)
+			split, serr := run(o, steps)
+			if (werr == nil) != (serr == nil) || werr == nil && !bytes.Equal(whole, split) {
+				t.Errorf("%v: whole %q, %v; split %q, %v", o, whole, werr, split, serr)
+			}
+			if scan(split) {
+				t.Errorf("%v: a placeholder left: %q", o, split)
+			}
+			if !scan(body) && (serr != nil || !bytes.Equal(split, body)) {
+				t.Errorf("%v: %q, %v", o, split, serr)
+			}
+			if o.BodyRewrite && ct != types[3] {
+				r, err := set.Request(github(), o, "/", "", nil, ct, int64(len(body)), bytes.NewReader(body))
+				if (err == nil) != (serr == nil) {
+					t.Fatalf("of known length: %v; of unknown %v", err, serr)
+				}
+				if err == nil {
+					if b, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(b, split) || r.Length != int64(len(b)) {
+						t.Errorf("of known length %d: %q, %v; of unknown %q", r.Length, b, err, split)
+					}
+				}
+			}
+		}
+	})
+}
+
+// FuzzTarget checks path, query and header the same way.
+func FuzzTarget(f *testing.F) {
+	for _, s := range []string{"/", "/" + Marker + "TELEGRAM", "/a%2f" + Marker + "TELEGRAM/b", "x-" + AliasMarker + "TELEGRAM", "Basic " + base64.StdEncoding.EncodeToString([]byte("u:"+Marker+"TELEGRAM"))} {
+		f.Add(s)
+	}
+	set := testSet(f)
+	f.Fuzz(func(t *testing.T, s string) {
+		r := &resolver{set: set, to: github()}
+		for _, pl := range []*place{inPath, inQuery} {
+			out, err := r.text(s, pl)
+			if err == nil && (scan([]byte(out)) || !scan([]byte(s)) && out != s) {
+				t.Errorf("%s: %q became %q", pl.where, s, out)
+			}
+		}
+		out, err := r.header("Authorization", s)
+		if err == nil && (scan([]byte(out)) || strings.ContainsAny(out, "\r\n\x00") && !strings.ContainsAny(s, "\r\n\x00")) {
+			t.Errorf("header: %q became %q", s, out)
+		}
+	})
+}
+
+// FuzzScrub checks that no rendering passes, that nothing else changes, and that
+// neither depends on how the body arrives.
+func FuzzScrub(f *testing.F) {
+	f.Add("s3cret-value", "a s3cret-valu", " b", []byte{1, 2})
+	f.Add("sp ace+sl/ash\"\\", "%73\\u0073", "\\", []byte{7})
+	f.Add("ééééé", "\\u00e9\\u00", "\u00e9", []byte{})
+	f.Add("aaaaaaaaab", "aaaaaaaaaaaaaaaa", "aaaaaaaab", []byte{3})
+	f.Fuzz(func(t *testing.T, value, before, behind string, steps []byte) {
+		if len(value) < MinScrub || len(value) > 200 || len(before)+len(behind) > 4096 {
+			return
+		}
+		s := newScrubber([]string{value})
+		if strings.ContainsRune(strings.Join(s.patterns, ""), rune(s.mask)) {
+			return // no byte is left that means nothing
+		}
+		forms := []string{value, url.QueryEscape(value), string(percentStrict(nil, value)), base64.StdEncoding.EncodeToString([]byte("u:" + value))}
+		if checkUTF8(value) == "" {
+			forms = append(forms, string(jsonEscape(nil, value)))
+		}
+		for _, form := range forms {
+			body := before + form + behind
+			run := func(steps []byte) string {
+				b, err := io.ReadAll(&scrubReader{s: s, src: &chunks{b: []byte(body), steps: steps}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return string(b)
+			}
+			out := run(steps)
+			if whole := run(nil); whole != out {
+				t.Errorf("whole %q, split %q", whole, out)
+			}
+			for _, other := range forms {
+				if strings.Contains(out, other) {
+					t.Errorf("%q shows %q", out, other)
+				}
+			}
+			if len(out) != len(body) {
+				t.Fatalf("%d bytes became %d", len(body), len(out))
+			}
+			for i := range len(out) {
+				if out[i] != body[i] && out[i] != s.mask {
+					t.Fatalf("byte %d of %q became %q", i, body, out[i])
+				}
+			}
+		}
+		rest := before + "|" + behind
+		clean := []byte(rest)
+		s.scrub(clean, false)
+		if at := strings.IndexByte(string(clean), s.mask); at >= 0 && string(clean) != rest && !shownAnyhow(rest, s) {
+			t.Errorf("%q became %q", rest, clean)
+		}
+	})
+}
+
+// shownAnyhow says, slowly, whether a value is in text in one of the writings.
+func shownAnyhow(text string, s *scrubber) bool {
+	for i := range len(text) {
+		for _, p := range s.patterns {
+			for how := range writings {
+				if n, _ := matchAs([]byte(text[i:]), p, how); n > 0 {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package credentials
+
+import (
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Rewritten is a request as it is sent upstream.
+type Rewritten struct {
+	opaque
+
+	Path, Query string
+	Header      http.Header
+	// Body ends with a Refusal, before the bytes that would complete it, if a
+	// placeholder turns up in it that cannot be resolved.
+	Body io.Reader
+	// Length is the body's, or -1 if it is not known.
+	Length int64
+
+	r     *resolver
+	scrub *scrubber
+}
+
+// Used are the keys whose values were put in, sorted. A body that is still being
+// read may add some.
+func (r *Rewritten) Used() []string {
+	return slices.Sorted(slices.Values(r.r.used))
+}
+
+// Request is the request with its placeholders resolved and without foreign
+// credentials. path is in origin form as it was judged, query without its question
+// mark. The length is -1 where it is not known. h is not changed.
+func (s *Set) Request(t Target, o Options, path, query string, h http.Header, contentType string, length int64, body io.Reader) (*Rewritten, error) {
+	if t.Path == "" {
+		t.Path = path
+	}
+	r := &resolver{set: s, to: t, only: o.Provider}
+	out := &Rewritten{Header: make(http.Header, len(h)), r: r, scrub: s.scrubber(t)}
+	for k, v := range h {
+		out.Header[k] = v // changed as a whole, never in place
+	}
+	if o.Signed {
+		query = dropSignature(query, out.Header)
+	}
+	query, err := s.dropForeign(t, query, out.Header)
+	if err != nil {
+		return nil, err
+	}
+	if out.Path, err = r.text(path, inPath); err != nil {
+		return nil, err
+	}
+	if out.Query, err = r.text(query, inQuery); err != nil {
+		return nil, err
+	}
+	for name, values := range out.Header {
+		for i, v := range values {
+			if len(v) < len(Marker) {
+				continue
+			}
+			now, err := r.header(name, v)
+			if err != nil {
+				return nil, err
+			}
+			if now != v {
+				values = slices.Clone(values)
+				values[i] = now
+				out.Header[name] = values
+			}
+		}
+	}
+	if out.scrub != nil {
+		// An answer is searched for echoed credentials, which compression hides.
+		out.Header["Accept-Encoding"] = []string{"identity"}
+	}
+	encoding := strings.Join(h["Content-Encoding"], ",")
+	out.Body, out.Length, err = r.body(o, contentType, encoding, length, body)
+	return out, err
+}
+
+// Trailer checks a request's trailers, which carry no credentials.
+func (r *Rewritten) Trailer(h http.Header) error {
+	for name, values := range h {
+		for _, v := range values {
+			if scan([]byte(v)) || hidden(v) {
+				return r.r.refuse("trailer "+name, "trailers are not rewritten")
+			}
+		}
+	}
+	return nil
+}
+
+// Text is one WebSocket text message, with its placeholders resolved where the
+// endpoint wants that and refused where not.
+func (s *Set) Text(t Target, rewrite bool, msg []byte) ([]byte, error) {
+	r := &resolver{set: s, to: t}
+	if len(msg) > MaxText {
+		return nil, &UninspectedError{Reason: "the message is too long"}
+	}
+	if !scan(msg) {
+		return msg, nil
+	}
+	if !rewrite {
+		return nil, r.refuse("message", "websocket_credential_rewrite is off here")
+	}
+	pl := &place{"message", 0, appendRaw, checkUTF8}
+	if looksJSON(msg) {
+		pl = &place{"message", unicode, jsonEscape, checkUTF8}
+	}
+	return r.resolveAll(msg, pl)
+}

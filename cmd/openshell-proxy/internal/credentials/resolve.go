@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package credentials
+
+import "slices"
+
+// resolver resolves the placeholders of one request.
+type resolver struct {
+	set  *Set
+	to   Target
+	only string // a provider's name, or empty
+	used []string
+}
+
+// value is the credential that a placeholder's key names here.
+func (r *resolver) value(key, where string) (string, error) {
+	k := parseKey(key)
+	if len(k.name) > MaxKey {
+		return "", &MalformedError{Where: where, Reason: "the key is too long"}
+	}
+	var value string
+	known, has, here := false, false, false
+	for _, p := range r.set.providers {
+		table := p.newest
+		if k.exact {
+			table = p.exact
+		}
+		if _, ok := p.newest[k.name]; ok {
+			known = true
+		}
+		s, ok := table[key]
+		if !ok || r.only != "" && p.Name != r.only {
+			continue
+		}
+		has = true
+		if !p.bound(r.set, r.to) {
+			continue
+		}
+		if here && value != s.Reveal() {
+			return "", &UnresolvedError{Key: k.name, Where: where, Reason: "several providers bound here have one of this name"}
+		}
+		here, value = true, s.Reveal()
+	}
+	switch {
+	case !known:
+		return "", &UnresolvedError{Key: k.name, Where: where, Reason: "no attached provider has it"}
+	case !has && !k.exact:
+		return "", &MismatchError{k.name, r.to.Host, r.to.Port, where, "the endpoint is for another provider"}
+	case !has:
+		return "", &UnresolvedError{Key: k.name, Where: where, Reason: "this revision or handle is not known any more"}
+	case !here:
+		return "", &MismatchError{k.name, r.to.Host, r.to.Port, where, "its provider is not bound to this host, port and path"}
+	case !r.to.TLSVerified:
+		return "", &MismatchError{k.name, r.to.Host, r.to.Port, where, "the connection is not verified TLS"}
+	case value == "":
+		return "", &UnresolvedError{Key: k.name, Where: where, Reason: "its value is empty"}
+	}
+	if !slices.Contains(r.used, k.name) {
+		r.used = append(r.used, k.name)
+	}
+	return value, nil
+}
+
+// refuse is the error for a placeholder that stands where none is resolved.
+func (r *resolver) refuse(where, reason string) error {
+	for _, p := range r.set.providers {
+		if r.to.TLSVerified && p.bound(r.set, r.to) {
+			return &UnresolvedError{Where: where, Reason: reason}
+		}
+	}
+	return &MismatchError{"", r.to.Host, r.to.Port, where, "no provider is bound to this host, port and path"}
+}

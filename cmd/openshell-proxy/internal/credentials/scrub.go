@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package credentials
+
+import (
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// writing is a way a text is written: as it is, in a URL, or in a JSON string.
+type writing uint8
+
+const (
+	plainly writing = iota
+	inURL
+	inString
+	writings
+)
+
+// scrubber masks values in what an upstream sends. It finds each as it is and in
+// base64, alone or within more text, and either of these plain, percent-encoded
+// in whole or in part, and with JSON's escapes. A mask has the length of what it
+// hides, so that lengths stay true.
+type scrubber struct {
+	opaque
+
+	patterns []string // by their first byte
+	// from says where the patterns with a first byte begin; they end where the next
+	// byte's do.
+	from [257]int
+	// beginnings are the two bytes a match can begin with.
+	beginnings pairs
+	mask       byte
+	wide       bool // a pattern begins beyond Latin-1
+}
+
+// scrubber is that for everything that may have been sent to the target's host and
+// port, also by earlier requests; nil if that is nothing.
+func (s *Set) scrubber(t Target) *scrubber {
+	var names []string
+	for _, p := range s.providers {
+		if p.near(s, t.Host, t.Port) {
+			names = append(names, p.Name)
+		}
+	}
+	if names == nil {
+		return nil
+	}
+	id := strings.Join(names, "\x00")
+	if c, ok := s.scrubbers.Load(id); ok {
+		return c.(*scrubber).orNil()
+	}
+	var values []string
+	for _, p := range s.providers {
+		if p.near(s, t.Host, t.Port) {
+			for _, v := range p.exact {
+				values = append(values, v.Reveal())
+			}
+		}
+	}
+	c, _ := s.scrubbers.LoadOrStore(id, newScrubber(values))
+	return c.(*scrubber).orNil()
+}
+
+// orNil is nil for a scrubber that hides nothing.
+func (s *scrubber) orNil() *scrubber {
+	if len(s.patterns) == 0 {
+		return nil
+	}
+	return s
+}
+
+func newScrubber(values []string) *scrubber {
+	s := &scrubber{}
+	seen := map[string]bool{}
+	for _, v := range values {
+		if len(v) < MinScrub {
+			continue
+		}
+		for _, p := range append(base64Inside(v), v) {
+			if !seen[p] {
+				seen[p] = true
+				s.patterns = append(s.patterns, p)
+			}
+		}
+	}
+	slices.Sort(s.patterns)
+	for _, p := range s.patterns {
+		s.index(p)
+		s.from[int(p[0])+1]++
+		s.wide = s.wide || p[0] > 0xc3
+	}
+	for c := range 256 {
+		s.from[c+1] += s.from[c]
+	}
+	s.mask = '*'
+	for _, c := range []byte("*#xX.-_~0") { // a mask must not become part of a value
+		if !strings.ContainsRune(strings.Join(s.patterns, ""), rune(c)) {
+			s.mask = c
+			break
+		}
+	}
+	return s
+}
+
+// index notes the two bytes that p can begin with in each writing.
+func (s *scrubber) index(p string) {
+	const hex = "0123456789abcdef0123456789ABCDEF"
+	a, b := p[0], p[1]
+	for _, x := range written(a) {
+		for _, y := range written(b) {
+			s.beginnings.add(x, y)
+		}
+	}
+	s.beginnings.add('%', hex[a>>4])
+	s.beginnings.add('%', hex[16+a>>4])
+	s.beginnings.add('\\', 'u')
+	for x, c := range shortEscapes {
+		if c == a && c != 0 {
+			s.beginnings.add('\\', byte(x))
+		}
+	}
+}
+
+// written is what the writing of c can begin with, when it is not alone.
+func written(c byte) []byte {
+	out := []byte{c, '%', '\\'}
+	if c == ' ' {
+		out = append(out, '+')
+	}
+	return out
+}
+
+// shortEscapes are what \x stands for in JSON; 0 is nothing.
+var shortEscapes = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
+
+// scrub masks what b holds. What lies before safe is done; with final it is all.
+func (s *scrubber) scrub(b []byte, final bool) (safe int) {
+	for i := 0; ; i++ {
+		if i = s.beginnings.next(b, i); i >= len(b) {
+			return len(b)
+		}
+		n, more := s.at(b[i:])
+		switch {
+		case more && !final:
+			return i
+		case more && len(b)-i >= MinScrub:
+			n = len(b) - i // cut off in the middle of a value: no reason to show half of it
+		}
+		if n > 0 {
+			for k := range n {
+				b[i+k] = s.mask
+			}
+			i += n - 1
+		}
+	}
+}
+
+// at is the length of the longest match at the start of b; more means that with more
+// behind b there may be another.
+func (s *scrubber) at(b []byte) (n int, more bool) {
+	for how := range writings {
+		n, more = s.begun(b, b[0], how, n, more)
+	}
+	switch b[0] {
+	case '%':
+		if len(b) < 3 {
+			return n, true
+		}
+		if hi, lo := hexDigit(b[1]), hexDigit(b[2]); hi >= 0 && lo >= 0 {
+			return s.begun(b, byte(hi<<4|lo), inURL, n, more)
+		}
+	case '+':
+		return s.begun(b, ' ', inURL, n, more)
+	case '\\':
+		if !s.wide && len(b) > 3 && b[1] == 'u' && (b[2] != '0' || b[3] != '0') {
+			return n, more
+		}
+		c, ok, m := escaped(b)
+		if ok {
+			return s.begun(b, c, inString, n, more)
+		}
+		return n, more || m
+	}
+	return n, more
+}
+
+// begun tries the patterns that begin with a byte, beside what was found before.
+func (s *scrubber) begun(b []byte, first byte, how writing, n int, more bool) (int, bool) {
+	for _, p := range s.patterns[s.from[first]:s.from[int(first)+1]] {
+		k, m := matchAs(b, p, how)
+		n, more = max(n, k), more || m
+	}
+	return n, more
+}
+
+// escaped is the first byte that a JSON escape at the start of b stands for.
+func escaped(b []byte) (c byte, ok, more bool) {
+	if len(b) < 2 {
+		return 0, false, true
+	}
+	if b[1] != 'u' {
+		c = shortEscapes[b[1]]
+		return c, c != 0, false
+	}
+	r, m := hex4(b[2:])
+	if r < 0 {
+		return 0, false, m
+	}
+	if 0xd800 <= r && r < 0xdc00 {
+		r = 0x10000 + (r-0xd800)<<10 // its partner decides on later bytes
+	}
+	var enc [utf8.UTFMax]byte
+	utf8.EncodeRune(enc[:], r)
+	return enc[0], true, false
+}
+
+// matchAs is the length of p at the start of b in one writing, 0 if it is not
+// there. More means that b ends before that is clear.
+func matchAs(b []byte, p string, how writing) (n int, more bool) {
+	i := 0
+	for k := 0; k < len(p); k++ {
+		if i == len(b) {
+			return 0, true
+		}
+		c := b[i]
+		switch {
+		case how == inURL && c == '%':
+			if len(b)-i < 3 {
+				return 0, true
+			}
+			if hi, lo := hexDigit(b[i+1]), hexDigit(b[i+2]); hi >= 0 && lo >= 0 {
+				if byte(hi<<4|lo) != p[k] {
+					return 0, false
+				}
+				i += 3
+				continue
+			}
+		case how == inURL && c == '+' && p[k] == ' ':
+			i++
+			continue
+		case how == inString && c == '\\':
+			size, took, m := matchEscape(b[i:], p[k:])
+			if size == 0 {
+				return 0, m
+			}
+			i += size
+			k += took - 1
+			continue
+		}
+		if c != p[k] {
+			return 0, false
+		}
+		i++
+	}
+	return i, false
+}
+
+// matchEscape is the length of a JSON escape at the start of b and how much of p it
+// stands for, 0 if it is something else.
+func matchEscape(b []byte, p string) (size, took int, more bool) {
+	if len(b) < 2 {
+		return 0, 0, true
+	}
+	if b[1] != 'u' {
+		if c := shortEscapes[b[1]]; c != 0 && c == p[0] {
+			return 2, 1, false
+		}
+		return 0, 0, false
+	}
+	r, m := hex4(b[2:])
+	if r < 0 {
+		return 0, 0, m
+	}
+	size = 6
+	if 0xd800 <= r && r < 0xdc00 {
+		for i, c := range []byte(`\u`) {
+			if 6+i == len(b) {
+				return 0, 0, true
+			}
+			if b[6+i] != c {
+				return 0, 0, false
+			}
+		}
+		low, m := hex4(b[8:])
+		if low < 0xdc00 || low > 0xdfff {
+			return 0, 0, m
+		}
+		r, size = 0x10000+(r-0xd800)<<10+(low-0xdc00), 12
+	}
+	var enc [utf8.UTFMax]byte
+	n := utf8.EncodeRune(enc[:], r)
+	if !strings.HasPrefix(p, string(enc[:n])) {
+		return 0, 0, false
+	}
+	return size, n, false
+}
+
+// hex4 reads four digits; -1 is something else.
+func hex4(b []byte) (r rune, more bool) {
+	for k := range 4 {
+		if k == len(b) {
+			return -1, true
+		}
+		d := hexDigit(b[k])
+		if d < 0 {
+			return -1, false
+		}
+		r = r<<4 | rune(d)
+	}
+	return r, false
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package credentials
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+)
+
+const (
+	awsID     = "AKIDEXAMPLE12345"
+	awsSecret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+	awsToken  = "session/token+example=="
+)
+
+var awsNow = time.Date(2026, 11, 24, 3, 4, 5, 0, time.UTC)
+
+// verify computes the signature from what was sent, by the text of AWS's
+// specification and not by its library.
+func verify(t *testing.T, method, host, service, region string, r *Rewritten, body string) {
+	t.Helper()
+	auth := r.Header.Get("Authorization")
+	fields := map[string]string{}
+	after, ok := strings.CutPrefix(auth, "AWS4-HMAC-SHA256 ")
+	for part := range strings.SplitSeq(after, ", ") {
+		k, v, _ := strings.Cut(part, "=")
+		fields[k] = v
+	}
+	scope := "20261124/" + region + "/" + service + "/aws4_request"
+	if !ok || fields["Credential"] != awsID+"/"+scope {
+		t.Fatalf("Authorization is %q", auth)
+	}
+	encode := func(s string) string {
+		var b strings.Builder
+		for _, c := range []byte(s) {
+			if strings.IndexByte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/", c) >= 0 {
+				b.WriteByte(c)
+			} else {
+				fmt.Fprintf(&b, "%%%02X", c)
+			}
+		}
+		return b.String()
+	}
+	path := r.Path
+	if service == "s3" {
+		plain, _ := percentDecode(path)
+		path = encode(plain)
+	} else {
+		path = encode(path)
+	}
+	pairs := strings.Split(r.Query, "&")
+	slices.Sort(pairs)
+	hash := r.Header.Get("X-Amz-Content-Sha256")
+	if len(hash) == 64 {
+		sum := sha256.Sum256([]byte(body))
+		if hash != hex.EncodeToString(sum[:]) {
+			t.Errorf("the hash is not the body's")
+		}
+	}
+	canonical := method + "\n" + path + "\n" + strings.Join(pairs, "&") + "\n"
+	for name := range strings.SplitSeq(fields["SignedHeaders"], ";") {
+		value := r.Header.Get(name)
+		if name == "host" {
+			value = host
+		}
+		canonical += name + ":" + strings.Join(strings.Fields(value), " ") + "\n"
+	}
+	canonical += "\n" + fields["SignedHeaders"] + "\n" + hash
+	sum := sha256.Sum256([]byte(canonical))
+	text := "AWS4-HMAC-SHA256\n20261124T030405Z\n" + scope + "\n" + hex.EncodeToString(sum[:])
+	mac := func(key []byte, s string) []byte {
+		h := hmac.New(sha256.New, key)
+		h.Write([]byte(s))
+		return h.Sum(nil)
+	}
+	key := mac(mac(mac(mac([]byte("AWS4"+awsSecret), "20261124"), region), service), "aws4_request")
+	if want := hex.EncodeToString(mac(key, text)); fields["Signature"] != want {
+		t.Errorf("signature %s, want %s of\n%s", fields["Signature"], want, canonical)
+	}
+	for _, must := range []string{"host", "x-amz-date", "x-amz-content-sha256"} {
+		if !slices.Contains(strings.Split(fields["SignedHeaders"], ";"), must) {
+			t.Errorf("%s is not signed", must)
+		}
+	}
+}
+
+func awsSet(t *testing.T, session string) *Set {
+	t.Helper()
+	s, err := New(Config{MatchHost: func(p, h string) bool { return strings.HasSuffix(h, strings.TrimPrefix(p, "*")) }}, []Provider{{
+		Name: "aws", Foreign: ForeignRefuse, Endpoints: []Endpoint{{Host: "*.amazonaws.com", Ports: []uint16{443}}},
+		Credentials: []Credential{{Key: accessKey, Value: NewSecret(awsID)}, {Key: secretKey, Value: NewSecret(awsSecret)}, {Key: sessionToken, Value: NewSecret(session)}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestSign(t *testing.T) {
+	t.Parallel()
+	sum := sha256.Sum256([]byte("the body"))
+	clientHash := hex.EncodeToString(sum[:])
+	for name, c := range map[string]struct {
+		host, path, query, hash, session string
+		s                                Signing
+		region, want                     string
+		auth                             string
+	}{
+		"body":              {host: "bedrock-runtime.eu-west-1.amazonaws.com", path: "/model/a%3A0/invoke", s: Signing{SignBody, "bedrock", ""}, region: "eu-west-1", want: clientHash},
+		"no body":           {host: "bucket.s3.us-west-2.amazonaws.com", path: "/k%20e=y/%7Ex", query: "uploads&b=2&a=%20%2B", s: Signing{SignNoBody, "s3", ""}, region: "us-west-2", want: unsigned},
+		"auto, none":        {host: "sts.amazonaws.com", path: "/", s: Signing{SignAuto, "sts", ""}, region: "us-east-1", want: clientHash},
+		"auto, hash":        {host: "s3.amazonaws.com", path: "/b/k", hash: clientHash, s: Signing{SignAuto, "s3", ""}, region: "us-east-1", want: clientHash},
+		"auto, unsigned":    {host: "s3.amazonaws.com", path: "/b/k", hash: unsigned, s: Signing{SignAuto, "s3", ""}, region: "us-east-1", want: unsigned},
+		"auto, trailer":     {host: "s3.amazonaws.com", path: "/b/k", hash: unsignedTrailer, s: Signing{SignAuto, "s3", ""}, region: "us-east-1", want: unsignedTrailer},
+		"region given":      {host: "x.amazonaws.com", path: "/", session: awsToken, s: Signing{SignBody, "x", "ap-south-2"}, region: "ap-south-2", want: clientHash},
+		"client's own goes": {host: "s3.amazonaws.com", path: "/", query: "X-Amz-Signature=1&X-Amz-Credential=a&x=1", auth: "AWS4-HMAC-SHA256 Credential=" + Marker + accessKey + "/x, Signature=1", s: Signing{SignBody, "s3", ""}, region: "us-east-1", want: clientHash},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := http.Header{"Content-Type": {"application/json"}, "X-Amz-Target": {"a   b"}, "X-Amz-Date": {"20200101T000000Z"}, "X-Amz-Security-Token": {"foreign"}, "Accept": {"*/*"}}
+			if c.hash != "" {
+				h.Set("X-Amz-Content-Sha256", c.hash)
+			}
+			if c.auth != "" {
+				h.Set("Authorization", c.auth)
+			}
+			r, err := awsSet(t, c.session).Request(to(c.host, 443), Options{Signed: true}, c.path, c.query, h, "application/json", 8, strings.NewReader("the body"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Sign("POST", c.host, c.s, awsNow); err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(r.Body)
+			if err != nil || r.Length != 8 {
+				t.Errorf("%d, %v", r.Length, err)
+			}
+			verify(t, "POST", c.host, c.s.Service, c.region, r, string(body))
+			if got := r.Header.Get("X-Amz-Content-Sha256"); got != c.want {
+				t.Errorf("hash %q, want %q", got, c.want)
+			}
+			if got := r.Header.Get("X-Amz-Security-Token"); got != c.session {
+				t.Errorf("session token %q", got)
+			}
+			if r.Path != c.path || strings.Contains(r.Query, "X-Amz-") {
+				t.Errorf("%s?%s", r.Path, r.Query)
+			}
+		})
+	}
+}
+
+func TestSignRefuses(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		host, hash, query string
+		s                 Signing
+		body              io.Reader
+		verified          bool
+		want              string
+	}{
+		"pieces":     {"s3.amazonaws.com", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "", Signing{SignAuto, "s3", ""}, nil, true, "in pieces"},
+		"bad hash":   {"s3.amazonaws.com", "abc", "", Signing{SignAuto, "s3", ""}, nil, true, "in pieces"},
+		"no service": {"s3.amazonaws.com", "", "", Signing{SignAuto, "", ""}, nil, true, "signing_service"},
+		"mode":       {"s3.amazonaws.com", "", "", Signing{"", "s3", ""}, nil, true, "does not exist"},
+		"query":      {"s3.amazonaws.com", "", "a=%zz", Signing{SignAuto, "s3", ""}, nil, true, "malformed"},
+		"huge":       {"s3.amazonaws.com", "", "", Signing{SignBody, "s3", ""}, io.LimitReader(zeros{}, MaxSignedBody+1), true, "not signed"},
+		"broken":     {"s3.amazonaws.com", "", "", Signing{SignBody, "s3", ""}, iotest.ErrReader(io.ErrUnexpectedEOF), true, "unexpected EOF"},
+		"clear text": {"s3.amazonaws.com", "", "", Signing{SignBody, "s3", ""}, nil, false, "not verified TLS"},
+		"elsewhere":  {"s3.evil.example", "", "", Signing{SignBody, "s3", "us-east-1"}, nil, true, "not bound"},
+		"no region":  {"s3.evil.example", "", "", Signing{SignBody, "s3", ""}, nil, true, "signing_region"},
+	} {
+		target := to(c.host, 443)
+		target.TLSVerified = c.verified
+		h := http.Header{}
+		if c.hash != "" {
+			h.Set("X-Amz-Content-Sha256", c.hash)
+		}
+		if c.body == nil {
+			c.body = strings.NewReader("")
+		}
+		r, err := awsSet(t, "").Request(target, Options{Signed: true}, "/", c.query, h, "", -1, c.body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = r.Sign("PUT", c.host, c.s, awsNow)
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), awsSecret) {
+			t.Errorf("%s: %v, want …%s…", name, err, c.want)
+		}
+		var refusal Refusal
+		if name != "broken" && !errors.As(err, &refusal) {
+			t.Errorf("%s: %v is no refusal", name, err)
+		}
+		if r.Header.Get("Authorization") != "" {
+			t.Errorf("%s: it was signed", name)
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+func TestRegionOf(t *testing.T) {
+	t.Parallel()
+	for host, want := range map[string]string{
+		"bedrock-runtime.us-east-1.amazonaws.com": "us-east-1", "b.s3.dualstack.eu-central-1.amazonaws.com": "eu-central-1", "s3-us-west-2.amazonaws.com": "us-west-2",
+		"sts.us-gov-west-1.amazonaws.com": "us-gov-west-1", "s3.cn-north-1.amazonaws.com.cn": "cn-north-1", "lambda.eu-west-3.api.aws": "eu-west-3",
+		"vpce-1.bedrock-runtime.ap-southeast-2.vpce.amazonaws.com": "ap-southeast-2", "iam.amazonaws.com": "us-east-1", "us-east-1.example": "",
+	} {
+		if got := regionOf(host); got != want {
+			t.Errorf("%s: %q, want %q", host, got, want)
+		}
+	}
+}

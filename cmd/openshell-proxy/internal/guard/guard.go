@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package guard keeps a worker running for as long as its container does. The
+// guard stays small and on the host's side: it holds what must survive a worker
+// (listeners, CA, control socket), starts the next one when a worker dies, and
+// answers the worker's one privileged question, which program holds a connection.
+// The worker reads what the workload sends and has no rights to lose.
+//
+// A guard that is killed takes its worker with it, and the standby, which has
+// waited for that, takes its place. With all of them killed at once nothing is
+// left that judges, so nothing passes.
+package guard
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/rpc"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/ca"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/identity"
+	"openshell.dev/runtime/internal/handoff"
+)
+
+const (
+	// restartFirst and restartMost bound the pause before a new worker: short
+	// enough not to be noticed, longer when workers keep dying.
+	restartFirst = 10 * time.Millisecond
+	restartMost  = 5 * time.Second
+	// standbyAfter is how long after the start of the container there is a standby:
+	// a start must not wait for it. A guard that is killed before leaves nothing
+	// that lets anything pass.
+	standbyAfter = 500 * time.Millisecond
+	// steady is how long a worker must have lived for its death to be the first.
+	steady = 10 * time.Second
+	// stopPatience is how long a worker may take to write its last records.
+	stopPatience = 2 * time.Second
+)
+
+// Worker is what a worker gets on its standard input, beside the descriptors;
+// the handoff.Container follows it.
+type Worker struct {
+	handoff.Config
+	CACert, CAKey []byte
+}
+
+// The worker's descriptors.
+const (
+	// FDIdentity is the guard's end for questions.
+	FDIdentity = 3 + iota
+	// FDReady is written to once the worker serves.
+	FDReady
+	// FDControl is the control socket's listener.
+	FDControl
+	// FDListeners is the first of handoff.Listeners.
+	FDListeners
+)
+
+// Guard supervises one container's proxy.
+type Guard struct {
+	Config *handoff.Config
+	// Documents gives the handoff.Container, or ends.
+	Documents *json.Decoder
+	// Ready, Netns and Listeners are donated by the runtime. Ready is nil for a
+	// guard that takes the place of another.
+	Ready, Netns *os.File
+	Listeners    [handoff.Listeners]*os.File
+	// Init is a pidfd of the container's first process; nil until it is known.
+	Init *os.File
+
+	// attached is closed once container and who are set; ended once the container
+	// has ended, or will not be.
+	attached, ended chan struct{}
+	container       handoff.Container
+	who             *identity.Resolver
+	// served says that a worker has once been ready.
+	served atomic.Bool
+}
+
+// Run returns when the container has ended, or when no worker could be started
+// the first time.
+func (g *Guard) Run() error {
+	g.attached, g.ended = make(chan struct{}), make(chan struct{})
+	w := &Worker{Config: *g.Config}
+	var err error
+	if w.CACert, w.CAKey, err = authority(g.Config); err != nil {
+		return err
+	}
+	if err := trust(filepath.Join(g.Config.StateDir, handoff.Bundle), w.CACert); err != nil {
+		return err
+	}
+	control, err := listen(filepath.Join(g.Config.StateDir, handoff.ControlSocket))
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	failed := make(chan error, 1)
+	go func() {
+		defer close(g.ended)
+		failed <- g.attach()
+	}()
+	// Workers are forked from one thread, which stays in their namespace and is
+	// what their death signal is tied to.
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if g.Config.Egress == handoff.EgressNamespace {
+			if err := netns.Set(netns.NsHandle(g.Netns.Fd())); err != nil {
+				result <- fmt.Errorf("enter the container's network namespace: %w", err)
+				return
+			}
+		}
+		if err := dropCapabilities(g.Config.Egress == handoff.EgressNamespace); err != nil {
+			result <- err
+			return
+		}
+		result <- g.supervise(w, control)
+	}()
+	if err := <-result; err != nil {
+		return err
+	}
+	return <-failed
+}
+
+// attach waits for the container, and for its end.
+func (g *Guard) attach() error {
+	if err := g.Documents.Decode(&g.container); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil // there will be none
+		}
+		return fmt.Errorf("read the runtime's second document: %w", err)
+	}
+	if g.Init == nil {
+		fd, err := unix.PidfdOpen(g.container.Pid, 0)
+		if err != nil {
+			return fmt.Errorf("open the container's first process: %w", err)
+		}
+		g.Init = os.NewFile(uintptr(fd), "init")
+	}
+	var err error
+	if g.who, err = identity.Open(identity.Config{Pid: g.container.Pid, Netns: g.Netns}); err != nil {
+		return err
+	}
+	close(g.attached)
+	wait(g.Init)
+	return nil
+}
+
+func (g *Guard) supervise(w *Worker, control *os.File) error {
+	pause := restartFirst
+	for {
+		began := time.Now()
+		err := g.work(w, control)
+		select {
+		case <-g.ended:
+			return nil
+		default:
+		}
+		if !g.served.Load() && g.Ready != nil {
+			return fmt.Errorf("proxy worker: %w", err)
+		}
+		fmt.Fprintf(os.Stderr, "%s worker ended (%v), starting another\n", time.Now().UTC().Format(time.RFC3339), err)
+		if time.Since(began) > steady {
+			pause = restartFirst
+		}
+		select {
+		case <-g.ended:
+			return nil
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, restartMost)
+	}
+}
+
+// work runs one worker to its end.
+func (g *Guard) work(w *Worker, control *os.File) error {
+	ours, theirs, err := socketpair()
+	if err != nil {
+		return err
+	}
+	defer ours.Close()
+	ready, readyWorker, err := os.Pipe()
+	if err != nil {
+		return errors.Join(fmt.Errorf("create pipe: %w", err), theirs.Close())
+	}
+	defer ready.Close()
+	documents, documentsWorker, err := os.Pipe()
+	if err != nil {
+		return errors.Join(fmt.Errorf("create pipe: %w", err), theirs.Close(), readyWorker.Close())
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return errors.Join(err, theirs.Close(), readyWorker.Close(), documents.Close(), documentsWorker.Close())
+	}
+	defer null.Close()
+	files := []*os.File{documents, os.Stderr, os.Stderr, theirs, readyWorker, control}
+	for _, l := range g.Listeners {
+		if l == nil {
+			l = null
+		}
+		files = append(files, l)
+	}
+	p, err := os.StartProcess("/proc/self/exe", []string{"openshell-proxy", "worker", g.Config.ID}, &os.ProcAttr{
+		Files: files, Env: []string{},
+		Sys: &unix.SysProcAttr{Pdeathsig: unix.SIGKILL},
+	})
+	err = errors.Join(err, theirs.Close(), readyWorker.Close(), documents.Close())
+	if err != nil {
+		return errors.Join(fmt.Errorf("start worker: %w", err), documentsWorker.Close())
+	}
+	server := rpc.NewServer()
+	if err := server.RegisterName(service, &answers{g}); err != nil {
+		return errors.Join(err, p.Kill())
+	}
+	go func() {
+		defer documentsWorker.Close()
+		// A worker that does not read them does not become ready either.
+		out := json.NewEncoder(documentsWorker)
+		if out.Encode(w) != nil {
+			return
+		}
+		select {
+		case <-g.attached:
+			_ = out.Encode(g.container)
+			server.ServeConn(ours)
+		case <-g.ended:
+		}
+	}()
+	go g.announce(ready)
+
+	done := make(chan error, 1)
+	go func() {
+		st, err := p.Wait()
+		if err == nil {
+			err = errors.New(st.String())
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-g.ended:
+	}
+	_ = p.Signal(unix.SIGTERM)
+	select {
+	case <-done:
+	case <-time.After(stopPatience):
+		_ = p.Kill()
+		<-done
+	}
+	return nil
+}
+
+// announce passes the first worker's readiness on to the runtime.
+func (g *Guard) announce(ready *os.File) {
+	b := make([]byte, 1)
+	if n, _ := ready.Read(b); n == 1 && g.served.CompareAndSwap(false, true) {
+		if g.Ready != nil {
+			_, _ = g.Ready.WriteString(handoff.ReadyWord)
+			_ = g.Ready.Close()
+		}
+		g.keepStandby()
+	}
+}
+
+// authority loads the sandbox's CA, or makes it: it outlives every worker and the
+// guard, because the container trusts this one.
+func authority(c *handoff.Config) (cert, key []byte, err error) {
+	certFile, keyFile := filepath.Join(c.StateDir, handoff.CACert), filepath.Join(c.StateDir, handoff.CAKey)
+	cert, err = os.ReadFile(certFile)
+	if err == nil {
+		key, err = os.ReadFile(keyFile)
+		return cert, key, err
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("read the sandbox's CA: %w", err)
+	}
+	a, err := ca.New(c.ID, time.Now())
+	if err != nil {
+		return nil, nil, err
+	}
+	cert, key = a.PEM()
+	// The key first: a certificate without its key could not be used again.
+	if err := os.WriteFile(keyFile, key, 0o600); err != nil {
+		return nil, nil, fmt.Errorf("write the sandbox's CA: %w", err)
+	}
+	if err := os.WriteFile(certFile, cert, 0o600); err != nil {
+		return nil, nil, fmt.Errorf("write the sandbox's CA: %w", err)
+	}
+	return cert, key, nil
+}
+
+// trust adds the CA to the bundle that the container sees, in place: the
+// container has the file itself mounted.
+func trust(file string, cert []byte) error {
+	held, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("read the container's CA bundle: %w", err)
+	}
+	merged := ca.Bundle(held, cert)
+	if bytes.Equal(merged, held) {
+		return nil
+	}
+	if err := os.WriteFile(file, merged, 0o644); err != nil {
+		return fmt.Errorf("write the container's CA bundle: %w", err)
+	}
+	return nil
+}
+
+// listen opens the control socket, for root alone. A long state folder does not
+// fit an address of 108 bytes; its descriptor does.
+func listen(path string) (*os.File, error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("open control socket's folder: %w", err)
+	}
+	defer dir.Close()
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove old control socket: %w", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + filepath.Base(path)})
+	if err != nil {
+		return nil, fmt.Errorf("open control socket: %w", err)
+	}
+	defer l.Close()
+	l.SetUnlinkOnClose(false)
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, fmt.Errorf("protect control socket: %w", err)
+	}
+	return l.File()
+}
+
+func socketpair() (ours net.Conn, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("create socket pair: %w", err)
+	}
+	f := os.NewFile(uintptr(fds[0]), "guard")
+	defer f.Close()
+	theirs = os.NewFile(uintptr(fds[1]), "worker")
+	ours, err = net.FileConn(f)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("use socket pair: %w", err), theirs.Close())
+	}
+	return ours, theirs, nil
+}
+
+// wait returns when the process behind a pidfd has ended.
+func wait(pidfd *os.File) {
+	p := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+	for {
+		if n, err := unix.Poll(p, -1); n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}

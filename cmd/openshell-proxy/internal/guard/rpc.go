@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package guard
+
+import (
+	"net"
+	"net/netip"
+	"net/rpc"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/identity"
+)
+
+// service is the name of the guard's answers on the socket pair.
+const service = "Guard"
+
+// Connection is a question: both ends as the client sees them.
+type Connection struct{ Local, Remote netip.AddrPort }
+
+// answers is what a worker may ask: net/rpc calls its methods.
+type answers struct{ g *Guard }
+
+// Holders answers who holds a connection.
+func (a *answers) Holders(c Connection, out *[]identity.Process) (err error) {
+	*out, err = a.g.who.Resolve(c.Local, c.Remote)
+	return err
+}
+
+// Aliases answers where programs' paths lead in the container.
+func (a *answers) Aliases(paths []string, out *map[string][]string) error {
+	*out = a.g.who.Aliases(paths)
+	return nil
+}
+
+// Client asks the guard. It is safe for use by many goroutines.
+type Client struct{ c *rpc.Client }
+
+// NewClient asks over conn.
+func NewClient(conn net.Conn) *Client { return &Client{rpc.NewClient(conn)} }
+
+// Holders says which programs hold a connection: at least one, or an error.
+func (c *Client) Holders(local, remote netip.AddrPort) (out []identity.Process, err error) {
+	err = c.c.Call(service+".Holders", Connection{local, remote}, &out)
+	return out, err
+}
+
+// Aliases says where programs' paths lead in the container.
+func (c *Client) Aliases(paths []string) (out map[string][]string, err error) {
+	err = c.c.Call(service+".Aliases", paths, &out)
+	return out, err
+}

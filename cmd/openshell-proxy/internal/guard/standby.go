@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package guard
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/handoff"
+)
+
+// The standby's descriptors beyond the guard's own.
+const (
+	// FDInit is a pidfd of the container's first process.
+	FDInit = handoff.FDListeners + handoff.Listeners + iota
+	// FDGuard is a pidfd of the guard.
+	FDGuard
+)
+
+// keepStandby has another process ready to be the guard, for as long as the
+// container lives: whichever of guard, worker and standby is killed, one of the
+// others starts it anew.
+func (g *Guard) keepStandby() {
+	select {
+	case <-g.ended:
+		return
+	case <-time.After(standbyAfter):
+	}
+	for {
+		began := time.Now()
+		if err := g.standby(); err != nil {
+			fmt.Fprintf(os.Stderr, "%s standby ended (%v), starting another\n", time.Now().UTC().Format(time.RFC3339), err)
+		}
+		select {
+		case <-g.ended:
+			return
+		case <-time.After(max(0, restartMost-time.Since(began))):
+		}
+	}
+}
+
+// standby runs one to its end.
+func (g *Guard) standby() error {
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return fmt.Errorf("open own pidfd: %w", err)
+	}
+	pidfd := os.NewFile(uintptr(self), "guard")
+	defer pidfd.Close()
+	documents, pipe, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("create pipe: %w", err)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return errors.Join(err, documents.Close(), pipe.Close())
+	}
+	defer null.Close()
+	files := []*os.File{null, os.Stderr, os.Stderr, documents, null, g.Netns}
+	for _, l := range g.Listeners {
+		if l == nil {
+			l = null
+		}
+		files = append(files, l)
+	}
+	files = append(files, g.Init, pidfd)
+	p, err := os.StartProcess("/proc/self/exe", []string{"openshell-standby", "standby", g.Config.ID}, &os.ProcAttr{Files: files, Env: []string{}})
+	_ = documents.Close()
+	if err != nil {
+		return errors.Join(fmt.Errorf("start standby: %w", err), pipe.Close())
+	}
+	go func() {
+		out := json.NewEncoder(pipe)
+		if out.Encode(g.Config) == nil {
+			_ = out.Encode(g.container)
+		}
+		_ = pipe.Close()
+	}()
+	st, err := p.Wait()
+	if err == nil {
+		err = errors.New(st.String())
+	}
+	return err
+}
+
+// AwaitGuard returns once the guard has ended, and whether the container lives on
+// without it.
+func AwaitGuard(init, guard *os.File) (alone bool, err error) {
+	p := []unix.PollFd{{Fd: int32(init.Fd()), Events: unix.POLLIN}, {Fd: int32(guard.Fd()), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(p, -1); err != nil && !errors.Is(err, unix.EINTR) {
+			return false, fmt.Errorf("wait for the guard: %w", err)
+		}
+		if p[0].Revents != 0 {
+			return false, nil
+		}
+		if p[1].Revents != 0 {
+			return true, nil
+		}
+	}
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// holder is a process with a descriptor of the socket.
+type holder struct {
+	*process
+	fd  string // the descriptor's number, by which it was found
+	exe executable
+}
+
+// findHolders finds the processes among pids that have a descriptor of the socket.
+// The caller closes the holders, also those returned with an error.
+func findHolders(pids map[int]bool, inode uint32) ([]*holder, error) {
+	s := search{want: socketName(inode)}
+	for pid := range pids {
+		if err := s.process(pid); err != nil {
+			return s.found, err
+		}
+	}
+	return s.found, nil
+}
+
+// socketName is what a descriptor of a socket links to.
+func socketName(inode uint32) string { return fmt.Sprintf("socket:[%d]", inode) }
+
+type search struct {
+	want  string
+	seen  int
+	found []*holder
+	buf   [64]byte
+}
+
+// process looks at the descriptor tables of a process. Each thread may have its
+// own (unshare(CLONE_FILES)), and that of a first thread which ended is empty
+// while the others run on; tables that kcmp(2) knows to be the first thread's are
+// not read again.
+func (s *search) process(pid int) error {
+	base := "/proc/" + strconv.Itoa(pid)
+	if hit, err := s.table(pid, pid, base+"/fd"); hit || err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(base+"/task", &st); err != nil {
+		return ignoreEnded(fmt.Errorf("look at %s/task: %w", base, err))
+	}
+	const one = 3 // links of a directory with one thread's in it
+	if st.Nlink == one {
+		return nil
+	}
+	tids, err := list(unix.AT_FDCWD, base+"/task")
+	if err != nil {
+		return ignoreEnded(fmt.Errorf("list %s/task: %w", base, err))
+	}
+	for _, name := range tids {
+		tid, err := strconv.Atoi(name)
+		if err != nil {
+			return fmt.Errorf("list %s/task: %q is no thread", base, name)
+		}
+		if tid == pid || sameTable(pid, tid) {
+			continue
+		}
+		if hit, err := s.table(pid, tid, base+"/task/"+name+"/fd"); hit || err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sameTable asks kcmp(2) whether two threads share their descriptors. Where it
+// cannot tell, they do not.
+func sameTable(pid, tid int) bool {
+	const kcmpFiles = 2 // KCMP_FILES of linux/kcmp.h
+	r, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(pid), uintptr(tid), kcmpFiles, 0, 0, 0)
+	return errno == 0 && r == 0
+}
+
+func (s *search) table(pid, tid int, path string) (bool, error) {
+	dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false, ignoreEnded(fmt.Errorf("open %s: %w", path, err))
+	}
+	defer unix.Close(dir)
+	names, err := readNames(dir)
+	if err != nil {
+		return false, ignoreEnded(fmt.Errorf("list %s: %w", path, err))
+	}
+	if s.seen += len(names); s.seen > maxDescriptors {
+		return false, fmt.Errorf("more than %d open files in the container", maxDescriptors)
+	}
+	for _, fd := range names {
+		n, err := unix.Readlinkat(dir, fd, s.buf[:])
+		if err != nil {
+			if err := ignoreEnded(err); err != nil {
+				return false, fmt.Errorf("read %s/%s: %w", path, fd, err)
+			}
+			continue
+		}
+		if string(s.buf[:n]) != s.want {
+			continue
+		}
+		if len(s.found) == maxHolders {
+			return false, fmt.Errorf("more than %d processes hold the socket", maxHolders)
+		}
+		p, err := openProcess(pid, tid)
+		if err != nil {
+			return false, err
+		}
+		h := &holder{process: p, fd: fd}
+		s.found = append(s.found, h)
+		return true, nil
+	}
+	return false, nil
+}
+
+// ignoreEnded drops the errors of a process or thread that has ended, or of a
+// descriptor that was closed: those hold nothing. Any other one stays, or a
+// process that cannot be read would be passed over.
+func ignoreEnded(err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+// unchanged checks that the holder still lives, holds the socket and runs what it
+// ran.
+func (h *holder) unchanged(inode uint32) error {
+	if alive, err := h.alive(); err != nil || !alive {
+		return errors.Join(errChanged, err)
+	}
+	var buf [64]byte
+	n, err := unix.Readlinkat(h.dir, "fd/"+h.fd, buf[:])
+	if err != nil {
+		return gone(fmt.Errorf("read %s: %w", h.path("fd/"+h.fd), err))
+	}
+	path, id, err := h.look()
+	if err != nil {
+		return err
+	}
+	if string(buf[:n]) != socketName(inode) || path != h.exe.path || id != h.exe.id {
+		return errChanged
+	}
+	return nil
+}

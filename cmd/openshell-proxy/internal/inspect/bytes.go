@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inspect
+
+// class is what a byte may be part of.
+type class uint8
+
+const (
+	// method is the alphabet of registered methods, which is smaller than that of
+	// tokens: case-insensitive readers see no other method in it.
+	method class = 1 << iota
+	// token is a field name (RFC 9110, section 5.6.2).
+	token
+	// target is a request target: visible ASCII without the '#' that some cut at.
+	target
+	// value is a field value.
+	value
+	// host is a host, with a port or brackets.
+	host
+	digit
+)
+
+var classes = func() (t [256]class) {
+	add := func(c class, bytes string) {
+		for i := range len(bytes) {
+			t[bytes[i]] |= c
+		}
+	}
+	const upper, lower, digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz", "0123456789"
+	add(method, upper+digits+"-")
+	add(token, upper+lower+digits+"!#$%&'*+-.^_`|~")
+	add(host, upper+lower+digits+"-._:[]")
+	add(digit, digits)
+	for i := '!'; i <= '~'; i++ {
+		t[i] |= target | value
+	}
+	t['#'] &^= target
+	for i := 0x80; i <= 0xff; i++ {
+		t[i] |= value
+	}
+	t[' '] |= value
+	t['\t'] |= value
+	return t
+}()
+
+// all says that every byte of b is of class c.
+func all(b []byte, c class) bool {
+	for _, x := range b {
+		if classes[x]&c == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// Method says whether s is a method that all readers see alike, as CheckHead asks
+// of HTTP/1.
+func Method(s string) bool {
+	return s != "" && len(s) <= MaxMethod && all([]byte(s), method) && s != "PRI"
+}

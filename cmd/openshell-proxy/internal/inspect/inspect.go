@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package inspect tells what a client says from its bytes alone: the protocol it
+// speaks, the name in its ClientHello, and whether a request head has only one
+// reading. It knows nothing of sockets or policy, never consumes what it looks
+// at, and never waits for a byte that it does not need; how long to wait is the
+// caller's read deadline.
+package inspect
+
+import (
+	"bufio"
+	"errors"
+	"io"
+)
+
+// Kind is what a client speaks.
+type Kind uint8
+
+// The kinds. The zero value is known of nothing.
+const (
+	Unknown Kind = iota
+	// TLS is a well-formed ClientHello.
+	TLS
+	// HTTP1 begins like a request line; CheckHead says whether it is one.
+	HTTP1
+	// HTTP2 is the connection preface, without TLS.
+	HTTP2
+	// Other is anything else.
+	Other
+)
+
+func (k Kind) String() string {
+	return [...]string{"unknown", "tls", "http1", "http2", "other"}[k]
+}
+
+// First is what a client sends first. Hello is set for TLS only.
+type First struct {
+	Kind  Kind
+	Hello *Hello
+}
+
+const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// Peek looks at what the client sends first and leaves all of it in br, whose
+// buffer must hold MaxHello bytes. TLS that is malformed or has two readings is
+// an error, and so is an end in the middle; io.EOF means that nothing came.
+func Peek(br *bufio.Reader) (First, error) {
+	if br.Size() < MaxHello {
+		return First{}, errors.New("inspect: the reader's buffer is smaller than MaxHello")
+	}
+	b, err := atLeast(br, 1)
+	if err != nil {
+		return First{}, err
+	}
+	if b[0] == recordHandshake {
+		h, err := peekHello(br)
+		if err != nil {
+			return First{}, err
+		}
+		return First{Kind: TLS, Hello: h}, nil
+	}
+	k, err := peekText(br, b)
+	return First{Kind: k}, err
+}
+
+func peekText(br *bufio.Reader, b []byte) (Kind, error) {
+	var err error
+	for i := 0; ; i++ {
+		if i == len(b) {
+			if b, err = atLeast(br, i+1); err != nil {
+				return Unknown, err
+			}
+		}
+		if b[i] == ' ' && i > 0 {
+			break
+		}
+		if i == MaxMethod || classes[b[i]]&method == 0 {
+			return Other, nil
+		}
+	}
+	for i := range len(preface) {
+		if i == len(b) {
+			if b, err = atLeast(br, i+1); err != nil {
+				return Unknown, err
+			}
+		}
+		if b[i] != preface[i] {
+			return HTTP1, nil
+		}
+	}
+	return HTTP2, nil
+}
+
+// atLeast returns all that is buffered once that is n bytes or more. The bytes
+// are good until the next call.
+func atLeast(br *bufio.Reader, n int) ([]byte, error) {
+	if br.Buffered() < n {
+		if b, err := br.Peek(n); err != nil {
+			if err == io.EOF && len(b) > 0 {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+	}
+	return br.Peek(br.Buffered())
+}

@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// tap keeps the bytes that a raw server gets.
+type tap struct {
+	mu  sync.Mutex
+	all bytes.Buffer
+	// answer is sent once a head has come.
+	answer string
+}
+
+func (s *tap) serve(c net.Conn) {
+	b := make([]byte, 4096)
+	answered := false
+	for {
+		n, err := c.Read(b)
+		s.mu.Lock()
+		s.all.Write(b[:n])
+		whole := bytes.Contains(s.all.Bytes(), []byte("\r\n\r\n"))
+		s.mu.Unlock()
+		if whole && !answered && s.answer != "" {
+			answered = true
+			_, _ = io.WriteString(c, s.answer)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (s *tap) got() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all.String()
+}
+
+// gone says that the other end closes without a further byte.
+func gone(c net.Conn) error {
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	b := make([]byte, 256)
+	if n, err := c.Read(b); n > 0 {
+		return fmt.Errorf("got %q", b[:n])
+	} else if timedOut(err) {
+		return errors.New("it stays open")
+	}
+	return nil
+}
+
+// Hosts that must be refused before any match, by CONNECT and in absolute form.
+func TestBypass_B01_B09_B10_B11_B12_OddAuthorities(t *testing.T) {
+	w := newWorld(t, endpoints("host: api.example.com, port: 80", "host: '*.example.org', port: 80"))
+	w.both(nil)
+	for _, host := range []string{
+		"evil.example.net\x00.api.example.com:80", "api.example.com%00:80", "api.example.com\t:80", "api.example.com :80", "api.example.com\r:80",
+		"x\x00.example.org:80", "a%2eb.example.org:80", "a/b.example.org:80",
+		"2852039166:80", "0xA9FEA9FE:80", "0251.0376.0251.0376:80", "127.1:80", "[::ffff:a9fe:a9fe]:80", "①⑥⑨.254.169.254:80", "169.254.169.254:80",
+		"g\u0131thub.com:80", "api\u3002example\u3002com:80", "api.ex\u00adample.com:80", "xn--api-.example.com:80",
+		"api.example.com..:80", ".api.example.com:80", "a@api.example.com:80", "api.example.com:80@evil.example.net:80", "api.example.com:",
+		"api.example.com:0080", "api.example.com:0", "api.example.com:65536", "api.example.com:65616", "api.example.com:+80", "api.example.com:-80",
+		"api.example.com:22", "api.example.com:443", "api.example.com", "api.example.com.evil.example.net:80", "evilapi.example.com:80", "[api.example.com]:80",
+	} {
+		t.Run(host, func(t *testing.T) {
+			connectText := "CONNECT " + host + " HTTP/1.1\r\nHost: " + host + "\r\n\r\n"
+			if resp, body := ask(t, w.dial(), connectText); resp.StatusCode < 400 {
+				t.Errorf("CONNECT: %d %s", resp.StatusCode, body)
+			}
+			if host == "api.example.com" {
+				return // port 80 is meant
+			}
+			if resp, body := ask(t, w.dial(), "GET http://"+host+"/ HTTP/1.1\r\nHost: "+host+"\r\n\r\n"); resp.StatusCode < 400 {
+				t.Errorf("GET: %d %s", resp.StatusCode, body)
+			}
+		})
+	}
+	if d := w.dials(); len(d) > 0 {
+		t.Errorf("dialled %v", d)
+	}
+}
+
+func TestBypass_B10_B11_OtherSpellingsOfAnAllowedHost(t *testing.T) {
+	w := newWorld(t, endpoints("host: api.example.com, ports: [80, 443]"))
+	plain, _ := w.both(nil, "http/1.1")
+	for _, host := range []string{"API.Example.COM", "api.example.com."} {
+		if resp, body := ask(t, w.dial(), "GET http://"+host+"/ HTTP/1.1\r\nHost: "+host+"\r\n\r\n"); resp.StatusCode != 200 {
+			t.Errorf("%s: %d %s", host, resp.StatusCode, body)
+		}
+		// The name of a connection to an address is what the client says.
+		if resp, body := ask(t, w.to("93.184.216.34:80"), "GET / HTTP/1.1\r\nHost: "+host+"\r\n\r\n"); resp.StatusCode != 200 {
+			t.Errorf("transparent, %s: %d %s", host, resp.StatusCode, body)
+		}
+	}
+	for _, r := range plain.got() {
+		if r.Host != "api.example.com" {
+			t.Errorf("the server was asked for %q", r.Host)
+		}
+	}
+}
+
+func TestBypass_B03_InsideATunnel(t *testing.T) {
+	for _, e := range []string{"plain", "TLS"} {
+		for _, tc := range []struct{ name, text string }{
+			{"CONNECT", "CONNECT evil.example.net:80 HTTP/1.1\r\nHost: evil.example.net:80\r\n\r\n"},
+			{"CONNECT to the same", "CONNECT api.example.com:443 HTTP/1.1\r\nHost: api.example.com:443\r\n\r\n"},
+			{"absolute form", "GET http://evil.example.net/ HTTP/1.1\r\nHost: evil.example.net\r\n\r\n"},
+			{"absolute form, other port", "GET http://api.example.com:8080/ HTTP/1.1\r\nHost: api.example.com:8080\r\n\r\n"},
+			{"Host", "GET / HTTP/1.1\r\nHost: evil.example.net\r\n\r\n"},
+			{"Host with a port", "GET / HTTP/1.1\r\nHost: api.example.com:8080\r\n\r\n"},
+			{"no Host", "GET / HTTP/1.0\r\n\r\n"},
+			{"asterisk", "OPTIONS * HTTP/1.1\r\nHost: api.example.com\r\n\r\n"},
+		} {
+			t.Run(e+", "+tc.name, func(t *testing.T) {
+				w := newWorld(t, endpoints("host: api.example.com, ports: [80, 443], protocol: rest, access: full, enforcement: enforce"))
+				plain, secure := w.both(nil, "http/1.1")
+				var c net.Conn
+				if e == "TLS" {
+					c = w.secure(w.tunnel("api.example.com:443"), "api.example.com")
+				} else {
+					c = w.tunnel("api.example.com:80")
+				}
+				if resp, body := ask(t, c, tc.text); resp.StatusCode != 403 && resp.StatusCode != 400 {
+					t.Errorf("%d %s", resp.StatusCode, body)
+				}
+				if n := len(plain.got()) + len(secure.got()); n > 0 {
+					t.Errorf("%d requests arrived", n)
+				}
+			})
+		}
+	}
+}
+
+// The name in TLS must be the one that was judged, however the client is slow.
+func TestBypass_B05_B06_B07_OtherNameInTLS(t *testing.T) {
+	for _, rules := range []string{"", ", protocol: rest, access: full, enforcement: enforce"} {
+		for _, wait := range []time.Duration{0, 250 * time.Millisecond} {
+			for _, sni := range []string{"evil.example.net", "", "169.254.169.254"} {
+				for _, port := range []string{"443", "8443"} {
+					t.Run(fmt.Sprintf("%s port %s SNI %q after %s", rules, port, sni, wait), func(t *testing.T) {
+						w := newWorld(t, endpoints("host: api.example.com, ports: [443, 8443]"+rules))
+						var got tap
+						w.raw("api.example.com", 443, got.serve)
+						w.raw("api.example.com", 8443, got.serve)
+						for _, c := range []net.Conn{w.tunnel("api.example.com:" + port), w.to("198.18.0.1:" + port)} {
+							time.Sleep(wait)
+							tc := tls.Client(c, &tls.Config{ServerName: sni, InsecureSkipVerify: true})
+							if err := tc.Handshake(); err == nil {
+								if resp, _ := ask(t, tc, "GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n"); resp.StatusCode != 403 {
+									t.Errorf("status %d", resp.StatusCode)
+								}
+							}
+						}
+						if s := got.got(); s != "" {
+							t.Errorf("the server got %q", s)
+						}
+					})
+				}
+			}
+		}
+	}
+}
+
+func TestBypass_B05_HostOtherThanInTLS(t *testing.T) {
+	for _, proto := range []string{"http/1.1", "h2"} {
+		w := newWorld(t, endpoints("host: api.example.com, port: 443, protocol: rest, access: full, enforcement: enforce"))
+		_, secure := w.both(nil, proto)
+		req, _ := http.NewRequest("GET", "https://api.example.com/", nil)
+		req.Host = "evil.example.net"
+		resp, err := w.client(w.byConnect, proto).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if want := map[string]int{"http/1.1": 403, "h2": 421}[proto]; resp.StatusCode != want {
+			t.Errorf("%s: status %d, want %d", proto, resp.StatusCode, want)
+		}
+		if n := len(secure.got()); n > 0 {
+			t.Errorf("%s: %d requests arrived", proto, n)
+		}
+	}
+}
+
+// A client that connected to an address is judged by the name it says, and that
+// name's own address is dialled.
+func TestBypass_B07_ClaimedNameIsDialledWhereItIs(t *testing.T) {
+	w := newWorld(t, endpoints("host: api.example.com, ports: [80, 443]"))
+	plain, secure := w.both(nil, "http/1.1")
+	c := w.secure(w.to("93.184.216.66:443"), "api.example.com")
+	c = tls.Client(c.NetConn(), &tls.Config{ServerName: "api.example.com", RootCAs: pool(w.upstream)}) // spliced
+	if resp, _ := ask(t, c, "GET /tls HTTP/1.1\r\nHost: api.example.com\r\n\r\n"); resp.StatusCode != 200 {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+	if resp, _ := ask(t, w.to("93.184.216.66:80"), "GET /http HTTP/1.1\r\nHost: api.example.com\r\n\r\n"); resp.StatusCode != 200 {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+	for _, d := range w.dials() {
+		if d.Addr() != hosts["api.example.com"][0] {
+			t.Errorf("dialled %s", d)
+		}
+	}
+	if len(plain.got()) != 1 || len(secure.got()) != 1 {
+		t.Errorf("arrived: %v, %v", plain.got(), secure.got())
+	}
+	for _, name := range []string{"a b.wild.test", "api.example.com:99999", "evil.example.net", "x..wild.test"} {
+		w.load(endpoints("host: '*.wild.test', port: 80, protocol: tcp", "host: api.example.com, port: 80"))
+		c := w.to("93.184.216.66:80")
+		fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", name)
+		b, _ := io.ReadAll(c)
+		if bytes.Contains(b, []byte(" 200 ")) {
+			t.Errorf("%s: %s", name, b)
+		}
+	}
+	if d := w.dials(); len(d) != 2 {
+		t.Errorf("dialled %v", d)
+	}
+}
+
+// dribble sends one byte a segment.
+type dribble struct{ net.Conn }
+
+func (d dribble) Write(p []byte) (int, error) {
+	for i := range p {
+		if _, err := d.Conn.Write(p[i : i+1]); err != nil {
+			return i, err
+		}
+	}
+	return len(p), nil
+}
+
+func TestBypass_B08_ClientHelloInPieces(t *testing.T) {
+	w := newWorld(t, endpoints("host: api.example.com, port: 443, protocol: rest, access: full, enforcement: enforce"))
+	_, secure := w.both(nil, "http/1.1")
+	tc := tls.Client(dribble{w.tunnel("api.example.com:443")}, &tls.Config{ServerName: "api.example.com", RootCAs: w.roots})
+	if resp, _ := ask(t, tc, "GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n"); resp.StatusCode != 200 || len(secure.got()) != 1 {
+		t.Errorf("status %d, arrived %v", resp.StatusCode, secure.got())
+	}
+	tc = tls.Client(dribble{w.tunnel("api.example.com:443")}, &tls.Config{ServerName: "evil.example.net", InsecureSkipVerify: true})
+	if err := tc.Handshake(); err == nil {
+		if resp, _ := ask(t, tc, "GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n"); resp.StatusCode != 403 {
+			t.Errorf("status %d", resp.StatusCode)
+		}
+	}
+	if len(secure.got()) != 1 {
+		t.Errorf("arrived %v", secure.got())
+	}
+}
+
+func TestBypass_B13_NoTLSOn443(t *testing.T) {
+	for _, tc := range []struct {
+		name, endpoint, text string
+		wait                 time.Duration
+		passes               bool
+	}{
+		{"SSH", "host: api.example.com, port: 443", "SSH-2.0-x\r\n", 0, false},
+		{"SSH after silence", "host: api.example.com, port: 443", "SSH-2.0-x\r\n", 200 * time.Millisecond, false},
+		{"bytes", "host: api.example.com, port: 443", "\x00\x01\x02", 0, false},
+		{"bytes where requests are judged", "host: api.example.com, port: 443, protocol: rest, access: full, enforcement: enforce", "\x00\x01\x02", 0, false},
+		{"bytes where requests are judged, other port", "host: api.example.com, port: 8443, protocol: rest, access: full, enforcement: enforce", "\x00\x01\x02", 0, false},
+		{"SSH, protocol tcp", "host: api.example.com, port: 443, protocol: tcp", "SSH-2.0-x\r\n", 0, true},
+		{"bytes, other port", "host: api.example.com, port: 8443", "\x00\x01\x02", 0, true},
+		{"bytes after silence, other port", "host: api.example.com, port: 8443", "\x00\x01\x02", 200 * time.Millisecond, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, endpoints(tc.endpoint))
+			var got tap
+			w.raw("api.example.com", 443, got.serve)
+			w.raw("api.example.com", 8443, got.serve)
+			port := "443"
+			if strings.Contains(tc.endpoint, "8443") {
+				port = "8443"
+			}
+			for _, c := range []net.Conn{w.tunnel("api.example.com:" + port), w.to("198.18.0.1:" + port)} {
+				time.Sleep(tc.wait)
+				_, _ = io.WriteString(c, tc.text)
+				if !tc.passes {
+					if err := gone(c); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			if tc.passes && !settles(func() bool { return got.got() == tc.text+tc.text }) || !tc.passes && got.got() != "" {
+				t.Errorf("the server got %q", got.got())
+			}
+		})
+	}
+}
+
+func TestServerMaySpeakFirst(t *testing.T) {
+	w := newWorld(t, endpoints("host: api.example.com, port: 25"))
+	w.raw("api.example.com", 25, func(c net.Conn) {
+		_, _ = io.WriteString(c, "220 hello\r\n")
+		_, _ = io.Copy(c, c)
+	})
+	for _, c := range []net.Conn{w.tunnel("api.example.com:25"), w.to("198.18.0.1:25")} {
+		b := make([]byte, 11)
+		if _, err := io.ReadFull(c, b); err != nil || string(b) != "220 hello\r\n" {
+			t.Fatalf("%q %v", b, err)
+		}
+		_, _ = io.WriteString(c, "EHLO x")
+		if _, err := io.ReadFull(c, b[:6]); err != nil || string(b[:6]) != "EHLO x" {
+			t.Fatalf("%q %v", b, err)
+		}
+	}
+}
+
+func TestBypass_B16_B18_AddressesAndNames(t *testing.T) {
+	w := newWorld(t, endpoints("host: '*.wild.test', ports: [80, 443]", "host: named.test, port: 80"))
+	for _, name := range []string{"mixed.wild.test", "meta.wild.test", "evil.example.net"} {
+		if status, head := connect(t, w.dial(), name+":443"); status != 403 {
+			t.Errorf("%s: %s", name, head)
+		}
+		if resp, _ := ask(t, w.dial(), "GET http://"+name+"/ HTTP/1.1\r\nHost: "+name+"\r\n\r\n"); resp.StatusCode != 403 {
+			t.Errorf("%s: %d", name, resp.StatusCode)
+		}
+	}
+	if d := w.dials(); len(d) > 0 {
+		t.Errorf("dialled %v", d)
+	}
+	w.site("named.test", 80, nil)
+	// Whoever has the name from the hosts file says the address alone.
+	for _, c := range []net.Conn{w.to("10.0.0.6:80"), w.dial()} {
+		if resp, body := ask(t, c, "GET http://named.test/ HTTP/1.1\r\nHost: named.test\r\n\r\n"); resp.StatusCode != 200 {
+			t.Errorf("%d %s", resp.StatusCode, body)
+		}
+	}
+}
+
+func TestBypass_B22_RedirectsAreNotFollowed(t *testing.T) {
+	w := newWorld(t, endpoints(apiRules))
+	w.both(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://evil.example.net/", http.StatusFound)
+	}), "h2", "http/1.1")
+	evil := w.site("evil.example.net", 80, nil)
+	for _, e := range entries {
+		resp, _ := get(t, e.client(w), "GET", e.url("/public/x"), nil)
+		if resp.StatusCode != 302 || resp.Header.Get("Location") != "http://evil.example.net/" {
+			t.Errorf("%s: %d", e.name, resp.StatusCode)
+		}
+	}
+	if len(evil.got()) > 0 {
+		t.Errorf("arrived %v", evil.got())
+	}
+}
+
+func TestUnknownHolderIsRefused(t *testing.T) {
+	w := newWorld(t, endpoints(apiRules))
+	w.both(nil, "http/1.1")
+	for name, err := range map[string]error{"error": errors.New("no such socket"), "nobody": nil} {
+		w.id.set(err)
+		for _, addr := range []string{w.addr, w.redirect("198.18.0.1:80")} {
+			c, err := net.Dial("tcp", addr)
+			if err != nil {
+				continue // reset at once
+			}
+			if err := gone(c); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			c.Close()
+		}
+	}
+	if d := w.dials(); len(d) > 0 {
+		t.Errorf("dialled %v", d)
+	}
+}
+
+func TestNothingIsAllowedBeforeLoad(t *testing.T) {
+	w := newWorld(t, "")
+	if status, head := connect(t, w.dial(), "api.example.com:443"); status != 403 {
+		t.Error(head)
+	}
+	if w.s.MayResolve("api.example.com") {
+		t.Error("names are known")
+	}
+}

@@ -1,0 +1,439 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/textproto"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// hopByHop are headers of one connection, not of the message (RFC 9110, 7.6.1),
+// and those that are written anew.
+var hopByHop = map[string]bool{
+	"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
+	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true, "Content-Length": true, "Host": true,
+}
+
+// exclude are the headers of h that are not sent on.
+func exclude(h http.Header) map[string]bool {
+	named := h["Connection"]
+	if len(named) == 0 {
+		return hopByHop
+	}
+	out := make(map[string]bool, len(hopByHop)+4)
+	for k := range hopByHop {
+		out[k] = true
+	}
+	for _, list := range named {
+		for name := range strings.SplitSeq(list, ",") {
+			out[textproto.CanonicalMIMEHeaderKey(strings.TrimSpace(name))] = true
+		}
+	}
+	return out
+}
+
+// carry sends a judged request and brings its answer back. It says whether another
+// request may follow.
+func (h *http1) carry(ctx context.Context, req *http.Request, j *judged) (more bool) {
+	ctx, done := h.c.track(ctx, j)
+	defer done()
+	rec := record{dec: j.dec, to: j.to, protocol: h.protocol(), http: j.asked, began: time.Now()}
+	protocol := ""
+	if !j.l4.Inspect {
+		protocol = upgrade(req)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	up, sent, err := h.send(ctx, cancel, req, j, protocol)
+	if err != nil {
+		a, dec := j.outcome(req.Method, failure(ctx, err))
+		h.refuse(req, j.to, j.asked, a, dec)
+		return false
+	}
+	stop := context.AfterFunc(ctx, func() {
+		reset(up.conn)
+		reset(h.conn)
+	})
+	defer stop()
+	resp, err := h.response(up, req, j)
+	if err != nil {
+		h.up.drop()
+		rec.out, _ = h.settle(up, sent)
+		var a answer
+		a, rec.dec = j.outcome(req.Method, failure(ctx, fmt.Errorf("read the answer of %s: %w", j.to, err)))
+		rec.status = a.status
+		h.c.record(rec)
+		h.end(a, req.Method == http.MethodHead)
+		return false
+	}
+	defer resp.Body.Close()
+	rec.status, rec.keys = resp.StatusCode, j.keys()
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		h.upgraded(ctx, up, resp, protocol, sent, rec)
+		return false
+	}
+	more = !req.Close
+	rec.in, err = h.answer(req, resp, &more)
+	var whole bool
+	if rec.out, whole = h.settle(up, sent); !whole {
+		more = false // neither side can be used again
+	}
+	if err != nil || !whole || resp.Close {
+		h.up.drop()
+	}
+	up.answered = true
+	rec.dec = j.cutOff(rec.dec, failure(ctx, err))
+	if err != nil {
+		reset(h.conn) // a cut-off answer must not look whole
+	} else if !whole {
+		drain(h.conn, h.br)
+	}
+	h.c.record(rec)
+	return more && err == nil
+}
+
+// sentBody is how a request's body went out, and what ends the watch for the
+// client's leaving that began then.
+type sentBody struct {
+	n       int64
+	err     error
+	unwatch func()
+}
+
+// send writes the request to the other side. A connection that was idle may have
+// ended: a request that may be repeated is then sent once more. sent tells when the
+// body has gone out; gone is called if the client leaves after that.
+func (h *http1) send(ctx context.Context, gone func(), req *http.Request, j *judged, upgrade string) (*upConn, <-chan sentBody, error) {
+	for {
+		up, idle, err := h.up.http1(ctx, j.l4)
+		if err != nil {
+			return nil, nil, err
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+		bodiless := req.ContentLength == 0
+		again := idle && bodiless && idempotent(req.Method)
+		w := takeWriter(up.conn)
+		err = writeHead(w, req, j, upgrade)
+		if err == nil {
+			err = w.Flush()
+		}
+		if err != nil || bodiless {
+			giveWriter(w)
+		}
+		if err == nil && again {
+			_, err = up.br.Peek(1) // it may only now show that it had ended
+		}
+		if err != nil {
+			h.up.drop()
+			if again && ctx.Err() == nil {
+				continue
+			}
+			return nil, nil, err
+		}
+		sent := make(chan sentBody, 1)
+		if bodiless {
+			sent <- sentBody{unwatch: h.watch(gone)}
+			return up, sent, nil
+		}
+		go func() {
+			n, err := writeBody(w, req)
+			giveWriter(w)
+			if err != nil {
+				reset(up.conn) // a cut-off request must not look whole
+				sent <- sentBody{n, err, func() {}}
+				return
+			}
+			sent <- sentBody{n, nil, h.watch(gone)}
+		}()
+		return up, sent, nil
+	}
+}
+
+// settle ends the sending of the body if that still goes on, which makes both
+// connections useless. whole says that all of it went out.
+func (h *http1) settle(up *upConn, sent <-chan sentBody) (n int64, whole bool) {
+	// An answer may be here before the sender of the last bytes goes on.
+	late := time.NewTimer(settleTime)
+	defer late.Stop()
+	select {
+	case s := <-sent:
+		s.unwatch()
+		return s.n, s.err == nil
+	case <-late.C:
+	}
+	reset(up.conn)
+	_ = h.conn.SetReadDeadline(past)
+	s := <-sent
+	s.unwatch()
+	_ = h.conn.SetReadDeadline(time.Time{})
+	return s.n, false
+}
+
+// watch looks after the client while its request is answered, for which nothing is
+// read from it otherwise: gone is called when it has left. The one who ends the
+// watch may read again.
+func (h *http1) watch(gone func()) (unwatch func()) {
+	if h.br.Buffered() > 0 {
+		return func() {} // it has sent the next request
+	}
+	ended := make(chan struct{})
+	t := time.AfterFunc(h.c.s.waits.gone, func() {
+		defer close(ended)
+		if _, err := h.br.Peek(1); err != nil && !timedOut(err) {
+			gone()
+		}
+	})
+	return func() {
+		if t.Stop() {
+			return
+		}
+		_ = h.conn.SetReadDeadline(past)
+		<-ended
+		_ = h.conn.SetReadDeadline(time.Time{})
+	}
+}
+
+// idempotent says whether a request may be sent twice (RFC 9110, 9.2.2).
+func idempotent(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return false
+}
+
+// upgrade is the protocol that a request asks to go on with, if it is one that
+// requests cannot be smuggled in: h2c would be.
+func upgrade(req *http.Request) string {
+	const websocket = "websocket"
+	if req.Method != http.MethodGet || req.ContentLength != 0 || !strings.EqualFold(req.Header.Get("Upgrade"), websocket) || len(req.Header["Upgrade"]) != 1 {
+		return ""
+	}
+	for _, list := range req.Header["Connection"] {
+		for option := range strings.SplitSeq(list, ",") {
+			if strings.EqualFold(strings.TrimSpace(option), "upgrade") {
+				return websocket
+			}
+		}
+	}
+	return ""
+}
+
+func writeHead(w *bufio.Writer, req *http.Request, j *judged, upgrade string) error {
+	_, _ = w.WriteString(j.asked.Method)
+	_ = w.WriteByte(' ')
+	_, _ = w.WriteString(j.uri())
+	_, _ = w.WriteString(" HTTP/1.1\r\nHost: ")
+	_, _ = w.WriteString(j.to.header())
+	_, _ = w.WriteString("\r\n")
+	if err := req.Header.WriteSubset(w, exclude(req.Header)); err != nil {
+		return err
+	}
+	switch {
+	case upgrade != "":
+		_, _ = w.WriteString("Connection: Upgrade\r\nUpgrade: " + upgrade + "\r\n")
+	case req.ContentLength > 0:
+		_, _ = w.WriteString("Content-Length: " + strconv.FormatInt(req.ContentLength, 10) + "\r\n")
+	case req.ContentLength < 0:
+		writeTrailerNames(w, req.Trailer)
+		_, _ = w.WriteString("Transfer-Encoding: chunked\r\n")
+	case req.Header.Get("Content-Length") != "":
+		_, _ = w.WriteString("Content-Length: 0\r\n")
+	}
+	_, err := w.WriteString("\r\n")
+	return err
+}
+
+func writeTrailerNames(w *bufio.Writer, t http.Header) {
+	for name := range t {
+		_, _ = w.WriteString("Trailer: " + name + "\r\n")
+	}
+}
+
+func writeBody(w *bufio.Writer, req *http.Request) (int64, error) {
+	if req.ContentLength > 0 {
+		return copyFlush(w, w, req.Body)
+	}
+	return chunked(w, req.Body, func() http.Header { return req.Trailer })
+}
+
+// chunked writes body in chunks as they come, and the trailers after it.
+func chunked(w *bufio.Writer, body io.Reader, trailer func() http.Header) (int64, error) {
+	cw := httputil.NewChunkedWriter(w)
+	n, err := copyFlush(cw, w, body)
+	if err == nil {
+		err = cw.Close()
+	}
+	if err == nil {
+		// Fields that say how to read a message may not come after it.
+		err = trailer().WriteSubset(w, hopByHop)
+	}
+	if err == nil {
+		_, err = w.WriteString("\r\n")
+	}
+	if err == nil {
+		err = w.Flush()
+	}
+	return n, err
+}
+
+// copyFlush copies without holding anything back.
+func copyFlush(w io.Writer, flush *bufio.Writer, r io.Reader) (n int64, err error) {
+	buf := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buf)
+	for {
+		k, rerr := r.Read(*buf)
+		if k > 0 {
+			if _, err := w.Write((*buf)[:k]); err != nil {
+				return n, err
+			}
+			n += int64(k)
+			if err := flush.Flush(); err != nil {
+				return n, err
+			}
+		}
+		if errors.Is(rerr, io.EOF) {
+			return n, nil
+		}
+		if rerr != nil {
+			return n, rerr
+		}
+	}
+}
+
+// response reads the answer's head; interim answers go on to the client.
+func (h *http1) response(up *upConn, req *http.Request, j *judged) (*http.Response, error) {
+	for range maxInterim {
+		up.limit.N = MaxResponseHead
+		resp, err := http.ReadResponse(up.br, req)
+		up.limit.N = unlimited
+		if err != nil {
+			return nil, err
+		}
+		j.scrub(resp)
+		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+			return resp, nil
+		}
+		if req.ProtoAtLeast(1, 1) {
+			w := takeWriter(h.conn)
+			err = writeStatus(w, resp)
+			if err == nil {
+				_, _ = w.WriteString("\r\n")
+				err = w.Flush()
+			}
+			giveWriter(w)
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	return nil, fmt.Errorf("more than %d interim answers", maxInterim)
+}
+
+// writeStatus writes the status and the fields that are sent on.
+func writeStatus(w *bufio.Writer, resp *http.Response) error {
+	fmt.Fprintf(w, "HTTP/1.1 %03d %s\r\n", resp.StatusCode, http.StatusText(resp.StatusCode))
+	return resp.Header.WriteSubset(w, exclude(resp.Header))
+}
+
+// answer writes the response to the client. An error says that not all of it came
+// or went.
+func (h *http1) answer(req *http.Request, resp *http.Response, more *bool) (n int64, err error) {
+	w := takeWriter(h.conn)
+	defer giveWriter(w)
+	bodiless := req.Method == http.MethodHead || resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified
+	chunks := !bodiless && resp.ContentLength < 0 && req.ProtoAtLeast(1, 1)
+	if !bodiless && resp.ContentLength < 0 && !chunks {
+		*more = false
+	}
+	if err := writeStatus(w, resp); err != nil {
+		return 0, err
+	}
+	switch {
+	case bodiless:
+		// It says how long the body would be; ReadResponse has seen that it is a
+		// number.
+		if v := resp.Header.Get("Content-Length"); v != "" && resp.StatusCode != http.StatusNoContent {
+			_, _ = w.WriteString("Content-Length: " + v + "\r\n")
+		}
+	case chunks:
+		writeTrailerNames(w, resp.Trailer)
+		_, _ = w.WriteString("Transfer-Encoding: chunked\r\n")
+	case resp.ContentLength >= 0:
+		_, _ = w.WriteString("Content-Length: " + strconv.FormatInt(resp.ContentLength, 10) + "\r\n")
+	}
+	switch {
+	case !*more:
+		_, _ = w.WriteString("Connection: close\r\n")
+	case !req.ProtoAtLeast(1, 1):
+		_, _ = w.WriteString("Connection: keep-alive\r\n")
+	}
+	_, _ = w.WriteString("\r\n")
+	if bodiless || resp.ContentLength == 0 {
+		return 0, w.Flush()
+	}
+	if resp.ContentLength < 0 || resp.ContentLength > int64(w.Available()) {
+		// Who waits for the head must not wait for the body.
+		if err := w.Flush(); err != nil {
+			return 0, err
+		}
+	}
+	if chunks {
+		return chunked(w, resp.Body, func() http.Header { return resp.Trailer })
+	}
+	return copyFlush(w, w, resp.Body)
+}
+
+// upgraded carries what follows a 101 that was asked for, at an endpoint whose
+// requests are not judged.
+func (h *http1) upgraded(ctx context.Context, up *upConn, resp *http.Response, protocol string, sent <-chan sentBody, rec record) {
+	defer h.up.drop()
+	rec.out, _ = h.settle(up, sent)
+	if protocol == "" || !strings.EqualFold(resp.Header.Get("Upgrade"), protocol) {
+		rec.dec, rec.status = denied(rec.dec, "the other side switched protocols unasked"), http.StatusBadGateway
+		h.c.record(rec)
+		h.end(answer{status: rec.status, body: simpleBody{"upstream_unreachable", rec.dec.Reason, ""}}, false)
+		return
+	}
+	if _, ok := h.c.begin(rec.to, rec.dec, false); !ok {
+		return
+	}
+	w := takeWriter(h.conn)
+	err := writeStatus(w, resp)
+	_, _ = w.WriteString("Connection: Upgrade\r\nUpgrade: " + protocol + "\r\n\r\n")
+	err = errors.Join(err, w.Flush())
+	giveWriter(w)
+	if err == nil {
+		client := &pushedBack{Conn: h.conn, br: h.br}
+		greeting, _ := up.br.Peek(up.br.Buffered())
+		var out int64
+		rec.in, out, err = relay(ctx, client, up.conn, greeting)
+		rec.out += out
+	}
+	if err != nil {
+		rec.dec.Reason = failure(ctx, err).Error()
+	}
+	h.c.record(rec)
+}
+
+// pushedBack is a connection of which br holds the next bytes.
+type pushedBack struct {
+	net.Conn
+	br *bufio.Reader
+}
+
+func (p *pushedBack) Read(b []byte) (int, error) { return p.br.Read(b) }
+func (p *pushedBack) NetConn() net.Conn          { return p.Conn }
+func (p *pushedBack) CloseWrite() error          { closeWrite(p.Conn); return nil }

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/identity"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/inspect"
+	"openshell.dev/runtime/policy"
+)
+
+// connection is one of the sandbox's, from its accept to its end.
+type connection struct {
+	s      *Server
+	client *clientConn
+	// local and wanted are the connection's ends as the client sees them.
+	local, wanted netip.AddrPort
+	began         time.Time
+
+	// held is who holds it, as last looked at.
+	held atomic.Pointer[holders]
+	// asking is held by who looks again.
+	asking sync.Mutex
+	// reached is what was dialled last.
+	reached atomic.Pointer[place]
+
+	mu sync.Mutex
+	// to is where it goes once that is known; inspected says whether its requests
+	// are judged one by one.
+	to        target
+	inspected bool
+	// requests are those in flight.
+	requests map[*policy.Request]context.CancelCauseFunc
+}
+
+// holders are the programs that hold a connection, learnt at some time.
+type holders struct {
+	who    []identity.Process
+	learnt time.Time
+}
+
+// place is where a host was reached.
+type place struct {
+	host    string
+	port    uint16
+	address netip.Addr
+}
+
+// target is a host as policy knows it, and a port.
+type target struct {
+	host string
+	port uint16
+	tls  bool
+}
+
+func (t target) String() string {
+	if a, err := netip.ParseAddr(t.host); err == nil && a.Is6() {
+		return fmt.Sprintf("[%s]:%d", t.host, t.port)
+	}
+	return fmt.Sprintf("%s:%d", t.host, t.port)
+}
+
+// handle serves one connection: who, whereto, may it; only then the other side.
+func (s *Server) handle(ctx context.Context, tcp *net.TCPConn) {
+	defer tcp.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = tcp.Close() })
+	defer stop()
+	c := &connection{s: s, client: &clientConn{TCPConn: tcp}, requests: map[*policy.Request]context.CancelCauseFunc{}, began: time.Now()}
+	s.mu.Lock()
+	s.open[c] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.open, c)
+		s.mu.Unlock()
+	}()
+	c.local = addrPort(tcp.RemoteAddr())
+	self := addrPort(tcp.LocalAddr())
+	wanted, err := s.destination(tcp, self)
+	if err != nil {
+		reset(c.client) // nobody can say what it was for
+		return
+	}
+	c.wanted = wanted
+	if err := c.identify(); err != nil {
+		c.refuseUnknown(err)
+		return
+	}
+	if wanted == self {
+		c.explicit(ctx)
+		return
+	}
+	c.transparent(ctx)
+}
+
+// identify learns who holds the connection, if that is not known freshly.
+func (c *connection) identify() error {
+	fresh := func() bool {
+		h := c.held.Load()
+		return h != nil && time.Since(h.learnt) < IdentityAge
+	}
+	if fresh() {
+		return nil
+	}
+	// The requests of one connection need one answer.
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	if fresh() {
+		return nil
+	}
+	who, err := c.s.c.Identity.Holders(c.local, c.wanted)
+	if err == nil && len(who) == 0 {
+		err = errors.New("no program holds the connection")
+	}
+	if err != nil {
+		return err
+	}
+	c.held.Store(&holders{who, time.Now()})
+	return nil
+}
+
+// who are the programs that hold the connection; none if that is not known.
+func (c *connection) who() []identity.Process {
+	if h := c.held.Load(); h != nil {
+		return h.who
+	}
+	return nil
+}
+
+// transparent serves a connection that was made to some address and led here.
+func (c *connection) transparent(ctx context.Context) {
+	to := target{host: c.wanted.Addr().String(), port: c.wanted.Port()}
+	name, synthetic := c.s.c.NameOf(c.wanted.Addr())
+	if synthetic {
+		to.host = name
+		// The name is known, and nothing needs to be said first.
+		if dec := c.judge(to, nil); dec.Verdict == policy.Allow && opaque(dec) {
+			c.splice(ctx, to, dec, nil, nil, "tcp")
+			return
+		}
+	}
+	first, err := c.peek(c.s.waits.serverFirst)
+	if err == nil && first.Kind == inspect.Unknown && !synthetic && c.byAddress(&to).Verdict != policy.Allow {
+		first, err = c.peek(c.s.waits.idle) // it may still say a name
+	}
+	if err == nil && !synthetic && first.said != "" {
+		to.host, _, err = splitHost(first.said, to.port)
+	}
+	if err != nil {
+		c.refuseRaw(to, denied(policy.Decision{Revision: c.s.engine.Load().engine.Revision()}, err.Error()))
+		return
+	}
+	if c.s.isRouter(to.host) {
+		c.route(ctx, first, to)
+		return
+	}
+	dec := c.byAddress(&to)
+	if dec.Verdict != policy.Allow {
+		c.refuse(ctx, first, to, dec)
+		return
+	}
+	c.serve(ctx, first, to, dec, nil)
+}
+
+// byAddress judges the target. A program that knows a name from its hosts file may
+// say only the address: the target is then the name that is allowed.
+func (c *connection) byAddress(to *target) policy.Decision {
+	dec := c.judge(*to, nil)
+	if dec.Verdict == policy.Allow || to.host != c.wanted.Addr().String() {
+		return dec
+	}
+	for _, name := range c.s.names[c.wanted.Addr()] {
+		if d := c.judge(target{host: name, port: to.port}, nil); d.Verdict == policy.Allow {
+			to.host = name
+			return d
+		}
+	}
+	return dec
+}
+
+// opening is what a client says first, and the host that it says it is for in TLS
+// or HTTP.
+type opening struct {
+	inspect.First
+	said string
+}
+
+// peek looks at what the client says first, for which it is given some time.
+// Silence is not an error: it is how a protocol begins in which the server speaks
+// first.
+func (c *connection) peek(wait time.Duration) (first opening, err error) {
+	br := takeReader(&readers, c.client)
+	defer giveReader(&readers, br)
+	defer c.client.unread(br)
+	defer func() { _ = c.client.SetReadDeadline(time.Time{}) }()
+	_ = c.client.SetReadDeadline(time.Now().Add(wait))
+	if _, err := br.Peek(1); err != nil {
+		if timedOut(err) {
+			err = nil
+		}
+		return first, err
+	}
+	_ = c.client.SetReadDeadline(time.Now().Add(c.s.waits.head))
+	if first.First, err = inspect.Peek(br); err != nil {
+		return first, err
+	}
+	switch first.Kind {
+	case inspect.TLS:
+		first.said = first.Hello.ServerName
+	case inspect.HTTP1:
+		first.said = inspect.Host(br, MaxHead)
+	default: // says no host that is read here
+	}
+	return first, nil
+}
+
+func timedOut(err error) bool {
+	var t net.Error
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// serve carries an allowed connection to its target. up is the other side if it
+// has been reached already.
+func (c *connection) serve(ctx context.Context, first opening, to target, dec policy.Decision, up net.Conn) {
+	defer func() {
+		if up != nil {
+			_ = up.Close()
+		}
+	}()
+	if opaque(dec) {
+		c.splice(ctx, to, dec, up, nil, "tcp")
+		return
+	}
+	if first.Kind == inspect.Unknown {
+		var greeting []byte
+		var err error
+		if first, up, greeting, err = c.await(ctx, to, dec, up); err != nil {
+			if !errors.Is(err, io.EOF) {
+				c.refuseRaw(to, denied(dec, err.Error()))
+			}
+			return
+		}
+		if len(greeting) > 0 {
+			c.splice(ctx, to, dec, up, greeting, "tcp")
+			return
+		}
+	}
+	switch {
+	case first.Kind == inspect.TLS && dec.TLSSkip:
+		c.splice(ctx, to, dec, up, nil, "tls")
+	case first.Kind == inspect.TLS:
+		to.tls = true
+		if err := sameName(first.Hello.ServerName, to.host); err != nil {
+			c.refuseTLS(ctx, to, denied(dec, err.Error()))
+			return
+		}
+		// Encrypted ClientHello hides the real name from the check above.
+		if dec.Inspect || first.Hello.ECH || c.s.hasCredentials(to) {
+			c.intercept(ctx, to, dec, up)
+			return
+		}
+		c.splice(ctx, to, dec, up, nil, "tls")
+	case first.Kind == inspect.HTTP1:
+		if _, ok := c.begin(to, dec, true); !ok {
+			return
+		}
+		h := &http1{c: c, conn: c.client, to: to, up: newUpstreamHTTP(c, to, up)}
+		h.serve(ctx)
+	case first.Kind == inspect.HTTP2:
+		c.refuseRaw(to, denied(dec, "HTTP/2 without TLS is not judged"))
+	case dec.Inspect:
+		c.refuseRaw(to, denied(dec, "only HTTP can be judged by this endpoint's rules"))
+	case to.port == 443:
+		c.refuseRaw(to, denied(dec, "not TLS on port 443: write protocol: tcp if the endpoint is meant for it"))
+	default:
+		c.splice(ctx, to, dec, up, nil, "tcp")
+	}
+}
+
+// opaque says that nothing on the connection is looked at. An endpoint whose TLS
+// is skipped may have rules all the same, for what comes without TLS.
+func opaque(dec policy.Decision) bool { return dec.TCP || dec.TLSSkip && !dec.Inspect }
+
+// denied turns a decision into a refusal for a reason of the proxy's own.
+func denied(dec policy.Decision, reason string) policy.Decision {
+	dec.Verdict, dec.Reason, dec.Rule, dec.Line = policy.Deny, reason, "", 0
+	return dec
+}
+
+// sameName fails unless the name in TLS is the host that was judged.
+func sameName(sni, host string) error {
+	if _, err := netip.ParseAddr(host); err == nil {
+		if sni == "" {
+			return nil
+		}
+	} else if sni == "" {
+		return fmt.Errorf("TLS names no server; %s is expected", host)
+	}
+	name, err := policy.NormalizeHost(sni)
+	if err != nil {
+		return fmt.Errorf("TLS server name: %w", err)
+	}
+	if name != host {
+		return fmt.Errorf("TLS names the server %s, the connection is for %s", name, host)
+	}
+	return nil
+}
+
+// dial reaches the target at an address that the decision allows.
+func (c *connection) dial(ctx context.Context, to target, dec policy.Decision) (net.Conn, error) {
+	conn, address, err := c.s.c.Upstream.Dial(ctx, to.host, to.port, func(a netip.Addr) error {
+		if why, ok := dec.Destination.Check(a, to.port); !ok {
+			return &destinationError{why, fmt.Sprintf("%s resolves to %s: %s", to.host, a, why)}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.reached.Store(&place{to.host, to.port, address})
+	if c.s.changedSince(dec) && !c.rejudge() {
+		_ = conn.Close()
+		return nil, errReloaded
+	}
+	return conn, nil
+}
+
+// destinationError is an address that a name may not have.
+type destinationError struct {
+	reason policy.Reason
+	text   string
+}
+
+func (e *destinationError) Error() string { return e.text }

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/inspect"
+	"openshell.dev/runtime/policy"
+)
+
+// serveHTTP2 serves the streams of one HTTP/2 connection, each judged on its own.
+// With why, every one gets that answer.
+func serveHTTP2(ctx context.Context, c *connection, conn net.Conn, to target, up *upstreamHTTP, why *answer) {
+	h := &http2Handler{c: c, to: to, up: up, why: why}
+	server := &http2.Server{MaxConcurrentStreams: MaxStreams, IdleTimeout: IdleTimeout, ReadIdleTimeout: IdleTimeout}
+	server.ServeConn(conn, &http2.ServeConnOpts{
+		Context: ctx, Handler: h,
+		BaseConfig: &http.Server{MaxHeaderBytes: MaxHead, ErrorLog: log.New(io.Discard, "", 0)},
+	})
+}
+
+type http2Handler struct {
+	c   *connection
+	to  target
+	up  *upstreamHTTP
+	why *answer
+}
+
+func (h *http2Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if h.why != nil {
+		h.why.serve(w)
+		return
+	}
+	rec := record{to: h.to, protocol: "h2", began: time.Now()}
+	refuse := func(dec policy.Decision, a answer) {
+		rec.dec, rec.status = dec, a.status
+		h.c.record(rec)
+		a.serve(w)
+	}
+	no := func(reason string) policy.Decision {
+		return policy.Decision{Reason: reason, Layer: policy.L7, Revision: h.c.s.engine.Load().engine.Revision()}
+	}
+	if !h.to.is(req.Host) {
+		a := wrongAuthority(req.Host, h.to)
+		a.status = http.StatusMisdirectedRequest
+		refuse(no(fmt.Sprintf(":authority is %.300q, the connection is for %s", req.Host, h.to)), a)
+		return
+	}
+	if !inspect.Method(req.Method) || req.Method == http.MethodConnect || !strings.HasPrefix(req.RequestURI, "/") {
+		refuse(no("no request for a path"), badTarget("no request for a path"))
+		return
+	}
+	if err := h.c.identify(); err != nil {
+		refuse(no(err.Error()), refusedConnection(req.Method, h.to, err.Error()))
+		return
+	}
+	j, a := h.c.judgeRequest(h.to, req.Method, req.RequestURI, false)
+	rec.http = j.asked
+	if a != nil {
+		refuse(j.dec, *a)
+		return
+	}
+	if req, a = h.c.inject(req, j); a != nil {
+		refuse(j.dec, *a)
+		return
+	}
+	ctx, done := h.c.track(req.Context(), j)
+	defer done()
+	resp, err := h.roundTrip(ctx, req, j)
+	if err != nil {
+		a, dec := j.outcome(req.Method, failure(ctx, err))
+		refuse(dec, a)
+		return
+	}
+	defer resp.Body.Close()
+	j.scrub(resp)
+	rec.dec, rec.status, rec.keys = j.dec, resp.StatusCode, j.keys()
+	rec.in, err = respond(w, resp)
+	rec.dec = j.cutOff(rec.dec, failure(ctx, err))
+	h.c.record(rec)
+	if err != nil {
+		panic(http.ErrAbortHandler) // resets the stream: a cut-off answer must not look whole
+	}
+}
+
+func (h *http2Handler) roundTrip(ctx context.Context, req *http.Request, j *judged) (*http.Response, error) {
+	path, query := j.target()
+	for again := false; ; again = true {
+		cc, err := h.up.http2(ctx, j.l4)
+		if err != nil {
+			return nil, err
+		}
+		out := &http.Request{
+			Method: req.Method, Host: h.to.header(), Header: make(http.Header, len(req.Header)),
+			// Opaque keeps the path as it was judged.
+			URL:           &url.URL{Scheme: "https", Host: h.to.header(), Opaque: "//" + h.to.header() + path, RawQuery: query},
+			Body:          req.Body,
+			ContentLength: req.ContentLength,
+			Trailer:       req.Trailer,
+		}
+		drop := exclude(req.Header)
+		for k, v := range req.Header {
+			if !drop[k] {
+				out.Header[k] = v
+			}
+		}
+		if req.Header.Get("Te") == "trailers" {
+			out.Header.Set("Te", "trailers") // gRPC asks for it
+		}
+		if _, ok := out.Header["User-Agent"]; !ok {
+			out.Header.Set("User-Agent", "") // or one of the library's is sent
+		}
+		if req.ContentLength == 0 {
+			out.Body = http.NoBody
+		}
+		resp, err := cc.RoundTrip(out.WithContext(ctx))
+		if err == nil || again || req.ContentLength != 0 || !idempotent(req.Method) || ctx.Err() != nil {
+			return resp, err
+		}
+		// The connection may have ended since its last request.
+		if cc.CanTakeNewRequest() {
+			return resp, err
+		}
+	}
+}
+
+// respond copies the answer as it comes, trailers last.
+func respond(w http.ResponseWriter, resp *http.Response) (n int64, err error) {
+	header := w.Header()
+	drop := exclude(resp.Header)
+	for k, v := range resp.Header {
+		if !drop[k] || k == "Content-Length" {
+			header[k] = v
+		}
+	}
+	w.WriteHeader(resp.StatusCode)
+	flush := http.NewResponseController(w).Flush
+	if resp.ContentLength >= 0 && resp.ContentLength <= smallAnswer {
+		// Head and body go together.
+		flush = func() error { return nil }
+	}
+	if err := flush(); err != nil {
+		return 0, err
+	}
+	buf := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buf)
+	for {
+		k, rerr := resp.Body.Read(*buf)
+		if k > 0 {
+			if _, err := w.Write((*buf)[:k]); err != nil {
+				return n, err
+			}
+			n += int64(k)
+			if err := flush(); err != nil {
+				return n, err
+			}
+		}
+		if errors.Is(rerr, io.EOF) {
+			break
+		}
+		if rerr != nil {
+			return n, rerr
+		}
+	}
+	for k, v := range resp.Trailer {
+		if !hopByHop[k] {
+			header[http.TrailerPrefix+k] = v
+		}
+	}
+	return n, nil
+}

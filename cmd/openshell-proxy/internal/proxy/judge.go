@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/identity"
+	"openshell.dev/runtime/internal/decisionlog"
+	"openshell.dev/runtime/policy"
+)
+
+// judge asks the policy in force about the connection or, with http, about one
+// request on it. Every program that holds the connection must be allowed.
+func (c *connection) judge(to target, http *policy.HTTP) policy.Decision {
+	dec, _ := c.judgeAll(&policy.Request{Host: to.host, Port: to.port, HTTP: http})
+	return dec
+}
+
+// judgeAll returns the strictest of the decisions on each holder, and the holder.
+func (c *connection) judgeAll(r *policy.Request) (policy.Decision, *identity.Process) {
+	engine := c.s.engine.Load().engine
+	worst := policy.Decision{Reason: "nobody is known to hold the connection", Revision: engine.Revision()}
+	var who *identity.Process
+	held := c.who()
+	for i := range held {
+		r.Binary, r.Ancestors = held[i].Binary, held[i].Ancestors
+		if d := engine.Decide(r); who == nil || d.Verdict < worst.Verdict {
+			worst, who = d, &held[i]
+		}
+	}
+	return worst, who
+}
+
+// judged is a request as it was judged, which is how it is sent.
+type judged struct {
+	to    target
+	asked *policy.HTTP
+	dec   policy.Decision
+	// l4 is the decision on the connection: its addresses and its TLS.
+	l4      policy.Decision
+	request policy.Request
+	// injected is the request with credentials put in; nil if there are none.
+	injected *injected
+}
+
+// target is the request's path and query as they are sent.
+func (j *judged) target() (path, query string) {
+	if j.injected != nil {
+		return j.injected.Path, j.injected.Query
+	}
+	return j.asked.Path, j.asked.RawQuery
+}
+
+// uri is the request's target in origin form.
+func (j *judged) uri() string {
+	path, query := j.target()
+	if query != "" {
+		return path + "?" + query
+	}
+	return path
+}
+
+// judgeRequest puts a request into one spelling and judges that. The answer is
+// nil if the request may go on. forward says that it came in absolute form.
+func (c *connection) judgeRequest(to target, method, uri string, forward bool) (j *judged, refusal *answer) {
+	j = &judged{to: to}
+	refuse := func(a answer) (*judged, *answer) { return j, &a }
+	raw, query, _ := strings.Cut(uri, "?")
+	if j.l4 = c.judge(to, nil); j.l4.Verdict != policy.Allow {
+		j.dec = j.l4
+		return refuse(refusedHost(method, to, raw, j.dec, forward))
+	}
+	path, err := policy.CanonicalPath(raw, j.l4.AllowEncodedSlash)
+	if err == nil {
+		err = checkQuery(query)
+	}
+	if err != nil {
+		j.dec = denied(j.l4, err.Error())
+		j.dec.Layer = policy.L7
+		return refuse(badTarget(err.Error()))
+	}
+	j.asked = &policy.HTTP{Method: method, Path: path, RawQuery: query}
+	j.request = policy.Request{Host: to.host, Port: to.port, HTTP: j.asked, Forward: forward}
+	dec, who := c.judgeAll(&j.request)
+	if j.dec = dec; dec.Verdict == policy.Deny {
+		if dec.Layer == policy.L4 {
+			return refuse(refusedHost(method, to, raw, dec, forward))
+		}
+		return refuse(refusedRequest(to, j.asked, dec, who.Binary, forward))
+	}
+	return j, nil
+}
+
+// track keeps a request in flight where a reload finds it; done ends that. The
+// context's cause is errReloaded if one has come or comes that denies it.
+func (c *connection) track(ctx context.Context, j *judged) (_ context.Context, done func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	r := &j.request
+	c.mu.Lock()
+	c.requests[r] = cancel
+	c.mu.Unlock()
+	if c.s.changedSince(j.dec) {
+		c.rejudge()
+	}
+	return ctx, func() {
+		c.mu.Lock()
+		delete(c.requests, r)
+		c.mu.Unlock()
+		cancel(nil)
+	}
+}
+
+// record is one outcome, to be written down.
+type record struct {
+	dec      policy.Decision
+	to       target
+	protocol string
+	http     *policy.HTTP
+	status   int
+	// keys are the credentials that were put in.
+	keys    []string
+	in, out int64
+	began   time.Time
+}
+
+func (c *connection) record(r record) {
+	if r.began.IsZero() {
+		r.began = c.began
+	}
+	rec := decisionlog.Record{
+		Time: time.Now(), Verdict: r.dec.Verdict.String(), Layer: r.dec.Layer.String(),
+		Host: r.to.host, Port: r.to.port, Protocol: r.protocol,
+		Policy: r.dec.Policy, Rule: r.dec.Rule, Line: r.dec.Line, Reason: r.dec.Reason, Revision: r.dec.Revision,
+		Status: r.status, Credentials: r.keys, BytesIn: r.in, BytesOut: r.out, DurationMS: float64(time.Since(r.began).Microseconds()) / 1000,
+	}
+	if r.http != nil {
+		rec.Method, rec.Path = r.http.Method, r.http.Path
+	}
+	// With several holders, the one that a refusal fell on.
+	if _, w := c.judgeAll(&policy.Request{Host: r.to.host, Port: r.to.port, HTTP: r.http}); w != nil {
+		rec.Pid, rec.Binary, rec.Digest, rec.Ancestors = w.Pid, w.Binary, w.Digest, w.Ancestors
+	}
+	if a := c.addressOf(r.to); a.IsValid() {
+		rec.Address = a.String()
+	}
+	c.s.c.Log.Record(rec)
+}

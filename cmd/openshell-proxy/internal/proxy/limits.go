@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import "time"
+
+// Limits of one sandbox's connections.
+const (
+	// MaxConnections bounds the open connections of a sandbox; more wait in the
+	// listeners' queue. Fewer if the process may not open descriptors enough.
+	MaxConnections = 8192
+	// descriptors is how many one connection needs at most: its own, and one to
+	// the other side or two to a resolver.
+	descriptors = 3
+	// reservedDescriptors are left for all else: listeners, logs, commands, names.
+	reservedDescriptors = 128
+	// MaxHead bounds a request's head, in bytes.
+	MaxHead = 16 << 10
+	// MaxResponseHead bounds a response's head, in bytes.
+	MaxResponseHead = 64 << 10
+	// HeadTimeout bounds the time a request's head, or a ClientHello, may take.
+	HeadTimeout = 30 * time.Second
+	// IdleTimeout bounds the time between two requests on a connection, and before
+	// the first.
+	IdleTimeout = 5 * time.Minute
+	// HandshakeTimeout bounds one TLS handshake on either leg.
+	HandshakeTimeout = 15 * time.Second
+	// ServerFirst is how long a connection may be silent before the other side is
+	// asked whether it speaks first.
+	ServerFirst = 300 * time.Millisecond
+	// IdentityAge is how old the answer to "which program is this" may be when a
+	// request is judged by it.
+	IdentityAge = time.Second
+	// MaxStreams bounds the concurrent requests on one HTTP/2 connection.
+	MaxStreams = 128
+	// MaxSessions bounds the upstreams' TLS sessions that are kept for resumption.
+	MaxSessions = 256
+	// maxInterim bounds the 1xx answers before the real one.
+	maxInterim = 16
+	// maxDrain and drainTime bound what is read of a request that was refused,
+	// so that its sender sees the refusal and not a reset.
+	maxDrain  = 256 << 10
+	drainTime = time.Second
+	// quietAfter is how long a connection is without a request before it gives its
+	// buffer back, and tidyAfter when that memory is given to the system.
+	quietAfter = time.Second
+	tidyAfter  = 3 * time.Second
+	// smallAnswer is the longest body that an answer's head may wait for, in bytes.
+	smallAnswer = 2 << 10
+	// upstreamBuffer is the size of a buffer for answers, in bytes.
+	upstreamBuffer = 4 << 10
+	// copyBuffer is the size of a body's chunks, in bytes.
+	copyBuffer = 32 << 10
+	// maxGreeting is how much of what a server says first is read at once.
+	maxGreeting = 4 << 10
+	// settleTime is how long a request may still be sent when its answer has ended.
+	settleTime = 100 * time.Millisecond
+	// goneAfter is how long an answer may take before the client is looked after.
+	goneAfter = time.Second
+)
+
+// waits are the times that a client is given.
+type waits struct {
+	head, idle, handshake, serverFirst, gone time.Duration
+}
+
+var usualWaits = waits{HeadTimeout, IdleTimeout, HandshakeTimeout, ServerFirst, goneAfter}

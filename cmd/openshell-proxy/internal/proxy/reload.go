@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"openshell.dev/runtime/policy"
+)
+
+// StaticError is a new policy that differs where a running sandbox cannot change.
+type StaticError struct{ Fields []string }
+
+func (e *StaticError) Error() string {
+	return "locked at creation, make a new sandbox to change: " + strings.Join(e.Fields, ", ")
+}
+
+// ErrInvalid is wrapped by the errors of a policy that cannot be used.
+var ErrInvalid = errors.New("invalid policy")
+
+// Load puts a policy in force; revision is another than that of the one before.
+// Connections and requests that it does not allow are ended when Load returns. On
+// an error the policy before stays.
+func (s *Server) Load(name string, text []byte, revision int) error {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	p, err := policy.Parse(name, text)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	before := s.engine.Load()
+	if revision == before.engine.Revision() {
+		return fmt.Errorf("revision %d is in force already", revision)
+	}
+	if before.policy != nil {
+		if fields := policy.StaticDiff(before.policy, p); len(fields) > 0 {
+			return &StaticError{fields}
+		}
+	}
+	aliases, err := s.c.Identity.Aliases(p.Binaries())
+	if err != nil {
+		return fmt.Errorf("find the policy's programs in the container: %w", err)
+	}
+	o := policy.CompileOptions{Aliases: aliases, Revision: revision}
+	if s.c.Enforce {
+		o.UnspecifiedEnforcement = policy.EnforcementBlock
+	}
+	engine, err := policy.Compile(p, o)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	s.engine.Store(&loaded{policy: p, engine: engine, name: name, since: time.Now()})
+	s.rejudge()
+	return nil
+}
+
+// Loaded is the name of the policy in force, its revision, and since when.
+func (s *Server) Loaded() (name string, revision int, since time.Time) {
+	l := s.engine.Load()
+	return l.name, l.engine.Revision(), l.since
+}
+
+// errReloaded is why something ended that a new policy does not allow.
+var errReloaded = errors.New("no longer allowed by the policy")
+
+// changedSince says whether another policy is in force than the one that made dec.
+func (s *Server) changedSince(dec policy.Decision) bool {
+	return s.engine.Load().engine.Revision() != dec.Revision
+}
+
+// rejudge ends what the policy in force does not allow: connections, and single
+// requests on those that stay.
+func (s *Server) rejudge() {
+	s.mu.Lock()
+	open := make([]*connection, 0, len(s.open))
+	for c := range s.open {
+		open = append(open, c)
+	}
+	s.mu.Unlock()
+	for _, c := range open {
+		c.rejudge()
+	}
+}
+
+// begin notes where the connection goes, for judging it again after a reload. If
+// one has come since dec was made it returns the newer decision, and false if that
+// has ended the connection.
+func (c *connection) begin(to target, dec policy.Decision, inspected bool) (policy.Decision, bool) {
+	c.mu.Lock()
+	c.to, c.inspected = to, inspected
+	c.mu.Unlock()
+	if !c.s.changedSince(dec) {
+		return dec, true
+	}
+	return c.judge(to, nil), c.rejudge()
+}
+
+// addressOf is where a target was reached; the zero Addr if it was not.
+func (c *connection) addressOf(to target) netip.Addr {
+	if r := c.reached.Load(); r != nil && r.host == to.host && r.port == to.port {
+		return r.address
+	}
+	return netip.Addr{}
+}
+
+// rejudge ends the connection, or its requests, if the policy in force does not
+// allow them. It says whether the connection stays.
+func (c *connection) rejudge() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	stays := c.to.host == "" || c.stays()
+	if !stays {
+		reset(c.client)
+	}
+	for r, cancel := range c.requests {
+		again := *r
+		if dec, _ := c.judgeAll(&again); !stays || dec.Verdict == policy.Deny {
+			cancel(errReloaded)
+		}
+	}
+	return stays
+}
+
+// stays judges the connection again. Preconditions: c.mu is held.
+func (c *connection) stays() bool {
+	dec := c.judge(c.to, nil)
+	allowed := dec.Verdict == policy.Allow
+	// Bytes that nobody looks at must not go on where requests are judged now.
+	if dec.Inspect && !c.inspected {
+		allowed = false
+	}
+	if a := c.addressOf(c.to); a.IsValid() {
+		_, ok := dec.Destination.Check(a, c.to.port)
+		allowed = allowed && ok
+	}
+	if !allowed {
+		c.record(record{dec: denied(dec, errReloaded.Error()), to: c.to, protocol: "tcp"})
+	}
+	return allowed
+}
+
+// failure is why something could not be done: the policy, if that is what ended it.
+func failure(ctx context.Context, err error) error {
+	if err != nil && errors.Is(context.Cause(ctx), errReloaded) {
+		return errReloaded
+	}
+	return err
+}

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"openshell.dev/runtime/policy"
+)
+
+func TestBypass_B30_KeptConnectionsAreJudgedAnew(t *testing.T) {
+	for _, e := range entries {
+		t.Run(e.name, func(t *testing.T) {
+			w := newWorld(t, endpoints(openHost))
+			plain, secure := w.both(nil, "h2", "http/1.1")
+			c := e.client(w)
+			get(t, c, "GET", e.url("/a"), nil)
+			w.load(endpoints("host: api.example.com, ports: [80, 443], protocol: rest, enforcement: enforce, rules: [{allow: {method: GET, path: /b}}]"))
+			if resp, _ := get(t, c, "GET", e.url("/a"), nil); resp.StatusCode != 403 {
+				t.Errorf("status %d", resp.StatusCode)
+			}
+			if resp, _ := get(t, c, "GET", e.url("/b"), nil); resp.StatusCode != 200 {
+				t.Errorf("status %d", resp.StatusCode)
+			}
+			if n := len(plain.got()) + len(secure.got()); n != 2 {
+				t.Errorf("%d requests arrived", n)
+			}
+		})
+	}
+}
+
+func TestBypass_B30_RequestsInFlightEnd(t *testing.T) {
+	for _, e := range entries {
+		t.Run(e.name, func(t *testing.T) {
+			w := newWorld(t, endpoints(openHost))
+			ended := make(chan string, 2)
+			w.both(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				_, _ = io.WriteString(rw, "first")
+				_ = http.NewResponseController(rw).Flush()
+				select {
+				case <-r.Context().Done():
+					ended <- r.URL.Path
+				case <-time.After(patience):
+				}
+			}), "h2", "http/1.1")
+			c := e.client(w)
+			open := func(path string) io.ReadCloser {
+				resp, err := c.Get(e.url(path))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.ReadFull(resp.Body, make([]byte, 5)); err != nil {
+					t.Fatal(err)
+				}
+				return resp.Body
+			}
+			denied, stays := open("/a/denied"), open("/a/stays")
+			defer denied.Close()
+			defer stays.Close()
+			w.load(endpoints("host: api.example.com, ports: [80, 443], protocol: rest, enforcement: enforce, rules: [{allow: {method: GET, path: /a/stays}}]"))
+			if b, err := io.ReadAll(denied); err == nil {
+				t.Errorf("%q looks whole", b)
+			}
+			if got := <-ended; got != "/a/denied" {
+				t.Errorf("ended %s", got)
+			}
+			select {
+			case got := <-ended:
+				t.Errorf("ended %s", got)
+			case <-time.After(50 * time.Millisecond):
+			}
+		})
+	}
+}
+
+func TestBypass_B30_TunnelsEnd(t *testing.T) {
+	for _, tc := range []struct {
+		name, before, after string
+		stays               bool
+	}{
+		{"same", "host: api.example.com, port: 25", "host: api.example.com, port: 25", true},
+		{"taken out", "host: api.example.com, port: 25", "host: other.example.com, port: 25", false},
+		{"now judged by requests", "host: api.example.com, port: 25", "host: api.example.com, port: 25, protocol: rest, access: full", false},
+		{"raw, now judged by requests", "host: api.example.com, port: 25, protocol: tcp", "host: api.example.com, port: 25, protocol: rest, access: full", false},
+		{"address not allowed any more", "host: api.example.com, port: 25", "host: api.example.com, port: 25, allowed_ips: [10.0.0.0/8]", false},
+		{"address still allowed", "host: api.example.com, port: 25", "host: api.example.com, port: 25, allowed_ips: [93.184.216.0/24]", true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, endpoints(tc.before))
+			closed := make(chan error, 2)
+			w.raw("api.example.com", 25, func(c net.Conn) {
+				_, _ = io.WriteString(c, "220\n")
+				_, err := io.Copy(c, c)
+				closed <- err
+			})
+			for _, open := range []func() *net.TCPConn{
+				func() *net.TCPConn { return w.tunnel("api.example.com:25") },
+				func() *net.TCPConn { return w.to("198.18.0.1:25") },
+			} {
+				c := open()
+				br := bufio.NewReader(c)
+				if s, err := br.ReadString('\n'); err != nil {
+					t.Fatal(s, err)
+				}
+				w.load(endpoints(tc.after))
+				_, _ = io.WriteString(c, "x\n")
+				s, err := br.ReadString('\n')
+				if stays := err == nil && s == "x\n"; stays != tc.stays {
+					t.Errorf("%q %v", s, err)
+				}
+				if !tc.stays {
+					select {
+					case <-closed:
+					case <-time.After(patience):
+						t.Error("the other side stays open")
+					}
+				}
+				w.load(endpoints(tc.before))
+			}
+		})
+	}
+}
+
+func TestBypass_B30_SilentConnectionIsJudgedByTheNewPolicy(t *testing.T) {
+	w := newWorld(t, endpoints("host: api.example.com, port: 25"))
+	var got tap
+	w.raw("api.example.com", 25, got.serve)
+	c := w.tunnel("api.example.com:25")
+	time.Sleep(2 * w.s.waits.serverFirst)
+	w.load(endpoints("host: api.example.com, port: 25, protocol: rest, access: full, enforcement: enforce"))
+	_, _ = io.WriteString(c, "\x00raw")
+	if err := gone(c); err != nil {
+		t.Error(err)
+	}
+	if got.got() != "" {
+		t.Errorf("the server got %q", got.got())
+	}
+}
+
+// A decision that a reload overtakes is not acted upon.
+func TestBypass_B30_ReloadBetweenJudgingAndBeginning(t *testing.T) {
+	w := newWorld(t, endpoints(openHost))
+	tcp, err := net.Dial("tcp", w.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	c := &connection{s: w.s, client: &clientConn{TCPConn: tcp.(*net.TCPConn)}, requests: map[*policy.Request]context.CancelCauseFunc{}}
+	if err := c.identify(); err != nil {
+		t.Fatal(err)
+	}
+	to := target{host: "api.example.com", port: 80}
+	j, refusal := c.judgeRequest(to, "GET", "/a", false)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	w.load(endpoints("host: other.example.com, port: 80"))
+	ctx, done := c.track(context.Background(), j)
+	if !errors.Is(context.Cause(ctx), errReloaded) {
+		t.Errorf("the request goes on: %v", context.Cause(ctx))
+	}
+	done()
+	if dec, ok := c.begin(to, j.l4, true); ok {
+		t.Errorf("the connection goes on: %v", dec)
+	}
+}
+
+func TestLoadKeepsThePolicyBefore(t *testing.T) {
+	w := newWorld(t, endpoints(everything))
+	for name, tc := range map[string]struct {
+		text     string
+		revision int
+	}{
+		"syntax":        {"version: 1\nnonsense: 2\n", 7},
+		"same revision": {endpoints("host: other.example.com, port: 80"), w.revision},
+		"locked field":  {"process: {run_as_user: nobody}\n" + endpoints(everything), 7},
+	} {
+		if err := w.s.Load("x", []byte(tc.text), tc.revision); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+		if n, rev, _ := w.s.Loaded(); n != "test" || rev != w.revision || !w.s.MayResolve("api.example.com") {
+			t.Errorf("%s: %s %d", name, n, rev)
+		}
+	}
+}
+
+func TestBypass_B31_ManyNames(t *testing.T) {
+	w := newWorld(t, endpoints("host: '*.many.test', port: 443"))
+	var tasks sync.WaitGroup
+	for i := range 20 {
+		tasks.Go(func() {
+			for k := range 50 {
+				c, err := net.Dial("tcp", w.redirect("93.184.216.66:443"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				tc := tls.Client(c, &tls.Config{ServerName: fmt.Sprintf("a%d.b%d.denied.test", i, k), RootCAs: w.roots})
+				_ = tc.SetDeadline(time.Now().Add(patience))
+				if err := tc.Handshake(); err != nil {
+					t.Error(err)
+				}
+				c.Close()
+			}
+		})
+	}
+	tasks.Wait()
+	if d := w.dials(); len(d) > 0 {
+		t.Errorf("dialled %d times", len(d))
+	}
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+
+	"golang.org/x/net/http2"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/inspect"
+	"openshell.dev/runtime/policy"
+)
+
+// RouterHost is the name of the privacy router in every sandbox that has one.
+const RouterHost = "inference.local"
+
+func (s *Server) isRouter(host string) bool { return s.c.Router != nil && host == RouterHost }
+
+// route serves a connection to the router: HTTPS on 443, HTTP on 80, nothing else.
+func (c *connection) route(ctx context.Context, first opening, to target) {
+	refuse := func(reason string) {
+		c.refuseRaw(to, policy.Decision{Reason: reason, Revision: c.s.engine.Load().engine.Revision()})
+	}
+	if first.Kind == inspect.Unknown { // it may have been silent so far
+		var err error
+		if first, err = c.peek(c.s.waits.idle); err != nil {
+			refuse(err.Error())
+			return
+		}
+	}
+	switch {
+	case to.port == 443 && first.Kind == inspect.TLS:
+		to.tls = true
+		if err := sameName(first.Hello.ServerName, to.host); err != nil {
+			refuse(err.Error())
+			return
+		}
+		conn, err := c.accept(ctx, to, known)
+		if err != nil {
+			refuse(err.Error())
+			return
+		}
+		defer conn.Close()
+		if conn.ConnectionState().NegotiatedProtocol == "h2" {
+			server := &http2.Server{MaxConcurrentStreams: MaxStreams, IdleTimeout: IdleTimeout, ReadIdleTimeout: IdleTimeout}
+			server.ServeConn(conn, &http2.ServeConnOpts{
+				Context: ctx, Handler: c.routed(to),
+				BaseConfig: &http.Server{MaxHeaderBytes: MaxHead, ErrorLog: log.New(io.Discard, "", 0)},
+			})
+			return
+		}
+		serveOne(ctx, conn, c.routed(to))
+	case to.port == 80 && first.Kind == inspect.HTTP1:
+		serveOne(ctx, c.client, c.routed(to))
+	default:
+		refuse(fmt.Sprintf("%s answers HTTPS on port 443 and HTTP on port 80", RouterHost))
+	}
+}
+
+// routed gives the router only requests that are meant for it, from programs that
+// are known.
+func (c *connection) routed(to target) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if !to.is(req.Host) {
+			a := wrongAuthority(req.Host, to)
+			a.status = http.StatusMisdirectedRequest
+			a.serve(w)
+			return
+		}
+		if err := c.identify(); err != nil {
+			refusedConnection(req.Method, to, err.Error()).serve(w)
+			return
+		}
+		c.s.c.Router.ServeHTTP(w, req)
+	})
+}
+
+// serveOne serves HTTP/1 on one connection until it ends.
+func serveOne(ctx context.Context, conn net.Conn, h http.Handler) {
+	l := &oneListener{conn: conn, ended: make(chan struct{})}
+	end := sync.OnceFunc(func() { close(l.ended) })
+	server := &http.Server{
+		Handler: h, MaxHeaderBytes: MaxHead, ReadHeaderTimeout: HeadTimeout, IdleTimeout: IdleTimeout, ErrorLog: log.New(io.Discard, "", 0),
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ConnState: func(_ net.Conn, s http.ConnState) {
+			if s == http.StateClosed || s == http.StateHijacked {
+				end()
+			}
+		},
+	}
+	_ = server.Serve(l)
+}
+
+// oneListener accepts one connection and then waits for its end.
+type oneListener struct {
+	conn  net.Conn
+	once  sync.Once
+	ended chan struct{}
+}
+
+func (l *oneListener) Accept() (c net.Conn, err error) {
+	l.once.Do(func() { c = l.conn })
+	if c != nil {
+		return c, nil
+	}
+	<-l.ended
+	return nil, net.ErrClosed
+}
+
+func (l *oneListener) Close() error   { return nil }
+func (l *oneListener) Addr() net.Addr { return l.conn.LocalAddr() }

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package proxy is the one way out of a sandbox: it takes a connection, learns
+// who made it and what it asks for, has that judged, reaches the other side and
+// carries the bytes, judging each request on the way.
+//
+// Whatever cannot be learnt or judged is refused. What was judged is what is sent
+// on: requests are parsed once, put into one spelling and written anew. It does
+// not protect from what an allowed program does at an allowed endpoint.
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/ca"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/identity"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/upstream"
+	"openshell.dev/runtime/internal/decisionlog"
+	"openshell.dev/runtime/policy"
+)
+
+// Identifier says which programs hold a connection and where their paths lead.
+type Identifier interface {
+	Holders(local, remote netip.AddrPort) ([]identity.Process, error)
+	Aliases(paths []string) (map[string][]string, error)
+}
+
+// Recorder keeps decisions. It never blocks.
+type Recorder interface{ Record(decisionlog.Record) }
+
+// Config is what a Server works with. Everything but Hosts and Enforce must be
+// set.
+type Config struct {
+	Identity Identifier
+	Upstream *upstream.Dialer
+	CA       *ca.Authority
+	// Roots gives what upstreams' certificates are verified with.
+	Roots func() *x509.CertPool
+	// NameOf gives the name that a synthetic address stands for.
+	NameOf func(netip.Addr) (string, bool)
+	// Hosts are names with addresses that the workload may know without asking.
+	Hosts map[string][]netip.Addr
+	Log   Recorder
+	// Router answers what is asked of RouterHost, whatever the policy says; nil
+	// leaves that name a name like any other.
+	Router http.Handler
+	// Credentials are put into requests; nil if the sandbox has none.
+	Credentials *credentials.Set
+	// Enforce makes an absent enforcement block.
+	Enforce bool
+}
+
+// Server serves one sandbox. It denies everything until Load has succeeded.
+type Server struct {
+	c      Config
+	engine atomic.Pointer[loaded]
+	// tls is for upstreams; tickets has the keys of the clients' session tickets
+	// and changes them from time to time.
+	tls, tickets *tls.Config
+	names        map[netip.Addr][]string
+	slots        chan struct{}
+	waits        waits
+	// destination is where a connection was meant to go, given the listener's
+	// address.
+	destination func(*net.TCPConn, netip.AddrPort) (netip.AddrPort, error)
+
+	loading sync.Mutex
+	mu      sync.Mutex
+	open    map[*connection]struct{}
+	tasks   sync.WaitGroup
+}
+
+// loaded is one policy and what it was compiled to.
+type loaded struct {
+	policy *policy.Policy
+	engine *policy.Engine
+	name   string
+	since  time.Time
+}
+
+// New makes a Server.
+func New(c Config) *Server {
+	s := &Server{
+		c: c, open: map[*connection]struct{}{}, names: map[netip.Addr][]string{}, slots: make(chan struct{}, maxConnections()),
+		tls:     &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(MaxSessions)},
+		tickets: &tls.Config{MinVersion: tls.VersionTLS12},
+		waits:   usualWaits, destination: originalDestination,
+	}
+	for name, addrs := range c.Hosts {
+		for _, a := range addrs {
+			s.names[a] = append(s.names[a], name)
+		}
+	}
+	s.engine.Store(&loaded{engine: &policy.Engine{}})
+	return s
+}
+
+// maxConnections is how many connections the process has descriptors for. With
+// more, accepted ones would fail instead of waiting.
+func maxConnections() int {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		l.Cur = 0
+	}
+	return connectionsWithin(l.Cur)
+}
+
+func connectionsWithin(limit uint64) int {
+	// Each listener holds one while it waits.
+	const least = 4
+	if limit < reservedDescriptors+least*descriptors {
+		return least
+	}
+	return int(min((limit-reservedDescriptors)/descriptors, MaxConnections))
+}
+
+// MayResolve says whether host is the router's or the policy in force knows it.
+func (s *Server) MayResolve(host string) bool {
+	return s.isRouter(host) || s.engine.Load().engine.MayResolve(host)
+}
+
+// Serve takes connections from l until ctx ends.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
+	for {
+		s.slots <- struct{}{}
+		c, err := l.Accept()
+		if err != nil {
+			<-s.slots
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			// Out of descriptors, or the client was gone: others may be served.
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		s.tasks.Go(func() {
+			defer func() { <-s.slots }()
+			s.handle(ctx, c.(*net.TCPConn))
+		})
+	}
+}
+
+// Wait returns when every connection has ended.
+func (s *Server) Wait() { s.tasks.Wait() }
+
+// Connections is how many are open.
+func (s *Server) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.open)
+}

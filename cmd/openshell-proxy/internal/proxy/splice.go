@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync"
+
+	"openshell.dev/runtime/policy"
+)
+
+// splice carries bytes both ways without looking at them, each way to its own
+// end. up is the other side if it has been reached, and greeting what it has said
+// already.
+func (c *connection) splice(ctx context.Context, to target, dec policy.Decision, up net.Conn, greeting []byte, protocol string) {
+	dec, ok := c.begin(to, dec, false)
+	if !ok {
+		return
+	}
+	if up == nil {
+		var err error
+		if up, err = c.dial(ctx, to, dec); err != nil {
+			_, dec = unreachable("", to, dec, err)
+			c.record(record{dec: dec, to: to, protocol: protocol})
+			reset(c.client)
+			return
+		}
+		defer up.Close()
+	}
+	in, out, err := relay(ctx, c.client, up, greeting)
+	if err != nil {
+		dec.Reason = err.Error()
+	}
+	c.record(record{dec: dec, to: to, protocol: protocol, in: in, out: out})
+}
+
+type halfCloser interface{ CloseWrite() error }
+
+// relay copies both ways until both have ended, or one has failed, which ends the
+// other as well: what was cut off must not look whole.
+func relay(ctx context.Context, client, up net.Conn, greeting []byte) (in, out int64, err error) {
+	both := func() {
+		reset(client)
+		reset(up)
+	}
+	stop := context.AfterFunc(ctx, both)
+	defer stop()
+	// The first error is the reason; what it ends fails as well.
+	var once sync.Once
+	fail := func(e error) {
+		once.Do(func() { err = e })
+		both()
+	}
+	sent := make(chan int64, 1)
+	go func() {
+		n, e := io.Copy(up, client)
+		if e != nil {
+			fail(e)
+		} else {
+			closeWrite(up)
+		}
+		sent <- n
+	}()
+	n, e := client.Write(greeting)
+	in = int64(n)
+	if e == nil {
+		var m int64
+		m, e = io.Copy(client, up)
+		in += m
+	}
+	if e != nil {
+		fail(e)
+	} else {
+		closeWrite(client)
+	}
+	out = <-sent
+	return in, out, err
+}
+
+// closeWrite passes an end of data on. That the other end has gone already shows
+// on the other way.
+func closeWrite(conn net.Conn) {
+	if h, ok := conn.(halfCloser); ok {
+		_ = h.CloseWrite()
+	}
+}
+
+// reset ends a connection such that its other end sees an error.
+func reset(conn net.Conn) {
+	for {
+		t, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		conn = t.NetConn() // under TLS
+	}
+	if t, ok := conn.(interface{ SetLinger(int) error }); ok {
+		_ = t.SetLinger(0)
+	}
+	_ = conn.Close()
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"time"
+
+	"openshell.dev/runtime/policy"
+)
+
+// intercept ends the client's TLS here and serves its requests.
+func (c *connection) intercept(ctx context.Context, to target, dec policy.Decision, tcp net.Conn) {
+	up := newUpstreamHTTP(c, to, tcp)
+	defer up.close()
+	dec, ok := c.begin(to, dec, true)
+	if !ok {
+		return
+	}
+	conn, err := c.accept(ctx, to, func(offered []string) []string { return up.protocols(ctx, dec, offered) })
+	if err != nil {
+		c.record(record{dec: denied(dec, err.Error()), to: to, protocol: "tls"})
+		reset(c.client)
+		return
+	}
+	defer conn.Close()
+	if conn.ConnectionState().NegotiatedProtocol == "h2" {
+		serveHTTP2(ctx, c, conn, to, up, nil)
+		return
+	}
+	h := &http1{c: c, conn: conn, to: to, up: up}
+	h.serve(ctx)
+}
+
+// accept does the server's side of TLS with a certificate for the target.
+func (c *connection) accept(ctx context.Context, to target, protocols func(offered []string) []string) (*tls.Conn, error) {
+	leaf, err := c.s.c.CA.Leaf(to.host)
+	if err != nil {
+		return nil, fmt.Errorf("make a certificate for %s: %w", to.host, err)
+	}
+	conn := tls.Server(c.client, &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			next := protocols(h.SupportedProtos)
+			// Only now it is the client that is waited for.
+			_ = c.client.SetDeadline(time.Now().Add(c.s.waits.handshake))
+			return &tls.Config{
+				MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*leaf}, NextProtos: next,
+				WrapSession: c.s.tickets.EncryptTicket, UnwrapSession: c.s.tickets.DecryptTicket,
+			}, nil
+		},
+	})
+	_ = c.client.SetDeadline(time.Now().Add(c.s.waits.handshake))
+	err = conn.HandshakeContext(ctx)
+	_ = c.client.SetDeadline(time.Time{})
+	if err != nil {
+		return nil, fmt.Errorf("TLS with the client: %w", err)
+	}
+	return conn, nil
+}
+
+// known are the protocols of those offered that can be answered in.
+func known(offered []string) []string {
+	var out []string
+	for _, p := range offered {
+		if p == "h2" || p == "http/1.1" {
+			out = append(out, p)
+		}
+	}
+	return out
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package upstream
+
+import "time"
+
+// Limits of reaching somebody.
+const (
+	// DialTimeout bounds one connection with all addresses of its name tried.
+	DialTimeout = 15 * time.Second
+	// AddressTimeout bounds one address.
+	AddressTimeout = 5 * time.Second
+	// QueryTimeout bounds one question to one resolver.
+	QueryTimeout = 2 * time.Second
+	// Rounds is how often all resolvers are asked: a datagram may be lost.
+	Rounds = 2
+	// MaxAddresses bounds the addresses of one name that are looked at.
+	MaxAddresses = 64
+	// MaxCached bounds the names whose addresses are remembered.
+	MaxCached = 1024
+	// MaxCacheTime bounds how long they are, whatever the answer's TTL.
+	MaxCacheTime = 30 * time.Second
+)

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command openshell-proxy judges what leaves a sandbox. The runtime starts it
+// beside a container and donates its descriptors; nobody starts it by hand.
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/guard"
+	"openshell.dev/runtime/internal/handoff"
+)
+
+// heapLimit makes the collector work rather than the process grow, in bytes.
+const heapLimit = 512 << 20
+
+// A guard has next to no traffic and stays small. A worker's garbage is collected
+// half as often under load; what that leaves it gives back when connections
+// become quiet.
+const (
+	guardGarbage  = 50
+	workerGarbage = 100
+)
+
+func main() {
+	debug.SetGCPercent(guardGarbage)
+	debug.SetMemoryLimit(heapLimit)
+	role := ""
+	if len(os.Args) > 1 {
+		role = os.Args[1]
+	}
+	var err error
+	switch role {
+	case "worker":
+		debug.SetGCPercent(workerGarbage)
+		err = runWorker()
+	case "standby":
+		err = runStandby()
+	default:
+		err = runGuard()
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "openshell-proxy: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func runGuard() (err error) {
+	ready := os.NewFile(handoff.FDReady, "ready")
+	if _, err := unix.FcntlInt(handoff.FDReady, unix.F_GETFD, 0); err != nil {
+		return errors.New("started without the runtime's descriptors: the runtime starts it, nobody else")
+	}
+	defer func() {
+		// The runtime shows what it reads in place of readiness.
+		if err != nil {
+			_, _ = fmt.Fprint(ready, err)
+		}
+	}()
+	if err := harden(); err != nil {
+		return err
+	}
+	g, err := newGuard(os.NewFile(handoff.FDConfig, "config"))
+	if err != nil {
+		return err
+	}
+	g.Ready = ready
+	return guardUntilEnd(g)
+}
+
+// runStandby waits for a guard's end and then is the guard.
+func runStandby() error {
+	// Another name than the proxy's, so that what kills all processes of that name
+	// leaves the one that starts them anew.
+	name := append([]byte("openshell-wait"), 0)
+	if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0); err != nil {
+		return fmt.Errorf("take a name: %w", err)
+	}
+	unix.CloseOnExec(guard.FDInit)
+	unix.CloseOnExec(guard.FDGuard)
+	if err := harden(); err != nil {
+		return err
+	}
+	// Read whole now: nobody writes the rest of it when the guard has ended.
+	documents := &bytes.Buffer{}
+	if _, err := documents.ReadFrom(os.NewFile(handoff.FDConfig, "config")); err != nil {
+		return fmt.Errorf("read the guard's documents: %w", err)
+	}
+	g, err := newGuard(documents)
+	if err != nil {
+		return err
+	}
+	lock, err := hold(filepath.Join(g.Config.StateDir, handoff.StandbyLock))
+	if err != nil {
+		return err
+	}
+	g.Init = os.NewFile(guard.FDInit, "init")
+	alone, err := guard.AwaitGuard(g.Init, os.NewFile(guard.FDGuard, "guard"))
+	// As the guard it has a standby of its own.
+	if err = errors.Join(err, lock.Close()); err != nil || !alone {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "%s the guard ended, the standby takes its place\n", time.Now().UTC().Format(time.RFC3339))
+	return guardUntilEnd(g)
+}
+
+// newGuard makes the guard of the donated descriptors and documents, which hold
+// secrets.
+//
+// Preconditions: the process is hardened.
+func newGuard(documents io.Reader) (*guard.Guard, error) {
+	for fd := handoff.FDConfig; fd < handoff.FDListeners+handoff.Listeners; fd++ {
+		unix.CloseOnExec(fd)
+	}
+	trimLater()
+	g := &guard.Guard{
+		Config: &handoff.Config{}, Documents: json.NewDecoder(documents),
+		Netns: os.NewFile(handoff.FDNetns, "netns"),
+	}
+	if err := g.Documents.Decode(g.Config); err != nil {
+		return nil, fmt.Errorf("read the runtime's document: %w", err)
+	}
+	for i := range g.Listeners {
+		g.Listeners[i] = os.NewFile(uintptr(handoff.FDListeners+i), "listener")
+	}
+	return g, nil
+}
+
+func guardUntilEnd(g *guard.Guard) error {
+	lock, err := hold(filepath.Join(g.Config.StateDir, handoff.Lock))
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	return g.Run()
+}
+
+const (
+	// lockPatience bounds the wait for a lock whose holder has just ended.
+	lockPatience = time.Second
+	// lockPoll is the pause between two attempts.
+	lockPoll = 5 * time.Millisecond
+)
+
+// hold keeps a file locked for as long as the guard or standby lives and writes its
+// pid: who can take the lock knows that there is none.
+func hold(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the proxy's lock: %w", err)
+	}
+	// A guard that was killed while it forked leaves the lock to its child, which is
+	// about to close it.
+	for deadline := time.Now().Add(lockPatience); ; time.Sleep(lockPoll) {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			return nil, errors.Join(fmt.Errorf("another proxy serves this sandbox (%s is locked): %w", path, err), f.Close())
+		}
+	}
+	err = f.Truncate(0)
+	if err == nil {
+		_, err = fmt.Fprint(f, os.Getpid())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("write the proxy's lock: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// listener uses a donated descriptor; nil if that is not a socket.
+func listener(fd int) net.Listener {
+	f := os.NewFile(uintptr(fd), "listener")
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil
+	}
+	return l
+}
+
+func packets(fd int) net.PacketConn {
+	f := os.NewFile(uintptr(fd), "listener")
+	defer f.Close()
+	c, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil
+	}
+	return c
+}

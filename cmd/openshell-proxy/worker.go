@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/ca"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/control"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/dns"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/guard"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/proxy"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/upstream"
+	"openshell.dev/runtime/internal/controlapi"
+	"openshell.dev/runtime/internal/decisionlog"
+	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/policy"
+)
+
+func runWorker() error {
+	if err := harden(); err != nil {
+		return err
+	}
+	for fd := guard.FDIdentity; fd < guard.FDListeners+handoff.Listeners; fd++ {
+		unix.CloseOnExec(fd)
+	}
+	w := &worker{config: &guard.Worker{}, documents: json.NewDecoder(os.Stdin), started: time.Now().UTC()}
+	if err := w.documents.Decode(w.config); err != nil {
+		return fmt.Errorf("read the guard's document: %w", err)
+	}
+	return w.run()
+}
+
+type worker struct {
+	config    *guard.Worker
+	documents *json.Decoder
+	started   time.Time
+	proxy     *proxy.Server
+}
+
+func (w *worker) run() error {
+	c := w.config
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
+	defer stop()
+	f := os.NewFile(guard.FDIdentity, "guard")
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return fmt.Errorf("use the guard's socket: %w", err)
+	}
+	_ = f.Close()
+	authority, err := ca.Load(c.CACert, c.CAKey)
+	if err != nil {
+		return err
+	}
+	roots, err := upstream.Roots(c.UpstreamRoots)
+	if err != nil {
+		return err
+	}
+	log, err := decisionlog.Open(c.LogDir, c.ID, decisionlog.Options{})
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	mark := 0
+	if c.Egress == handoff.EgressNamespace {
+		mark = handoff.Mark
+	}
+	names := dns.New(dns.Config{
+		MayResolve: func(name string) bool { return w.proxy.MayResolve(name) },
+		Normalize:  policy.NormalizeHost, V6: true,
+		Record: func(name, qtype string, allowed bool) {
+			if !allowed {
+				log.Record(decisionlog.Record{Time: time.Now(), Verdict: policy.Deny.String(), Layer: "dns", Host: name, Protocol: "dns", Method: qtype, Reason: "no endpoint of the policy has this name"})
+			}
+		},
+	})
+	keys, err := secrets(c.Providers)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(c.StateDir, handoff.Policies)
+	first, err := w.first(dir)
+	if err != nil {
+		return err
+	}
+	// All that does not need the container has been done while it was made.
+	var ctr handoff.Container
+	if err := w.documents.Decode(&ctr); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil // there will be none
+		}
+		return fmt.Errorf("read the guard's second document: %w", err)
+	}
+	dial := upstream.New(upstream.Config{Hosts: ctr.Hosts, Resolvers: ctr.Resolvers, Mark: mark, Synthetic: dns.Synthetic})
+	router, err := newRouter(c.Inference, c.Egress, dial, roots, log)
+	if err != nil {
+		return err
+	}
+	w.proxy = proxy.New(proxy.Config{
+		Identity: guard.NewClient(conn), CA: authority, Roots: roots, NameOf: names.Name, Hosts: ctr.Hosts, Log: log, Enforce: c.Enforce, Credentials: keys,
+		Upstream: dial, Router: router,
+	})
+	if err := w.proxy.Load(first.name, first.text, first.revision); err != nil {
+		return err
+	}
+	commands, err := control.New(judge{w}, dir)
+	if err != nil {
+		return err
+	}
+	trimLater()
+	if err := lockDown([]string{dir, c.LogDir}, mark != 0); err != nil {
+		return err
+	}
+	return w.serve(ctx, names, commands)
+}
+
+// secrets are the providers' credentials as the proxy uses them; nil without any.
+func secrets(list []handoff.Provider) (*credentials.Set, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	var out []credentials.Provider
+	hosts := map[string]policy.Glob{}
+	for _, p := range list {
+		n := credentials.Provider{Name: p.Name, ModelAPI: p.ModelAPI, AuthHeaders: p.AuthHeaders, AuthQuery: p.AuthQuery}
+		for _, e := range p.Endpoints {
+			glob, err := policy.CompileGlob(e.Host, '.')
+			if err != nil {
+				return nil, fmt.Errorf("provider %s: %w", p.Name, err)
+			}
+			hosts[e.Host] = glob
+			n.Endpoints = append(n.Endpoints, credentials.Endpoint{Host: e.Host, Ports: e.Ports, Path: e.Path})
+		}
+		for _, k := range p.Credentials {
+			n.Credentials = append(n.Credentials, credentials.Credential{Key: k.Key, Value: credentials.NewSecret(k.Value)})
+		}
+		out = append(out, n)
+	}
+	match := func(pattern, host string) bool {
+		g := hosts[pattern]
+		return g.Match(host)
+	}
+	return credentials.New(credentials.Config{MatchHost: match}, out)
+}
+
+// revision is a policy to begin with.
+type revision struct {
+	name     string
+	text     []byte
+	revision int
+}
+
+// first is the newest revision: the one the container was created with, which is
+// kept as the first, or what a worker before this one had in force.
+func (w *worker) first(dir string) (*revision, error) {
+	n, text, name, err := control.Latest(dir)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		n, text, name = 1, w.config.PolicyText, w.config.PolicyName
+		if err := control.First(dir, name, text); err != nil {
+			return nil, err
+		}
+	}
+	return &revision{name, text, n}, nil
+}
+
+// serve runs every listener until one fails or ctx ends.
+func (w *worker) serve(ctx context.Context, names *dns.Server, commands *control.Server) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	run := func(what string, f func() error) {
+		go func() {
+			if err := f(); err != nil {
+				stop(fmt.Errorf("%s: %w", what, err))
+			}
+		}()
+	}
+	served := 0
+	for _, i := range []int{handoff.ProxyTCP4, handoff.ProxyTCP6} {
+		if l := listener(guard.FDListeners + i); l != nil {
+			served++
+			run("serve connections", func() error { return w.proxy.Serve(ctx, l) })
+		}
+	}
+	for _, i := range []int{0, 1} {
+		udp, tcp := packets(guard.FDListeners+handoff.DNSUDP4+i), listener(guard.FDListeners+handoff.DNSTCP4+i)
+		if udp != nil && tcp != nil {
+			run("serve names", func() error { return names.Serve(ctx, udp, tcp) })
+		}
+	}
+	socket := listener(guard.FDControl)
+	if served == 0 || socket == nil {
+		return errors.New("no listener was donated")
+	}
+	run("serve commands", func() error { return commands.Serve(socket) })
+	ready := os.NewFile(guard.FDReady, "ready")
+	if _, err := ready.WriteString(handoff.ReadyWord); err != nil {
+		return fmt.Errorf("tell the guard: %w", err)
+	}
+	_ = ready.Close()
+	<-ctx.Done()
+	_ = commands.Close()
+	w.proxy.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// judge is the proxy as the control socket commands it.
+type judge struct{ w *worker }
+
+func (j judge) Load(name string, text []byte) (int, error) {
+	_, n, _ := j.w.proxy.Loaded()
+	err := j.w.proxy.Load(name, text, n+1)
+	var static *proxy.StaticError
+	switch {
+	case errors.As(err, &static):
+		return 0, &control.StaticError{Fields: static.Fields}
+	case errors.Is(err, proxy.ErrInvalid):
+		return 0, &control.InvalidError{Err: err}
+	case err != nil:
+		return 0, err
+	}
+	return n + 1, nil
+}
+
+func (j judge) Status() controlapi.Status {
+	name, n, since := j.w.proxy.Loaded()
+	return controlapi.Status{
+		ID: j.w.config.ID, Revision: n, Policy: name, Since: since, Connections: j.w.proxy.Connections(),
+		Pid: os.Getpid(), Started: j.w.started,
+	}
+}
