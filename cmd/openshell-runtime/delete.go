@@ -3,8 +3,6 @@
 package main
 
 import (
-	"path/filepath"
-
 	"github.com/urfave/cli/v2"
 
 	"openshell.dev/runtime/libsandbox"
@@ -21,10 +19,6 @@ var deleteCommand = &cli.Command{
 		if err := arguments(c, 1, 1); err != nil {
 			return err
 		}
-		root, err := filepath.Abs(c.String("root"))
-		if err != nil {
-			return err
-		}
-		return libsandbox.Delete(root, c.Args().First(), c.Bool("force"))
+		return libsandbox.Delete(c.String("root"), c.Args().First(), c.Bool("force"))
 	},
 }

@@ -25,6 +25,7 @@ var execCommand = &cli.Command{
 	ArgsUsage: "<container-id> <command> [command options]  || -p process.json <container-id>",
 	Flags: []cli.Flag{
 		&cli.StringFlag{Name: "console-socket", Usage: "path to an AF_UNIX socket which will receive a file descriptor referencing the master end of the console's pseudoterminal"},
+		&cli.StringFlag{Name: "pidfd-socket", Usage: "path to an AF_UNIX socket which will receive a file descriptor referencing the exec process"},
 		&cli.StringFlag{Name: "cwd", Usage: "current working directory in the container"},
 		&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set environment variables"},
 		&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "allocate a pseudo-TTY"},
@@ -33,8 +34,13 @@ var execCommand = &cli.Command{
 		&cli.StringFlag{Name: "process", Aliases: []string{"p"}, Usage: "path to the process.json"},
 		&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "detach from the container's process"},
 		&cli.StringFlag{Name: "pid-file", Usage: "specify the file to write the process id to"},
+		&cli.StringFlag{Name: "process-label", Usage: "set the asm process label for the process commonly used with selinux"},
+		&cli.StringFlag{Name: "apparmor", Usage: "set the apparmor profile for the process"},
 		&cli.BoolFlag{Name: "no-new-privs", Usage: "set the no new privileges value for the process (a sandbox always has it)"},
+		&cli.StringSliceFlag{Name: "cap", Aliases: []string{"c"}, Usage: "add a capability to the bounding set for the process (a sandbox drops what no sandbox has)"},
 		&cli.IntFlag{Name: "preserve-fds", Usage: "Pass N additional file descriptors to the container (stdio + N in total)"},
+		&cli.StringSliceFlag{Name: "cgroup", Usage: "run the process in an (existing) sub-cgroup(s). Format is [<controller>:]<cgroup>."},
+		&cli.BoolFlag{Name: "ignore-paused", Usage: "allow exec in a paused container"},
 	},
 	Action: func(c *cli.Context) error {
 		status, err := execute(c)
@@ -52,24 +58,56 @@ func execute(c *cli.Context) (int, error) {
 	if err := arguments(c, 1, 0); err != nil {
 		return -1, err
 	}
-	root, err := filepath.Abs(c.String("root"))
-	if err != nil {
-		return -1, err
-	}
+	root := c.String("root")
 	pidFile := c.String("pid-file")
 	if pidFile != "" {
-		if pidFile, err = filepath.Abs(pidFile); err != nil {
+		abs, err := filepath.Abs(pidFile)
+		if err != nil {
 			return -1, err
 		}
+		pidFile = abs
 	}
 	p, err := execProcess(c, root)
 	if err != nil {
 		return -1, err
 	}
+	groups, err := subCgroups(c.StringSlice("cgroup"))
+	if err != nil {
+		return -1, err
+	}
 	return libsandbox.Exec(root, c.Args().First(), container.ProcessConfig{
 		Action: container.RunExec, Spec: p, Detach: c.Bool("detach"), PreserveFDs: c.Int("preserve-fds"),
-		ConsoleSocket: c.String("console-socket"), PidFile: pidFile,
+		ConsoleSocket: c.String("console-socket"), PidfdSocket: c.String("pidfd-socket"), PidFile: pidFile,
+		SubCgroups: groups, IgnorePaused: c.Bool("ignore-paused"),
 	})
+}
+
+// subCgroups reads --cgroup: one path for cgroup v2, or controllers, a colon and
+// a path for each of v1's.
+func subCgroups(args []string) (map[string]string, error) {
+	if len(args) == 0 {
+		return nil, nil
+	}
+	paths := map[string]string{}
+	for _, a := range args {
+		controllers, path, both := strings.Cut(a, ":")
+		if !both {
+			if len(args) != 1 {
+				return nil, fmt.Errorf("invalid --cgroup argument: %s (missing <controller>: prefix)", a)
+			}
+			return map[string]string{"": a}, nil
+		}
+		for name := range strings.SplitSeq(controllers, ",") {
+			if name == "" {
+				return nil, fmt.Errorf("invalid --cgroup argument: %s (empty <controller> prefix)", a)
+			}
+			if _, twice := paths[name]; twice {
+				return nil, fmt.Errorf("invalid --cgroup argument(s): controller %s specified multiple times", name)
+			}
+			paths[name] = path
+		}
+	}
+	return paths, nil
 }
 
 // execProcess is the process to run: a file's, or the bundle's own with what
@@ -109,6 +147,16 @@ func execProcess(c *cli.Context, root string) (*specs.Process, error) {
 	p.Args = c.Args().Tail()
 	p.Env = append(p.Env, c.StringSlice("env")...)
 	p.Terminal = c.Bool("tty")
+	if c.IsSet("no-new-privs") {
+		p.NoNewPrivileges = c.Bool("no-new-privs")
+	}
+	if v := c.String("apparmor"); v != "" {
+		p.ApparmorProfile = v
+	}
+	if v := c.String("process-label"); v != "" {
+		p.SelinuxLabel = v
+	}
+	addCapabilities(p, c.StringSlice("cap"))
 	if cwd := c.String("cwd"); cwd != "" {
 		p.Cwd = cwd
 	}
@@ -133,4 +181,23 @@ func execProcess(c *cli.Context, root string) (*specs.Process, error) {
 		p.User.AdditionalGids = append(p.User.AdditionalGids, uint32(g))
 	}
 	return p, checkProcess(p)
+}
+
+// addCapabilities adds names to all sets of p but the inheritable one. The kernel
+// takes no ambient capability that is not inheritable, so without those there are
+// none.
+func addCapabilities(p *specs.Process, names []string) {
+	if len(names) == 0 {
+		return
+	}
+	if p.Capabilities == nil {
+		p.Capabilities = &specs.LinuxCapabilities{}
+	}
+	k := p.Capabilities
+	k.Bounding = append(k.Bounding, names...)
+	k.Effective = append(k.Effective, names...)
+	k.Permitted = append(k.Permitted, names...)
+	if k.Inheritable != nil {
+		k.Ambient = append(k.Ambient, names...)
+	}
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"time"
 )
@@ -24,8 +23,9 @@ func (e *execError) Error() string { return "exec failed: " + e.err.Error() }
 func (e *execError) Unwrap() error { return e.err }
 
 // exit ends the program: the only place that does. An error is written to
-// standard error and, in the shape engines read, to the log.
-func exit(err error) {
+// standard error and, in the shape engines read, to the log. The log's flags are
+// read from the arguments before the verb: the error may be about parsing them.
+func exit(err error, global []string) {
 	if err == nil {
 		os.Exit(0)
 	}
@@ -33,10 +33,9 @@ func exit(err error) {
 	if errors.As(err, &status) {
 		os.Exit(int(status))
 	}
-	// The flags are read from the arguments: the error may be about parsing them.
-	path, format := flagValue("log"), flagValue("log-format")
+	path, format := flagValue(global, "log"), flagValue(global, "log-format")
 	if path != "" {
-		if f, e := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND|os.O_SYNC, 0o644); e == nil {
+		if f, e := openLog(path); e == nil {
 			fmt.Fprintln(f, logLine(err, format))
 			_ = f.Close()
 		}
@@ -66,15 +65,18 @@ func logLine(err error, format string) string {
 	return fmt.Sprintf("time=%q level=error msg=%q", now, err.Error())
 }
 
-// flagValue is the value of a global flag as it stands in the arguments.
-func flagValue(name string) string {
-	args := os.Args[1:]
+func openLog(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND|os.O_SYNC, 0o644)
+}
+
+// flagValue is the value of a flag as it stands in args.
+func flagValue(args []string, name string) string {
 	for _, form := range []string{"--" + name, "-" + name} {
 		for i, a := range args {
 			if v, ok := strings.CutPrefix(a, form+"="); ok {
 				return v
 			}
-			if a == form && i+1 < len(args) && !slices.Contains(args[:i], "--") {
+			if a == form && i+1 < len(args) {
 				return args[i+1]
 			}
 		}

@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"text/tabwriter"
+	"time"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
 
 	"openshell.dev/runtime/libsandbox/container"
@@ -22,31 +24,22 @@ var listCommand = &cli.Command{
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "display only container IDs"},
 	},
 	Action: func(c *cli.Context) error {
-		root := c.String("root")
-		ids, err := container.List(root)
-		if err != nil {
+		if err := arguments(c, 0, 0); err != nil {
 			return err
 		}
-		states := []*specs.State{}
-		var broken []error
-		for _, id := range ids {
-			ctr, err := container.Load(root, id)
-			if err != nil {
-				broken = append(broken, fmt.Errorf("load container %s: %w", id, err))
-				continue
-			}
-			s, err := ctr.State()
-			if err != nil {
-				broken = append(broken, fmt.Errorf("read state of container %s: %w", id, err))
-				continue
-			}
-			states = append(states, s)
+		states, broken, err := container.List(c.String("root"))
+		// The default root is there only once a container was.
+		if err != nil && (c.IsSet("root") || !errors.Is(err, fs.ErrNotExist)) {
+			return err
 		}
-		return errors.Join(append(broken, printStates(c, states))...)
+		for _, err := range broken {
+			fmt.Fprintln(c.App.ErrWriter, err)
+		}
+		return printStates(c, states)
 	},
 }
 
-func printStates(c *cli.Context, states []*specs.State) error {
+func printStates(c *cli.Context, states []*container.State) error {
 	out := c.App.Writer
 	switch format := c.String("format"); {
 	case c.Bool("quiet"):
@@ -56,13 +49,17 @@ func printStates(c *cli.Context, states []*specs.State) error {
 		return nil
 	case format == "json":
 		return json.NewEncoder(out).Encode(states)
-	case format != "table":
-		return errors.New("invalid format option")
+	case format == "table":
+		return printTable(out, states)
 	}
+	return errors.New("invalid format option")
+}
+
+func printTable(out io.Writer, states []*container.State) error {
 	w := tabwriter.NewWriter(out, 12, 1, 3, ' ', 0)
-	fmt.Fprintln(w, "ID\tPID\tSTATUS\tBUNDLE")
+	fmt.Fprintln(w, "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER")
 	for _, s := range states {
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", s.ID, s.Pid, s.Status, s.Bundle)
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", s.ID, s.Pid, s.Status, s.Bundle, s.Created.Format(time.RFC3339Nano), s.Owner)
 	}
 	return w.Flush()
 }

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/moby/sys/capability"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/urfave/cli/v2"
+
+	"openshell.dev/runtime/internal/controlapi"
+	"openshell.dev/runtime/libsandbox/landlock"
+	"openshell.dev/runtime/libsandbox/state"
+)
+
+// maxStatus bounds /proc/PID/status and the runtime's state, in bytes.
+const maxStatus = 1 << 20
+
+// inspection is what was applied to a sandbox and what the kernel says of its
+// first process now.
+type inspection struct {
+	ID      string               `json:"id"`
+	Root    string               `json:"root"`
+	Created time.Time            `json:"created"`
+	Status  specs.ContainerState `json:"status"`
+	Pid     int                  `json:"pid,omitempty"`
+	// Policy is what the sandbox was created with: its static sections hold for
+	// the sandbox's life.
+	Policy   string           `json:"policy"`
+	Landlock landlock.Ruleset `json:"landlock"`
+	User     *uint32          `json:"user,omitempty"`
+	Group    *uint32          `json:"group,omitempty"`
+	// Process is nil when none runs.
+	Process *process `json:"process,omitempty"`
+	// Network is what the proxy says, NetworkError why it says nothing.
+	Network      *controlapi.Status `json:"network,omitempty"`
+	NetworkError string             `json:"network_error,omitempty"`
+}
+
+// process is what /proc says of one.
+type process struct {
+	NoNewPrivs bool `json:"no_new_privs"`
+	// SeccompFilters are the engine's and ours; fewer than one is no sandbox.
+	SeccompFilters int      `json:"seccomp_filters"`
+	Capabilities   []string `json:"capabilities"`
+}
+
+func inspectCommand() *cli.Command {
+	return &cli.Command{
+		Name: "inspect", Usage: "say what was applied to a sandbox and how it is", ArgsUsage: "CONTAINER",
+		Description: containerUsage + searched(),
+		Flags:       []cli.Flag{outputFlag(), rootFlag(), runtimeFlag()},
+		Action:      inspectAction,
+	}
+}
+
+func inspectAction(c *cli.Context) error {
+	s, err := sandboxArgument(c)
+	if err != nil {
+		return err
+	}
+	st, err := state.LoadState(s.root, s.id)
+	if err != nil {
+		return err
+	}
+	in := &inspection{ID: s.id, Root: s.root, Created: st.Created, Policy: st.Policy, Landlock: st.Plan.Ruleset, User: st.Plan.User, Group: st.Plan.Group}
+	oci, err := ociState(c, s)
+	if err != nil {
+		return err
+	}
+	in.Status, in.Pid = oci.Status, oci.Pid
+	if in.Pid != 0 {
+		if in.Process, err = readProcess(fmt.Sprintf("/proc/%d/status", in.Pid)); err != nil {
+			return err
+		}
+	}
+	in.Network, err = networkStatus(c, s)
+	if err != nil {
+		in.NetworkError = err.Error()
+	}
+	if wantsJSON(c) {
+		return printJSON(c, in)
+	}
+	return in.print(c.App.Writer)
+}
+
+func networkStatus(c *cli.Context, s sandbox) (*controlapi.Status, error) {
+	proxy, err := s.proxy()
+	if err != nil {
+		return nil, err
+	}
+	return proxy.Status(c.Context)
+}
+
+// ociState asks the runtime, which alone knows whether the process is still the
+// container's.
+func ociState(c *cli.Context, s sandbox) (*specs.State, error) {
+	bin, err := runtimePath(c)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(c.Context, bin, "--root", s.root, "state", s.id)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for the state of %s: %w: %s", bin, s.id, err, strings.TrimSpace(errs.String()))
+	}
+	var st specs.State
+	if err := json.Unmarshal(out, &st); err != nil {
+		return nil, fmt.Errorf("read the state of %s: %w", s.id, err)
+	}
+	return &st, nil
+}
+
+// readProcess reads a file of proc_pid_status(5)'s format. A field that is not
+// there is an error: its absence must not look like a fact.
+func readProcess(file string) (*process, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("look at the sandbox's process: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxStatus))
+	if err != nil {
+		return nil, fmt.Errorf("look at the sandbox's process: %w", err)
+	}
+	field := map[string]string{}
+	for line := range strings.SplitSeq(string(b), "\n") {
+		k, v, _ := strings.Cut(line, ":")
+		field[k] = strings.TrimSpace(v)
+	}
+	filters, err := strconv.Atoi(field["Seccomp_filters"])
+	if err != nil {
+		return nil, fmt.Errorf("%s: Seccomp_filters: %w", file, err)
+	}
+	bits, err := strconv.ParseUint(field["CapBnd"], 16, 64)
+	if err != nil {
+		return nil, fmt.Errorf("%s: CapBnd: %w", file, err)
+	}
+	p := &process{NoNewPrivs: field["NoNewPrivs"] == "1", SeccompFilters: filters, Capabilities: []string{}}
+	for i := range 64 {
+		if bits&(1<<i) != 0 {
+			p.Capabilities = append(p.Capabilities, "CAP_"+strings.ToUpper(capability.Cap(i).String()))
+		}
+	}
+	return p, nil
+}
+
+func (in *inspection) print(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 1, 2, ' ', 0)
+	row := func(name, format string, args ...any) { fmt.Fprintf(w, name+"\t"+format+"\n", args...) }
+	row("id", "%s", in.ID)
+	row("root", "%s", in.Root)
+	row("created", "%s", in.Created.Format(time.RFC3339))
+	if in.Pid == 0 {
+		row("status", "%s", in.Status)
+	} else {
+		row("status", "%s, pid %d", in.Status, in.Pid)
+	}
+	row("policy", "%s (at creation)", clean(in.Policy))
+	if n := in.Network; n != nil {
+		row("network", "revision %d from %s, since %s; %d connections, proxy pid %d", n.Revision, clean(n.Policy), n.Since.Format(time.RFC3339), n.Connections, n.Pid)
+	} else {
+		row("network", "closed: %s", in.NetworkError)
+	}
+	if l := in.Landlock; l.ABI == 0 {
+		row("landlock", "none: the kernel has none and the operator accepts that")
+	} else {
+		row("landlock", "ABI %d", l.ABI)
+		for _, r := range l.Rules {
+			access := "read-only "
+			if r.Access&^landlock.ReadOnly != 0 {
+				access = "read-write"
+			}
+			row("", "%s %s", access, clean(r.Path))
+		}
+		if l.Scoped != 0 {
+			row("", "signals and abstract sockets stay inside")
+		}
+	}
+	if in.User != nil {
+		row("user", "%d, by policy", *in.User)
+	}
+	if in.Group != nil {
+		row("group", "%d, by policy", *in.Group)
+	}
+	if p := in.Process; p != nil {
+		row("no_new_privs", "%t", p.NoNewPrivs)
+		row("seccomp", "%d filters", p.SeccompFilters)
+		row("capabilities", "%s", orNone(p.Capabilities))
+	}
+	return w.Flush()
+}
+
+func orNone(list []string) string {
+	if len(list) == 0 {
+		return "none"
+	}
+	return strings.Join(list, " ")
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"openshell.dev/runtime/internal/decisionlog"
+	"openshell.dev/runtime/libsandbox/operator"
+)
+
+func logsCommand() *cli.Command {
+	return &cli.Command{
+		Name: "logs", Usage: "print what a sandbox's proxy decided", ArgsUsage: "CONTAINER",
+		Description: "CONTAINER is an ID or the start of one that no other log has; it need not run any\n" +
+			"more. An engine's names are not known here: take the ID from the engine (docker ps).",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what is decided from now on"},
+			&cli.BoolFlag{Name: "denied", Usage: "only refusals"},
+			&cli.IntFlag{Name: "n", Usage: "begin with the last `N` (default: all that are kept)"},
+			outputFlag(),
+			&cli.StringFlag{Name: "log-dir", Usage: "`DIR` of all logs (default: the operator's log_dir)"},
+			&cli.StringFlag{Name: "config", Usage: "operator's configuration `FILE` (default " + operator.DefaultConfigFile + ")"},
+		},
+		Action: logsAction,
+	}
+}
+
+func logsAction(c *cli.Context) error {
+	name, err := oneArgument(c, "CONTAINER")
+	if err != nil {
+		return err
+	}
+	if c.Int("n") < 0 {
+		return cli.Exit("openshell logs: -n wants a number from 1 on", exitUsage)
+	}
+	top := c.String("log-dir")
+	if top == "" {
+		config, err := operator.LoadConfig(c.String("config"))
+		if err != nil {
+			return err
+		}
+		top = config.LogDir
+	}
+	dir, err := findLog(top, name)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return printLog(ctx, c, dir)
+}
+
+// findLog is the folder of the log called name: its container's ID or the start of
+// it.
+func findLog(top, name string) (string, error) {
+	entries, err := os.ReadDir(top)
+	if err != nil {
+		return "", fmt.Errorf("search logs: %w", err)
+	}
+	var found []string
+	for _, e := range entries {
+		if e.Name() == name {
+			return filepath.Join(top, name), nil
+		}
+		if name != "" && strings.HasPrefix(e.Name(), name) {
+			found = append(found, e.Name())
+		}
+	}
+	switch len(found) {
+	case 0:
+		return "", fmt.Errorf("%s holds no log of an ID %q or one that starts with it (an engine's names are not known here)", top, name)
+	case 1:
+		return filepath.Join(top, found[0]), nil
+	}
+	return "", fmt.Errorf("%q means more than one log; write more of the ID: %s", name, strings.Join(found, " "))
+}
+
+func printLog(ctx context.Context, c *cli.Context, dir string) (err error) {
+	p := &printer{c: c, last: c.Int("n")}
+	var idle func() error
+	if c.Bool("follow") {
+		idle = p.release
+	}
+	tail := decisionlog.NewTail(ctx, dir, idle)
+	defer func() { err = errors.Join(err, tail.Close()) }()
+	for r, bad := range decisionlog.Read(tail) {
+		if bad != nil {
+			// One line that is none; the rest still counts.
+			fmt.Fprintln(c.App.ErrWriter, bad)
+			continue
+		}
+		if c.Bool("denied") && r.Verdict != verdictDeny && r.Dropped == 0 {
+			continue
+		}
+		if err := p.add(r); err != nil {
+			return err
+		}
+	}
+	return p.release()
+}
+
+// The verdict of refusals, as records have it.
+const verdictDeny = "deny"
+
+// printer prints records; until release only the last ones are kept, if so many
+// were asked for.
+type printer struct {
+	c    *cli.Context
+	last int
+	kept []decisionlog.Record
+}
+
+func (p *printer) add(r decisionlog.Record) error {
+	if p.last == 0 {
+		return p.print(r)
+	}
+	if len(p.kept) == p.last {
+		p.kept = p.kept[1:]
+	}
+	p.kept = append(p.kept, r)
+	return nil
+}
+
+// release prints what was kept; what comes later is printed at once.
+func (p *printer) release() error {
+	for _, r := range p.kept {
+		if err := p.print(r); err != nil {
+			return err
+		}
+	}
+	p.kept, p.last = nil, 0
+	return nil
+}
+
+func (p *printer) print(r decisionlog.Record) error {
+	line := append([]byte(logLine(r)), '\n')
+	if wantsJSON(p.c) {
+		var err error
+		if line, err = decisionlog.AppendLine(nil, &r); err != nil {
+			return err
+		}
+	}
+	_, err := p.c.App.Writer.Write(line)
+	return err
+}
+
+// logLine is a record for people: time, verdict, binary[pid], what was asked for,
+// and the rule or the reason.
+func logLine(r decisionlog.Record) string {
+	when := r.Time.Local().Format("2006-01-02T15:04:05.000Z07:00")
+	if r.Verdict == "" {
+		return fmt.Sprintf("%s %d records before this are missing", when, r.Dropped)
+	}
+	who := "unknown"
+	if r.Binary != "" {
+		who = clean(r.Binary)
+	}
+	if r.Pid != 0 {
+		who += fmt.Sprintf("[%d]", r.Pid)
+	}
+	what := r.Method
+	if what == "" {
+		what = strings.ToUpper(r.Protocol)
+	}
+	if what == "" {
+		what = strings.ToUpper(r.Layer)
+	}
+	where := r.Host
+	if where == "" {
+		where = r.Address
+	}
+	if strings.Contains(where, ":") {
+		where = "[" + where + "]"
+	}
+	if r.Port != 0 {
+		where += fmt.Sprintf(":%d", r.Port)
+	}
+	why := r.Reason
+	if why == "" {
+		why = strings.TrimSuffix(r.Policy+": "+r.Rule, ": ")
+	}
+	line := fmt.Sprintf("%s %-5s %s %s %s", when, clean(r.Verdict), who, clean(what), clean(where+r.Path))
+	if why != "" {
+		line += "  " + clean(why)
+	}
+	if r.Dropped > 0 {
+		line += fmt.Sprintf(" (%d records before this are missing)", r.Dropped)
+	}
+	return line
+}

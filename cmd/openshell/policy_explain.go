@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"openshell.dev/runtime/policy"
+)
+
+func policyExplainCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "explain",
+		Usage:     "say which rule decides a request, or what to add to allow it; status 3 if it is denied",
+		ArgsUsage: "FILE",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "host", Usage: "name or address to connect to"},
+			&cli.UintFlag{Name: "port", Usage: "port to connect to"},
+			&cli.StringFlag{Name: "binary", Usage: "path of the program in the container"},
+			&cli.StringSliceFlag{Name: "ancestor", Usage: "path of a program that started it, nearest first; may be repeated"},
+			&cli.StringFlag{Name: "method", Usage: "method of an HTTP request; without it the connection alone is judged"},
+			&cli.StringFlag{Name: "path", Usage: "path of the HTTP request, with its query"},
+		},
+		Action: explain,
+	}
+}
+
+func explain(c *cli.Context) error {
+	for _, name := range []string{"host", "port", "binary"} {
+		if !c.IsSet(name) {
+			return usage(c, "--"+name+" is needed")
+		}
+	}
+	q := question{Host: c.String("host"), Port: uint16(c.Uint("port")), Binary: c.String("binary"), Ancestors: c.StringSlice("ancestor")}
+	if c.Uint("port") == 0 || c.Uint("port") > 65535 {
+		return usage(c, "--port must be 1 to 65535")
+	}
+	if c.IsSet("method") != c.IsSet("path") {
+		return usage(c, "--method and --path go together")
+	}
+	if c.IsSet("method") {
+		path, query, _ := strings.Cut(c.String("path"), "?")
+		q.HTTP = &httpPart{Method: c.String("method"), Path: path, Query: query}
+	}
+	file, p, err := readPolicy(c)
+	if err != nil {
+		return err
+	}
+	var o policy.CompileOptions
+	e, err := policy.Compile(p, o)
+	if err != nil {
+		return cli.Exit(err.Error(), exitProblems)
+	}
+	d, r := judge(e, &q)
+	w := c.App.Writer
+	describe(w, file, d)
+	if d.Verdict == policy.Allow {
+		return nil
+	}
+	if r != nil {
+		// A connection that is denied is so with whatever request comes on it.
+		if q.HTTP != nil && r.HTTP == nil {
+			r.HTTP = canonical(q.HTTP)
+		}
+		suggest(w, p, o, r)
+	}
+	if d.Verdict == policy.Audit {
+		return nil
+	}
+	return cli.Exit("", exitProblems)
+}
+
+// canonical is nil for a request that no policy could allow.
+func canonical(h *httpPart) *policy.HTTP {
+	path, err := policy.CanonicalPath(h.Path, true)
+	if err != nil {
+		return nil
+	}
+	return &policy.HTTP{Method: h.Method, Path: path, RawQuery: h.Query}
+}
+
+func describe(w io.Writer, file string, d policy.Decision) {
+	fmt.Fprintf(w, "%s (%s)", d.Verdict, d.Layer)
+	if d.Reason != "" {
+		fmt.Fprintf(w, ": %s", d.Reason)
+	}
+	fmt.Fprintln(w)
+	if d.Policy != "" {
+		fmt.Fprintf(w, "policy: %s\n", d.Policy)
+	}
+	if d.Rule != "" {
+		fmt.Fprintf(w, "rule: %s (%s:%d)\n", d.Rule, file, d.Line)
+	}
+	if d.Verdict == policy.Allow && d.Layer == policy.L4 && d.Inspect {
+		fmt.Fprintln(w, "requests on it are judged one by one: give --method and --path")
+	}
+	if d.Verdict == policy.Audit {
+		fmt.Fprintln(w, "it goes on and is recorded: the endpoint does not set enforcement: enforce")
+	}
+}
+
+func suggest(w io.Writer, p *policy.Policy, o policy.CompileOptions, r *policy.Request) {
+	change, ok := policy.Suggest(p, o, r)
+	if !ok {
+		fmt.Fprintln(w, "nothing that could be added allows it")
+		return
+	}
+	fmt.Fprintf(w, "to allow it, add to %s", change.Where)
+	if change.Line > 0 {
+		fmt.Fprintf(w, " (line %d)", change.Line)
+	}
+	fmt.Fprintln(w, ":")
+	for line := range strings.Lines(change.YAML) {
+		fmt.Fprintf(w, "  %s", line)
+	}
+}

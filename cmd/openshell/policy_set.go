@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"openshell.dev/runtime/internal/controlapi"
+	"openshell.dev/runtime/policy"
+)
+
+// livePolicyCommands are the policy commands that speak to a running sandbox.
+func livePolicyCommands() []*cli.Command {
+	const argument = "CONTAINER"
+	revision := func(required bool) cli.Flag {
+		return &cli.IntFlag{Name: "revision", Usage: "revision `N`", Required: required}
+	}
+	return []*cli.Command{{
+		Name: "set", Usage: "give a running sandbox another policy; status 3 if it is refused", ArgsUsage: argument,
+		Description: "The new policy is enforced, on open connections as well, when the command ends.\n" + containerUsage + searched(),
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "policy", Usage: "policy `FILE`", Required: true},
+			&cli.BoolFlag{Name: "wait", Usage: "wait until the policy is enforced, which is always done", Value: true},
+			rootFlag(),
+		},
+		Action: policySet,
+	}, {
+		Name: "get", Usage: "print the policy that a sandbox enforces, or an older one", ArgsUsage: argument,
+		Flags: []cli.Flag{revision(false), outputFlag(), rootFlag()}, Action: policyGet,
+	}, {
+		Name: "list", Usage: "list the policies that a sandbox has enforced", ArgsUsage: argument,
+		Flags: []cli.Flag{outputFlag(), rootFlag()}, Action: policyList,
+	}, {
+		Name: "rollback", Usage: "enforce an older policy again, as a new revision", ArgsUsage: argument,
+		Flags: []cli.Flag{revision(true), rootFlag()}, Action: policyRollback,
+	}}
+}
+
+// asked turns a proxy's refusal into status 3.
+func asked(err error) error {
+	var f *controlapi.Failure
+	if errors.As(err, &f) && (f.Code == controlapi.CodeStaticChange || f.Code == controlapi.CodeInvalidPolicy) {
+		return cli.Exit(f.Error()+"\nthe sandbox keeps its old policy", exitProblems)
+	}
+	return err
+}
+
+func policySet(c *cli.Context) error {
+	if !c.Bool("wait") {
+		return cli.Exit("openshell policy set: --wait=false: the answer always waits until the policy is enforced", exitUsage)
+	}
+	proxy, err := proxyArgument(c)
+	if err != nil {
+		return err
+	}
+	file, err := filepath.Abs(c.String("policy"))
+	if err != nil {
+		return fmt.Errorf("resolve --policy: %w", err)
+	}
+	text, err := readFile(file)
+	if err != nil {
+		return err
+	}
+	n, err := proxy.SetPolicy(c.Context, file, text)
+	if err != nil {
+		return asked(err)
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "revision %d\n", n)
+	return err
+}
+
+// readFile reads a file no larger than a policy may be.
+func readFile(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("read policy: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, policy.MaxSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("read policy %s: %w", file, err)
+	}
+	if len(text) > policy.MaxSize {
+		return nil, fmt.Errorf("policy %s is larger than %d bytes", file, policy.MaxSize)
+	}
+	return text, nil
+}
+
+func policyGet(c *cli.Context) error {
+	proxy, err := proxyArgument(c)
+	if err != nil {
+		return err
+	}
+	text, n, err := proxy.Policy(c.Context, c.Int("revision"))
+	if err != nil {
+		return err
+	}
+	if wantsJSON(c) {
+		return printJSON(c, struct {
+			Revision int    `json:"revision"`
+			Policy   string `json:"policy"`
+		}{n, string(text)})
+	}
+	_, err = c.App.Writer.Write(text)
+	return err
+}
+
+func policyList(c *cli.Context) error {
+	proxy, err := proxyArgument(c)
+	if err != nil {
+		return err
+	}
+	list, err := proxy.Policies(c.Context)
+	if err != nil {
+		return err
+	}
+	if wantsJSON(c) {
+		return printJSON(c, list)
+	}
+	w := tabwriter.NewWriter(c.App.Writer, 0, 1, 2, ' ', 0)
+	fmt.Fprintln(w, "REVISION\tLOADED\tSTATUS\tFROM")
+	for _, r := range list {
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\n", r.Revision, r.LoadedAt.Format(time.RFC3339), clean(string(r.Status)), clean(r.Name))
+	}
+	return w.Flush()
+}
+
+func policyRollback(c *cli.Context) error {
+	proxy, err := proxyArgument(c)
+	if err != nil {
+		return err
+	}
+	n, err := proxy.Rollback(c.Context, c.Int("revision"))
+	if err != nil {
+		return asked(err)
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "revision %d\n", n)
+	return err
+}
+
+func proxyArgument(c *cli.Context) (*controlapi.Client, error) {
+	s, err := sandboxArgument(c)
+	if err != nil {
+		return nil, err
+	}
+	return s.proxy()
+}

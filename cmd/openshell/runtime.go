@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/urfave/cli/v2"
+)
+
+const runtimeName = "openshell-runtime"
+
+func runtimeFlag() cli.Flag {
+	return &cli.StringFlag{Name: "runtime", Usage: runtimeName + " `PATH` (default: beside this program)"}
+}
+
+// runtimePath is the runtime that the CLI calls.
+func runtimePath(c *cli.Context) (string, error) {
+	if bin := c.String("runtime"); bin != "" {
+		return bin, nil
+	}
+	return beside(runtimeName)
+}
+
+// beside is the path of another of our programs.
+func beside(name string) (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find %s: %w", name, err)
+	}
+	return filepath.Join(filepath.Dir(self), name), nil
+}
