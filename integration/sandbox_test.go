@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Package integration tests the built programs on a real kernel: what a process
+// in a sandbox gets, asked by a probe inside and seen from the other side.
 package integration
 
 import (
@@ -15,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"openshell.dev/runtime/internal/testenv"
 )
 
 // patience bounds one run of a sandbox in a test.
@@ -33,8 +37,16 @@ var built = struct {
 	err error
 }{}
 
+// binVariable names a folder with the programs already built, for a machine
+// without Go.
+const binVariable = "OPENSHELL_TEST_BIN"
+
 // TestMain builds the four programs and the probe once, side by side.
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(binVariable); dir != "" {
+		built.bin = dir
+		os.Exit(m.Run())
+	}
 	dir, err := os.MkdirTemp("", "openshell-integration-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -53,7 +65,10 @@ func build(dir string) error {
 		{"openshell-runtime", "../cmd/openshell-runtime", "1"},
 		{"openshell", "../cmd/openshell", "0"},
 		{"openshell-launch", "../hooks/launch", "0"},
+		{"openshell-proxy", "../cmd/openshell-proxy", "0"},
 		{"probe", "./probe", "0"},
+		{"demo", "./demo", "0"},
+		{"agent", "./demo/agent", "0"},
 	} {
 		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-tags", "seccomp", "-o", filepath.Join(dir, p.out), p.pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED="+p.cgo)
@@ -64,22 +79,25 @@ func build(dir string) error {
 	return nil
 }
 
-// world is one root filesystem with the probe in it, one policy and one root of
-// states.
+// world is one root filesystem with the probe in it, one policy, one operator's
+// configuration and one root of states.
 type world struct {
-	t                   *testing.T
-	dir, rootfs, policy string
+	t                           *testing.T
+	dir, rootfs, policy, config string
+	// bin holds the programs; flags are the runtime's own, beside the world's.
+	bin   string
+	flags []string
+	// env is added to the runtime's own environment.
+	env []string
 }
 
 func newWorld(t *testing.T, policy string) *world {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	testenv.Require(t, testenv.Root)
 	if built.err != nil {
 		t.Fatal(built.err)
 	}
-	w := &world{t: t, dir: t.TempDir()}
+	w := &world{t: t, dir: t.TempDir(), bin: built.bin}
 	w.rootfs = filepath.Join(w.dir, "rootfs")
 	for _, d := range []string{"bin", "usr", "etc", "tmp", "proc", "dev", "sys", "secret", "root"} {
 		if err := os.MkdirAll(filepath.Join(w.rootfs, d), 0o755); err != nil {
@@ -98,11 +116,29 @@ func newWorld(t *testing.T, policy string) *world {
 			t.Fatal(err)
 		}
 	}
-	w.policy = filepath.Join(w.dir, "policy.yaml")
-	if err := os.WriteFile(w.policy, []byte(policy), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	w.policy, w.config = w.file("policy.yaml", policy), w.file("config.yaml", "log_dir: "+w.records()+"\n")
 	return w
+}
+
+// file writes a file of the world's, outside the sandbox.
+func (w *world) file(name, text string) string {
+	w.t.Helper()
+	file := filepath.Join(w.dir, name)
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+	return file
+}
+
+// records is the folder of all decision records.
+func (w *world) records() string { return filepath.Join(w.dir, "records") }
+
+// state is the root of the runtime's states.
+func (w *world) state() string { return filepath.Join(w.dir, "state") }
+
+// runtimeArgs are the runtime's own flags.
+func (w *world) runtimeArgs(args ...string) []string {
+	return slices.Concat([]string{"--root", w.state(), "--policy", w.policy, "--config", w.config}, w.flags, args)
 }
 
 // run runs argv in a sandbox through `openshell run` and returns what it
@@ -117,7 +153,7 @@ func (w *world) runWith(flags []string, argv ...string) (string, int) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	args := []string{
-		"run", "--root", filepath.Join(w.dir, "state"), "--rootfs", w.rootfs, "--policy", w.policy,
+		"run", "--root", w.state(), "--rootfs", w.rootfs, "--policy", w.policy, "--config", w.config,
 	}
 	args = append(append(append(args, flags...), "--"), argv...)
 	cmd := exec.CommandContext(ctx, filepath.Join(built.bin, "openshell"), args...)
@@ -141,12 +177,12 @@ func (w *world) expect(prefix string, argv ...string) string {
 	return out
 }
 
-// A policy with network rules is refused while nothing enforces them, and the
-// refusal leaves nothing behind.
-func TestNetworkRulesAreRefusedNotIgnored(t *testing.T) {
-	w := newWorld(t, strings.Replace(testPolicy, "network_policies: {}", "network_policies:\n  api: {}", 1))
+// A policy that uses what is not enforced is refused, and the refusal leaves
+// nothing behind.
+func TestUnenforcedRulesAreRefusedNotIgnored(t *testing.T) {
+	w := newWorld(t, strings.Replace(testPolicy, "network_policies: {}", "network_policies:\n  api:\n    endpoints: [{host: api.test, port: 443, protocol: websocket, access: full}]\n    binaries: [/bin/probe]", 1))
 	out, code := w.run("/bin/probe", "read", "/etc/passwd")
-	if code == 0 || !strings.Contains(out, "network_policies.api") {
+	if code == 0 || !strings.Contains(out, "websocket") {
 		t.Errorf("status %d, printed %q", code, out)
 	}
 	w.nothingRemains()
@@ -237,7 +273,9 @@ func (w *world) bundle() string {
 	"process": {"args": ["/bin/probe", "sleep", "60s"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0},
 		"capabilities": {"bounding": ["CAP_NET_RAW"], "effective": ["CAP_NET_RAW"], "permitted": ["CAP_NET_RAW"]}},
 	"mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}, {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"}],
-	"linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "network"}]}
+	"linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "network"}],
+		"maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"],
+		"readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]}
 }`, w.rootfs)
 	dir := filepath.Join(w.dir, "bundle")
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -254,9 +292,10 @@ func (w *world) runtime(args ...string) (string, error) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(built.bin, "openshell-runtime"), append([]string{"--root", filepath.Join(w.dir, "state"), "--policy", w.policy}, args...)...)
+	cmd := exec.CommandContext(ctx, filepath.Join(w.bin, "openshell-runtime"), w.runtimeArgs(args...)...)
+	cmd.Env = append(os.Environ(), w.env...)
 	// A detached process holds these: pipes would be waited for.
-	log, err := os.OpenFile(filepath.Join(w.dir, "log"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	log, err := os.CreateTemp(w.dir, "log-")
 	if err != nil {
 		w.t.Fatal(err)
 	}

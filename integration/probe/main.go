@@ -15,6 +15,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,18 +29,117 @@ import (
 const patience = 10 * time.Second
 
 func main() {
+	if name := filepath.Base(os.Args[0]); slices.Contains(traps, name) {
+		spring(name)
+		return
+	}
 	if len(os.Args) < 2 {
 		fmt.Fprintln(os.Stderr, "usage: probe VERB [ARG...]")
 		os.Exit(2)
 	}
-	verb, args := os.Args[1], append(os.Args[2:], "", "", "")
+	verb, args := os.Args[1], append(os.Args[2:], "", "", "", "")
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	switch verb {
+	case "environments": // of every process that is seen
+		environments()
+	case "keyed": // keyed METHOD URL NAME:VALUE [BODY]: http with a header field, $NAME in it filled in
+		keyed(ctx, args[0], args[1], os.ExpandEnv(args[2]), os.ExpandEnv(args[3]))
 	case "http": // http METHOD URL [BODY]
-		request(ctx, args[0], args[1], args[2], http.ProxyFromEnvironment)
+		request(ctx, args[0], args[1], args[2], http.ProxyFromEnvironment, true)
+	case "http1": // like http, without HTTP/2
+		request(ctx, args[0], args[1], args[2], http.ProxyFromEnvironment, false)
 	case "direct": // like http, but ignores the proxy variables
-		request(ctx, args[0], args[1], args[2], nil)
+		request(ctx, args[0], args[1], args[2], nil, true)
+	case "stream":
+		stream(ctx, args[0])
+	case "tunnel":
+		tunnel(ctx, args[0])
+	case "issuer":
+		issuer(ctx, args[0])
+	case "query":
+		query(ctx, args[0], args[1], args[2], args[3])
+	case "say": // say NETWORK ADDRESS TEXT [DEVICE]
+		say(ctx, args[0], args[1], args[2], args[3])
+	case "socket": // socket KIND ADDRESS
+		socket(args[0], args[1])
+	case "reconnect":
+		reconnect(args[0], args[1], args[2])
+	case "flood": // flood TIMES ADDRESS
+		n, err := strconv.Atoi(args[0])
+		if err != nil {
+			report("", err)
+		}
+		flood(n, args[1])
+	case "copy": // copy FROM TO [MORE]
+		report("copied", copyFile(args[0], args[1], args[2]))
+	case "link":
+		report("linked", os.Link(args[0], args[1]))
+	case "rename":
+		report("renamed", os.Rename(args[0], args[1]))
+	case "run": // run PROGRAM [ARG...]
+		run(os.Args[2:], false)
+	case "bare": // like run, with an empty environment
+		run(os.Args[2:], true)
+	case "memory": // memory VERB [ARG...]
+		fromMemory(os.Args[2:])
+	case "as": // as ARGV0 VERB [ARG...]: this program under another name
+		report("", unix.Exec("/proc/self/exe", os.Args[2:], os.Environ()))
+	case "deleted": // deleted VERB [ARG...]: the program's file is gone before it acts
+		exe, err := os.Executable()
+		if err == nil {
+			err = os.Remove(exe)
+		}
+		if err != nil {
+			report("", err)
+		}
+		os.Args = append(os.Args[:1], os.Args[2:]...)
+		main()
+	case "orphan": // orphan PROGRAM ADDRESS TEXT
+		orphan(args[0], args[1], args[2])
+	case "give": // give SOCKET ADDRESS TEXT [KEEP]
+		give(args[0], args[1], args[2], args[3])
+	case "receive": // receive SOCKET TEXT
+		receive(args[0], args[1])
+	case "sendon":
+		sendOn(3, args[0])
+	case "hurry":
+		hurry(args[0], args[1], args[2])
+	case "shot":
+		shot(args[0], args[1])
+	case "listen": // listen ADDRESS: echoes for a minute
+		l, err := net.Listen("tcp", args[0])
+		if err != nil {
+			report("", err)
+		}
+		time.AfterFunc(time.Minute, func() { _ = l.Close() })
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				report("closed", nil)
+				break
+			}
+			go func() { _, _ = io.Copy(c, c) }()
+		}
+	case "calls":
+		calls()
+	case "abi":
+		abi()
+	case "mem": // mem PID|child
+		memoryOf(args[0])
+	case "unix": // unix ADDRESS
+		unixDial(args[0])
+	case "peek": // peek FILE...
+		peek(os.Args[2:])
+	case "search": // search HEX...
+		search(os.Args[2:])
+	case "stat":
+		_, err := os.Lstat(args[0])
+		report("there", err)
+	case "remove":
+		report("removed", os.Remove(args[0]))
+	case "siege":
+		siege(3 * time.Second)
 	case "lookup":
 		addrs, err := net.DefaultResolver.LookupHost(ctx, args[0])
 		report(strings.Join(addrs, " "), err)
@@ -94,12 +197,45 @@ func main() {
 	case "status":
 		b, err := os.ReadFile("/proc/self/status")
 		report(strings.ReplaceAll(string(b), "\n", " | "), err)
+	case "notify": // notify MESSAGE...: each to NOTIFY_SOCKET, one after the other
+		c, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+		if err != nil {
+			report("", err)
+		}
+		for _, m := range os.Args[2:] {
+			if _, err := io.WriteString(c, m); err != nil {
+				report("", err)
+			}
+		}
+		time.Sleep(patience)
 	case "sleep":
 		d, err := time.ParseDuration(args[0])
 		if err == nil {
 			time.Sleep(d)
 		}
 		report("slept", err)
+	case "self": // who and where this is, and its environment
+		dir, err := os.Getwd()
+		report(fmt.Sprintf("uid=%d gid=%d cwd=%s %s", os.Getuid(), os.Getgid(), dir, strings.Join(os.Environ(), " ")), err)
+	case "serve": // serve PORT: answers HTTP over TCP and echoes UDP, and prints what it got
+		serve(args[0])
+	case "cat":
+		b, err := os.ReadFile(args[0])
+		report(fmt.Sprintf("%q", b), err)
+	case "terminal": // reads one line from a terminal
+		if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err != nil {
+			report("", err)
+		}
+		var line string
+		_, err := fmt.Scanln(&line)
+		report(fmt.Sprintf("terminal, read %q", line), err)
+	case "stay": // like sleep, and no signal but SIGKILL ends it
+		signal.Ignore()
+		d, err := time.ParseDuration(args[0])
+		if err == nil {
+			time.Sleep(d)
+		}
+		report("stayed", err)
 	default:
 		fmt.Fprintf(os.Stderr, "probe: unknown verb %q\n", verb)
 		os.Exit(2)
@@ -120,12 +256,40 @@ func report(what string, err error) {
 	fmt.Printf("ok: %s\n", what)
 }
 
-func request(ctx context.Context, method, target, body string, proxy func(*http.Request) (*url.URL, error)) {
+func environments() {
+	files, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		report("", err)
+	}
+	var all []string
+	for _, f := range files {
+		if b, err := os.ReadFile(f); err == nil {
+			all = append(all, strings.ReplaceAll(string(b), "\x00", " "))
+		}
+	}
+	report(strings.Join(all, "|"), nil)
+}
+
+func keyed(ctx context.Context, method, target, field, body string) {
 	req, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(body))
 	if err != nil {
 		report("", err)
 	}
-	client := &http.Client{Transport: &http.Transport{Proxy: proxy, TLSClientConfig: &tls.Config{}, ForceAttemptHTTP2: true}}
+	name, value, _ := strings.Cut(field, ":")
+	req.Header.Set(name, value)
+	perform(req, http.ProxyFromEnvironment, true)
+}
+
+func request(ctx context.Context, method, target, body string, proxy func(*http.Request) (*url.URL, error), h2 bool) {
+	req, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(body))
+	if err != nil {
+		report("", err)
+	}
+	perform(req, proxy, h2)
+}
+
+func perform(req *http.Request, proxy func(*http.Request) (*url.URL, error), h2 bool) {
+	client := &http.Client{Transport: &http.Transport{Proxy: proxy, TLSClientConfig: &tls.Config{}, ForceAttemptHTTP2: h2}}
 	resp, err := client.Do(req)
 	if err != nil {
 		report("", err)
@@ -152,4 +316,41 @@ func dial(ctx context.Context, network, address string) {
 	b := make([]byte, 512)
 	n, err := c.Read(b)
 	report(fmt.Sprintf("%q", b[:n]), err)
+}
+
+// serve answers until a signal ends it. What it prints is the log of what reached
+// it.
+func serve(port string) {
+	udp, err := net.ListenPacket("udp", ":"+port)
+	if err != nil {
+		report("", err)
+	}
+	go func() {
+		b := make([]byte, 512)
+		for {
+			n, from, err := udp.ReadFrom(b)
+			if err != nil {
+				report("", err)
+			}
+			fmt.Printf("got udp %q\n", b[:n])
+			_, _ = udp.WriteTo(b[:n], from)
+		}
+	}()
+	tcp, err := net.Listen("tcp", ":"+port)
+	if err != nil {
+		report("", err)
+	}
+	fmt.Println("serving")
+	s := &http.Server{ReadHeaderTimeout: patience, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Printf("got %s %s\n", r.Method, r.URL.Path)
+		fmt.Fprintf(w, "served %s %s", r.Method, r.URL.Path)
+	})}
+	go func() {
+		stop := make(chan os.Signal, 1)
+		signal.Notify(stop, unix.SIGTERM)
+		<-stop
+		fmt.Println("terminated")
+		os.Exit(0)
+	}()
+	report("", s.Serve(tcp))
 }

@@ -1,43 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package upstream is the other side of a sandbox's connections: a host of its
-// own (a network namespace joined to this one by a veth pair) with an HTTP and an
-// HTTPS server behind a real certificate chain (root, intermediate, leaf).
+// own (a network namespace joined to this one by a veth pair) with HTTP and HTTPS
+// behind a real certificate chain (root, intermediate, leaf), a TCP echo and a
+// name server. Containers can be plugged into it by a link of their own, for which
+// it is the whole Internet: everything that leaves them arrives here.
 //
-// It keeps a log of every connection it accepted and every request it received,
-// because that, and not the client's error, shows whether a refusal held. It
-// needs root.
+// It keeps a log of every packet that arrived, every connection it accepted, every
+// request and every question it received, because that, and not the client's
+// error, shows whether a refusal held. It needs root.
 package upstream
 
 import (
+	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log"
-	"math/big"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
-// maxBody bounds the request body that is kept.
-const maxBody = 1 << 20
+const (
+	// maxBody bounds the request body that is kept.
+	maxBody = 1 << 20
+	// maxLog bounds each log: a flood must not fill the memory.
+	maxLog = 1 << 16
+)
+
+// PortEcho sends back what it gets.
+const PortEcho = 7000
 
 // Request is one request as the server received it.
 type Request struct {
@@ -46,41 +53,76 @@ type Request struct {
 
 // Host is a running upstream.
 type Host struct {
-	// Addr is the host's address, reachable from the namespace Start ran in.
-	Addr netip.Addr
+	// Addr and Addr6 are the host's addresses, reachable from the namespace Start
+	// ran in.
+	Addr, Addr6 netip.Addr
+	// Gateway is this side of the link.
+	Gateway netip.Addr
 	// CA is the PEM of the root that signed the chain.
 	CA []byte
+	// Handler answers requests once they are in the log; nil for a line that says
+	// what was seen. Set it before anybody asks.
+	Handler http.Handler
 
-	link     string
-	servers  []*http.Server
-	done     sync.WaitGroup
+	net     byte
+	link    string
+	ns      netns.NsHandle
+	servers []*http.Server
+	closers []io.Closer
+	names   []*dns.Server
+	plugged []netns.NsHandle
+	stop    closer
+	done    sync.WaitGroup
+
 	mu       sync.Mutex
 	requests []Request
 	accepted []string
+	streams  int
+	answers  map[string]func(nth int) []netip.Addr
+	asked    map[string]int
+	queries  []string
+	packets  []Packet
 }
 
-// Start makes the host at 10.231.NET.2 (this side is .1) and serves names.
-// net keeps hosts of concurrent users apart, 0 to 255.
+// Open is Start with a number that nobody has.
+func Open(names ...string) (*Host, error) {
+	first := rand.N(240)
+	for i := range 240 {
+		h, err := Start(byte((first+i)%240), names...)
+		if !errors.Is(err, unix.EEXIST) {
+			return h, err
+		}
+	}
+	return nil, errors.New("no free number for an upstream")
+}
+
+// Start makes the host at 10.231.NET.2 and fd00:231:NET::2 (this side is .1 and
+// ::1) and serves names. net keeps hosts of concurrent users apart, 0 to 255.
 func Start(net byte, names ...string) (_ *Host, err error) {
 	h := &Host{
-		Addr: netip.AddrFrom4([4]byte{10, 231, net, 2}),
-		link: fmt.Sprintf("osup%d", net),
+		Addr:    netip.AddrFrom4([4]byte{10, 231, net, 2}),
+		Addr6:   netip.MustParseAddr(fmt.Sprintf("fd00:231:%x::2", net)),
+		Gateway: netip.AddrFrom4([4]byte{10, 231, net, 1}),
+		net:     net, link: fmt.Sprintf("osup%d", net), ns: -1,
+		answers: map[string]func(int) []netip.Addr{}, asked: map[string]int{},
 	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, h.Close())
 		}
 	}()
-	cert, root, err := chain(append(names, h.Addr.String()))
+	cert, root, err := chain(append(names, h.Addr.String(), h.Addr6.String()))
 	if err != nil {
 		return nil, err
 	}
 	h.CA = root
-	listeners, err := h.plug(net)
+	s, err := h.plug()
 	if err != nil {
 		return nil, err
 	}
-	for port, l := range listeners {
+	h.stop = make(closer)
+	h.closers = append(h.closers, s.echo, h.stop)
+	for port, l := range s.http {
 		srv := &http.Server{
 			Handler:           http.HandlerFunc(h.handle),
 			ReadHeaderTimeout: 10 * time.Second,
@@ -97,71 +139,10 @@ func Start(net byte, names ...string) (_ *Host, err error) {
 			}
 		})
 	}
+	h.done.Go(func() { h.echo(&logged{Listener: s.echo, host: h, port: PortEcho}) })
+	h.serveNames(s)
+	h.done.Go(func() { h.sniff(s.sniffer) })
 	return h, nil
-}
-
-// plug makes the namespace and its link, and opens the listeners inside it.
-func (h *Host) plug(n byte) (map[int]net.Listener, error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	here, err := netns.Get()
-	if err != nil {
-		return nil, fmt.Errorf("open this network namespace: %w", err)
-	}
-	defer here.Close()
-	// netns.New moves this thread into the new namespace.
-	there, err := netns.New()
-	if err != nil {
-		return nil, fmt.Errorf("create upstream's network namespace: %w", err)
-	}
-	defer there.Close()
-	defer func() {
-		if err := netns.Set(here); err != nil {
-			panic(fmt.Sprintf("return to network namespace: %v", err))
-		}
-	}()
-	inner := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: h.link, PeerNamespace: netlink.NsFd(here)}
-	if err := netlink.LinkAdd(inner); err != nil {
-		return nil, fmt.Errorf("create veth %s: %w", h.link, err)
-	}
-	if err := up("lo", ""); err != nil {
-		return nil, err
-	}
-	if err := up("eth0", fmt.Sprintf("10.231.%d.2/24", n)); err != nil {
-		return nil, err
-	}
-	out := map[int]net.Listener{}
-	for _, port := range []int{80, 443} {
-		l, err := net.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", port))
-		if err != nil {
-			return nil, fmt.Errorf("listen in upstream: %w", err)
-		}
-		out[port] = l
-	}
-	if err := netns.Set(here); err != nil {
-		return nil, fmt.Errorf("return to network namespace: %w", err)
-	}
-	return out, up(h.link, fmt.Sprintf("10.231.%d.1/24", n))
-}
-
-func up(name, address string) error {
-	link, err := netlink.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("find link %s: %w", name, err)
-	}
-	if address != "" {
-		a, err := netlink.ParseAddr(address)
-		if err != nil {
-			return fmt.Errorf("address of %s: %w", name, err)
-		}
-		if err := netlink.AddrAdd(link, a); err != nil {
-			return fmt.Errorf("add address %s to %s: %w", address, name, err)
-		}
-	}
-	if err := netlink.LinkSetUp(link); err != nil {
-		return fmt.Errorf("set %s up: %w", name, err)
-	}
-	return nil
 }
 
 func (h *Host) handle(w http.ResponseWriter, r *http.Request) {
@@ -171,9 +152,67 @@ func (h *Host) handle(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.mu.Lock()
-	h.requests = append(h.requests, Request{r.Method, r.Host, r.URL.Path, r.URL.RawQuery, r.Proto, string(body)})
+	keep(&h.requests, Request{r.Method, r.Host, r.URL.Path, r.URL.RawQuery, r.Proto, string(body)})
 	h.mu.Unlock()
+	if h.Handler != nil {
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		h.Handler.ServeHTTP(w, r)
+		return
+	}
+	if strings.HasSuffix(r.URL.Path, "/events") {
+		h.stream(w, r)
+		return
+	}
+	if strings.HasSuffix(r.URL.Path, "/redirect") {
+		http.Redirect(w, r, r.URL.Query().Get("to"), http.StatusFound)
+		return
+	}
 	fmt.Fprintf(w, "upstream saw %s %s\n", r.Method, r.URL.Path)
+}
+
+// stream sends events until the client is gone.
+func (h *Host) stream(w http.ResponseWriter, r *http.Request) {
+	h.count(1)
+	defer h.count(-1)
+	w.Header().Set("Content-Type", "text/event-stream")
+	for n := 0; ; n++ {
+		fmt.Fprintf(w, "data: %d\n\n", n)
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func (h *Host) echo(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		h.done.Go(func() {
+			h.count(1)
+			defer h.count(-1)
+			defer c.Close()
+			_, _ = io.Copy(c, c)
+		})
+	}
+}
+
+func (h *Host) count(n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.streams += n
+}
+
+func keep[T any](log *[]T, entry T) {
+	if len(*log) < maxLog {
+		*log = append(*log, entry)
+	}
 }
 
 // Requests are the requests received so far.
@@ -190,19 +229,46 @@ func (h *Host) Accepted() []string {
 	return slices.Clone(h.accepted)
 }
 
+// Streams are the event streams and echoes that are open now.
+func (h *Host) Streams() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.streams
+}
+
+// Reset empties every log.
+func (h *Host) Reset() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.requests, h.accepted, h.queries, h.packets = nil, nil, nil, nil
+	clear(h.asked)
+}
+
 // WriteCA writes the root's PEM to file.
 func (h *Host) WriteCA(file string) error { return os.WriteFile(file, h.CA, 0o644) }
 
-// Close stops the servers and removes the link; the namespace goes with its
-// last socket.
+// Close stops the servers and removes the links; the namespaces go with their
+// last holder.
 func (h *Host) Close() error {
 	var errs []error
 	for _, s := range h.servers {
 		errs = append(errs, s.Close())
 	}
-	h.done.Wait()
-	if link, err := netlink.LinkByName(h.link); err == nil {
+	for _, s := range h.names {
+		_ = s.Shutdown() // one that has not begun says so
+	}
+	for _, c := range h.closers {
+		errs = append(errs, c.Close())
+	}
+	// The link first: connections that hang end with it.
+	if link, err := netlink.LinkByName(h.link); err == nil && h.ns >= 0 {
 		errs = append(errs, netlink.LinkDel(link))
+	}
+	for _, ns := range h.plugged {
+		errs = append(errs, ns.Close())
+	}
+	if h.ns >= 0 {
+		errs = append(errs, h.ns.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -217,61 +283,10 @@ func (l *logged) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err == nil {
 		l.host.mu.Lock()
-		l.host.accepted = append(l.host.accepted, fmt.Sprintf("%d %s", l.port, c.RemoteAddr()))
+		keep(&l.host.accepted, fmt.Sprintf("%d %s", l.port, c.RemoteAddr()))
 		l.host.mu.Unlock()
 	}
 	return c, err
-}
-
-// chain makes a root, an intermediate and a leaf for names, valid for a day.
-func chain(names []string) (tls.Certificate, []byte, error) {
-	var zero tls.Certificate
-	sign := func(t, parent *x509.Certificate, key any, signer any) (*x509.Certificate, error) {
-		n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
-		if err != nil {
-			return nil, err
-		}
-		t.SerialNumber, t.NotBefore, t.NotAfter = n, time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
-		der, err := x509.CreateCertificate(rand.Reader, t, parent, key, signer)
-		if err != nil {
-			return nil, err
-		}
-		return x509.ParseCertificate(der)
-	}
-	var keys [3]*ecdsa.PrivateKey
-	for i := range keys {
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			return zero, nil, fmt.Errorf("make upstream's keys: %w", err)
-		}
-		keys[i] = k
-	}
-	authority := func(cn string) *x509.Certificate {
-		return &x509.Certificate{Subject: pkix.Name{CommonName: cn}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	}
-	rootT := authority("Upstream Test Root")
-	root, err := sign(rootT, rootT, &keys[0].PublicKey, keys[0])
-	if err != nil {
-		return zero, nil, fmt.Errorf("make upstream's root: %w", err)
-	}
-	middle, err := sign(authority("Upstream Test Intermediate"), root, &keys[1].PublicKey, keys[0])
-	if err != nil {
-		return zero, nil, fmt.Errorf("make upstream's intermediate: %w", err)
-	}
-	leafT := &x509.Certificate{Subject: pkix.Name{CommonName: names[0]}, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
-	for _, n := range names {
-		if ip := net.ParseIP(n); ip != nil {
-			leafT.IPAddresses = append(leafT.IPAddresses, ip)
-		} else {
-			leafT.DNSNames = append(leafT.DNSNames, n)
-		}
-	}
-	leaf, err := sign(leafT, middle, &keys[2].PublicKey, keys[1])
-	if err != nil {
-		return zero, nil, fmt.Errorf("make upstream's leaf: %w", err)
-	}
-	cert := tls.Certificate{Certificate: [][]byte{leaf.Raw, middle.Raw}, PrivateKey: keys[2], Leaf: leaf}
-	return cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Raw}), nil
 }
 
 // Get asks the host directly, without a sandbox: a control for tests.

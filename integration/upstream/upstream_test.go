@@ -3,14 +3,13 @@
 package upstream
 
 import (
-	"os"
 	"testing"
+
+	"openshell.dev/runtime/internal/testenv"
 )
 
 func TestHostServesItsChainAndLogs(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	testenv.Require(t, testenv.Root)
 	h, err := Start(250, "api.example.test")
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// upstreamCA is the name of the server's CA, by which a client sees whether
+// anybody ended its TLS on the way.
+const upstreamCA = "bench upstream"
+
+var (
+	body     = bytes.Repeat([]byte("x"), 128)
+	response = append([]byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 128\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\nServer: bench\r\n\r\n"), body...)
+)
+
+// server is the other side: HTTPS that answers every request with a few bytes, as
+// cheaply as it can, and a port that sends without end. It writes its CA to
+// caFile.
+func server(caFile string) error {
+	cert, ca, err := certificate()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(caFile, ca, 0o644); err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(serverAddress, tlsPort))
+	if err != nil {
+		return err
+	}
+	raw, err := net.Listen("tcp", net.JoinHostPort(serverAddress, rawPort))
+	if err != nil {
+		return err
+	}
+	go each(raw, func(c net.Conn) {
+		b := make([]byte, 256<<10)
+		for {
+			if _, err := c.Write(b); err != nil {
+				return
+			}
+		}
+	})
+	config := &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"}}
+	h2 := &http2.Server{MaxConcurrentStreams: 1000}
+	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain")
+		w.Header().Set("Content-Length", "128")
+		_, _ = w.Write(body)
+	})
+	each(l, func(raw net.Conn) {
+		c := tls.Server(raw, config)
+		if c.Handshake() != nil {
+			return
+		}
+		if c.ConnectionState().NegotiatedProtocol == "h2" {
+			h2.ServeConn(c, &http2.ServeConnOpts{Handler: handler})
+			return
+		}
+		br := bufio.NewReaderSize(c, 4<<10)
+		for {
+			// The requests of this benchmark have no body.
+			for {
+				line, err := br.ReadSlice('\n')
+				if err != nil {
+					return
+				}
+				if len(line) == 2 {
+					break
+				}
+			}
+			if _, err := c.Write(response); err != nil {
+				return
+			}
+		}
+	})
+	return nil
+}
+
+func each(l net.Listener, f func(net.Conn)) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			f(c)
+		}()
+	}
+}
+
+// relay copies connections to whoever they are for: CONNECT and nothing else, the
+// least that a proxy can do.
+func relay(address string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	each(l, func(c net.Conn) {
+		br := bufio.NewReader(c)
+		req, err := http.ReadRequest(br)
+		if err != nil {
+			return
+		}
+		up, err := net.Dial("tcp", req.Host)
+		if err != nil {
+			return
+		}
+		defer up.Close()
+		if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
+			return
+		}
+		go func() {
+			_, _ = io.Copy(up, c)
+			_ = up.(*net.TCPConn).CloseWrite()
+		}()
+		_, _ = io.Copy(c, up)
+	})
+	return nil
+}
+
+// certificate makes a CA and a certificate of it for the upstream's names.
+func certificate() (_ tls.Certificate, caPEM []byte, err error) {
+	var out tls.Certificate
+	now := time.Now()
+	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return out, nil, err
+	}
+	ca := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: upstreamCA}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
+	if err != nil {
+		return out, nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return out, nil, err
+	}
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: inspectedName}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour),
+		DNSNames: []string{inspectedName, splicedName, rawName}, KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
+	if err != nil {
+		return out, nil, err
+	}
+	return tls.Certificate{Certificate: [][]byte{der, caDER}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}), nil
+}

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// openPolicy restricts no files and no capability: what stops the workload then is
+// not the policy.
+const openPolicy = "version: 1\nfilesystem_policy: {}\nnetwork_policies: {}\n"
+
+// edit changes a bundle's config.json.
+func (w *world) edit(dir string, change func(spec map[string]any)) {
+	w.t.Helper()
+	file := filepath.Join(dir, "config.json")
+	text, err := os.ReadFile(file)
+	spec := map[string]any{}
+	if err == nil {
+		err = json.Unmarshal(text, &spec)
+	}
+	if err == nil {
+		change(spec)
+		text, err = json.Marshal(spec)
+	}
+	if err == nil {
+		err = os.WriteFile(file, text, 0o644)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// privileged gives the first process every capability an engine can ask for.
+func privileged(spec map[string]any) {
+	var all []any
+	for _, c := range []string{
+		"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "KILL", "SETUID", "SETGID", "SETPCAP", "NET_ADMIN", "NET_RAW", "SYS_ADMIN",
+		"SYS_PTRACE", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_BOOT", "SYS_TIME", "MKNOD", "BPF", "PERFMON", "SYSLOG",
+	} {
+		all = append(all, "CAP_"+c)
+	}
+	spec["process"].(map[string]any)["capabilities"] = map[string]any{"bounding": all, "effective": all, "permitted": all, "inheritable": all, "ambient": all}
+}
+
+// answers reads NAME=ERRNO pairs of what a probe printed.
+func answers(t *testing.T, out string) map[string]string {
+	t.Helper()
+	pairs, ok := strings.CutPrefix(out, "ok: ")
+	if !ok {
+		t.Fatalf("printed %q", out)
+	}
+	got := map[string]string{}
+	for _, pair := range strings.Fields(pairs) {
+		i := strings.LastIndex(pair, "=")
+		got[pair[:i]] = pair[i+1:]
+	}
+	return got
+}
+
+// TestBypass_B43_B48_Calls: the calls that lead out of a sandbox fail with EPERM
+// before the kernel looks at their arguments, io_uring's too (libuv probes for it);
+// clone3, whose flags no filter reads, is not there.
+func TestBypass_B43_B48_Calls(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, boxOptions{policy: openPolicy, spec: privileged})
+	got := answers(t, b.exec("/bin/probe", "calls"))
+	if len(got) != 41 {
+		t.Errorf("%d calls", len(got))
+	}
+	for call, errno := range got {
+		want := "EPERM"
+		if call == "clone3" {
+			want = "ENOSYS"
+		}
+		if errno != want {
+			t.Errorf("%s: %s, want %s", call, errno, want)
+		}
+	}
+}
+
+// TestBypass_B47_OtherTables: the numbers of another system call table are judged
+// by the same names.
+func TestBypass_B47_OtherTables(t *testing.T) {
+	t.Parallel()
+	if runtime.GOARCH != "amd64" {
+		t.Skip("the probe enters other tables on amd64 only")
+	}
+	b := newBox(t, boxOptions{policy: openPolicy, spec: privileged})
+	out := b.exec("/bin/probe", "abi")
+	if strings.Contains(out, "SIGSEGV") {
+		t.Skip("this kernel has no 32-bit table")
+	}
+	for call, errno := range answers(t, out) {
+		want := "EPERM"
+		switch call {
+		case "i386:getpid":
+			want = "true"
+		case "i386:clone3":
+			want = "ENOSYS"
+		}
+		if errno != want {
+			t.Errorf("%s: %s, want %s", call, errno, want)
+		}
+	}
+}
+
+// TestBypass_B37_Memory: no process writes into another, be it an allowed program
+// of the same container, one that the attacker started, or one outside.
+func TestBypass_B37_Memory(t *testing.T) {
+	t.Parallel()
+	refused := map[string]string{"attach": "EPERM", "seize": "EPERM", "writev": "EPERM", "getfd": "EPERM"}
+	for _, tc := range []struct {
+		name, policy, pid, write string
+	}{
+		{"the container's first process", netPolicy, "1", "EACCES"},
+		{"the first process, where files are not restricted", openPolicy, "1", "EACCES"},
+		{"a program that the attacker started", netPolicy, "child", "EACCES"},
+		{"the proxy", netPolicy, "proxy", "ENOENT"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBox(t, boxOptions{policy: tc.policy, spec: privileged})
+			pid := tc.pid
+			if pid == "proxy" {
+				pid = fmt.Sprint(b.guard())
+			}
+			got := answers(t, b.exec("/bin/probe", "mem", pid))
+			if got["write"] != tc.write {
+				t.Errorf("opening its memory: %s, want %s", got["write"], tc.write)
+			}
+			for how, want := range refused {
+				if how == "getfd" && tc.pid == "proxy" {
+					want = "ESRCH" // there is no such process to begin with
+				}
+				if got[how] != want {
+					t.Errorf("%s: %s, want %s", how, got[how], want)
+				}
+			}
+		})
+	}
+}
+
+// TestBypass_B51_Masks: where the policy restricts no files and the workload is root,
+// the machine's parts of proc and sysfs are still not to be read or written.
+func TestBypass_B51_Masks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, openPolicy)
+	files := map[string]string{ // what reading gives, and what opening to write does
+		"/proc/kcore":                     "0B,EACCES|0B,0|EACCES,EACCES", // masked by /dev/null
+		"/proc/keys":                      "0B,EACCES|0B,0|EACCES,EACCES",
+		"/proc/timer_list":                "0B,EACCES|0B,0|EACCES,EACCES",
+		"/proc/sysrq-trigger":             "*,EROFS",
+		"/proc/sys/kernel/core_pattern":   "*,EROFS",
+		"/proc/sys/kernel/hostname":       "*,EROFS",
+		"/proc/sys/vm/panic_on_oom":       "*,EROFS",
+		"/proc/irq/default_smp_affinity":  "*,EROFS",
+		"/sys/firmware/memmap":            "ENOENT,ENOENT",
+		"/sys/firmware/acpi":              "ENOENT,ENOENT",
+		"/sys/kernel/uevent_helper":       "*,EROFS|ENOENT,ENOENT",
+		"/sys/kernel/mm/ksm/run":          "*,EROFS|ENOENT,ENOENT",
+		"/sys/fs/cgroup/release_agent":    "*,EROFS|ENOENT,ENOENT",
+		"/sys/fs/cgroup/cgroup.procs":     "*,EROFS|ENOENT,ENOENT",
+		"/sys/fs/cgroup/memory/../x/none": "ENOENT,ENOENT",
+	}
+	argv := []string{"/bin/probe", "peek"}
+	for file := range files {
+		argv = append(argv, file)
+	}
+	out, _ := w.run(argv...)
+	for file, want := range files {
+		_, got, found := strings.Cut(" "+out, " "+file+":")
+		got, _, _ = strings.Cut(strings.TrimPrefix(got, "ok: "), " ")
+		if got == "ENOENT,ENOENT" {
+			if _, err := os.Stat(file); err != nil {
+				continue // this kernel has none
+			}
+		}
+		read, write, _ := strings.Cut(got, ",")
+		ok := false
+		for alternative := range strings.SplitSeq(want, "|") {
+			r, w, _ := strings.Cut(alternative, ",")
+			ok = ok || (r == "*" || r == read) && w == write
+		}
+		if !found || !ok {
+			t.Errorf("%s: %q, want %s", file, got, want)
+		}
+	}
+}
+
+// TestBypass_B51_B57_Refused: config.json that asks for less than a sandbox's walls
+// is refused by field, and leaves nothing.
+func TestBypass_B51_B57_Refused(t *testing.T) {
+	t.Parallel()
+	linux := func(spec map[string]any) map[string]any { return spec["linux"].(map[string]any) }
+	add := func(mount map[string]any) func(map[string]any) {
+		return func(spec map[string]any) { spec["mounts"] = append(spec["mounts"].([]any), mount) }
+	}
+	for _, tc := range []struct {
+		name, field string
+		change      func(spec map[string]any)
+	}{
+		{"no masked paths", "linux.maskedPaths", func(s map[string]any) { delete(linux(s), "maskedPaths") }},
+		{"no read-only paths", "linux.readonlyPaths", func(s map[string]any) { delete(linux(s), "readonlyPaths") }},
+		{"a second proc", "linux.maskedPaths", add(map[string]any{"destination": "/mnt", "type": "proc", "source": "proc"})},
+		{"writable sysfs", "mounts", add(map[string]any{"destination": "/sys", "type": "sysfs", "source": "sysfs"})},
+		{"the host's proc", "mounts", add(map[string]any{"destination": "/mnt", "source": "/proc", "options": []any{"rbind"}})},
+		{"debugfs", "mounts", add(map[string]any{"destination": "/mnt", "type": "debugfs", "source": "debugfs"})},
+		{"every device", "linux.resources.devices", func(s map[string]any) {
+			linux(s)["resources"] = map[string]any{"devices": []any{map[string]any{"allow": true, "access": "rwm"}}}
+		}},
+		{"no namespace of processes", "linux.namespaces.pid", func(s map[string]any) { linux(s)["namespaces"] = linux(s)["namespaces"].([]any)[1:] }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			newWorld(t, openPolicy).refuses(tc.field, tc.change)
+		})
+	}
+}
+
+// refuses fails unless the runtime names field in its refusal of a bundle so changed.
+func (w *world) refuses(field string, change func(spec map[string]any)) {
+	w.t.Helper()
+	dir := w.bundle()
+	w.edit(dir, change)
+	id := fmt.Sprintf("hostile%d-%d", boxes.Add(1), os.Getpid())
+	w.t.Cleanup(func() { _, _ = w.runtime("delete", "--force", id) })
+	out, err := w.runtime("run", "--detach", "--bundle", dir, id)
+	if err == nil || !strings.Contains(out, "config.json: "+field+": ") {
+		w.t.Errorf("%v: %s", err, out)
+	}
+	w.nothingRemains()
+}
+
+// TestBypass_B57_Capabilities: of all that an engine can grant, what reaches the
+// kernel, the network or other processes is in none of the sets.
+func TestBypass_B57_Capabilities(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, boxOptions{policy: openPolicy, spec: privileged})
+	out := b.exec("/bin/probe", "status")
+	granted := uint64(0)
+	for _, set := range []string{"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"} {
+		_, rest, found := strings.Cut(out, set+":\t")
+		var bits uint64
+		if _, err := fmt.Sscanf(rest, "%x", &bits); !found || err != nil {
+			t.Fatalf("%s: %v: %s", set, err, out)
+		}
+		for name, c := range map[string]int{
+			"NET_ADMIN": unix.CAP_NET_ADMIN, "NET_RAW": unix.CAP_NET_RAW, "SYS_ADMIN": unix.CAP_SYS_ADMIN, "SYS_PTRACE": unix.CAP_SYS_PTRACE,
+			"SYS_MODULE": unix.CAP_SYS_MODULE, "SYS_RAWIO": unix.CAP_SYS_RAWIO, "SYS_BOOT": unix.CAP_SYS_BOOT, "SYS_TIME": unix.CAP_SYS_TIME,
+			"MKNOD": unix.CAP_MKNOD, "BPF": unix.CAP_BPF, "PERFMON": unix.CAP_PERFMON, "SYSLOG": unix.CAP_SYSLOG, "DAC_READ_SEARCH": unix.CAP_DAC_READ_SEARCH,
+		} {
+			if bits&(1<<c) != 0 {
+				t.Errorf("%s has %s", set, name)
+			}
+		}
+		granted |= bits
+	}
+	if granted&(1<<unix.CAP_CHOWN) == 0 {
+		t.Error("not even CHOWN was granted")
+	}
+}
+
+// TestBypass_B54_NullDevice: an image whose /dev/null is something else (CVE-2025-31133)
+// does not start: that would be mounted over what is masked.
+func TestBypass_B54_NullDevice(t *testing.T) {
+	t.Parallel()
+	const control = "nothing"
+	for name, place := range map[string]func(null string) error{
+		"link to a sysctl": func(null string) error { return os.Symlink("/proc/sys/kernel/core_pattern", null) },
+		"link to a secret": func(null string) error { return os.Symlink("/secret/key", null) },
+		"file":             func(null string) error { return os.WriteFile(null, []byte("the image's own"), 0o666) },
+		"other device":     func(null string) error { return unix.Mknod(null, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5))) },
+		control:            func(string) error { return nil },
+		"folder":           func(null string) error { return os.Mkdir(null, 0o755) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := boxOf(t, boxOptions{
+				policy: openPolicy,
+				files: func(rootfs string) {
+					if err := place(filepath.Join(rootfs, "dev/null")); err != nil {
+						t.Fatal(err)
+					}
+				},
+				spec: func(spec map[string]any) { // no tmpfs over the image's /dev
+					spec["mounts"] = slices.DeleteFunc(spec["mounts"].([]any), func(m any) bool { return m.(map[string]any)["destination"] == "/dev" })
+				},
+			})
+			out, err := b.runtime("run", "--detach", "--bundle", b.dir, b.id)
+			if name != control {
+				if err == nil || !strings.Contains(out, "error reopening /dev/null") {
+					t.Errorf("%v: %s", err, out)
+				}
+				b.nothingRemains()
+				return
+			}
+			if err != nil {
+				t.Fatalf("run: %v: %s", err, out)
+			}
+			if out := b.exec("/bin/probe", "peek", "/proc/keys", "/dev/null"); out != "ok: /proc/keys:0B,0 /dev/null:0B,0" {
+				t.Errorf("printed %q", out)
+			}
+		})
+	}
+}

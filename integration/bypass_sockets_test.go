@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package integration
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/vishvananda/netns"
+)
+
+// TestBypass_B44_AbstractSockets: listeners at abstract names, the host's and those
+// of another sandbox, are not there; one in the sandbox's own namespace that is not
+// the sandbox's is refused.
+func TestBypass_B44_AbstractSockets(t *testing.T) {
+	t.Parallel()
+	a, other := newBox(t, boxOptions{policy: openPolicy}), newBox(t, boxOptions{policy: openPolicy})
+	for _, tc := range []struct {
+		name, ns, want string
+	}{
+		{"the host's", "/proc/self/ns/net", "ECONNREFUSED"},
+		{"another sandbox's", fmt.Sprintf("/proc/%d/ns/net", other.init()), "ECONNREFUSED"},
+		{"from outside in the same namespace", fmt.Sprintf("/proc/%d/ns/net", a.init()), "EPERM"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			address := fmt.Sprintf("@openshell-test-%d-%d", os.Getpid(), boxes.Add(1))
+			var stream net.Listener
+			var packets net.PacketConn
+			inNetns(t, tc.ns, func() (err error) {
+				if stream, err = net.Listen("unix", address); err == nil {
+					packets, err = net.ListenPacket("unixgram", address+"-gram")
+				}
+				return err
+			})
+			defer stream.Close()
+			defer packets.Close()
+			// The control: who is in the namespace and in no sandbox reaches it.
+			inNetns(t, tc.ns, func() error {
+				c, err := net.Dial("unix", address)
+				if err == nil {
+					err = c.Close()
+				}
+				return err
+			})
+			if got := answers(t, a.exec("/bin/probe", "unix", address)); got["unix"] != tc.want {
+				t.Errorf("stream: %s, want %s", got["unix"], tc.want)
+			}
+			if got := answers(t, a.exec("/bin/probe", "unix", address+"-gram")); got["unixgram"] != tc.want {
+				t.Errorf("datagram: %s, want %s", got["unixgram"], tc.want)
+			}
+		})
+	}
+}
+
+// inNetns runs f in a network namespace, on a thread that is thrown away.
+func inNetns(t *testing.T, path string, f func() error) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		ns, err := netns.GetFromPath(path)
+		if err == nil {
+			err = netns.Set(ns)
+			_ = ns.Close()
+		}
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestBypass_B45_B71_MountedSockets: a socket of the host's, an engine's or an SSH
+// agent's, is not mounted, whatever it is called and however it is named; a folder
+// without one is.
+func TestBypass_B45_B71_MountedSockets(t *testing.T) {
+	t.Parallel()
+	host := t.TempDir()
+	listen := func(name string) string {
+		path := filepath.Join(host, name)
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		return path
+	}
+	link := func(name, to string) string {
+		path := filepath.Join(host, name)
+		if err := os.Symlink(to, path); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	plain := listen("x.txt")
+	if err := os.Mkdir(filepath.Join(host, "ssh-XXabc"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, source := range map[string]string{
+		"an engine's":                listen("docker.sock"),
+		"under another name":         plain,
+		"an SSH agent's":             listen("ssh-XXabc/agent.42"),
+		"by a link":                  link("innocent", plain),
+		"by a link to its folder":    link("folder", "/run/"),
+		"by a link to a link":        link("second", filepath.Join(host, "innocent")),
+		"from the bundle":            "../../../../../../../../../../" + plain,
+		"its folder from the bundle": "../../../../../../../../../../run",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			newWorld(t, openPolicy).refuses("mounts", func(spec map[string]any) {
+				spec["mounts"] = append(spec["mounts"].([]any), map[string]any{"destination": "/mnt", "type": "bind", "source": source, "options": []any{"rbind"}})
+			})
+		})
+	}
+	t.Run("a folder without", func(t *testing.T) {
+		t.Parallel()
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "file"), []byte("text"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		b := newBox(t, boxOptions{policy: openPolicy, spec: func(spec map[string]any) {
+			spec["mounts"] = append(spec["mounts"].([]any), map[string]any{"destination": "/mnt", "type": "bind", "source": dir, "options": []any{"rbind"}})
+		}})
+		if out := b.exec("/bin/probe", "cat", "/mnt/file"); out != `ok: "text"` {
+			t.Errorf("printed %q", out)
+		}
+	})
+}

