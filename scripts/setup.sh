@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Installs what building and testing need and this machine lacks, by the names
-# of Debian's packages.
+# of Debian's packages. With the argument kernels, also what scripts/kernel.sh
+# needs.
 set -eu
 
 missing=
@@ -16,7 +17,15 @@ need pkg-config command -v pkg-config
 need libseccomp-dev pkg-config --exists libseccomp
 need docker.io command -v dockerd
 need iptables command -v iptables
+need debootstrap command -v debootstrap
+need gpgv command -v gpgv
 need ca-certificates test -s /etc/ssl/certs/ca-certificates.crt
+if [ "${1-}" = kernels ]; then
+	need qemu-system-x86 command -v qemu-system-x86_64
+	need busybox-static sh -c '! ldd "$(command -v busybox)"'
+	need kmod test -x /sbin/depmod
+	need cpio command -v cpio
+fi
 
 command -v go >/dev/null || { echo "setup: Go is needed (go.mod names the version)" >&2; exit 1; }
 [ -n "$missing" ] || exit 0
