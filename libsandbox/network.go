@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"openshell.dev/runtime/internal/boundedfile"
 	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/libsandbox/netns"
 	"openshell.dev/runtime/libsandbox/operator"
@@ -218,7 +219,7 @@ func (o *CreateOptions) proxyConfig(dir string, c *operator.Config, src *operato
 		h.Egress = handoff.EgressNamespace
 	}
 	for _, file := range slices.Concat(c.Upstream.CAFiles, o.UpstreamCAs) {
-		pem, err := os.ReadFile(file)
+		pem, err := boundedfile.Read(file, maxBundle)
 		if err != nil {
 			return nil, fmt.Errorf("read upstream CA: %w", err)
 		}

@@ -6,13 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
 
+	"openshell.dev/runtime/internal/boundedfile"
 	"openshell.dev/runtime/libsandbox/features"
 	"openshell.dev/runtime/libsandbox/operator"
 	"openshell.dev/runtime/libsandbox/plan"
@@ -91,17 +90,9 @@ func makePlan(spec *specs.Spec, src *operator.Source, config *operator.Config, h
 }
 
 func readSpec(file string) (*specs.Spec, error) {
-	f, err := os.Open(file)
+	data, err := boundedfile.Read(file, maxSpec)
 	if err != nil {
 		return nil, fmt.Errorf("read bundle: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxSpec+1))
-	if err == nil && len(data) > maxSpec {
-		err = fmt.Errorf("larger than %d bytes", maxSpec)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", file, err)
 	}
 	var spec specs.Spec
 	if err := json.Unmarshal(data, &spec); err != nil {

@@ -5,14 +5,13 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"openshell.dev/runtime/internal/boundedfile"
 	"openshell.dev/runtime/internal/controlapi"
 	"openshell.dev/runtime/policy"
 )
@@ -79,17 +78,9 @@ func policySet(c *cli.Context) error {
 
 // readFile reads a file no larger than a policy may be.
 func readFile(file string) ([]byte, error) {
-	f, err := os.Open(file)
+	text, err := boundedfile.Read(file, policy.MaxSize)
 	if err != nil {
 		return nil, fmt.Errorf("read policy: %w", err)
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, policy.MaxSize+1))
-	if err != nil {
-		return nil, fmt.Errorf("read policy %s: %w", file, err)
-	}
-	if len(text) > policy.MaxSize {
-		return nil, fmt.Errorf("policy %s is larger than %d bytes", file, policy.MaxSize)
 	}
 	return text, nil
 }

@@ -9,7 +9,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -22,6 +21,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"openshell.dev/runtime/internal/boundedfile"
 	"openshell.dev/runtime/internal/image"
 )
 
@@ -129,17 +129,9 @@ func upstreamRoots(files []string) ([]string, error) {
 }
 
 func checkCertificates(file string) error {
-	f, err := os.Open(file)
+	data, err := boundedfile.Read(file, maxRoots)
 	if err != nil {
 		return err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxRoots+1))
-	if err != nil {
-		return err
-	}
-	if len(data) > maxRoots {
-		return fmt.Errorf("is larger than %d bytes", maxRoots)
 	}
 	n := 0
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {

@@ -11,7 +11,6 @@ import (
 	"io"
 	"io/fs"
 	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"openshell.dev/runtime/internal/atomicfile"
+	"openshell.dev/runtime/internal/boundedfile"
 )
 
 // DefaultFile is where the routes are unless the operator says otherwise.
@@ -140,17 +140,12 @@ func (r *Route) validate() error {
 
 // Load reads a file; one that is not there has no routes.
 func Load(file string) (*File, error) {
-	in, err := os.Open(file)
+	text, err := boundedfile.Read(file, MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &File{}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read inference routes: %w", err)
-	}
-	defer in.Close()
-	text, err := io.ReadAll(io.LimitReader(in, MaxSize+1))
-	if err != nil {
-		return nil, fmt.Errorf("read inference routes %s: %w", file, err)
 	}
 	return Parse(file, text)
 }

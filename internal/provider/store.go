@@ -18,6 +18,7 @@ import (
 	"filippo.io/age"
 
 	"openshell.dev/runtime/internal/atomicfile"
+	"openshell.dev/runtime/internal/boundedfile"
 )
 
 // DefaultDir is where root's providers are kept.
@@ -85,7 +86,7 @@ func Open(dir string) (*Store, error) {
 		return nil, fmt.Errorf("%s is open to others (%s): chmod 700 it", dir, st.Mode().Perm())
 	}
 	file := filepath.Join(dir, keyFile)
-	text, err := readSmall(file, 1<<10)
+	text, err := boundedfile.Read(file, 1<<10)
 	if errors.Is(err, fs.ErrNotExist) {
 		key, err := age.GenerateX25519Identity()
 		if err != nil {
@@ -165,7 +166,7 @@ func (s *Store) Get(name string) (*Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := readSmall(file, MaxStored)
+	sealed, err := boundedfile.Read(file, MaxStored)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("provider %q %w; openshell provider list shows those there are", name, ErrNotFound)
 	}
@@ -242,7 +243,7 @@ func (s *Store) Profiles() ([]*Profile, error) {
 			continue // what an interrupted write left
 		}
 		file := filepath.Join(s.dir, profileDir, e.Name())
-		text, err := readSmall(file, MaxProfile+1)
+		text, err := boundedfile.Read(file, MaxProfile+1)
 		if err != nil {
 			return nil, fmt.Errorf("read profile: %w", err)
 		}
@@ -284,17 +285,4 @@ func (s *Store) Import(file string, text []byte) (*Profile, error) {
 		return nil, fmt.Errorf("keep profile %s: %w", p.ID, err)
 	}
 	return p, nil
-}
-
-func readSmall(file string, most int64) ([]byte, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(text)) > most {
-		err = fmt.Errorf("%s is larger than %d bytes", file, most)
-	}
-	return text, err
 }

@@ -10,10 +10,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 
 	"gopkg.in/yaml.v3"
 
+	"openshell.dev/runtime/internal/boundedfile"
 	"openshell.dev/runtime/internal/inferencefile"
 	"openshell.dev/runtime/internal/provider"
 	"openshell.dev/runtime/policy"
@@ -87,20 +87,12 @@ func LoadConfig(file string) (*Config, error) {
 		file = DefaultConfigFile
 	}
 	c := &Config{}
-	f, err := os.Open(file)
+	data, err := boundedfile.Read(file, MaxConfigSize)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !named:
 		return c, c.complete(file)
 	case err != nil:
 		return nil, fmt.Errorf("read operator configuration: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxConfigSize+1))
-	if err != nil {
-		return nil, fmt.Errorf("read operator configuration %s: %w", file, err)
-	}
-	if len(data) > MaxConfigSize {
-		return nil, fmt.Errorf("operator configuration %s is larger than %d bytes", file, MaxConfigSize)
 	}
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	d.KnownFields(true)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"openshell.dev/runtime/internal/atomicfile"
+	"openshell.dev/runtime/internal/boundedfile"
 	"openshell.dev/runtime/policy"
 )
 
@@ -151,7 +151,7 @@ func textFile(dir string, n int) string { return filepath.Join(dir, strconv.Itoa
 
 func readIndex(dir string) (*index, error) {
 	file := filepath.Join(dir, indexFile)
-	data, err := read(file, maxIndex)
+	data, err := boundedfile.Read(file, maxIndex)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &index{}, nil
 	}
@@ -174,7 +174,7 @@ func readIndex(dir string) (*index, error) {
 }
 
 func readRevision(dir string, k kept) ([]byte, error) {
-	text, err := read(textFile(dir, k.Revision), policy.MaxSize)
+	text, err := boundedfile.Read(textFile(dir, k.Revision), policy.MaxSize)
 	if err != nil {
 		return nil, fmt.Errorf("read revision %d: %w", k.Revision, err)
 	}
@@ -182,18 +182,4 @@ func readRevision(dir string, k kept) ([]byte, error) {
 		return nil, fmt.Errorf("revision %d has %d bytes, the index says %d", k.Revision, len(text), k.Size)
 	}
 	return text, nil
-}
-
-// read reads a file of at most limit bytes.
-func read(file string, limit int64) ([]byte, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s is larger than %d bytes", file, limit)
-	}
-	return data, err
 }
