@@ -81,6 +81,9 @@ func Compile(p *Policy, o CompileOptions) (*Engine, error) {
 			e.endpoints = append(e.endpoints, ep)
 		}
 	}
+	if e.stages, err = compileMiddlewares(p.Middlewares); err != nil {
+		errs = append(errs, err)
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}

@@ -27,6 +27,8 @@ type Engine struct {
 	policies  []compiledPolicy
 	endpoints []*endpoint
 	index     hostIndex
+	// stages are the middlewares in their order.
+	stages []stage
 }
 
 // maxMisses bounds how many policies without the caller's binary a Reason names.

@@ -33,13 +33,15 @@ var (
 	somePaths    = list{"/", "/a", "/a/", "/a/b", "/a/b/c", "/b/c", "/b", "/ab", "/a%2Fb", "/a/xbx/c", "/x/y/b", "/a/b/b"}
 	someHosts    = list{"a.example.com", "a.example.com", "a.example.com", "b.example.com", "a.b.example.com", "example.com", "10.1.2.3", "x.s3.eu.aws.com", "other.org"}
 	hostPatterns = list{"a.example.com", "a.example.com", "a.example.com", "b.example.com", "*.example.com", "**.example.com", "a*.example.com", "10.1.2.3", "*.s3.*.aws.com", "*.b.example.com", "{a,b}*.example.com", `*.exam\ple.com`, "*.exa[lm]ple.com"}
-	somePorts    = []uint16{443, 443, 80}
-	someMethods  = list{"GET", "get", "HEAD", "POST", "DELETE", "*", "", "QUERY"}
-	someBinaries = list{"/usr/bin/curl", "/usr/bin/curl", "/bin/sh", "/usr/bin/git", "/opt/a/b", ""}
-	binPatterns  = list{"/usr/bin/curl", "/usr/bin/curl", "/bin/sh", "/usr/bin/*", "/**", "/opt/**", "/usr/bin/gi?", "**"}
-	queryGlobs   = list{"1", "*", "**", "1.*", "a b", "", "{x,y}"}
-	someQueries  = list{"", "q=1", "q=1&q=2", "q=1.2", "q=a+b", "q=%31", "q=%zz", "k=x&q=y", "q", "&&q=1.2.3", "q=%ff", "%71=1"}
-	someIPs      = list{"10.0.0.0/8", "10.1.2.3", "8.8.8.8", "127.0.0.1", "nonsense"}
+	// selectorHosts are patterns of middlewares.
+	selectorHosts = list{"**", "*", "a.example.com", "A.Example.com", "*.example.com", "**.example.com", "a.**.com", "?.example.com", "[ab].example.com", "[!a].example.com", "**.**.com", "x*.s3.**.com", "10.1.2.*", "other.org"}
+	somePorts     = []uint16{443, 443, 80}
+	someMethods   = list{"GET", "get", "HEAD", "POST", "DELETE", "*", "", "QUERY"}
+	someBinaries  = list{"/usr/bin/curl", "/usr/bin/curl", "/bin/sh", "/usr/bin/git", "/opt/a/b", ""}
+	binPatterns   = list{"/usr/bin/curl", "/usr/bin/curl", "/bin/sh", "/usr/bin/*", "/**", "/opt/**", "/usr/bin/gi?", "**"}
+	queryGlobs    = list{"1", "*", "**", "1.*", "a b", "", "{x,y}"}
+	someQueries   = list{"", "q=1", "q=1&q=2", "q=1.2", "q=a+b", "q=%31", "q=%zz", "k=x&q=y", "q", "&&q=1.2.3", "q=%ff", "%71=1"}
+	someIPs       = list{"10.0.0.0/8", "10.1.2.3", "8.8.8.8", "127.0.0.1", "nonsense"}
 )
 
 func (c *choices) rules(most int) []Rule {
@@ -93,6 +95,14 @@ func (c *choices) policy() (*Policy, CompileOptions) {
 		}
 		p.Network = append(p.Network, n)
 	}
+	for i := range c.n(4) {
+		m := Middleware{Key: string(rune('m' + i)), Uses: RegexMiddleware, Order: int32(10 * ((i + c.n(3)) % 4)), Include: list{pick(c, selectorHosts), pick(c, selectorHosts)}}
+		if c.yes(2) {
+			m.Exclude = list{pick(c, selectorHosts)}
+		}
+		m.Order += int32(i)
+		p.Middlewares = append(p.Middlewares, m)
+	}
 	if c.yes(3) {
 		o.UnspecifiedEnforcement = EnforcementBlock
 	}
@@ -134,6 +144,13 @@ func difference(data []byte) error {
 		}
 		if !reflect.DeepEqual(got, want) {
 			return errors.New(describe(p, o, r, got, want))
+		}
+		var chain []string
+		for _, m := range e.Middlewares(r.Host) {
+			chain = append(chain, m.Key)
+		}
+		if want := ref.middlewares(r.Host); !slices.Equal(chain, want) {
+			return fmt.Errorf("%s goes through %q, want %q of %+v", r.Host, chain, want, p.Middlewares)
 		}
 		if got.Verdict != Deny && !e.MayResolve(r.Host) {
 			return errors.New("allows a name that may not be resolved: " + r.Host)

@@ -10,6 +10,11 @@ const (
 	MaxPathLength = 4096
 	// MaxPaths bounds the paths of both lists together.
 	MaxPaths = 256
+	// MaxMiddlewares bounds the entries of network_middlewares, MaxSelector the host
+	// patterns of one, and MaxMiddlewareConfig its config as JSON, in bytes.
+	MaxMiddlewares      = 10
+	MaxSelector         = 32
+	MaxMiddlewareConfig = 64 << 10
 )
 
 // Limits of a document that OpenShell does not have: no document can keep its
@@ -35,6 +40,10 @@ const (
 	MaxPorts = 1024
 	// MaxAllowedIPs bounds the allowed_ips of one endpoint.
 	MaxAllowedIPs = 1024
+	// MaxRegexes bounds the patterns of one openshell/regex, MaxRegex each of them,
+	// in bytes.
+	MaxRegexes = 32
+	MaxRegex   = 1024
 	// MaxProblems bounds what one error reports.
 	MaxProblems = 100
 	// MaxOverlapWork bounds the search for endpoints that contradict each other,

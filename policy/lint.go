@@ -24,6 +24,7 @@ func Lint(p *Policy) []Warning {
 	for i := range p.Network {
 		l.policy(&p.Network[i])
 	}
+	l.middlewares(p)
 	slices.SortStableFunc(l.out, func(a, b Warning) int { return cmp.Compare(a.Line, b.Line) })
 	return l.out
 }
@@ -141,6 +142,31 @@ func (l *linter) host(e *Endpoint) {
 			l.warn(e.Line, "host %s is no name that could be asked for: %v", e.Host, err)
 		} else if h != e.Host {
 			l.warn(e.Line, "host %s is asked for as %s, so it never matches", e.Host, h)
+		}
+	}
+}
+
+// RouterHost is a host of every sandbox with a privacy router and of no policy.
+const RouterHost = "inference.local"
+
+func (l *linter) middlewares(p *Policy) {
+	stages, err := compileMiddlewares(p.Middlewares)
+	if err != nil {
+		return // no valid document
+	}
+	for _, s := range stages {
+		if s.FailOpen {
+			l.warn(s.Line, "middleware config '%s' fails open: requests pass without it while it is not there", s.Key)
+		}
+		selects := s.selects(strings.Split(RouterHost, "."))
+		for i := range p.Network {
+			selects = selects || slices.ContainsFunc(p.Network[i].Endpoints, func(e Endpoint) bool {
+				h, err := newHostPattern(e.Host)
+				return err != nil || s.maySelect(&h) // what cannot be said may be
+			})
+		}
+		if !selects {
+			l.warn(s.Line, "middleware config '%s' selects no host of the policy's endpoints", s.Key)
 		}
 	}
 }

@@ -31,6 +31,8 @@ type Policy struct {
 	Process    Process
 	// Network are the entries of network_policies, sorted by key.
 	Network []NetworkPolicy
+	// Middlewares are the entries of network_middlewares, sorted by key.
+	Middlewares []Middleware
 }
 
 // Filesystem is filesystem_policy. Absent, it includes the working directory;

@@ -70,7 +70,6 @@ func TestParseRefuses(t *testing.T) {
 		{"negative user", "version: 1\nprocess: {run_as_user: -1}\n", "p.yaml:2:24: run_as_user must be 'sandbox' or a numeric UID/GID in range [1, 4294967294], got '-1'"},
 		{"user name", "version: 1\nprocess: {run_as_group: Sandbox}\n", "p.yaml:2:25: run_as_group must be 'sandbox' or a numeric UID/GID in range [1, 4294967294], got 'Sandbox'"},
 		{"user that is null", "version: 1\nprocess: {run_as_user: }\n", "p.yaml:2:24: process.run_as_user must be a string"},
-		{"middleware", "version: 1\nnetwork_middlewares: {m: {}}\n", "p.yaml:2:23: network_middlewares.m: middleware is not enforced by this version, so a policy that has some is refused"},
 		{"network_policies that are null", "version: 1\nnetwork_policies:\n", "p.yaml:2:18: network_policies must be a mapping"},
 		{"alias", "version: 1\nprocess: &a {}\nlandlock: *a\n", "p.yaml:3:11: YAML aliases are not accepted in policies"},
 		{"alias as key", "version: 1\nprocess: &a {}\n*a : {}\n", "p.yaml:3:6: YAML aliases are not accepted in policies"},

@@ -159,6 +159,40 @@ func (ref reference) decide(r *Request) Decision {
 	return d
 }
 
+// middlewares is the chain of a host, as keys.
+func (ref reference) middlewares(host string) (keys []string) {
+	all := slices.Clone(ref.p.Middlewares)
+	slices.SortFunc(all, func(a, b Middleware) int { return int(a.Order) - int(b.Order) })
+	for _, m := range all {
+		matches := func(p string) bool { return refHostPattern(p).MatchString(host) }
+		if slices.ContainsFunc(m.Include, matches) && !slices.ContainsFunc(m.Exclude, matches) {
+			keys = append(keys, m.Key)
+		}
+	}
+	return keys
+}
+
+// refHostPattern is the matcher of middlewares' hosts.
+func refHostPattern(p string) *regexp.Regexp {
+	var labels []string
+	for _, l := range strings.Split(strings.ToLower(p), ".") {
+		if l == "**" {
+			labels = append(labels, `[^.]+(?:\.[^.]+)*`)
+			continue
+		}
+		labels = append(labels, regexp.MustCompile(`\\\*|\\\?|\\\[(?:!|\\\^)?[^\\]*\\\]`).ReplaceAllStringFunc(regexp.QuoteMeta(l), func(m string) string {
+			switch m {
+			case `\*`:
+				return `[^.]*`
+			case `\?`:
+				return `[^.]`
+			}
+			return strings.Replace(strings.ReplaceAll(m, `\`, ""), "[!", "[^", 1)
+		}))
+	}
+	return regexp.MustCompile(`\A` + strings.Join(labels, `\.`) + `\z`)
+}
+
 func refHost(ep *Endpoint, host string) bool {
 	switch {
 	case host == "":

@@ -35,13 +35,12 @@ func (r *reader) policy(n *yaml.Node, p *Policy) {
 				r.process(v, &p.Process)
 			}
 		},
-		"network_policies": func(v *yaml.Node) { p.Network = r.network(v) },
-		"network_middlewares": func(v *yaml.Node) {
-			r.entries(v, "network_middlewares", func(k, _ *yaml.Node) {
-				r.fail(k, fmt.Sprintf("network_middlewares.%s: middleware is not enforced by this version, so a policy that has some is refused", k.Value), "")
-			})
-		},
+		"network_policies":    func(v *yaml.Node) { p.Network = r.network(v) },
+		"network_middlewares": func(v *yaml.Node) { p.Middlewares = r.middlewares(v) },
 	})
+	if len(r.errs) == 0 {
+		r.uninspectable(p)
+	}
 	if !versioned && n.Kind == yaml.MappingNode {
 		r.fail(n, "missing field \"version\"", "write version: 1")
 	}

@@ -56,8 +56,10 @@ type Record struct {
 	Estimated bool `json:"estimated,omitempty"`
 	// Credentials are the keys of those that were put into the request.
 	Credentials []string `json:"credentials,omitempty"`
-	Reason      string   `json:"reason,omitempty"`
-	Revision    int      `json:"revision,omitempty"`
+	// Middlewares are those that the request went through.
+	Middlewares []Middleware `json:"middlewares,omitempty"`
+	Reason      string       `json:"reason,omitempty"`
+	Revision    int          `json:"revision,omitempty"`
 
 	// Status is the HTTP status that the client got.
 	Status     int     `json:"status,omitempty"`
@@ -66,6 +68,15 @@ type Record struct {
 	DurationMS float64 `json:"duration_ms,omitempty"`
 
 	Dropped uint64 `json:"dropped,omitempty"`
+}
+
+// Middleware is what one of the policy's middlewares did to a request.
+type Middleware struct {
+	Name    string `json:"name"`
+	Changed bool   `json:"changed,omitempty"`
+	// Failed is why it did nothing.
+	Failed   string `json:"failed,omitempty"`
+	Findings int    `json:"findings,omitempty"`
 }
 
 // clip bounds every text, so that the queue is bounded in bytes, too.
@@ -77,6 +88,9 @@ func (r *Record) clip() {
 		&r.Container, &r.Verdict, &r.Layer, &r.Binary, &r.Digest, &r.Host, &r.Address, &r.Protocol, &r.Method, &r.Path, &r.Policy, &r.Rule, &r.Reason,
 	} {
 		*s = clip(*s)
+	}
+	for i := range r.Middlewares { // the policy's own, and few
+		r.Middlewares[i].Name = clip(r.Middlewares[i].Name)
 	}
 	if len(r.Ancestors) > MaxAncestors {
 		r.Ancestors = r.Ancestors[:MaxAncestors]
