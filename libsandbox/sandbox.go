@@ -138,6 +138,10 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	if err := accounts(&pol.Process, o.Container.Spec.Root.Path); err != nil {
 		return nil, fmt.Errorf("policy %s: %w", src.Name, err)
 	}
+	services, err := middlewares(c, pol)
+	if err != nil {
+		return nil, fmt.Errorf("policy %s: %w", src.Name, err)
+	}
 	dir, err := state.MakeDir(o.Container.Root, o.Container.ID)
 	if err != nil {
 		return nil, err
@@ -170,7 +174,7 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	if err != nil {
 		return nil, err
 	}
-	h.Providers, h.Inference = attached, router
+	h.Providers, h.Inference, h.Middlewares = attached, router, services
 	spec := pl.Spec(o.Container.Spec)
 	spec.Annotations = maps.Clone(spec.Annotations)
 	if spec.Annotations == nil {

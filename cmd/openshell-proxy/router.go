@@ -25,14 +25,42 @@ import (
 // backendIdle is how long a connection to a backend is kept for the next request.
 const backendIdle = 90 * time.Second
 
-// newRouter makes the privacy router of the operator's routes; nil without any.
-func newRouter(c *handoff.Inference, egress handoff.Egress, dial *upstream.Dialer, roots func() *x509.CertPool, log *decisionlog.Log) (http.Handler, error) {
-	if c == nil {
+// backends makes privacy routers, one after the other: each has the operator's routes
+// of its time, all have the same connections and the same budget used so far.
+type backends struct {
+	change    inference.Change
+	log       *decisionlog.Log
+	transport *http.Transport
+	meter     inference.Meter
+}
+
+func newBackends(dial operatorDialer, roots func() *x509.CertPool, change inference.Change, log *decisionlog.Log) *backends {
+	return &backends{change: change, log: log, transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+			host, digits, err := net.SplitHostPort(address)
+			if err != nil {
+				return nil, err
+			}
+			port, err := strconv.ParseUint(digits, 10, 16)
+			if err != nil {
+				return nil, err
+			}
+			return dial(ctx, host, uint16(port))
+		},
+		ForceAttemptHTTP2: true, DisableCompression: true, IdleConnTimeout: backendIdle, MaxResponseHeaderBytes: 64 << 10,
+		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots()},
+	}}
+}
+
+// router is the one of these routes; nil without any.
+func (b *backends) router(c *handoff.Inference) (*inference.Router, error) {
+	if c == nil || len(c.Routes) == 0 {
 		return nil, nil
 	}
 	config := inference.Config{
-		Budget: inference.Budget(c.Budget),
-		Record: func(u inference.Usage) { log.Record(usage(u)) },
+		Budget: inference.Budget(c.Budget), Meter: &b.meter, Change: b.change,
+		Do:     func(req *http.Request) (*http.Response, error) { return b.transport.RoundTrip(req) },
+		Record: func(u inference.Usage) { b.log.Record(usage(u)) },
 	}
 	for _, r := range c.Routes {
 		base, err := url.Parse(r.BaseURL)
@@ -54,32 +82,39 @@ func newRouter(c *handoff.Inference, egress handoff.Egress, dial *upstream.Diale
 		}
 		config.Routes = append(config.Routes, route)
 	}
-	// A backend is the operator's, wherever it is; but in the container's own
-	// namespace the loopback is the workload's.
+	return inference.New(config)
+}
+
+// operatorDialer reaches what the operator named.
+type operatorDialer func(ctx context.Context, host string, port uint16) (net.Conn, error)
+
+// operatorDial reaches the operator's backends and services wherever they are; but
+// in the container's own namespace the loopback is the workload's.
+func operatorDial(egress handoff.Egress, dial *upstream.Dialer) operatorDialer {
 	check := func(a netip.Addr) error {
 		if egress == handoff.EgressNamespace && a.IsLoopback() {
 			return errors.New("a backend on the loopback is in the sandbox itself: name the host's address")
 		}
 		return nil
 	}
-	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
-			host, digits, err := net.SplitHostPort(address)
-			if err != nil {
-				return nil, err
-			}
-			port, err := strconv.ParseUint(digits, 10, 16)
-			if err != nil {
-				return nil, err
-			}
-			conn, _, err := dial.Dial(ctx, host, uint16(port), check)
-			return conn, err
-		},
-		ForceAttemptHTTP2: true, DisableCompression: true, IdleConnTimeout: backendIdle, MaxResponseHeaderBytes: 64 << 10,
+	return func(ctx context.Context, host string, port uint16) (net.Conn, error) {
+		conn, _, err := dial.Dial(ctx, host, port, check)
+		return conn, err
 	}
-	config.Do = func(req *http.Request) (*http.Response, error) { return transport.RoundTrip(req) }
-	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots()}
-	return inference.New(config)
+}
+
+// applyInference has calls that begin from now on use other routes.
+func (w *worker) applyInference(c *handoff.Inference) error {
+	r, err := w.backends.router(c)
+	if err != nil {
+		return err
+	}
+	if r == nil {
+		w.proxy.SetRouter(nil)
+		return nil
+	}
+	w.proxy.SetRouter(r)
+	return nil
 }
 
 // usage is a call of a model as a record.
@@ -90,7 +125,7 @@ func usage(u inference.Usage) decisionlog.Record {
 	}
 	return decisionlog.Record{
 		Time: time.Now(), Verdict: verdict, Layer: "inference", Host: inference.Host, Protocol: string(u.Dialect), Method: u.Method, Path: u.Path,
-		Rule: u.Route, Reason: u.Error, Status: u.Status, Model: u.ModelUsed, TokensIn: u.TokensIn, TokensOut: u.TokensOut, Estimated: u.Estimated,
+		Rule: u.Route, Reason: u.Error, Middlewares: u.Middlewares, Status: u.Status, Model: u.ModelUsed, TokensIn: u.TokensIn, TokensOut: u.TokensOut, Estimated: u.Estimated,
 		BytesIn: u.BytesIn, BytesOut: u.BytesOut, DurationMS: float64(u.Duration.Microseconds()) / 1000,
 		FirstByteMS: float64(u.FirstByte.Microseconds()) / 1000,
 	}

@@ -48,6 +48,7 @@ type worker struct {
 	documents *json.Decoder
 	started   time.Time
 	proxy     *proxy.Server
+	backends  *backends
 }
 
 func (w *worker) run() error {
@@ -104,14 +105,19 @@ func (w *worker) run() error {
 		return fmt.Errorf("read the guard's second document: %w", err)
 	}
 	dial := upstream.New(upstream.Config{Hosts: ctr.Hosts, Resolvers: ctr.Resolvers, Mark: mark, Synthetic: dns.Synthetic})
-	router, err := newRouter(c.Inference, c.Egress, dial, roots, log)
+	reach := operatorDial(c.Egress, dial)
+	middlewares, err := newMiddlewares(c, reach, roots)
 	if err != nil {
 		return err
 	}
 	w.proxy = proxy.New(proxy.Config{
 		Identity: guard.NewClient(conn), CA: authority, Roots: roots, NameOf: names.Name, Hosts: ctr.Hosts, Log: log, Enforce: c.Enforce, Credentials: keys,
-		Upstream: dial, Router: router,
+		Upstream: dial, Middlewares: middlewares,
 	})
+	w.backends = newBackends(reach, roots, w.proxy.Transform, log)
+	if err := w.applyInference(c.Inference); err != nil {
+		return err
+	}
 	if err := w.proxy.Load(first.name, first.text, first.revision); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ package handoff
 
 import (
 	"net/netip"
+	"time"
 
 	"openshell.dev/runtime/internal/inferencefile"
 )
@@ -104,6 +105,8 @@ type Config struct {
 	Providers []Provider `json:"providers,omitempty"`
 	// Inference are the backends behind inference.local; nil without any.
 	Inference *Inference `json:"inference,omitempty"`
+	// Middlewares are the services that policies may name.
+	Middlewares []Middleware `json:"middlewares,omitempty"`
 }
 
 // Inference is what the privacy router works with.
@@ -118,6 +121,18 @@ type RouteKey struct {
 	Style string `json:"style"`
 	Name  string `json:"name,omitempty"`
 	Value string `json:"value"`
+}
+
+// Middleware is a service of the operator's that looks at requests.
+type Middleware struct {
+	Name string `json:"name"`
+	// URL is where it is. Roots (PEM), if any, are what its certificate is verified
+	// with in place of the usual ones.
+	URL   string `json:"url"`
+	Roots []byte `json:"roots,omitempty"`
+	// MaxBody is the longest body that it gets, in bytes, Timeout what a call may take.
+	MaxBody int           `json:"maxBody"`
+	Timeout time.Duration `json:"timeout,omitempty"`
 }
 
 // Provider is a service with its credentials and where they belong.

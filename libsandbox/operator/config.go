@@ -54,6 +54,8 @@ type Config struct {
 	// LogDir holds one folder of decision records for each container.
 	LogDir   string         `yaml:"log_dir"`
 	Upstream UpstreamConfig `yaml:"upstream"`
+	// Middlewares are the services that policies may send requests through.
+	Middlewares []MiddlewareService `yaml:"middlewares"`
 	// InferenceFile holds the routes of inference.local.
 	InferenceFile string `yaml:"inference_file"`
 	// ProvidersDir holds the providers of `openshell provider`.
@@ -119,6 +121,9 @@ func (c *Config) complete(file string) error {
 	case policy.EnforcementUnset, policy.EnforcementAudit, policy.EnforcementBlock:
 	default:
 		return fmt.Errorf("operator configuration %s: unspecified_enforcement is %q, want audit or enforce", file, c.UnspecifiedEnforcement)
+	}
+	if err := checkMiddlewares(c.Middlewares); err != nil {
+		return fmt.Errorf("operator configuration %s: %w", file, err)
 	}
 	if c.Landlock.Floor == nil {
 		one := 1

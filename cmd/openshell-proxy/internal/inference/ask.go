@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -110,6 +111,7 @@ func (x *exchange) send(a *answer, doc *document, model string, stream bool) *fa
 		return unavailable(err.Error())
 	}
 	out := &http.Request{Method: c.method, URL: u, Host: u.Host, Header: rt.requestHeader(x.req.Header), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}
+	maps.Copy(out.Header, x.written)
 	parts := rt.parts(c, doc, to)
 	if parts != nil {
 		for _, p := range parts {

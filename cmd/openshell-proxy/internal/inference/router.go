@@ -10,7 +10,6 @@
 package inference
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"openshell.dev/runtime/internal/decisionlog"
 )
 
 // Host is the name that sandboxes reach the router by.
@@ -32,9 +33,9 @@ type Config struct {
 	Do func(*http.Request) (*http.Response, error)
 	// Scrub, if set, wraps the body of an answer to remove the secret from it.
 	Scrub func(body io.ReadCloser, secret Secret) io.ReadCloser
-	// Middleware, if set, changes a request's body before its model and its backend
-	// are chosen, or refuses it. It never sees a credential.
-	Middleware func(ctx context.Context, body []byte) ([]byte, error)
+	// Change, if set, changes a request's body before its model and its backend are
+	// chosen, or refuses it. It never sees a credential.
+	Change Change
 	// Record is told of each request when it has ended.
 	Record func(Usage)
 	// Meter is the one of the router that this one replaces, so that a reload does
@@ -43,13 +44,17 @@ type Config struct {
 	Now   func() time.Time
 }
 
+// Change is the policy's middlewares: the body and the headers to send, and what was
+// done.
+type Change func(req *http.Request, body []byte) ([]byte, http.Header, []decisionlog.Middleware, error)
+
 // Router is an immutable set of routes. It is made by [New].
 type Router struct {
 	routes []*route
 	budget Budget
 	do     func(*http.Request) (*http.Response, error)
 	scrub  func(io.ReadCloser, Secret) io.ReadCloser
-	change func(context.Context, []byte) ([]byte, error)
+	change Change
 	record func(Usage)
 	meter  *Meter
 	now    func() time.Time
@@ -69,7 +74,7 @@ func New(c Config) (*Router, error) {
 	if err := c.Budget.check(); err != nil {
 		return nil, fmt.Errorf("inference: %w", err)
 	}
-	r := &Router{budget: c.Budget, do: c.Do, scrub: c.Scrub, change: c.Middleware, record: c.Record, meter: c.Meter, now: c.Now}
+	r := &Router{budget: c.Budget, do: c.Do, scrub: c.Scrub, change: c.Change, record: c.Record, meter: c.Meter, now: c.Now}
 	if r.record == nil {
 		r.record = func(Usage) {}
 	}
@@ -142,6 +147,8 @@ type Usage struct {
 	FirstByte, Duration time.Duration
 	// Status is what the caller was answered; 499 if it went away before.
 	Status int
+	// Middlewares are those that it went through.
+	Middlewares []decisionlog.Middleware
 	// Error says why a request failed, or that its answer was cut off.
 	Error string
 }

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/middleware"
 )
 
 // statusGone is what is recorded of a caller that went away.
@@ -25,10 +27,11 @@ type exchange struct {
 	body    *payload
 	usage   Usage
 	charge  *charge
-	watched *observer // nil until a backend has answered
-	read    bool      // the request's body is read
-	began   bool      // the answer has begun
-	cut     bool      // the answer was cut off
+	watched *observer   // nil until a backend has answered
+	written http.Header // by middlewares, for the backend
+	read    bool        // the request's body is read
+	began   bool        // the answer has begun
+	cut     bool        // the answer was cut off
 }
 
 // ServeHTTP answers one request to [Host].
@@ -97,7 +100,7 @@ func (x *exchange) readBody() *failure {
 			return bad(errors.New("a GET has no body"))
 		}
 		x.read = true
-		return nil
+		return x.change(nil)
 	}
 	if e := x.req.Header.Get("Content-Encoding"); e != "" && e != "identity" {
 		return &failure{status: http.StatusUnsupportedMediaType, message: "the request's body is compressed; send it as it is"}
@@ -123,23 +126,32 @@ func (x *exchange) readBody() *failure {
 	if x.body.doc, err = parseDocument(raw); err != nil {
 		return bad(err)
 	}
-	return x.middleware(raw)
+	return x.change(raw)
 }
 
-// middleware has the body changed, and read again as what it has become.
-func (x *exchange) middleware(raw []byte) *failure {
+// change has the policy's middlewares change the body, which is then read again as
+// what it has become.
+func (x *exchange) change(raw []byte) *failure {
 	if x.r.change == nil {
 		return nil
 	}
-	changed, err := x.r.change(x.req.Context(), raw)
-	if err == nil && len(changed) > MaxRequest {
+	changed, header, steps, err := x.r.change(x.req, raw)
+	x.usage.Middlewares, x.written = steps, header
+	var denied *middleware.DeniedError
+	switch {
+	case errors.As(err, &denied):
+		return &failure{status: http.StatusForbidden, message: err.Error()}
+	case errors.Is(err, middleware.ErrBusy):
+		return &failure{status: http.StatusServiceUnavailable, message: err.Error(), retry: time.Second}
+	case err == nil && len(changed) > MaxRequest:
 		err = errTooLarge
-	}
-	if err == nil {
+	case err == nil && raw == nil && len(changed) > 0:
+		err = errors.New("a GET has no body")
+	case err == nil && raw != nil:
 		x.body.doc, err = parseDocument(changed)
 	}
 	if err != nil {
-		return &failure{status: http.StatusForbidden, message: "the request is refused by the policy's middleware", detail: err.Error()}
+		return &failure{status: http.StatusForbidden, message: "the request could not be processed by the policy's middleware", detail: err.Error()}
 	}
 	return nil
 }

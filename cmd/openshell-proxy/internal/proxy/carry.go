@@ -47,9 +47,9 @@ func exclude(h http.Header) map[string]bool {
 func (h *http1) carry(ctx context.Context, req *http.Request, j *judged) (more bool) {
 	ctx, done := h.c.track(ctx, j)
 	defer done()
-	rec := record{dec: j.dec, to: j.to, protocol: h.protocol(), http: j.asked, began: time.Now()}
+	rec := record{dec: j.dec, to: j.to, protocol: h.protocol(), http: j.asked, steps: j.steps, began: time.Now()}
 	protocol := ""
-	if !j.l4.Inspect {
+	if !j.l4.Inspect && mustSee(j.chain) == "" {
 		protocol = upgrade(req)
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -57,7 +57,7 @@ func (h *http1) carry(ctx context.Context, req *http.Request, j *judged) (more b
 	up, sent, err := h.send(ctx, cancel, req, j, protocol)
 	if err != nil {
 		a, dec := j.outcome(req.Method, failure(ctx, err))
-		h.refuse(req, j.to, j.asked, a, dec)
+		h.refuseJudged(req, j, a, dec)
 		return false
 	}
 	stop := context.AfterFunc(ctx, func() {

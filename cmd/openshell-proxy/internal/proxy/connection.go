@@ -266,7 +266,7 @@ func (c *connection) serve(ctx context.Context, first opening, to target, dec po
 			return
 		}
 		// Encrypted ClientHello hides the real name from the check above.
-		if dec.Inspect || first.Hello.ECH || c.s.hasCredentials(to) {
+		if dec.Inspect || first.Hello.ECH || c.s.hasCredentials(to) || c.s.hasMiddlewares(to.host) {
 			c.intercept(ctx, to, dec, up)
 			return
 		}

@@ -125,6 +125,23 @@ func (h *http1) refuse(req *http.Request, to target, asked *policy.HTTP, a answe
 	h.end(a, req.Method == http.MethodHead)
 }
 
+// refuseJudged is refuse for a request that was judged and not carried all the same.
+func (h *http1) refuseJudged(req *http.Request, j *judged, a answer, dec policy.Decision) {
+	h.c.record(record{dec: dec, to: j.to, protocol: h.protocol(), http: j.asked, status: a.status, steps: j.steps})
+	h.end(a, req.Method == http.MethodHead)
+}
+
+// reading gets the client to send a request's body, by a deadline.
+func (h *http1) reading(req *http.Request) func(until time.Time) error {
+	return func(until time.Time) error {
+		err := h.conn.SetReadDeadline(until)
+		if err == nil && !until.IsZero() && req.ProtoAtLeast(1, 1) && strings.EqualFold(req.Header.Get("Expect"), "100-continue") {
+			_, err = io.WriteString(h.conn, "HTTP/1.1 100 Continue\r\n\r\n")
+		}
+		return err
+	}
+}
+
 // end answers and ends the connection such that the answer arrives.
 func (h *http1) end(a answer, head bool) {
 	if a.write(h.conn, head) == nil {
@@ -174,9 +191,12 @@ func (h *http1) request(ctx context.Context, req *http.Request) (more bool) {
 			return false
 		}
 	}
-	out, a := c.inject(req, j)
+	out, a := c.transform(ctx, req, j, h.reading(req))
+	if a == nil {
+		out, a = c.inject(out, j)
+	}
 	if a != nil {
-		h.refuse(req, to, j.asked, *a, j.dec)
+		h.refuseJudged(req, j, *a, j.dec)
 		return false
 	}
 	return h.carry(ctx, out, j)

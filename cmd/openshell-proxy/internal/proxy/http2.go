@@ -72,10 +72,15 @@ func (h *http2Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		refuse(j.dec, *a)
 		return
 	}
-	if req, a = h.c.inject(req, j); a != nil {
+	out, a := h.c.transform(req.Context(), req, j, http.NewResponseController(w).SetReadDeadline)
+	if rec.steps = j.steps; a == nil {
+		out, a = h.c.inject(out, j)
+	}
+	if a != nil {
 		refuse(j.dec, *a)
 		return
 	}
+	req = out
 	ctx, done := h.c.track(req.Context(), j)
 	defer done()
 	resp, err := h.roundTrip(ctx, req, j)

@@ -128,7 +128,7 @@ func TestRouterWaitsForSlowClients(t *testing.T) {
 	w := newWorld(t, endpoints(`host: api.example.com, ports: [443]`))
 	router := netip.MustParseAddr("198.18.0.9")
 	w.s.c.NameOf = func(a netip.Addr) (string, bool) { return RouterHost, a == router }
-	w.s.c.Router = http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "routed") })
+	w.s.SetRouter(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "routed") }))
 	c := w.to(router.String() + ":443")
 	time.Sleep(3 * w.s.waits.serverFirst)
 	_, body := ask(t, w.secure(c, RouterHost), "GET / HTTP/1.1\r\nHost: "+RouterHost+"\r\nConnection: close\r\n\r\n")

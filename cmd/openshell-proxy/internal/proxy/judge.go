@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/identity"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/middleware"
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/policy"
 )
@@ -16,6 +17,9 @@ import (
 // request on it. Every program that holds the connection must be allowed.
 func (c *connection) judge(to target, http *policy.HTTP) policy.Decision {
 	dec, _ := c.judgeAll(&policy.Request{Host: to.host, Port: to.port, HTTP: http})
+	if m := c.s.mustSee(to.host); m != "" && dec.Verdict == policy.Allow && opaque(dec) {
+		return denied(dec, unseen(m))
+	}
 	return dec
 }
 
@@ -42,6 +46,11 @@ type judged struct {
 	// l4 is the decision on the connection: its addresses and its TLS.
 	l4      policy.Decision
 	request policy.Request
+	// chain are the middlewares that it goes through, of stages, and steps what they
+	// did.
+	chain  []*policy.Middleware
+	stages *middleware.Set
+	steps  []decisionlog.Middleware
 	// injected is the request with credentials put in; nil if there are none.
 	injected *injected
 }
@@ -91,6 +100,8 @@ func (c *connection) judgeRequest(to target, method, uri string, forward bool) (
 		}
 		return refuse(refusedRequest(to, j.asked, dec, who.Binary, forward))
 	}
+	l := c.s.engine.Load()
+	j.chain, j.stages = l.engine.Middlewares(to.host), l.stages
 	return j, nil
 }
 
@@ -121,7 +132,9 @@ type record struct {
 	http     *policy.HTTP
 	status   int
 	// keys are the credentials that were put in.
-	keys    []string
+	keys []string
+	// steps are what middlewares did.
+	steps   []decisionlog.Middleware
 	in, out int64
 	began   time.Time
 }
@@ -134,7 +147,7 @@ func (c *connection) record(r record) {
 		Time: time.Now(), Verdict: r.dec.Verdict.String(), Layer: r.dec.Layer.String(),
 		Host: r.to.host, Port: r.to.port, Protocol: r.protocol,
 		Policy: r.dec.Policy, Rule: r.dec.Rule, Line: r.dec.Line, Reason: r.dec.Reason, Revision: r.dec.Revision,
-		Status: r.status, Credentials: r.keys, BytesIn: r.in, BytesOut: r.out, DurationMS: float64(time.Since(r.began).Microseconds()) / 1000,
+		Status: r.status, Credentials: r.keys, Middlewares: r.steps, BytesIn: r.in, BytesOut: r.out, DurationMS: float64(time.Since(r.began).Microseconds()) / 1000,
 	}
 	if r.http != nil {
 		rec.Method, rec.Path = r.http.Method, r.http.Path

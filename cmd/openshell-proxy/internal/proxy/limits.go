@@ -28,6 +28,9 @@ const (
 	// ServerFirst is how long a connection may be silent before the other side is
 	// asked whether it speaks first.
 	ServerFirst = 300 * time.Millisecond
+	// BodyTimeout bounds the time in which a client must send a body that is read
+	// whole, for middlewares.
+	BodyTimeout = 60 * time.Second
 	// IdentityAge is how old the answer to "which program is this" may be when a
 	// request is judged by it.
 	IdentityAge = time.Second

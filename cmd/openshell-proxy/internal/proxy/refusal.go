@@ -62,7 +62,11 @@ type missingRule struct {
 // refusedConnection is the answer to a connection that policy denies; what names
 // it, such as CONNECT.
 func refusedConnection(what string, to target, reason string) answer {
-	return answer{status: http.StatusForbidden, body: simpleBody{"policy_denied", fmt.Sprintf("%s %s not permitted by policy", what, to), reason}}
+	code := "policy_denied"
+	if strings.HasPrefix(reason, unseenReason) {
+		code = "middleware_required"
+	}
+	return answer{status: http.StatusForbidden, body: simpleBody{code, fmt.Sprintf("%s %s not permitted by policy", what, to), reason}}
 }
 
 // refusedHost is the answer to a request for a host that policy denies. One in

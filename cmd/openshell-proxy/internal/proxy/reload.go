@@ -54,7 +54,11 @@ func (s *Server) Load(name string, text []byte, revision int) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	s.engine.Store(&loaded{policy: p, engine: engine, name: name, since: time.Now()})
+	stages, err := s.prepare(p)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	s.engine.Store(&loaded{policy: p, engine: engine, stages: stages, name: name, since: time.Now()})
 	s.rejudge()
 	return nil
 }
@@ -131,7 +135,7 @@ func (c *connection) stays() bool {
 	dec := c.judge(c.to, nil)
 	allowed := dec.Verdict == policy.Allow
 	// Bytes that nobody looks at must not go on where requests are judged now.
-	if dec.Inspect && !c.inspected {
+	if (dec.Inspect || c.s.mustSee(c.to.host) != "") && !c.inspected {
 		allowed = false
 	}
 	if a := c.addressOf(c.to); a.IsValid() {

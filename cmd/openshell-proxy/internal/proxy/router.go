@@ -20,7 +20,17 @@ import (
 // RouterHost is the name of the privacy router in every sandbox that has one.
 const RouterHost = "inference.local"
 
-func (s *Server) isRouter(host string) bool { return s.c.Router != nil && host == RouterHost }
+// SetRouter has h answer what is asked of RouterHost from now on, whatever the policy
+// says; nil leaves that name a name like any other.
+func (s *Server) SetRouter(h http.Handler) {
+	if h == nil {
+		s.router.Store(nil)
+		return
+	}
+	s.router.Store(&h)
+}
+
+func (s *Server) isRouter(host string) bool { return host == RouterHost && s.router.Load() != nil }
 
 // route serves a connection to the router: HTTPS on 443, HTTP on 80, nothing else.
 func (c *connection) route(ctx context.Context, first opening, to target) {
@@ -77,7 +87,15 @@ func (c *connection) routed(to target) http.Handler {
 			refusedConnection(req.Method, to, err.Error()).serve(w)
 			return
 		}
-		c.s.c.Router.ServeHTTP(w, req)
+		if who := c.who(); len(who) > 0 {
+			req = req.WithContext(context.WithValue(req.Context(), callerKey{}, processOf(&who[0])))
+		}
+		h := c.s.router.Load()
+		if h == nil {
+			answer{status: http.StatusServiceUnavailable, body: simpleBody{"inference_not_configured", "inference is no longer configured", ""}}.serve(w)
+			return
+		}
+		(*h).ServeHTTP(w, req)
 	})
 }
 

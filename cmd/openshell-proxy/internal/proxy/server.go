@@ -26,6 +26,7 @@ import (
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/ca"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/identity"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/middleware"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/upstream"
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/policy"
@@ -53,11 +54,10 @@ type Config struct {
 	// Hosts are names with addresses that the workload may know without asking.
 	Hosts map[string][]netip.Addr
 	Log   Recorder
-	// Router answers what is asked of RouterHost, whatever the policy says; nil
-	// leaves that name a name like any other.
-	Router http.Handler
 	// Credentials are put into requests; nil if the sandbox has none.
 	Credentials *credentials.Set
+	// Middlewares runs the policy's; nil runs those that are built in.
+	Middlewares *middleware.Runner
 	// Enforce makes an absent enforcement block.
 	Enforce bool
 }
@@ -66,10 +66,12 @@ type Config struct {
 type Server struct {
 	c      Config
 	engine atomic.Pointer[loaded]
+	router atomic.Pointer[http.Handler]
 	// tls is for upstreams; tickets has the keys of the clients' session tickets
 	// and changes them from time to time.
 	tls, tickets *tls.Config
 	names        map[netip.Addr][]string
+	middlewares  *middleware.Runner
 	slots        chan struct{}
 	waits        waits
 	// destination is where a connection was meant to go, given the listener's
@@ -86,6 +88,7 @@ type Server struct {
 type loaded struct {
 	policy *policy.Policy
 	engine *policy.Engine
+	stages *middleware.Set
 	name   string
 	since  time.Time
 }
@@ -94,9 +97,12 @@ type loaded struct {
 func New(c Config) *Server {
 	s := &Server{
 		c: c, open: map[*connection]struct{}{}, names: map[netip.Addr][]string{}, slots: make(chan struct{}, maxConnections()),
-		tls:     &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(MaxSessions)},
-		tickets: &tls.Config{MinVersion: tls.VersionTLS12},
-		waits:   usualWaits, destination: originalDestination,
+		tls:         &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(MaxSessions)},
+		tickets:     &tls.Config{MinVersion: tls.VersionTLS12},
+		middlewares: c.Middlewares, waits: usualWaits, destination: originalDestination,
+	}
+	if s.middlewares == nil {
+		s.middlewares = middleware.Builtin()
 	}
 	for name, addrs := range c.Hosts {
 		for _, a := range addrs {

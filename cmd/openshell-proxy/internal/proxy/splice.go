@@ -15,6 +15,10 @@ import (
 // end. up is the other side if it has been reached, and greeting what it has said
 // already.
 func (c *connection) splice(ctx context.Context, to target, dec policy.Decision, up net.Conn, greeting []byte, protocol string) {
+	if m := c.s.mustSee(to.host); m != "" {
+		c.refuseRaw(to, denied(dec, unseen(m)))
+		return
+	}
 	dec, ok := c.begin(to, dec, false)
 	if !ok {
 		return
@@ -33,7 +37,7 @@ func (c *connection) splice(ctx context.Context, to target, dec policy.Decision,
 	if err != nil {
 		dec.Reason = err.Error()
 	}
-	c.record(record{dec: dec, to: to, protocol: protocol, in: in, out: out})
+	c.record(record{dec: dec, to: to, protocol: protocol, steps: c.s.passedOver(to.host), in: in, out: out})
 }
 
 type halfCloser interface{ CloseWrite() error }

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"crypto/x509"
+	"fmt"
+	"net/url"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/guard"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/middleware"
+)
+
+// newMiddlewares knows the operator's services; none of them is called yet.
+func newMiddlewares(c *guard.Worker, reach operatorDialer, roots func() *x509.CertPool) (*middleware.Runner, error) {
+	config := middleware.Config{Sandbox: c.ID, Dial: middleware.Dialer(reach)}
+	for _, m := range c.Middlewares {
+		u, err := url.Parse(m.URL)
+		if err != nil {
+			return nil, fmt.Errorf("middleware service %s: %w", m.Name, err)
+		}
+		s := middleware.Service{Name: m.Name, URL: u, MaxBody: m.MaxBody, Timeout: m.Timeout, Roots: roots()}
+		if len(m.Roots) > 0 {
+			if s.Roots = x509.NewCertPool(); !s.Roots.AppendCertsFromPEM(m.Roots) {
+				return nil, fmt.Errorf("middleware service %s: no certificate among its roots", m.Name)
+			}
+		}
+		config.Services = append(config.Services, s)
+	}
+	return middleware.New(config)
+}
