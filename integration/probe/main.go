@@ -138,8 +138,12 @@ func main() {
 		report("there", err)
 	case "remove":
 		report("removed", os.Remove(args[0]))
-	case "siege":
-		siege(3 * time.Second)
+	case "siege": // siege PROCESSES
+		n, err := strconv.Atoi(args[0])
+		if err != nil {
+			report("", err)
+		}
+		siege(n)
 	case "lookup":
 		addrs, err := net.DefaultResolver.LookupHost(ctx, args[0])
 		report(strings.Join(addrs, " "), err)
