@@ -81,6 +81,7 @@ rootfs: setup ## make the Debian root filesystem of the tests and print where it
 	@scripts/rootfs.sh
 
 test-runc-bats: build ## runc's own test suite, as plain runc and as sandboxes (root, 15 minutes)
+	@scripts/setup.sh bats
 	BIN=$(BIN) integration/conformance/runc-bats.sh none
 	BIN=$(BIN) integration/conformance/runc-bats.sh sandbox
 
