@@ -116,7 +116,7 @@ func restrict(r landlock.Ruleset) error {
 	}
 	for _, rule := range r.Rules {
 		if err := add(set, rule); err != nil {
-			if r.Hard {
+			if r.Hard && !rule.Optional {
 				return fmt.Errorf("Landlock path unavailable in hard_requirement mode: %s: %w", rule.Path, err)
 			}
 			if !skippable(err) {
@@ -205,6 +205,9 @@ func execute(argv, env []string) (int, error) {
 func status(name string, err error) (int, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return exitNotFound, fmt.Errorf("exec %s: %w", name, err)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return exitRefused, fmt.Errorf("exec %s: %w (it and its interpreter must be executable and below a path of the policy's filesystem_policy)", name, err)
 	}
 	return exitRefused, fmt.Errorf("exec %s: %w", name, err)
 }
