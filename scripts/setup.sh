@@ -11,6 +11,7 @@ need() { # need PACKAGE TEST...: PACKAGE is missing if TEST fails
 	shift
 	"$@" >/dev/null 2>&1 || missing="$missing $package"
 }
+need make command -v make
 need gcc command -v gcc
 need libc6-dev test -f /usr/include/stdio.h
 need pkg-config command -v pkg-config
