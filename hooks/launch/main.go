@@ -94,12 +94,19 @@ func read(number string) (*Instructions, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read instructions: %w", err)
 	}
+	return decode(data)
+}
+
+func decode(data []byte) (*Instructions, error) {
 	var in Instructions
 	if err := json.Unmarshal(data, &in); err != nil {
 		return nil, fmt.Errorf("read instructions: %w", err)
 	}
 	if len(in.Filter) == 0 || len(in.Filter)%8 != 0 || len(in.Filter)/8 > maxFilter {
 		return nil, fmt.Errorf("read instructions: seccomp filter of %d bytes", len(in.Filter))
+	}
+	if in.Keep < 0 {
+		return nil, fmt.Errorf("read instructions: %d descriptors to keep", in.Keep)
 	}
 	return &in, nil
 }
