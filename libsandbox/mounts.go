@@ -22,8 +22,7 @@ func sources(spec *specs.Spec, allow []string) error {
 		return nil
 	}
 	for i, m := range spec.Mounts {
-		bind := m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
-		if !bind {
+		if !plan.IsBind(m) {
 			continue
 		}
 		// libcontainer takes a relative path from the bundle, too, where the

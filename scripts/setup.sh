@@ -11,6 +11,7 @@ need() { # need PACKAGE TEST...: PACKAGE is missing if TEST fails
 	shift
 	"$@" >/dev/null 2>&1 || missing="$missing $package"
 }
+need make command -v make
 need gcc command -v gcc
 need libc6-dev test -f /usr/include/stdio.h
 need pkg-config command -v pkg-config
@@ -19,6 +20,7 @@ need docker.io command -v dockerd
 need iptables command -v iptables
 need debootstrap command -v debootstrap
 need gpgv command -v gpgv
+need procps command -v ps
 need ca-certificates test -s /etc/ssl/certs/ca-certificates.crt
 if [ "${1-}" = kernels ]; then
 	need qemu-system-x86 command -v qemu-system-x86_64
