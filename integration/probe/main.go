@@ -65,6 +65,8 @@ func main() {
 		socket(args[0], args[1])
 	case "reconnect":
 		reconnect(args[0], args[1], args[2])
+	case "boomerang":
+		boomerang(args[0], args[1], args[2])
 	case "flood": // flood TIMES ADDRESS
 		n, err := strconv.Atoi(args[0])
 		if err != nil {
@@ -167,7 +169,7 @@ func main() {
 	case "raw":
 		_, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
 		report("raw socket", err)
-	case "families": // the address families and netlink protocols that open
+	case "families": // the address families, IP's protocols and netlink's that open
 		var open []string
 		for f := range 128 {
 			if fd, err := unix.Socket(f, unix.SOCK_DGRAM, 0); err == nil {
@@ -175,6 +177,16 @@ func main() {
 				_ = unix.Close(fd)
 			} else if !errors.Is(err, unix.EPERM) {
 				open = append(open, fmt.Sprintf("%d:%v", f, err))
+			}
+		}
+		for _, f := range []int{unix.AF_INET, unix.AF_INET6} {
+			for typ := 1; typ < 11; typ++ {
+				for p := range 300 {
+					if fd, err := unix.Socket(f, typ, p); err == nil {
+						open = append(open, fmt.Sprintf("%d/%d/%d", f, typ, p))
+						_ = unix.Close(fd)
+					}
+				}
 			}
 		}
 		for p := 1; p < 32; p++ {

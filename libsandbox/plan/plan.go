@@ -239,6 +239,11 @@ func refuse(spec *specs.Spec, allow []string) error {
 			return err
 		}
 	}
+	if h := spec.Hooks; h != nil {
+		if err := check("hooks.startContainer", "a program would run in the container before it is confined", len(h.StartContainer) > 0); err != nil {
+			return err
+		}
+	}
 	if r := spec.Linux.Resources; r != nil {
 		for i, d := range r.Devices {
 			all := d.Allow && (d.Type == "" || d.Type == "a") && d.Major == nil && d.Minor == nil

@@ -99,6 +99,9 @@ func TestBypass_B57_HostileSpec(t *testing.T) {
 			unmask(func(l *specs.Linux) { l.ReadonlyPaths = l.ReadonlyPaths[1:] }),
 			unmask(func(l *specs.Linux) { l.ReadonlyPaths[0] = "/proc/sys/net" }),
 		},
+		"hooks.startContainer": {func(s *specs.Spec) {
+			s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/x"}}}
+		}},
 		"linux.resources.devices": {func(s *specs.Spec) {
 			s.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}}
 		}},
