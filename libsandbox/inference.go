@@ -5,7 +5,6 @@ package libsandbox
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/internal/inferencefile"
@@ -25,42 +24,17 @@ func inference(c *operator.Config, from *custody) (*handoff.Inference, []string,
 		if r.Provider == "" {
 			continue
 		}
-		key, err := routeKey(from, &r)
+		handed, profile, err := from.take(r.Provider)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: route %s: %w", c.InferenceFile, r.Name, err)
+		}
+		key, err := profile.RouteKey(handed, r.Credential)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: route %s: %w", c.InferenceFile, r.Name, err)
 		}
 		out.Keys[r.Name] = *key
 	}
 	return out, baseURLs(file.Routes), nil
-}
-
-// routeKey is the credential of a route's provider, the first that has a value
-// unless the route names one.
-func routeKey(from *custody, r *inferencefile.Route) (*handoff.RouteKey, error) {
-	handed, profile, err := from.take(r.Provider)
-	if err != nil {
-		return nil, err
-	}
-	for _, k := range profile.Credentials {
-		i := slices.IndexFunc(handed.Credentials, func(c handoff.Credential) bool { return c.Name == k.Name })
-		if i < 0 || r.Credential != "" && k.Name != r.Credential {
-			continue
-		}
-		c := handed.Credentials[i]
-		key := &handoff.RouteKey{Value: c.Value, Credential: k.Name, Revision: handed.Revision, Renewed: handed.Renewed, Expires: c.Expires}
-		switch key.Style = strings.ToLower(strings.TrimSpace(k.AuthStyle)); key.Style {
-		case "bearer", "":
-			key.Style = "bearer"
-		case "header":
-			key.Name = k.HeaderName
-		case "query":
-			key.Name = k.QueryParam
-		default:
-			return nil, fmt.Errorf("provider %s: credential %s is sent as %s, which the router does not do", r.Provider, k.Name, key.Style)
-		}
-		return key, nil
-	}
-	return nil, fmt.Errorf("provider %s has no credential %s", r.Provider, r.Credential)
 }
 
 // baseURLs point the SDKs of the routes' dialects at the router. Their keys are

@@ -41,7 +41,7 @@ type Sandbox struct {
 
 // List asks every sandbox which providers it has. One that does not answer is an
 // error beside those that do.
-func List(ctx context.Context, store *provider.Store) (all []Sandbox, err error) {
+func List(ctx context.Context, store *provider.Store) (found []Sandbox, err error) {
 	var mu sync.Mutex
 	err = each(store.Attached(), func(s Sandbox) error {
 		if err := patiently(ctx, s, func(c *controlapi.Client) (err error) {
@@ -53,11 +53,11 @@ func List(ctx context.Context, store *provider.Store) (all []Sandbox, err error)
 		mu.Lock()
 		defer mu.Unlock()
 		if s.Providers != nil {
-			all = append(all, s)
+			found = append(found, s)
 		}
 		return nil
 	})
-	return all, err
+	return found, err
 }
 
 // Announce has every sandbox that has the provider use what the store has of it now,
@@ -74,12 +74,22 @@ func Announce(ctx context.Context, store *provider.Store, name string) (told []s
 	return told, err
 }
 
+// AnnounceRoutes has every sandbox with a router use other routes and keys.
+func AnnounceRoutes(ctx context.Context, store *provider.Store, i *handoff.Inference) (told []string, err error) {
+	return all(ctx, store.Attached(), func(c *controlapi.Client) error { return c.SetInference(ctx, i) })
+}
+
 func tell(ctx context.Context, dir string, u *handoff.Update) (told []string, err error) {
+	return all(ctx, dir, func(c *controlapi.Client) error { return c.Update(ctx, u) })
+}
+
+// all says something to every sandbox; told are those that it concerned.
+func all(ctx context.Context, dir string, say func(*controlapi.Client) error) (told []string, err error) {
 	var mu sync.Mutex
 	err = each(dir, func(s Sandbox) error {
 		taken := false
 		err := patiently(ctx, s, func(c *controlapi.Client) error {
-			err := c.Update(ctx, u)
+			err := say(c)
 			var f *controlapi.Failure
 			if errors.As(err, &f) && f.Code == controlapi.CodeNotAttached {
 				return nil
@@ -108,7 +118,7 @@ func each(dir string, f func(Sandbox) error) error {
 	}
 	failed := make([]error, len(entries))
 	slots := make(chan struct{}, atOnce)
-	var all sync.WaitGroup
+	var tasks sync.WaitGroup
 	for i, e := range entries {
 		link := filepath.Join(dir, e.Name())
 		to, err := os.Readlink(link)
@@ -120,7 +130,7 @@ func each(dir string, f func(Sandbox) error) error {
 			continue
 		}
 		id := e.Name()[:max(0, strings.LastIndexByte(e.Name(), '.'))]
-		all.Go(func() {
+		tasks.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
 			if err := f(Sandbox{ID: id, Dir: to}); err != nil {
@@ -128,7 +138,7 @@ func each(dir string, f func(Sandbox) error) error {
 			}
 		})
 	}
-	all.Wait()
+	tasks.Wait()
 	return errors.Join(failed...)
 }
 

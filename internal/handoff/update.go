@@ -21,7 +21,7 @@ type Update struct {
 	Deleted  bool   `json:"deleted,omitempty"`
 	// Credentials are all that the provider has now.
 	Credentials []Credential `json:"credentials,omitempty"`
-	// Kept are keys whose value the sandbox alone has and keeps.
+	// Kept are credentials, by name, whose value the sandbox alone has and keeps.
 	Kept []string `json:"kept,omitempty"`
 }
 
@@ -106,7 +106,7 @@ func (p *Provider) apply(u *Update) {
 	for _, c := range p.Credentials {
 		has := slices.ContainsFunc(next, func(n Credential) bool { return n.Key == c.Key && n.Revision == u.Revision })
 		switch {
-		case slices.Contains(u.Kept, c.Key):
+		case slices.Contains(u.Kept, c.Name):
 		case !has:
 			next = append(next, Credential{Key: c.Key, Name: c.Name, Revision: u.Revision})
 		}
@@ -127,6 +127,9 @@ func recent(all []Credential) []Credential {
 
 func (k RouteKey) apply(u *Update) RouteKey {
 	if !u.Deleted && u.Revision <= k.Revision {
+		return k
+	}
+	if !u.Deleted && slices.Contains(u.Kept, k.Credential) {
 		return k
 	}
 	k.Value, k.Revision, k.Renewed = "", u.Revision, u.Renewed

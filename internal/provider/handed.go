@@ -18,7 +18,7 @@ func (p *Provider) Handed(profile *Profile, getenv func(string) string) (*handof
 		value, ok := p.Values[k.Name]
 		if o := p.Origins[k.Name]; o != nil && o.Kind == FromEnvironment {
 			if getenv == nil {
-				out.Kept = append(out.Kept, k.EnvVars...)
+				out.Kept = append(out.Kept, k.Name)
 				continue
 			}
 			value, ok = Secret{getenv(o.Settings["variable"])}, true

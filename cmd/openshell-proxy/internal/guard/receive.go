@@ -44,6 +44,9 @@ func (g *Guard) receive() (leave func(), err error) {
 	mux.HandleFunc("PUT "+controlapi.PathInference, func(w http.ResponseWriter, r *http.Request) {
 		var i handoff.Inference
 		change(g, w, r, &i, func(s *handoff.Secrets) (*handoff.Secrets, error) {
+			if s.Inference == nil {
+				return nil, handoff.ErrNotAttached // its workload has no variables that lead there
+			}
 			return &handoff.Secrets{Providers: s.Providers, Inference: &i}, nil
 		})
 	})
