@@ -48,7 +48,8 @@ func (r *Refresher) Serve(ctx context.Context, log io.Writer) {
 		}
 		for name := range wanted {
 			// A provider whose origin does not answer keeps no other waiting.
-			busy.begin(name, func() { r.attend(ctx, name, say) })
+			// What has begun is not broken off: a refresh token may be spent by then.
+			busy.begin(name, func() { r.attend(context.WithoutCancel(ctx), name, say) })
 		}
 		select {
 		case <-ctx.Done():
