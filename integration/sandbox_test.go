@@ -41,7 +41,7 @@ var built = struct {
 // without Go.
 const binVariable = "OPENSHELL_TEST_BIN"
 
-// TestMain builds the four programs and the probe once, side by side.
+// TestMain builds the five programs and the probe once, side by side.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(binVariable); dir != "" {
 		built.bin = dir
@@ -66,6 +66,7 @@ func build(dir string) error {
 		{"openshell", "../cmd/openshell", "0"},
 		{"openshell-launch", "../hooks/launch", "0"},
 		{"openshell-proxy", "../cmd/openshell-proxy", "0"},
+		{"openshell-refresher", "../cmd/openshell-refresher", "0"},
 		{"probe", "./probe", "0"},
 		{"demo", "./demo", "0"},
 		{"agent", "./demo/agent", "0"},
