@@ -78,7 +78,7 @@ func (b *backends) router(c *handoff.Inference) (*inference.Router, error) {
 			if !ok {
 				return nil, fmt.Errorf("route %s: no way %q to send a credential", r.Name, k.Style)
 			}
-			route.Auth = inference.Auth{Kind: kind, Name: k.Name, Value: credentials.NewSecret(k.Value)}
+			route.Auth = inference.Auth{Kind: kind, Name: k.Name, Value: &expiring{credentials.NewSecret(k.Value), k.Expires}}
 		}
 		config.Routes = append(config.Routes, route)
 	}

@@ -18,7 +18,6 @@ import (
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/ca"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/control"
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/dns"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/guard"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/proxy"
@@ -49,6 +48,8 @@ type worker struct {
 	started   time.Time
 	proxy     *proxy.Server
 	backends  *backends
+	guard     *guard.Client
+	log       *decisionlog.Log
 }
 
 func (w *worker) run() error {
@@ -87,7 +88,7 @@ func (w *worker) run() error {
 			}
 		},
 	})
-	keys, err := secrets(c.Providers)
+	set, err := credentialSet(c.Providers)
 	if err != nil {
 		return err
 	}
@@ -110,14 +111,16 @@ func (w *worker) run() error {
 	if err != nil {
 		return err
 	}
+	w.guard, w.log = guard.NewClient(conn), log
 	w.proxy = proxy.New(proxy.Config{
-		Identity: guard.NewClient(conn), CA: authority, Roots: roots, NameOf: names.Name, Hosts: ctr.Hosts, Log: log, Enforce: c.Enforce, Credentials: keys,
+		Identity: w.guard, CA: authority, Roots: roots, NameOf: names.Name, Hosts: ctr.Hosts, Log: log, Enforce: c.Enforce,
 		Upstream: dial, Middlewares: middlewares,
 	})
 	w.backends = newBackends(reach, roots, w.proxy.Transform, log)
 	if err := w.applyInference(c.Inference); err != nil {
 		return err
 	}
+	w.proxy.SetCredentials(set)
 	if err := w.proxy.Load(first.name, first.text, first.revision); err != nil {
 		return err
 	}
@@ -130,35 +133,6 @@ func (w *worker) run() error {
 		return err
 	}
 	return w.serve(ctx, names, commands)
-}
-
-// secrets are the providers' credentials as the proxy uses them; nil without any.
-func secrets(list []handoff.Provider) (*credentials.Set, error) {
-	if len(list) == 0 {
-		return nil, nil
-	}
-	var out []credentials.Provider
-	hosts := map[string]policy.Glob{}
-	for _, p := range list {
-		n := credentials.Provider{Name: p.Name, ModelAPI: p.ModelAPI, AuthHeaders: p.AuthHeaders, AuthQuery: p.AuthQuery}
-		for _, e := range p.Endpoints {
-			glob, err := policy.CompileGlob(e.Host, '.')
-			if err != nil {
-				return nil, fmt.Errorf("provider %s: %w", p.Name, err)
-			}
-			hosts[e.Host] = glob
-			n.Endpoints = append(n.Endpoints, credentials.Endpoint{Host: e.Host, Ports: e.Ports, Path: e.Path})
-		}
-		for _, k := range p.Credentials {
-			n.Credentials = append(n.Credentials, credentials.Credential{Key: k.Key, Value: credentials.NewSecret(k.Value)})
-		}
-		out = append(out, n)
-	}
-	match := func(pattern, host string) bool {
-		g := hosts[pattern]
-		return g.Match(host)
-	}
-	return credentials.New(credentials.Config{MatchHost: match}, out)
 }
 
 // revision is a policy to begin with.
@@ -213,6 +187,7 @@ func (w *worker) serve(ctx context.Context, names *dns.Server, commands *control
 		return errors.New("no listener was donated")
 	}
 	run("serve commands", func() error { return commands.Serve(socket) })
+	go w.follow()
 	ready := os.NewFile(guard.FDReady, "ready")
 	if _, err := ready.WriteString(handoff.ReadyWord); err != nil {
 		return fmt.Errorf("tell the guard: %w", err)

@@ -42,6 +42,8 @@ const ReadyWord = "ready"
 const (
 	// ControlSocket is the proxy's control socket (HTTP), for root alone.
 	ControlSocket = "control.sock"
+	// SecretsSocket is the guard's (HTTP), for root alone: credentials come in by it.
+	SecretsSocket = "secrets.sock"
 	// Policies is the folder of the policy's revisions.
 	Policies = "policies"
 	// CACert is the sandbox's CA (PEM).
@@ -107,6 +109,19 @@ type Config struct {
 	Inference *Inference `json:"inference,omitempty"`
 	// Middlewares are the services that policies may name.
 	Middlewares []Middleware `json:"middlewares,omitempty"`
+	// Attached is the folder in which the guard shows that it takes updates; empty
+	// without credentials.
+	Attached string `json:"attached,omitempty"`
+	// Refresher keeps credentials fresh that expire; nil without credentials.
+	Refresher *Refresher `json:"refresher,omitempty"`
+}
+
+// Refresher is the one process of a store that makes credentials anew. Whichever
+// guard finds none starts it.
+type Refresher struct {
+	Argv []string `json:"argv"`
+	// Lock is held by the one that runs.
+	Lock string `json:"lock"`
 }
 
 // Inference is what the privacy router works with.
@@ -121,6 +136,12 @@ type RouteKey struct {
 	Style string `json:"style"`
 	Name  string `json:"name,omitempty"`
 	Value string `json:"value"`
+	// Credential is its name in the route's provider, Revision that provider's.
+	Credential string `json:"credential,omitempty"`
+	Revision   int    `json:"revision,omitempty"`
+	// Renewed and Expires are as a provider's and a credential's.
+	Renewed bool      `json:"renewed,omitempty"`
+	Expires time.Time `json:"expires,omitzero"`
 }
 
 // Middleware is a service of the operator's that looks at requests.
@@ -138,6 +159,13 @@ type Middleware struct {
 // Provider is a service with its credentials and where they belong.
 type Provider struct {
 	Name string `json:"name"`
+	// Revision is the store's: it goes up with every change of values.
+	Revision int `json:"revision,omitempty"`
+	// Renewed says that values of it are made anew while the sandbox runs.
+	Renewed bool `json:"renewed,omitempty"`
+	// Deleted providers keep endpoints and keys, and have no value: what belonged
+	// there is refused.
+	Deleted bool `json:"deleted,omitempty"`
 	// ModelAPI services take no credential but the provider's.
 	ModelAPI    bool         `json:"modelAPI,omitempty"`
 	Endpoints   []Endpoint   `json:"endpoints"`
@@ -158,6 +186,11 @@ type Endpoint struct {
 type Credential struct {
 	Key   string `json:"key"`
 	Value string `json:"value"`
+	// Name is the profile's for it, Revision the provider's that brought the value.
+	Name     string `json:"name,omitempty"`
+	Revision int    `json:"revision,omitempty"`
+	// Expires is when the value ends; zero is never.
+	Expires time.Time `json:"expires,omitzero"`
 }
 
 // Container is what the proxy serves by: known once the container's root is set

@@ -171,7 +171,7 @@ func TestMiddlewareIsBeforeCredentials(t *testing.T) {
 		t.Run(proto, func(t *testing.T) {
 			secret := withSecret(t)
 			w := guarded(t, s, endpoints("host: api.example.com, ports: [443]")+"network_middlewares:\n"+guard)
-			w.s.c.Credentials = secret.s.c.Credentials
+			w.s.SetCredentials(secret.s.credentials.Load())
 			site := w.site("api.example.com", 443, nil, proto)
 			req, err := http.NewRequest("POST", "https://api.example.com/", strings.NewReader("body"))
 			if err != nil {

@@ -54,8 +54,6 @@ type Config struct {
 	// Hosts are names with addresses that the workload may know without asking.
 	Hosts map[string][]netip.Addr
 	Log   Recorder
-	// Credentials are put into requests; nil if the sandbox has none.
-	Credentials *credentials.Set
 	// Middlewares runs the policy's; nil runs those that are built in.
 	Middlewares *middleware.Runner
 	// Enforce makes an absent enforcement block.
@@ -67,6 +65,8 @@ type Server struct {
 	c      Config
 	engine atomic.Pointer[loaded]
 	router atomic.Pointer[http.Handler]
+	// credentials are put into requests; nil if the sandbox has none.
+	credentials atomic.Pointer[credentials.Set]
 	// tls is for upstreams; tickets has the keys of the clients' session tickets
 	// and changes them from time to time.
 	tls, tickets *tls.Config
@@ -131,6 +131,9 @@ func connectionsWithin(limit uint64) int {
 	}
 	return int(min((limit-reservedDescriptors)/descriptors, MaxConnections))
 }
+
+// SetCredentials has requests that begin from now on use other credentials.
+func (s *Server) SetCredentials(set *credentials.Set) { s.credentials.Store(set) }
 
 // MayResolve says whether host is the router's or the policy in force knows it.
 func (s *Server) MayResolve(host string) bool {
