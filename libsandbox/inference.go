@@ -28,7 +28,7 @@ func inference(c *operator.Config, from *custody) (*handoff.Inference, []string,
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: route %s: %w", c.InferenceFile, r.Name, err)
 		}
-		key, err := profile.RouteKey(handed, r.Credential)
+		key, err := profile.RouteKey(handed, &r)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: route %s: %w", c.InferenceFile, r.Name, err)
 		}

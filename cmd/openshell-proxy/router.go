@@ -73,17 +73,39 @@ func (b *backends) router(c *handoff.Inference) (*inference.Router, error) {
 			Timeout: time.Duration(r.TimeoutSeconds) * time.Second, IdleTimeout: time.Duration(r.IdleTimeoutSeconds) * time.Second,
 		}
 		if k, ok := c.Keys[r.Name]; ok {
-			kinds := map[string]inference.AuthKind{"bearer": inference.BearerAuth, "header": inference.HeaderAuth, "query": inference.QueryAuth}
-			kind, ok := kinds[k.Style]
-			if !ok {
-				return nil, fmt.Errorf("route %s: no way %q to send a credential", r.Name, k.Style)
+			if route.Auth, err = auth(&k, r.Region); err != nil {
+				return nil, fmt.Errorf("route %s: %w", r.Name, err)
 			}
-			route.Auth = inference.Auth{Kind: kind, Name: k.Name, Value: &expiring{credentials.NewSecret(k.Value), k.Expires}}
 		}
 		config.Routes = append(config.Routes, route)
 	}
 	return inference.New(config)
 }
+
+// auth is how a backend is told whose request it is.
+func auth(k *handoff.RouteKey, region string) (inference.Auth, error) {
+	value := &expiring{credentials.NewSecret(k.Value), k.Expires}
+	switch k.Style {
+	case "bearer":
+		return inference.Auth{Kind: inference.BearerAuth, Value: value}, nil
+	case "header":
+		return inference.Auth{Kind: inference.HeaderAuth, Name: k.Name, Value: value}, nil
+	case "query":
+		return inference.Auth{Kind: inference.QueryAuth, Name: k.Name, Value: value}, nil
+	case handoff.SigV4:
+		keys := credentials.AWSKeys{ID: k.KeyID, Session: credentials.NewSecret(k.Session)}
+		// Only the session is ever sent, so it is what an answer might show.
+		return inference.Auth{Kind: inference.SignedAuth, Value: keys.Session, Sign: func(req *http.Request, body []byte) error {
+			signing := keys
+			signing.Secret = credentials.NewSecret(value.Reveal())
+			return signing.SignRequest(req, body, bedrockService, region, time.Now())
+		}}, nil
+	}
+	return inference.Auth{}, fmt.Errorf("no way %q to send a credential", k.Style)
+}
+
+// bedrockService is what Bedrock's runtime is called in signatures.
+const bedrockService = "bedrock"
 
 // operatorDialer reaches what the operator named.
 type operatorDialer func(ctx context.Context, host string, port uint16) (net.Conn, error)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -226,4 +227,11 @@ func (j judge) Status() controlapi.Status {
 		ID: j.w.config.ID, Revision: n, Policy: name, Since: since, Connections: j.w.proxy.Connections(),
 		Pid: os.Getpid(), Started: j.w.started,
 	}
+}
+
+func (j judge) Metrics() []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "# TYPE openshell_connections gauge\nopenshell_connections %d\n", j.w.proxy.Connections())
+	j.w.backends.meter.WriteMetrics(&b)
+	return b.Bytes()
 }

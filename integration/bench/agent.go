@@ -54,6 +54,8 @@ type result struct {
 	Count    int64
 	Seconds  float64
 	P50, P99 float64
+	// First50 and First99 are of a stream's begin.
+	First50, First99 float64
 }
 
 // agent does jobs until its input ends.
@@ -123,6 +125,9 @@ func (j *job) dial(alpn string) (net.Conn, string, error) {
 
 // run does the job on Conns connections at once.
 func (j *job) run(held *[]net.Conn) (r result, err error) {
+	if j.Kind == kindStream {
+		return j.stream()
+	}
 	alpn := map[string]string{kindHTTP1: "http/1.1", kindHold: "http/1.1", kindHTTP2: "h2"}[j.Kind]
 	conns := make([]net.Conn, j.Conns)
 	for i := range conns {

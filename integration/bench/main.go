@@ -65,6 +65,7 @@ var sections = []struct {
 	{"together", together},
 	{"proxy", proxies},
 	{"memory", memory},
+	{"router", router},
 	{"decide", decide},
 	{"reload", reload},
 }

@@ -13,6 +13,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -50,6 +51,11 @@ func server(caFile string) error {
 	if err != nil {
 		return err
 	}
+	go func() {
+		if err := model(cert); err != nil {
+			log.Print(err)
+		}
+	}()
 	go each(raw, func(c net.Conn) {
 		b := make([]byte, 256<<10)
 		for {

@@ -43,6 +43,12 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return &s, nil
 }
 
+// Metrics are the proxy's counters, as Prometheus reads them.
+func (c *Client) Metrics(ctx context.Context) (text []byte, err error) {
+	_, err = c.do(ctx, http.MethodGet, PathMetrics, nil, &text)
+	return text, err
+}
+
 // Policies lists the revisions that are kept, oldest first.
 func (c *Client) Policies(ctx context.Context) ([]Revision, error) {
 	var out []Revision

@@ -4,7 +4,7 @@
 // HTTP/1.1 with JSON and YAML over a unix socket that only root opens. The proxy
 // serves it, the person's CLI is its client.
 //
-// The paths are PathStatus (GET), PathPolicy (GET, POST), PathPolicies (GET) and
+// The paths are PathStatus, PathMetrics (GET), PathPolicy (GET, POST), PathPolicies (GET) and
 // PathRollback (POST). Credentials go to the guard, at a socket of its own: there
 // the paths are PathProviders (GET), PathProvider and PathInference (PUT).
 package controlapi
@@ -21,6 +21,7 @@ import (
 // The paths of the API.
 const (
 	PathStatus   = "/v1/status"
+	PathMetrics  = "/v1/metrics"
 	PathPolicy   = "/v1/policy"
 	PathPolicies = "/v1/policies"
 	PathRollback = "/v1/rollback"

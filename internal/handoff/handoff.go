@@ -131,11 +131,15 @@ type Inference struct {
 	Keys map[string]RouteKey `json:"keys,omitempty"`
 }
 
-// RouteKey is a backend's credential and how it travels: bearer, header or query.
+// RouteKey is a backend's credential and how it travels: bearer, header, query, or as a
+// signature, sigv4.
 type RouteKey struct {
 	Style string `json:"style"`
 	Name  string `json:"name,omitempty"`
 	Value string `json:"value"`
+	// KeyID and Session are what AWS wants beside the secret, which is Value.
+	KeyID   string `json:"keyID,omitempty"`
+	Session string `json:"session,omitempty"`
 	// Credential is its name in the route's provider, Revision that provider's.
 	Credential string `json:"credential,omitempty"`
 	Revision   int    `json:"revision,omitempty"`

@@ -125,9 +125,34 @@ func recent(all []Credential) []Credential {
 	})
 }
 
+// SigV4 is the Style of a RouteKey that requests to AWS are signed with.
+const SigV4 = "sigv4"
+
+// AWSKey makes one key of the variables that AWS's come in; false without them.
+func (u *Update) AWSKey() (*RouteKey, bool) {
+	k := &RouteKey{Style: SigV4, Revision: u.Revision, Renewed: u.Renewed}
+	for _, c := range u.Credentials {
+		switch c.Key {
+		case "AWS_ACCESS_KEY_ID":
+			k.KeyID = c.Value
+		case "AWS_SECRET_ACCESS_KEY":
+			k.Value, k.Credential, k.Expires = c.Value, c.Name, c.Expires
+		case "AWS_SESSION_TOKEN":
+			k.Session = c.Value
+		}
+	}
+	return k, k.KeyID != "" && k.Value != ""
+}
+
 func (k RouteKey) apply(u *Update) RouteKey {
 	if !u.Deleted && u.Revision <= k.Revision {
 		return k
+	}
+	if k.Style == SigV4 {
+		if next, ok := u.AWSKey(); ok && !u.Deleted {
+			return *next
+		}
+		return RouteKey{Style: SigV4, Credential: k.Credential, Revision: u.Revision, Renewed: u.Renewed}
 	}
 	if !u.Deleted && slices.Contains(u.Kept, k.Credential) {
 		return k

@@ -50,6 +50,8 @@ type Route struct {
 	// names which of the provider's, if it has several.
 	Provider   string `yaml:"provider,omitempty" json:"provider,omitempty"`
 	Credential string `yaml:"credential,omitempty" json:"credential,omitempty"`
+	// Region is what requests to AWS are signed for, where the URL does not say it.
+	Region string `yaml:"region,omitempty" json:"region,omitempty"`
 	// Model is what the backend is asked for; empty keeps the caller's.
 	Model string `yaml:"model,omitempty" json:"model,omitempty"`
 	// Models and Paths are what the route takes; without any it takes the rest.

@@ -12,8 +12,14 @@ import (
 )
 
 // RouteKey is the credential by which a route of the privacy router uses a provider:
-// the named one, or the first that has a value.
-func (p *Profile) RouteKey(handed *handoff.Update, credential string) (*handoff.RouteKey, error) {
+// the one it names, or the first that has a value. Bedrock takes AWS keys together.
+func (p *Profile) RouteKey(handed *handoff.Update, r *inferencefile.Route) (*handoff.RouteKey, error) {
+	credential := r.Credential
+	if r.Dialect == "bedrock" && credential == "" {
+		if key, ok := handed.AWSKey(); ok {
+			return key, nil
+		}
+	}
 	for _, k := range p.Credentials {
 		i := slices.IndexFunc(handed.Credentials, func(c handoff.Credential) bool { return c.Name == k.Name })
 		if i < 0 || credential != "" && k.Name != credential {
@@ -56,7 +62,7 @@ func (s *Store) Routes(f *inferencefile.File) (*handoff.Inference, error) {
 		if err != nil {
 			return nil, fmt.Errorf("route %s: %w", r.Name, err)
 		}
-		key, err := profile.RouteKey(handed, r.Credential)
+		key, err := profile.RouteKey(handed, &r)
 		if err != nil {
 			return nil, fmt.Errorf("route %s: %w", r.Name, err)
 		}

@@ -40,6 +40,8 @@ type Judge interface {
 	// cannot be used an *InvalidError, and with any error the old one stays.
 	Load(name string, text []byte) (revision int, err error)
 	Status() controlapi.Status
+	// Metrics are the counters, as Prometheus reads them.
+	Metrics() []byte
 }
 
 // StaticError names the sections of a policy that only a new sandbox can change.
@@ -81,6 +83,7 @@ func New(j Judge, dir string) (*Server, error) {
 	s := &Server{judge: j, dir: dir, index: x}
 	mux := http.NewServeMux()
 	mux.Handle("GET "+controlapi.PathStatus, handler(s.status))
+	mux.Handle("GET "+controlapi.PathMetrics, handler(s.metrics))
 	mux.Handle("GET "+controlapi.PathPolicy, handler(s.policy))
 	mux.Handle("POST "+controlapi.PathPolicy, handler(s.set))
 	mux.Handle("GET "+controlapi.PathPolicies, handler(s.policies))
@@ -115,7 +118,9 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		status, answer = statusOf[f.Code], f
 	}
 	if text, ok := answer.([]byte); ok {
-		w.Header().Set("Content-Type", "application/yaml")
+		if w.Header().Get("Content-Type") == "" {
+			w.Header().Set("Content-Type", "application/yaml")
+		}
 		_, _ = w.Write(text) // the client has gone: nobody to tell
 		return
 	}
@@ -170,6 +175,14 @@ func (s *Server) status(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	return s.judge.Status(), nil
+}
+
+func (s *Server) metrics(w http.ResponseWriter, r *http.Request) (any, error) {
+	if err := onlyParams(r); err != nil {
+		return nil, err
+	}
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	return s.judge.Metrics(), nil
 }
 
 func (s *Server) policies(_ http.ResponseWriter, r *http.Request) (any, error) {

@@ -63,6 +63,8 @@ func (c *court) Status() controlapi.Status {
 	return controlapi.Status{ID: "box", Revision: c.revision, Connections: 3, Pid: 42}
 }
 
+func (c *court) Metrics() []byte { return []byte("counted 1\n") }
+
 type fixture struct {
 	judge  *court
 	dir    string
@@ -129,6 +131,14 @@ func (f *fixture) set(t *testing.T, text string) int {
 		t.Fatal(err)
 	}
 	return n
+}
+
+func TestMetrics(t *testing.T) {
+	f := start(t, t.TempDir())
+	text, err := f.client.Metrics(t.Context())
+	if err != nil || string(text) != "counted 1\n" {
+		t.Errorf("%q %v", text, err)
+	}
 }
 
 func TestSetGetListRollback(t *testing.T) {

@@ -35,6 +35,7 @@ type Metrics struct {
 type Meter struct {
 	mu      sync.Mutex
 	metrics Metrics
+	series  map[series]*counts
 	charged struct{ requests, tokens int64 } // all that a budget counts
 	seconds [60]second
 	bodies  int64

@@ -235,6 +235,7 @@ func (x *exchange) end() {
 			m.Failed++
 		}
 	})
+	x.r.meter.observe(u, x.cut)
 	x.r.record(*u)
 }
 
