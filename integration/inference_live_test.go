@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -111,5 +112,34 @@ func TestBudgetOutlivesRoutes(t *testing.T) {
 		if out := ask(); !strings.Contains(out, want) {
 			t.Errorf("call %d: %q", i+1, out)
 		}
+	}
+}
+
+// TestHostBackend: a model on the machine itself is reached by the machine's name, in
+// a sandbox with an uplink of its own too, and by the router alone.
+func TestHostBackend(t *testing.T) {
+	t.Parallel()
+	m := &model{}
+	up := startUpstream(t)
+	up.Handler = m
+	b := boxOf(t, boxOptions{policy: testPolicy, up: up, uplink: true})
+	file := b.file("inference.yaml", "routes: [{name: local, dialect: openai, base_url: \"http://host.openshell.internal/v1\"}]\n")
+	config, err := os.ReadFile(b.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(b.config, append(config, "inference_file: "+file+"\n"...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := b.runtime("run", "--detach", "--bundle", b.dir, b.id); err != nil {
+		t.Fatalf("run: %v: %s", err, out)
+	}
+	out := b.exec("/bin/probe", "keyed", "POST", "https://inference.local/v1/chat/completions", "A:b", `{"model":"m","messages":[]}`)
+	if p := m.asked.Load(); p == nil || !strings.Contains(*p, "POST /v1/chat/completions authorization= key= model=m") || !strings.Contains(out, "200 ") {
+		t.Errorf("the sandbox got %q", out)
+	}
+	m.asked.Store(nil)
+	if out := b.exec("/bin/probe", "http", "GET", "http://host.openshell.internal/v1/models"); m.asked.Load() != nil {
+		t.Errorf("the sandbox itself got %q", out)
 	}
 }

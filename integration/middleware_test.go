@@ -70,7 +70,7 @@ func TestMiddlewares(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	more := fmt.Sprintf("inference_file: %s\nmiddlewares: [{name: local-guard, grpc_endpoint: \"http://%s\", allow_insecure_transport: true, max_body_bytes: 65536, timeout: 2s}]\n", routes, l.Addr())
+	more := fmt.Sprintf("inference_file: %s\nmiddlewares: [{name: local-guard, grpc_endpoint: \"http://host.openshell.internal:%d\", allow_insecure_transport: true, max_body_bytes: 65536, timeout: 2s}]\n", routes, l.Addr().(*net.TCPAddr).Port)
 	if err := os.WriteFile(b.config, append(config, more...), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,9 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
@@ -120,6 +122,13 @@ func operatorDial(egress handoff.Egress, dial *upstream.Dialer) operatorDialer {
 		return nil
 	}
 	return func(ctx context.Context, host string, port uint16) (net.Conn, error) {
+		if slices.Contains(hostNames, strings.ToLower(host)) {
+			a, err := hostAddress(egress)
+			if err != nil {
+				return nil, fmt.Errorf("reach %s: %w", host, err)
+			}
+			host = a.String()
+		}
 		conn, _, err := dial.Dial(ctx, host, port, check)
 		return conn, err
 	}
