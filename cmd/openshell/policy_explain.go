@@ -61,6 +61,11 @@ func explain(c *cli.Context) error {
 		Decision: d.Verdict.String(), Layer: d.Layer.String(), Policy: d.Policy, Rule: d.Rule, Line: d.Line, Reason: d.Reason,
 		Inspected: d.Verdict == policy.Allow && d.Layer == policy.L4 && d.Inspect,
 	}
+	if d.Verdict != policy.Deny && r != nil {
+		for _, m := range e.Middlewares(r.Host) {
+			x.Middlewares = append(x.Middlewares, stage{m.Key, m.Uses, m.FailOpen})
+		}
+	}
 	if d.Verdict != policy.Allow && r != nil {
 		// A connection that is denied is so with whatever request comes on it.
 		if q.HTTP != nil && r.HTTP == nil {
@@ -92,9 +97,18 @@ type explained struct {
 	Reason   string `json:"reason,omitempty"`
 	// Inspected connections are allowed, and each request on them is judged.
 	Inspected bool `json:"inspected,omitempty"`
+	// Middlewares are what its requests go through, in order.
+	Middlewares []stage `json:"middlewares,omitempty"`
 	// Change would allow it; nil if nothing would, or was asked for.
 	Change *addition `json:"change,omitempty"`
 	asked  bool
+}
+
+// stage is a middleware of the policy.
+type stage struct {
+	Name     string `json:"name"`
+	Uses     string `json:"middleware"`
+	FailOpen bool   `json:"fail_open,omitempty"`
 }
 
 // addition is what to add to which list or mapping of the file.
@@ -127,6 +141,13 @@ func (x *explained) print(w io.Writer, file string) {
 	}
 	if x.Inspected {
 		fmt.Fprintln(w, "requests on it are judged one by one: give --method and --path")
+	}
+	for _, m := range x.Middlewares {
+		fmt.Fprintf(w, "requests go through middleware %s (%s)", m.Name, m.Uses)
+		if m.FailOpen {
+			fmt.Fprint(w, ", or past it if it fails")
+		}
+		fmt.Fprintln(w)
 	}
 	if x.Decision == policy.Audit.String() {
 		fmt.Fprintln(w, "it goes on and is recorded: the endpoint does not set enforcement: enforce")
