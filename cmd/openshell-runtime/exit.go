@@ -56,7 +56,7 @@ func logLine(err error, format string) string {
 	now := time.Now().Format(time.RFC3339)
 	switch format {
 	case container.FormatPlain:
-		return err.Error()
+		return container.Plain(err.Error())
 	case container.FormatJSON:
 		b, e := json.Marshal(struct {
 			Level string `json:"level"`
