@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/urfave/cli/v2"
+
 	"openshell.dev/runtime/libsandbox/container"
 )
 
@@ -44,6 +46,10 @@ func exit(err error, global []string) {
 		fmt.Fprintln(os.Stderr, err)
 	} else {
 		fmt.Fprintln(os.Stderr, logLine(err, format))
+	}
+	var coded cli.ExitCoder
+	if errors.As(err, &coded) {
+		os.Exit(coded.ExitCode()) // 3 for a verb that there is none of
 	}
 	var ee *execError
 	if errors.As(err, &ee) {
