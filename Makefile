@@ -2,6 +2,9 @@
 comma := ,
 BIN := bin
 LDFLAGS := -s -w
+# Without its documentation writer urfave/cli does not compile a Markdown parser's
+# patterns at each start.
+TAGS := seccomp,urfave_cli_no_docs
 COMMIT := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 10s
 
@@ -37,12 +40,12 @@ endef
 
 build: setup ## build the programs into bin/
 	@mkdir -p $(BIN)
-	go build -tags seccomp -trimpath -ldflags '$(LDFLAGS) -X main.commit=$(COMMIT)' -o $(BIN)/openshell-runtime ./cmd/openshell-runtime
+	go build -tags $(TAGS) -trimpath -ldflags '$(LDFLAGS) -X main.commit=$(COMMIT)' -o $(BIN)/openshell-runtime ./cmd/openshell-runtime
 	$(go-programs)
 
 static: setup ## build the programs into bin/ without any shared library
 	@mkdir -p $(BIN)
-	go build -tags seccomp,netgo,osusergo -trimpath -ldflags '$(LDFLAGS) -X main.commit=$(COMMIT) -linkmode external -extldflags -static' \
+	go build -tags $(TAGS),netgo,osusergo -trimpath -ldflags '$(LDFLAGS) -X main.commit=$(COMMIT) -linkmode external -extldflags -static' \
 		-o $(BIN)/openshell-runtime ./cmd/openshell-runtime
 	$(go-programs)
 
