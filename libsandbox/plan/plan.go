@@ -144,7 +144,7 @@ func environment(bundles []string) []string {
 	for _, v := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "grpc_proxy"} {
 		out = append(out, v+"="+proxyURL)
 	}
-	out = append(out, "NO_PROXY=127.0.0.1,localhost,::1,inference.local", "no_proxy=127.0.0.1,localhost,::1,inference.local", "NODE_USE_ENV_PROXY=1")
+	out = append(out, "NO_PROXY=127.0.0.1,localhost,::1,inference.local", "no_proxy=127.0.0.1,localhost,::1,inference.local")
 	if len(bundles) == 0 {
 		return out
 	}
