@@ -135,6 +135,9 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	if err := sources(o.Container.Spec, c.Allow); err != nil {
 		return nil, err
 	}
+	if err := sshAgents(o.Container.Spec, c.Allow); err != nil {
+		return nil, err
+	}
 	if err := accounts(&pol.Process, o.Container.Spec.Root.Path); err != nil {
 		return nil, fmt.Errorf("policy %s: %w", src.Name, err)
 	}
@@ -156,7 +159,7 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	if err != nil {
 		return nil, err
 	}
-	options.Env = base
+	options.Env = append(base, gitEnvironment(pol, attached)...)
 	options.Bundle = filepath.Join(dir, handoff.Bundle)
 	if options.BundlePaths, err = bundle(o.Container.Spec, dir); err != nil {
 		return nil, err

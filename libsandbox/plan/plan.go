@@ -171,12 +171,16 @@ func replaced(env, by []string) []string {
 	return append(out, by...)
 }
 
-// withEnvironment adds what of more is not set in env: the user's word stays.
+// withEnvironment adds what of more is not set in env: the user's word stays. Git's
+// settings are numbered, and counted: they are the user's or ours.
 func withEnvironment(env, more []string) []string {
+	has := func(name string) bool {
+		return slices.ContainsFunc(env, func(s string) bool { return strings.HasPrefix(s, name+"=") })
+	}
 	out := slices.Clone(env)
 	for _, e := range more {
 		name, _, _ := strings.Cut(e, "=")
-		if !slices.ContainsFunc(env, func(s string) bool { return strings.HasPrefix(s, name+"=") }) {
+		if !has(name) && (!strings.HasPrefix(name, "GIT_CONFIG_") || !has("GIT_CONFIG_COUNT")) {
 			out = append(out, e)
 		}
 	}
