@@ -109,11 +109,22 @@ func Create(o CreateOptions) (status int, err error) {
 	return status, errors.Join(ctr.Kill(), forget(o.Container.Root, o.Container.ID))
 }
 
+// forgetTries bounds the attempts to remove a folder: one standby can begin as the
+// container ends.
+const forgetTries = 3
+
 // forget removes what the sandbox keeps of a container that has ended, after its
-// proxy has.
-func forget(root, id string) error {
+// proxy has. A standby that had just begun writes its lock while the folder goes;
+// then it ends, too.
+func forget(root, id string) (err error) {
 	dir := state.Dir(root, id)
-	return errors.Join(proxyproc.Stop(dir), os.RemoveAll(dir))
+	for range forgetTries {
+		err = errors.Join(proxyproc.Stop(dir), os.RemoveAll(dir))
+		if !errors.Is(err, unix.ENOTEMPTY) {
+			break
+		}
+	}
+	return err
 }
 
 // sandbox edits o so that what it makes is a sandbox under src, and writes the
