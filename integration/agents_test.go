@@ -59,7 +59,7 @@ var agents = []agent{
 	{
 		name: "copilot", argv: []string{"copilot", "--model", "gpt-5.4", "--allow-all-tools", "--prompt", agentTask},
 		hosts: []string{"api.githubcopilot.com", "api.github.com"}, variable: "COPILOT_GITHUB_TOKEN", profile: "copilot",
-		paths: []string{"/chat/completions", "/models", "/mcp/readonly", "/copilot_internal/user"},
+		paths: []string{"/chat/completions", "/models", "/copilot_internal/user"},
 		router: agentRoute{
 			paths:   []string{"/v1/chat/completions"},
 			dialect: "openai", base: "https://api.openai.com/v1", model: "gpt-5.4", profile: "openai", variable: "OPENAI_API_KEY",
@@ -68,8 +68,13 @@ var agents = []agent{
 	{
 		name: "gemini", argv: []string{"gemini", "--model", "gemini-2.5-pro", "--yolo", "--skip-trust", "--prompt", agentTask},
 		hosts: []string{"generativelanguage.googleapis.com"}, variable: "GEMINI_API_KEY", profile: "gemini",
-		paths:  []string{"/v1beta/models/gemini-2.5-pro:streamGenerateContent"},
-		router: agentRoute{dialect: "gemini", base: "https://generativelanguage.googleapis.com", profile: "gemini", variable: "GEMINI_API_KEY"},
+		paths: []string{"/v1beta/models/gemini-2.5-pro:streamGenerateContent"},
+		router: agentRoute{
+			// 0.61.0 refuses the kind of key that it takes by itself with a base URL.
+			argv: []string{"sh", "-c", `mkdir -p ~/.gemini && echo '{"security": {"auth": {"selectedType": "gemini-api-key"}}}' >~/.gemini/settings.json && exec "$@"`, "sh",
+				"gemini", "--model", "gemini-2.5-pro", "--yolo", "--skip-trust", "--prompt", agentTask},
+			dialect: "gemini", base: "https://generativelanguage.googleapis.com", profile: "gemini", variable: "GEMINI_API_KEY",
+		},
 	},
 }
 
