@@ -18,8 +18,6 @@ import (
 type agent struct {
 	name string
 	argv []string
-	// env are variables that a person sets for it.
-	env []string
 	// hosts are those of its API; paths where its requests may arrive.
 	hosts, paths []string
 	// variable has the key on the operator's side; profile is the provider's.
@@ -41,13 +39,16 @@ var agents = []agent{
 	{
 		name: "claude-code", argv: []string{"claude", "--print", "--permission-mode", "acceptEdits", agentTask},
 		hosts: []string{"api.anthropic.com"}, paths: []string{"/v1/messages"}, variable: "ANTHROPIC_API_KEY", profile: "claude-code",
-		router: agentRoute{dialect: "anthropic", base: "https://api.anthropic.com", profile: "anthropic", variable: "ANTHROPIC_API_KEY"},
+		router: agentRoute{
+			argv: []string{"claude", "--print", "--dangerously-skip-permissions", agentTask}, env: []string{"IS_SANDBOX=1"},
+			dialect: "anthropic", base: "https://api.anthropic.com", profile: "anthropic", variable: "ANTHROPIC_API_KEY",
+		},
 	},
 	{
 		name: "codex", argv: []string{"codex", "exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "--model", "gpt-5.1-codex", agentTask},
 		hosts: []string{"api.openai.com"}, paths: []string{"/v1/responses"}, variable: "OPENAI_API_KEY", profile: "codex",
 		router: agentRoute{
-			argv:    []string{"codex", "exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "--model", "gpt-5.1-codex", "--config", "openai_base_url=https://inference.local/v1", agentTask},
+			argv:    []string{"codex", "exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "--model", "gpt-5.1-codex", "--config", "model_provider=api", "--config", `model_providers.api={name="OpenAI", base_url="https://inference.local/v1", env_key="OPENAI_API_KEY", wire_api="responses"}`, agentTask},
 			dialect: "openai", base: "https://api.openai.com/v1", profile: "openai", variable: "OPENAI_API_KEY",
 		},
 	},
@@ -93,7 +94,7 @@ func TestBypass_B63_B64_Agents(t *testing.T) {
 				w := newAgentWorld(t, "agents", string(policy), a.hosts...)
 				w.provide(a.profile, a.variable)
 				w.run = append(w.run, "--provider", "theirs")
-				w.task(a.argv, a.env, a.paths, "placeholder")
+				w.task(a.argv, nil, a.paths, "placeholder")
 			})
 			t.Run("router", func(t *testing.T) {
 				// The same files, and no network.
@@ -112,7 +113,7 @@ func TestBypass_B63_B64_Agents(t *testing.T) {
 				w := newAgentWorld(t, "agents", files+"\nnetwork_policies: {}\n", host)
 				w.provide(r.profile, r.variable)
 				w.routed(r.dialect, r.base, r.model)
-				w.task(r.argv, slices.Concat(a.env, r.env), r.paths, "router")
+				w.task(r.argv, r.env, r.paths, "router")
 			})
 		})
 	}
