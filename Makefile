@@ -13,7 +13,7 @@ export OPENSHELL_TEST_REQUIRE ?= $(REQUIRE)
 
 # The programs lie side by side: the runtime finds the others beside itself.
 PREFIX ?= /usr/local
-PROGRAMS := openshell openshell-runtime openshell-proxy openshell-launch
+PROGRAMS := openshell openshell-runtime openshell-proxy openshell-launch openshell-refresher
 
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
@@ -32,6 +32,7 @@ define go-programs
 CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/openshell ./cmd/openshell
 CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/openshell-proxy ./cmd/openshell-proxy
 CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/openshell-launch ./hooks/launch
+CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/openshell-refresher ./cmd/openshell-refresher
 endef
 
 build: setup ## build the programs into bin/
@@ -84,6 +85,7 @@ rootfs: setup ## make the Debian root filesystem of the tests and print where it
 	@scripts/rootfs.sh
 
 test-runc-bats: build ## runc's own test suite, as plain runc and as sandboxes (root, 15 minutes)
+	@scripts/setup.sh bats
 	BIN=$(BIN) integration/conformance/runc-bats.sh none
 	BIN=$(BIN) integration/conformance/runc-bats.sh sandbox
 

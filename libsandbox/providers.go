@@ -10,7 +10,6 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"openshell.dev/runtime/internal/handoff"
-	"openshell.dev/runtime/internal/provider"
 	"openshell.dev/runtime/libsandbox/operator"
 )
 
@@ -24,7 +23,7 @@ const placeholder = "openshell:resolve:env:"
 // proxy is given of them, and the variables that the workload gets. One that is
 // named and cannot be used is an error: the agent would not work, or worse, look
 // for a key elsewhere.
-func providers(flag []string, spec *specs.Spec, c *operator.Config) (out []handoff.Provider, env []string, err error) {
+func providers(flag []string, spec *specs.Spec, c *operator.Config, from *custody) (out []handoff.Provider, env []string, err error) {
 	names := slices.Clone(flag)
 	if list, ok := spec.Annotations[AnnotationProviders]; ok {
 		if !c.AnnotationProviders {
@@ -36,27 +35,18 @@ func providers(flag []string, spec *specs.Spec, c *operator.Config) (out []hando
 			}
 		}
 	}
-	if len(names) == 0 {
-		return nil, nil, nil
-	}
-	store, err := provider.Open(c.ProvidersDir)
-	if err != nil {
-		return nil, nil, err
-	}
 	owner := map[string]string{}
 	for i, name := range names {
 		if slices.Contains(names[:i], name) {
 			continue
 		}
-		p, err := store.Get(name)
+		handed, profile, err := from.take(name)
 		if err != nil {
 			return nil, nil, err
 		}
-		profile, err := store.Profile(p.Profile)
-		if err != nil {
-			return nil, nil, fmt.Errorf("provider %s: %w", name, err)
+		h := handoff.Provider{
+			Name: name, Revision: handed.Revision, Renewed: handed.Renewed, ModelAPI: profile.InferenceCapable, Credentials: handed.Credentials,
 		}
-		h := handoff.Provider{Name: name, ModelAPI: profile.InferenceCapable}
 		for _, e := range profile.Endpoints {
 			h.Endpoints = append(h.Endpoints, handoff.Endpoint{Host: strings.ToLower(e.Host), Ports: e.EffectivePorts(), Path: e.Path})
 		}
@@ -67,18 +57,13 @@ func providers(flag []string, spec *specs.Spec, c *operator.Config) (out []hando
 			if k.QueryParam != "" {
 				h.AuthQuery = append(h.AuthQuery, k.QueryParam)
 			}
-			value, ok := p.Values[k.Name]
-			if !ok {
-				continue
+		}
+		for _, k := range handed.Credentials {
+			if o := owner[k.Key]; o != "" {
+				return nil, nil, fmt.Errorf("providers %s and %s both bring %s: attach one of them", o, name, k.Key)
 			}
-			for _, v := range k.EnvVars {
-				if o := owner[v]; o != "" {
-					return nil, nil, fmt.Errorf("providers %s and %s both bring %s: attach one of them", o, name, v)
-				}
-				owner[v] = name
-				h.Credentials = append(h.Credentials, handoff.Credential{Key: v, Value: value.Reveal()})
-				env = append(env, v+"="+placeholder+v)
-			}
+			owner[k.Key] = name
+			env = append(env, k.Key+"="+placeholder+k.Key)
 		}
 		out = append(out, h)
 	}

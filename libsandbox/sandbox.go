@@ -161,12 +161,18 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
-	attached, env, err := providers(o.Providers, o.Container.Spec, c)
+	from := &custody{config: c}
+	defer func() {
+		if err != nil {
+			from.release()
+		}
+	}()
+	attached, env, err := providers(o.Providers, o.Container.Spec, c, from)
 	if err != nil {
 		return nil, err
 	}
 	options.Placeholders = env
-	router, base, err := inference(c)
+	router, base, err := inference(c, from)
 	if err != nil {
 		return nil, err
 	}
@@ -179,12 +185,20 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	if err != nil {
 		return nil, err
 	}
+	for _, w := range pl.Warnings(o.Container.Spec, pol, c.UnspecifiedEnforcement == policy.EnforcementBlock) {
+		container.Warn("policy " + src.Name + ": " + w)
+	}
 	st := &state.State{ID: o.Container.ID, Created: time.Now().UTC(), Policy: src.Name, Plan: pl}
 	h, err := o.proxyConfig(dir, c, src)
 	if err != nil {
 		return nil, err
 	}
 	h.Providers, h.Inference = attached, router
+	if len(attached) > 0 || router != nil {
+		if err := from.follow(h); err != nil {
+			return nil, err
+		}
+	}
 	spec := pl.Spec(o.Container.Spec)
 	spec.Annotations = maps.Clone(spec.Annotations)
 	if spec.Annotations == nil {
@@ -218,11 +232,13 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 		if err := n.attach(pid); err != nil {
 			return err
 		}
+		from.release() // what changes from now on, the guard is told
 		return st.Save(dir)
 	}
 	return func() {
 		launch()
 		n.release()
+		from.release()
 	}, nil
 }
 

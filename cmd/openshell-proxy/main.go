@@ -5,7 +5,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -92,15 +91,12 @@ func runStandby() error {
 	if err := harden(); err != nil {
 		return err
 	}
-	// Read whole now: nobody writes the rest of it when the guard has ended.
-	documents := &bytes.Buffer{}
-	if _, err := documents.ReadFrom(os.NewFile(handoff.FDConfig, "config")); err != nil {
-		return fmt.Errorf("read the guard's documents: %w", err)
-	}
-	g, err := newGuard(documents)
+	g, err := newGuard(os.NewFile(handoff.FDConfig, "config"))
 	if err != nil {
 		return err
 	}
+	followed := make(chan error, 1)
+	go func() { followed <- g.Follow() }()
 	lock, err := hold(filepath.Join(g.Config.StateDir, handoff.StandbyLock))
 	if err != nil {
 		return err
@@ -109,6 +105,10 @@ func runStandby() error {
 	alone, err := guard.AwaitGuard(g.Init, os.NewFile(guard.FDGuard, "guard"))
 	// As the guard it has a standby of its own.
 	if err = errors.Join(err, lock.Close()); err != nil || !alone {
+		return err
+	}
+	// Nobody else holds the other end: what the guard said last is read to its end.
+	if err := <-followed; err != nil {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, "%s the guard ended, the standby takes its place\n", time.Now().UTC().Format(time.RFC3339))

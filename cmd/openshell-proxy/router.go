@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"time"
 
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/inference"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/upstream"
 	"openshell.dev/runtime/internal/decisionlog"
@@ -26,7 +25,7 @@ import (
 const backendIdle = 90 * time.Second
 
 // newRouter makes the privacy router of the operator's routes; nil without any.
-func newRouter(c *handoff.Inference, egress handoff.Egress, dial *upstream.Dialer, roots func() *x509.CertPool, log *decisionlog.Log) (http.Handler, error) {
+func newRouter(c *handoff.Inference, keys *routeKeys, egress handoff.Egress, dial *upstream.Dialer, roots func() *x509.CertPool, log *decisionlog.Log) (http.Handler, error) {
 	if c == nil {
 		return nil, nil
 	}
@@ -50,7 +49,7 @@ func newRouter(c *handoff.Inference, egress handoff.Egress, dial *upstream.Diale
 			if !ok {
 				return nil, fmt.Errorf("route %s: no way %q to send a credential", r.Name, k.Style)
 			}
-			route.Auth = inference.Auth{Kind: kind, Name: k.Name, Value: credentials.NewSecret(k.Value)}
+			route.Auth = inference.Auth{Kind: kind, Name: k.Name, Value: keys.of(r.Name, k)}
 		}
 		config.Routes = append(config.Routes, route)
 	}

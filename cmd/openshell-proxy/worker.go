@@ -18,7 +18,6 @@ import (
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/ca"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/control"
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/dns"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/guard"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/proxy"
@@ -48,6 +47,9 @@ type worker struct {
 	documents *json.Decoder
 	started   time.Time
 	proxy     *proxy.Server
+	guard     *guard.Client
+	log       *decisionlog.Log
+	keys      routeKeys
 }
 
 func (w *worker) run() error {
@@ -86,7 +88,7 @@ func (w *worker) run() error {
 			}
 		},
 	})
-	keys, err := secrets(c.Providers)
+	set, err := credentialSet(c.Providers)
 	if err != nil {
 		return err
 	}
@@ -104,14 +106,16 @@ func (w *worker) run() error {
 		return fmt.Errorf("read the guard's second document: %w", err)
 	}
 	dial := upstream.New(upstream.Config{Hosts: ctr.Hosts, Resolvers: ctr.Resolvers, Mark: mark, Synthetic: dns.Synthetic})
-	router, err := newRouter(c.Inference, c.Egress, dial, roots, log)
+	router, err := newRouter(c.Inference, &w.keys, c.Egress, dial, roots, log)
 	if err != nil {
 		return err
 	}
+	w.guard, w.log = guard.NewClient(conn), log
 	w.proxy = proxy.New(proxy.Config{
-		Identity: guard.NewClient(conn), CA: authority, Roots: roots, NameOf: names.Name, Hosts: ctr.Hosts, Log: log, Enforce: c.Enforce, Credentials: keys,
+		Identity: w.guard, CA: authority, Roots: roots, NameOf: names.Name, Hosts: ctr.Hosts, Log: log, Enforce: c.Enforce,
 		Upstream: dial, Router: router,
 	})
+	w.proxy.SetCredentials(set)
 	if err := w.proxy.Load(first.name, first.text, first.revision); err != nil {
 		return err
 	}
@@ -124,35 +128,6 @@ func (w *worker) run() error {
 		return err
 	}
 	return w.serve(ctx, names, commands)
-}
-
-// secrets are the providers' credentials as the proxy uses them; nil without any.
-func secrets(list []handoff.Provider) (*credentials.Set, error) {
-	if len(list) == 0 {
-		return nil, nil
-	}
-	var out []credentials.Provider
-	hosts := map[string]policy.Glob{}
-	for _, p := range list {
-		n := credentials.Provider{Name: p.Name, ModelAPI: p.ModelAPI, AuthHeaders: p.AuthHeaders, AuthQuery: p.AuthQuery}
-		for _, e := range p.Endpoints {
-			glob, err := policy.CompileGlob(e.Host, '.')
-			if err != nil {
-				return nil, fmt.Errorf("provider %s: %w", p.Name, err)
-			}
-			hosts[e.Host] = glob
-			n.Endpoints = append(n.Endpoints, credentials.Endpoint{Host: e.Host, Ports: e.Ports, Path: e.Path})
-		}
-		for _, k := range p.Credentials {
-			n.Credentials = append(n.Credentials, credentials.Credential{Key: k.Key, Value: credentials.NewSecret(k.Value)})
-		}
-		out = append(out, n)
-	}
-	match := func(pattern, host string) bool {
-		g := hosts[pattern]
-		return g.Match(host)
-	}
-	return credentials.New(credentials.Config{MatchHost: match}, out)
 }
 
 // revision is a policy to begin with.
@@ -207,6 +182,7 @@ func (w *worker) serve(ctx context.Context, names *dns.Server, commands *control
 		return errors.New("no listener was donated")
 	}
 	run("serve commands", func() error { return commands.Serve(socket) })
+	go w.follow()
 	ready := os.NewFile(guard.FDReady, "ready")
 	if _, err := ready.WriteString(handoff.ReadyWord); err != nil {
 		return fmt.Errorf("tell the guard: %w", err)

@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"openshell.dev/runtime/libsandbox/container"
 )
 
 // exitStatus carries a container process's own status to main.
@@ -52,7 +54,10 @@ func exit(err error, global []string) {
 
 func logLine(err error, format string) string {
 	now := time.Now().Format(time.RFC3339)
-	if format == "json" {
+	switch format {
+	case container.FormatPlain:
+		return err.Error()
+	case container.FormatJSON:
 		b, e := json.Marshal(struct {
 			Level string `json:"level"`
 			Msg   string `json:"msg"`

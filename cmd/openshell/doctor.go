@@ -130,7 +130,7 @@ func userCheck(uid int) check {
 }
 
 // programs belong beside this one.
-var programs = []string{runtimeName, "openshell-launch", "openshell-proxy"}
+var programs = []string{runtimeName, "openshell-launch", "openshell-proxy", refresherName}
 
 func programCheck(dir string) check {
 	var missing []string

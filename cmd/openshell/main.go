@@ -58,7 +58,9 @@ func strict(commands []*cli.Command) {
 	for _, c := range commands {
 		c.OnUsageError = misused
 		if len(c.Subcommands) > 0 {
-			c.Action = group
+			if c.Action == nil {
+				c.Action = group
+			}
 			strict(c.Subcommands)
 		}
 	}

@@ -3,12 +3,9 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"openshell.dev/runtime/internal/attached"
 	"openshell.dev/runtime/internal/provider"
 )
 
@@ -29,16 +27,18 @@ func providerCommand() *cli.Command {
 					"every user of the machine can read.",
 				Flags: append([]cli.Flag{
 					&cli.StringFlag{Name: "type", Aliases: []string{"profile"}, Usage: "`PROFILE` of the service (default: NAME)"},
+					&cli.BoolFlag{Name: "runtime-credentials", Usage: "without a value for now: openshell provider refresh configure says what makes them"},
 				}, valueFlags()...),
 				Action: providerCreate,
 			},
 			{
-				Name: "update", Usage: "replace credentials; sandboxes that run keep those they began with", ArgsUsage: "NAME",
+				Name: "update", Usage: "replace credentials, in running sandboxes, too", ArgsUsage: "NAME",
 				Flags: valueFlags(), Action: providerUpdate,
 			},
 			{Name: "get", Usage: "show a provider, without its values", ArgsUsage: "NAME", Flags: []cli.Flag{outputFlag(), storeFlag()}, Action: providerGet},
 			{Name: "list", Usage: "list the providers", Flags: []cli.Flag{outputFlag(), storeFlag()}, Action: providerList},
-			{Name: "delete", Usage: "forget a provider", ArgsUsage: "NAME", Flags: []cli.Flag{storeFlag()}, Action: providerDelete},
+			{Name: "delete", Usage: "forget a provider; running sandboxes lose it", ArgsUsage: "NAME", Flags: []cli.Flag{storeFlag()}, Action: providerDelete},
+			refreshCommand(), keyCommand(),
 			{
 				Name: "profile", Usage: "what services there are",
 				Subcommands: []*cli.Command{
@@ -56,14 +56,6 @@ func storeFlag() cli.Flag {
 	return &cli.StringFlag{Name: "store", Usage: "`DIR` of the providers", Value: provider.DefaultDir}
 }
 
-func valueFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.BoolFlag{Name: "from-existing", Usage: "take the values that this environment has; what was found is shown, not the values"},
-		&cli.StringSliceFlag{Name: "credential", Usage: "take a value: `VARIABLE` from this environment, or VARIABLE=- from a line of standard input"},
-		storeFlag(),
-	}
-}
-
 func openStore(c *cli.Context) (*provider.Store, error) { return provider.Open(c.String("store")) }
 
 func providerCreate(c *cli.Context) error {
@@ -75,16 +67,65 @@ func providerCreate(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := store.Get(name); err == nil {
-		return fmt.Errorf("provider %q is there already; openshell provider update replaces its values", name)
-	} else if !errors.Is(err, provider.ErrNotFound) {
-		return err
-	}
 	id := c.String("type")
 	if id == "" {
 		id = name
 	}
-	return storeValues(c, store, &provider.Provider{Name: name, Profile: id, Values: map[string]provider.Secret{}})
+	profile, err := store.Profile(id)
+	if err != nil {
+		return err
+	}
+	if _, err := store.Get(name); err == nil {
+		return thereAlready(name)
+	} else if !errors.Is(err, provider.ErrNotFound) {
+		return err
+	}
+	found, err := gather(c, profile)
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 && !(c.Bool("runtime-credentials") && profile.Refreshed()) {
+		return nothingFound(profile)
+	}
+	p := &provider.Provider{Name: name, Profile: id, Values: map[string]provider.Secret{}}
+	found.into(p)
+	if missing := profile.Missing(p); len(missing) > 0 && len(found) > 0 {
+		return fmt.Errorf("profile %s needs %s as well; nothing was stored", profile.ID, strings.Join(missing, ", "))
+	}
+	release, err := store.Lock(name, provider.Exclusive)
+	if err != nil {
+		return err
+	}
+	_, err = store.Get(name)
+	switch {
+	case err == nil:
+		err = thereAlready(name)
+	case errors.Is(err, provider.ErrNotFound):
+		err = store.Put(p)
+	}
+	release()
+	if err != nil {
+		return err
+	}
+	if p.Renewed() {
+		if err := askOrigins(c, name); err != nil {
+			return errors.Join(fmt.Errorf("%w; nothing was stored", err), store.Delete(name))
+		}
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "provider %s stored, revision %d\n", p.Name, p.Revision)
+	return err
+}
+
+func thereAlready(name string) error {
+	return fmt.Errorf("provider %q is there already; openshell provider update replaces its values", name)
+}
+
+func nothingFound(p *provider.Profile) error {
+	more := ""
+	if p.Refreshed() {
+		more = "; --runtime-credentials leaves them to a refresh"
+	}
+	return fmt.Errorf("no credential of profile %s was found: set one of %s, or name one with --credential%s; nothing was stored", p.ID, strings.Join(p.Variables(), ", "), more)
 }
 
 func providerUpdate(c *cli.Context) error {
@@ -100,61 +141,50 @@ func providerUpdate(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return storeValues(c, store, p)
-}
-
-// storeValues adds what the flags name to p and keeps it.
-func storeValues(c *cli.Context, store *provider.Store, p *provider.Provider) error {
 	profile, err := store.Profile(p.Profile)
 	if err != nil {
 		return err
 	}
-	from := map[string]string{}
-	if c.Bool("from-existing") {
-		for _, found := range profile.Discover(os.Getenv) {
-			p.Values[found.Credential] = found.Value
-			from[found.Credential] = found.Variable
-		}
+	found, err := gather(c, profile)
+	if err != nil {
+		return err
 	}
-	in := bufio.NewReader(io.LimitReader(os.Stdin, provider.MaxValue*provider.MaxCredentials))
-	for _, v := range c.StringSlice("credential") {
-		variable, value, given := strings.Cut(v, "=")
-		if given && value != "-" {
-			return cli.Exit(fmt.Sprintf("%s: --credential %s=…: a value in an argument is read by everybody; write %s to take it from the environment or %s=- for standard input", c.Command.HelpName, variable, variable, variable), exitUsage)
-		}
-		credential, ok := profile.CredentialOf(variable)
-		if !ok {
-			return cli.Exit(fmt.Sprintf("%s: profile %s has no credential in %s; it has %s", c.Command.HelpName, profile.ID, variable, strings.Join(profile.Variables(), ", ")), exitUsage)
-		}
-		if given {
-			line, err := in.ReadString('\n')
-			if err != nil && !errors.Is(err, io.EOF) {
-				return fmt.Errorf("read %s from standard input: %w", variable, err)
+	if len(found) == 0 {
+		return nothingFound(profile)
+	}
+	p, err = store.Update(name, func(p *provider.Provider) (bool, error) {
+		made := p.Made()
+		for credential := range found {
+			if o := p.Origins[made[credential]]; o != nil && o.Refreshes() {
+				return false, fmt.Errorf("provider %s: %s is made by a refresh; openshell provider refresh delete %s ends that; nothing was stored", name, credential, name)
 			}
-			value = strings.TrimRight(line, "\r\n")
-		} else {
-			value = os.Getenv(variable)
 		}
-		if value == "" {
-			return fmt.Errorf("%s is empty: nothing was stored", variable)
-		}
-		p.Values[credential], from[credential] = provider.NewSecret(value), variable
+		found.into(p)
+		return true, nil
+	})
+	if err != nil {
+		return err
 	}
-	if len(from) == 0 {
-		return fmt.Errorf("no credential of profile %s was found: set one of %s, or name one with --credential; nothing was stored", profile.ID, strings.Join(profile.Variables(), ", "))
+	if _, err := fmt.Fprintf(c.App.Writer, "provider %s stored, revision %d\n", p.Name, p.Revision); err != nil {
+		return err
 	}
-	if missing := profile.Missing(p.Values); len(missing) > 0 {
-		return fmt.Errorf("profile %s needs %s as well; nothing was stored", profile.ID, strings.Join(missing, ", "))
-	}
-	for _, name := range slices.Sorted(maps.Keys(from)) {
-		if _, err := fmt.Fprintf(c.App.Writer, "%s: taken from %s\n", name, from[name]); err != nil {
+	if p.Renewed() {
+		if err := askOrigins(c, name); err != nil {
 			return err
 		}
 	}
-	if err := store.Put(p); err != nil {
-		return err
+	return announce(c, store, name)
+}
+
+// announce has running sandboxes use what is stored, and says which do.
+func announce(c *cli.Context, store *provider.Store, name string) error {
+	told, err := attached.Announce(c.Context, store, name)
+	slices.Sort(told)
+	for _, id := range told {
+		if _, err := fmt.Fprintf(c.App.Writer, "in use in sandbox %s\n", id); err != nil {
+			return err
+		}
 	}
-	_, err = fmt.Fprintf(c.App.Writer, "provider %s stored, revision %d\n", p.Name, p.Revision)
 	return err
 }
 
@@ -181,9 +211,11 @@ func providerGet(c *cli.Context) error {
 	if wantsJSON(c) {
 		return printJSON(c, out)
 	}
-	_, err = fmt.Fprintf(c.App.Writer, "name: %s\nprofile: %s\nrevision: %d\nupdated: %s\ncredentials: %s\n",
-		p.Name, p.Profile, p.Revision, p.Updated.Format("2006-01-02 15:04:05 MST"), strings.Join(out.Credentials, ", "))
-	return err
+	if _, err = fmt.Fprintf(c.App.Writer, "name: %s\nprofile: %s\nrevision: %d\nupdated: %s\ncredentials: %s\n",
+		p.Name, p.Profile, p.Revision, p.Updated.Format(timeLayout), strings.Join(out.Credentials, ", ")); err != nil {
+		return err
+	}
+	return printOrigins(c, p)
 }
 
 func providerList(c *cli.Context) error {
@@ -223,7 +255,17 @@ func providerDelete(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return store.Delete(name)
+	if err := store.Delete(name); err != nil {
+		return err
+	}
+	told, err := attached.Announce(c.Context, store, name)
+	slices.Sort(told)
+	for _, id := range told {
+		if _, err := fmt.Fprintf(c.App.Writer, "refused from now on in sandbox %s\n", id); err != nil {
+			return err
+		}
+	}
+	return err
 }
 
 func profileList(c *cli.Context) error {

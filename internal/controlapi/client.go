@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 
+	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/policy"
 )
 
@@ -82,6 +83,38 @@ func (c *Client) Rollback(ctx context.Context, to int) (revision int, err error)
 	var l Loaded
 	_, err = c.do(ctx, http.MethodPost, PathRollback, body, &l)
 	return l.Revision, err
+}
+
+// Providers lists what is attached. Preconditions: the client is of the guard's
+// socket.
+func (c *Client) Providers(ctx context.Context) ([]Attached, error) {
+	var out []Attached
+	_, err := c.do(ctx, http.MethodGet, PathProviders, nil, &out)
+	return out, err
+}
+
+// Update gives a provider's new values; they are in use when Update returns. The
+// error wraps *Failure if the guard refused.
+// Preconditions: the client is of the guard's socket.
+func (c *Client) Update(ctx context.Context, u *handoff.Update) error {
+	body, err := json.Marshal(u)
+	if err != nil {
+		return fmt.Errorf("encode provider %s: %w", u.Name, err)
+	}
+	var done Updated
+	_, err = c.do(ctx, http.MethodPut, PathProvider, body, &done)
+	return err
+}
+
+// SetInference gives all routes anew, with their keys; else as Update.
+func (c *Client) SetInference(ctx context.Context, i *handoff.Inference) error {
+	body, err := json.Marshal(i)
+	if err != nil {
+		return fmt.Errorf("encode routes: %w", err)
+	}
+	var done Updated
+	_, err = c.do(ctx, http.MethodPut, PathInference, body, &done)
+	return err
 }
 
 // shorten keeps the end of a name that is too long: a path's end says most.

@@ -5,7 +5,8 @@
 // serves it, the person's CLI is its client.
 //
 // The paths are PathStatus (GET), PathPolicy (GET, POST), PathPolicies (GET) and
-// PathRollback (POST).
+// PathRollback (POST). Credentials go to the guard, at a socket of its own: there
+// the paths are PathProviders (GET), PathProvider and PathInference (PUT).
 package controlapi
 
 import (
@@ -23,6 +24,13 @@ const (
 	PathPolicy   = "/v1/policy"
 	PathPolicies = "/v1/policies"
 	PathRollback = "/v1/rollback"
+)
+
+// The paths at the guard's socket.
+const (
+	PathProviders = "/v1/providers"
+	PathProvider  = "/v1/provider"
+	PathInference = "/v1/inference"
 )
 
 // Parameters and headers of PathPolicy.
@@ -43,10 +51,27 @@ const (
 	CodeNotFound      = "not_found"
 	CodeTooLarge      = "too_large"
 	CodeInternal      = "internal"
+	CodeNotAttached   = "not_attached"
+	CodeDeleted       = "deleted"
 )
 
 // Socket is the control socket in a sandbox's state folder.
 func Socket(stateDir string) string { return filepath.Join(stateDir, handoff.ControlSocket) }
+
+// Secrets is the guard's socket in a sandbox's state folder.
+func Secrets(stateDir string) string { return filepath.Join(stateDir, handoff.SecretsSocket) }
+
+// Attached is a provider that a sandbox has, without its values.
+type Attached struct {
+	Name     string `json:"name"`
+	Revision int    `json:"revision"`
+	Renewed  bool   `json:"renewed,omitempty"`
+	Deleted  bool   `json:"deleted,omitempty"`
+	// Expires says when the newest value of a key ends, for those that do.
+	Expires map[string]time.Time `json:"expires,omitempty"`
+	// Routes are those of the privacy router that use it.
+	Routes []string `json:"routes,omitempty"`
+}
 
 // Status is the answer to PathStatus.
 type Status struct {
@@ -88,6 +113,11 @@ type Loaded struct {
 	Revision int `json:"revision"`
 }
 
+// Updated is the guard's answer to what is now in use.
+type Updated struct {
+	Generation int `json:"generation"`
+}
+
 // Failure is the answer to a request that changed nothing.
 type Failure struct {
 	Code   string   `json:"error"`
@@ -99,7 +129,7 @@ func (f *Failure) Error() string {
 	switch f.Code {
 	case CodeStaticChange:
 		return fmt.Sprintf("these fields are locked when a sandbox is created: %s; make a new sandbox to change them", strings.Join(f.Fields, ", "))
-	case CodeInvalidPolicy:
+	case CodeInvalidPolicy, CodeNotAttached, CodeDeleted:
 		return f.Detail
 	}
 	return f.Code + ": " + f.Detail

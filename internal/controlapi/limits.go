@@ -10,6 +10,9 @@ const (
 	MaxNameLength = 1024
 	// MaxAnswer bounds a JSON answer, in bytes.
 	MaxAnswer = 1 << 20
+	// MaxUpdate bounds what the guard is given, in bytes: every credential of the
+	// largest provider, or every route, in JSON's escapes.
+	MaxUpdate = 16 << 20
 	// Patience bounds one request from its first byte to the answer's last:
 	// compiling the largest policy and judging every open connection again.
 	Patience = 60 * time.Second

@@ -6,6 +6,7 @@ package handoff
 
 import (
 	"net/netip"
+	"time"
 
 	"openshell.dev/runtime/internal/inferencefile"
 )
@@ -41,6 +42,8 @@ const ReadyWord = "ready"
 const (
 	// ControlSocket is the proxy's control socket (HTTP), for root alone.
 	ControlSocket = "control.sock"
+	// SecretsSocket is the guard's (HTTP), for root alone: credentials come in by it.
+	SecretsSocket = "secrets.sock"
 	// Policies is the folder of the policy's revisions.
 	Policies = "policies"
 	// CACert is the sandbox's CA (PEM).
@@ -104,6 +107,19 @@ type Config struct {
 	Providers []Provider `json:"providers,omitempty"`
 	// Inference are the backends behind inference.local; nil without any.
 	Inference *Inference `json:"inference,omitempty"`
+	// Attached is the folder in which the guard shows that it takes updates; empty
+	// without credentials.
+	Attached string `json:"attached,omitempty"`
+	// Refresher keeps credentials fresh that expire; nil without credentials.
+	Refresher *Refresher `json:"refresher,omitempty"`
+}
+
+// Refresher is the one process of a store that makes credentials anew. Whichever
+// guard finds none starts it.
+type Refresher struct {
+	Argv []string `json:"argv"`
+	// Lock is held by the one that runs.
+	Lock string `json:"lock"`
 }
 
 // Inference is what the privacy router works with.
@@ -118,11 +134,24 @@ type RouteKey struct {
 	Style string `json:"style"`
 	Name  string `json:"name,omitempty"`
 	Value string `json:"value"`
+	// Credential is its name in the route's provider, Revision that provider's.
+	Credential string `json:"credential,omitempty"`
+	Revision   int    `json:"revision,omitempty"`
+	// Renewed and Expires are as a provider's and a credential's.
+	Renewed bool      `json:"renewed,omitempty"`
+	Expires time.Time `json:"expires,omitzero"`
 }
 
 // Provider is a service with its credentials and where they belong.
 type Provider struct {
 	Name string `json:"name"`
+	// Revision is the store's: it goes up with every change of values.
+	Revision int `json:"revision,omitempty"`
+	// Renewed says that values of it are made anew while the sandbox runs.
+	Renewed bool `json:"renewed,omitempty"`
+	// Deleted providers keep endpoints and keys, and have no value: what belonged
+	// there is refused.
+	Deleted bool `json:"deleted,omitempty"`
 	// ModelAPI services take no credential but the provider's.
 	ModelAPI    bool         `json:"modelAPI,omitempty"`
 	Endpoints   []Endpoint   `json:"endpoints"`
@@ -143,6 +172,11 @@ type Endpoint struct {
 type Credential struct {
 	Key   string `json:"key"`
 	Value string `json:"value"`
+	// Name is the profile's for it, Revision the provider's that brought the value.
+	Name     string `json:"name,omitempty"`
+	Revision int    `json:"revision,omitempty"`
+	// Expires is when the value ends; zero is never.
+	Expires time.Time `json:"expires,omitzero"`
 }
 
 // Container is what the proxy serves by: known once the container's root is set

@@ -48,14 +48,35 @@ func (p *Profile) Variables() []string {
 	return out
 }
 
-// Missing names the required credentials that values lack. A credential that a
-// refresh makes is not asked of a person.
-func (p *Profile) Missing(values map[string]Secret) []string {
+// Missing names the required credentials that a provider has neither a value nor an
+// origin of.
+func (p *Profile) Missing(v *Provider) []string {
+	made := v.Made()
 	var out []string
 	for _, c := range p.Credentials {
-		if _, ok := values[c.Name]; c.Required && !ok && c.Refresh == nil {
+		if _, ok := v.Values[c.Name]; c.Required && !ok && made[c.Name] == "" {
 			out = append(out, c.Name)
 		}
 	}
 	return out
+}
+
+// Refreshed says whether all that the profile requires can be made by its refresh.
+func (p *Profile) Refreshed() bool {
+	made := map[string]bool{}
+	for _, c := range p.Credentials {
+		if c.Refresh == nil {
+			continue
+		}
+		made[c.Name] = true
+		for _, a := range c.Refresh.AdditionalOutputs {
+			made[a.Credential] = true
+		}
+	}
+	for _, c := range p.Credentials {
+		if c.Required && !made[c.Name] {
+			return false
+		}
+	}
+	return len(made) > 0
 }

@@ -12,6 +12,8 @@ const (
 	// MaxValue bounds one credential, in bytes: a service account's key fits, and
 	// the proxy takes no longer one.
 	MaxValue = 16 << 10
+	// maxSeconds bounds the times of a profile's refresh: a year.
+	maxSeconds = 366 * 24 * 60 * 60
 	// MaxStored bounds one provider's file, in bytes.
 	MaxStored = 8 << 20
 )

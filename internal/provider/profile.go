@@ -119,7 +119,7 @@ var (
 var (
 	categories = []string{"", "agent", "inference", "source_control", "data", "messaging", "knowledge", "other"}
 	authStyles = []string{"", "bearer", "header", "query", "basic", "path"}
-	strategies = []string{"oauth2_refresh_token", "oauth2_client_credentials", "google_service_account_jwt", "aws_sts_assume_role"}
+	strategies = []string{RefreshToken, ClientCredentials, ServiceAccount, AssumeRole, "static", "external"}
 )
 
 // ParseProfile reads and validates a profile. Unknown keys are errors.
@@ -158,7 +158,7 @@ func (p *Profile) validate() error {
 			return fmt.Errorf("credentials[%d]: name %q is empty or there twice", i, c.Name)
 		}
 		names[c.Name] = true
-		if err := c.validate(); err != nil {
+		if err := c.validate(p); err != nil {
 			return fmt.Errorf("credentials[%d] %s: %w", i, c.Name, err)
 		}
 		for _, v := range c.EnvVars {
@@ -181,7 +181,7 @@ func (p *Profile) validate() error {
 	return nil
 }
 
-func (c *Credential) validate() error {
+func (c *Credential) validate(p *Profile) error {
 	for _, v := range c.EnvVars {
 		if !envPattern.MatchString(v) || reservedKey.MatchString(v) {
 			return fmt.Errorf("env_vars: %q is not a variable's name, or one that placeholders reserve", v)
@@ -198,8 +198,8 @@ func (c *Credential) validate() error {
 	if c.TokenGrant != nil {
 		return errors.New("token_grant is not supported by this version, so a profile that has it is refused")
 	}
-	if c.Refresh != nil && !slices.Contains(strategies, c.Refresh.Strategy) {
-		return fmt.Errorf("refresh.strategy %q: want one of %s", c.Refresh.Strategy, strings.Join(strategies, ", "))
+	if c.Refresh != nil {
+		return c.Refresh.validate(p, c.Name)
 	}
 	return nil
 }

@@ -25,7 +25,6 @@ import (
 const DefaultDir = "/var/lib/openshell/providers"
 
 const (
-	keyFile    = ".key"
 	suffix     = ".age"
 	profileDir = "profiles"
 )
@@ -39,10 +38,15 @@ type Provider struct {
 	Name    string `json:"name"`
 	Profile string `json:"profile"`
 	// Values are the secrets by the credential's name.
-	Values   map[string]Secret `json:"-"`
-	Revision int               `json:"revision"`
-	Created  time.Time         `json:"created"`
-	Updated  time.Time         `json:"updated"`
+	Values map[string]Secret `json:"-"`
+	// Expires says when a value ends, for those that do.
+	Expires map[string]time.Time `json:"expires,omitempty"`
+	// Origins are where values come from that are made anew.
+	Origins map[string]*Origin `json:"origins,omitempty"`
+	// Revision counts the changes of values.
+	Revision int       `json:"revision"`
+	Created  time.Time `json:"created"`
+	Updated  time.Time `json:"updated"`
 }
 
 // Secret is a value that nothing prints.
@@ -63,7 +67,8 @@ func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 // stored is the file of a provider, before encryption.
 type stored struct {
 	Provider
-	Secrets map[string]string `json:"secrets"`
+	Secrets   map[string]string            `json:"secrets"`
+	Materials map[string]map[string]string `json:"materials,omitempty"`
 }
 
 // Store keeps providers in a folder, each encrypted to a key beside them.
@@ -85,29 +90,9 @@ func Open(dir string) (*Store, error) {
 	if st.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("%s is open to others (%s): chmod 700 it", dir, st.Mode().Perm())
 	}
-	file := filepath.Join(dir, keyFile)
-	text, err := boundedfile.Read(file, 1<<10)
-	if errors.Is(err, fs.ErrNotExist) {
-		key, err := age.GenerateX25519Identity()
-		if err != nil {
-			return nil, fmt.Errorf("make the store's key: %w", err)
-		}
-		f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
-			return nil, fmt.Errorf("write the store's key: %w", err)
-		}
-		_, err = f.WriteString(key.String() + "\n")
-		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-			return nil, fmt.Errorf("write the store's key: %w", err)
-		}
-		return &Store{dir, key}, nil
-	}
+	key, err := openKey(dir)
 	if err != nil {
-		return nil, fmt.Errorf("read the store's key: %w", err)
-	}
-	key, err := age.ParseX25519Identity(strings.TrimSpace(string(text)))
-	if err != nil {
-		return nil, fmt.Errorf("read the store's key %s: it is not one", file) // nothing of it is shown
+		return nil, err
 	}
 	return &Store{dir, key}, nil
 }
@@ -119,8 +104,36 @@ func (s *Store) file(name string) (string, error) {
 	return filepath.Join(s.dir, name+suffix), nil
 }
 
-// Put writes a provider; Revision counts up.
+// Put writes a provider; Revision counts up. Who changes one that is there uses
+// Update.
 func (s *Store) Put(p *Provider) error {
+	p.Revision++
+	return s.write(p)
+}
+
+// Update changes a provider: nobody else does between reading and writing. With
+// changed values the revision counts up.
+func (s *Store) Update(name string, edit func(*Provider) (values bool, err error)) (*Provider, error) {
+	release, err := s.Lock(name, Exclusive)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	p, err := s.Get(name)
+	if err != nil {
+		return nil, err
+	}
+	values, err := edit(p)
+	if err != nil {
+		return nil, err
+	}
+	if values {
+		p.Revision++
+	}
+	return p, s.write(p)
+}
+
+func (s *Store) write(p *Provider) error {
 	file, err := s.file(p.Name)
 	if err != nil {
 		return err
@@ -130,14 +143,13 @@ func (s *Store) Put(p *Provider) error {
 			return fmt.Errorf("credential %s is empty or larger than %d bytes", name, MaxValue)
 		}
 	}
-	p.Revision++
 	p.Updated = time.Now().UTC()
 	if p.Created.IsZero() {
 		p.Created = p.Updated
 	}
-	out := stored{Provider: *p, Secrets: map[string]string{}}
-	for name, v := range p.Values {
-		out.Secrets[name] = v.value
+	out := stored{Provider: *p, Secrets: reveal(p.Values), Materials: map[string]map[string]string{}}
+	for name, o := range p.Origins {
+		out.Materials[name] = reveal(o.Material)
 	}
 	text, err := json.Marshal(out)
 	if err != nil {
@@ -189,11 +201,27 @@ func (s *Store) Get(name string) (*Provider, error) {
 		return nil, fmt.Errorf("read provider %s: its file is that of %q", name, in.Name)
 	}
 	p := in.Provider
-	p.Values = map[string]Secret{}
-	for k, v := range in.Secrets {
-		p.Values[k] = Secret{v}
+	p.Values = conceal(in.Secrets)
+	for name, o := range p.Origins {
+		o.Material = conceal(in.Materials[name])
 	}
 	return &p, nil
+}
+
+func reveal(all map[string]Secret) map[string]string {
+	out := make(map[string]string, len(all))
+	for k, v := range all {
+		out[k] = v.value
+	}
+	return out
+}
+
+func conceal(all map[string]string) map[string]Secret {
+	out := make(map[string]Secret, len(all))
+	for k, v := range all {
+		out[k] = Secret{v}
+	}
+	return out
 }
 
 // List names the providers.
@@ -217,6 +245,11 @@ func (s *Store) Delete(name string) error {
 	if err != nil {
 		return err
 	}
+	release, err := s.Lock(name, Exclusive)
+	if err != nil {
+		return err
+	}
+	defer release()
 	err = os.Remove(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("provider %q %w", name, ErrNotFound)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Endpoint is where a provider's credentials may go. Without ports it is nowhere.
@@ -27,6 +28,8 @@ type Credential struct {
 	// Handle, if set, is 64 lower-case hexadecimal digits under which the newest
 	// revision can be asked for.
 	Handle string
+	// Expires is when the value ends; zero is never.
+	Expires time.Time
 }
 
 // ForeignMode is what happens to a credential that is not the sandbox's own.
@@ -48,6 +51,9 @@ type Provider struct {
 	Name        string
 	Endpoints   []Endpoint
 	Credentials []Credential
+	// Deleted says that nothing is left of it but where it belongs and what its keys
+	// are.
+	Deleted bool
 	// ModelAPI says that data sent under somebody else's account is lost data.
 	ModelAPI bool
 	// AuthHeaders and AuthQuery name where the provider's credential travels,
@@ -76,6 +82,8 @@ type provider struct {
 	// newest are the latest revisions by key, exact all of them as a placeholder
 	// names them: v3_KEY, s<hex>_KEY.
 	newest, exact map[string]Secret
+	// expires says when those of exact and newest end, for those that do.
+	expires map[string]time.Time
 }
 
 // New checks the providers and takes them as they are now.
@@ -103,7 +111,7 @@ func newProvider(p Provider) (*provider, error) {
 	if p.Foreign < ForeignDefault || p.Foreign > ForeignAllow {
 		return nil, fmt.Errorf("foreign mode %d does not exist", p.Foreign)
 	}
-	q := &provider{Provider: p, newest: map[string]Secret{}, exact: map[string]Secret{}}
+	q := &provider{Provider: p, newest: map[string]Secret{}, exact: map[string]Secret{}, expires: map[string]time.Time{}}
 	q.Endpoints = slices.Clone(p.Endpoints)
 	for i := range q.Endpoints {
 		e := &q.Endpoints[i]
@@ -127,14 +135,24 @@ func newProvider(p Provider) (*provider, error) {
 		q.exact[revision] = c.Value
 		if at, ok := latest[c.Key]; !ok || c.Revision > at {
 			latest[c.Key], q.newest[c.Key] = c.Revision, c.Value
+			q.expire(c.Key, c.Expires)
 		}
+		q.expire(revision, c.Expires)
 	}
 	for _, c := range p.Credentials {
 		if c.Handle != "" {
-			q.exact["s"+c.Handle+"_"+c.Key] = q.newest[c.Key]
+			handle := "s" + c.Handle + "_" + c.Key
+			q.exact[handle] = q.newest[c.Key]
+			q.expire(handle, q.expires[c.Key])
 		}
 	}
 	return q, nil
+}
+
+func (p *provider) expire(key string, at time.Time) {
+	if delete(p.expires, key); !at.IsZero() {
+		p.expires[key] = at
+	}
 }
 
 func checkPath(path string) error {

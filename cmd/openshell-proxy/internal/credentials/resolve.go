@@ -2,7 +2,10 @@
 
 package credentials
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // resolver resolves the placeholders of one request.
 type resolver struct {
@@ -19,7 +22,8 @@ func (r *resolver) value(key, where string) (string, error) {
 		return "", &MalformedError{Where: where, Reason: "the key is too long"}
 	}
 	var value string
-	known, has, here := false, false, false
+	known, has, here, deleted := false, false, false, ""
+	var expires time.Time
 	for _, p := range r.set.providers {
 		table := p.newest
 		if k.exact {
@@ -27,6 +31,9 @@ func (r *resolver) value(key, where string) (string, error) {
 		}
 		if _, ok := p.newest[k.name]; ok {
 			known = true
+			if p.Deleted {
+				deleted = p.Name
+			}
 		}
 		s, ok := table[key]
 		if !ok || r.only != "" && p.Name != r.only {
@@ -39,7 +46,7 @@ func (r *resolver) value(key, where string) (string, error) {
 		if here && value != s.Reveal() {
 			return "", &UnresolvedError{Key: k.name, Where: where, Reason: "several providers bound here have one of this name"}
 		}
-		here, value = true, s.Reveal()
+		here, value, expires = true, s.Reveal(), p.expires[key]
 	}
 	switch {
 	case !known:
@@ -52,8 +59,12 @@ func (r *resolver) value(key, where string) (string, error) {
 		return "", &MismatchError{k.name, r.to.Host, r.to.Port, where, "its provider is not bound to this host, port and path"}
 	case !r.to.TLSVerified:
 		return "", &MismatchError{k.name, r.to.Host, r.to.Port, where, "the connection is not verified TLS"}
+	case value == "" && deleted != "":
+		return "", &UnresolvedError{Key: k.name, Where: where, Reason: "its provider " + deleted + " was deleted"}
 	case value == "":
 		return "", &UnresolvedError{Key: k.name, Where: where, Reason: "its value is empty"}
+	case !expires.IsZero() && !time.Now().Before(expires):
+		return "", &UnresolvedError{Key: k.name, Where: where, Reason: "it expired at " + expires.UTC().Format(time.RFC3339) + " and was not made anew; the operator sees why in `openshell provider refresh status`"}
 	}
 	if !slices.Contains(r.used, k.name) {
 		r.used = append(r.used, k.name)

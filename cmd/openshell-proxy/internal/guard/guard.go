@@ -55,6 +55,8 @@ const (
 type Worker struct {
 	handoff.Config
 	CACert, CAKey []byte
+	// Generation is that of the secrets in Config.
+	Generation int
 }
 
 // The worker's descriptors.
@@ -88,12 +90,15 @@ type Guard struct {
 	who             *identity.Resolver
 	// served says that a worker has once been ready.
 	served atomic.Bool
+	// secrets are Config's as updates have made them.
+	secrets live
 }
 
 // Run returns when the container has ended, or when no worker could be started
 // the first time.
 func (g *Guard) Run() error {
 	g.attached, g.ended = make(chan struct{}), make(chan struct{})
+	g.secrets.begin(g.Config)
 	w := &Worker{Config: *g.Config}
 	var err error
 	if w.CACert, w.CAKey, err = authority(g.Config); err != nil {
@@ -107,6 +112,13 @@ func (g *Guard) Run() error {
 		return err
 	}
 	defer control.Close()
+	if g.Config.Attached != "" {
+		leave, err := g.receive()
+		if err != nil {
+			return err
+		}
+		defer leave()
+	}
 	failed := make(chan error, 1)
 	go func() {
 		defer close(g.ended)
@@ -137,13 +149,13 @@ func (g *Guard) Run() error {
 
 // attach waits for the container, and for its end.
 func (g *Guard) attach() error {
-	if err := g.Documents.Decode(&g.container); err != nil {
-		if errors.Is(err, io.EOF) {
-			return nil // there will be none
-		}
-		return fmt.Errorf("read the runtime's second document: %w", err)
-	}
 	if g.Init == nil {
+		if err := g.Documents.Decode(&g.container); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil // there will be none
+			}
+			return fmt.Errorf("read the runtime's second document: %w", err)
+		}
 		fd, err := unix.PidfdOpen(g.container.Pid, 0)
 		if err != nil {
 			return fmt.Errorf("open the container's first process: %w", err)
@@ -222,14 +234,16 @@ func (g *Guard) work(w *Worker, control *os.File) error {
 		return errors.Join(fmt.Errorf("start worker: %w", err), documentsWorker.Close())
 	}
 	server := rpc.NewServer()
-	if err := server.RegisterName(service, &answers{g}); err != nil {
+	gone := make(chan struct{})
+	defer close(gone)
+	if err := server.RegisterName(service, &answers{g, gone}); err != nil {
 		return errors.Join(err, p.Kill())
 	}
 	go func() {
 		defer documentsWorker.Close()
 		// A worker that does not read them does not become ready either.
 		out := json.NewEncoder(documentsWorker)
-		if out.Encode(w) != nil {
+		if out.Encode(g.secrets.document(w)) != nil {
 			return
 		}
 		select {

@@ -8,6 +8,7 @@ import (
 	"net/rpc"
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/identity"
+	"openshell.dev/runtime/internal/handoff"
 )
 
 // service is the name of the guard's answers on the socket pair.
@@ -16,8 +17,19 @@ const service = "Guard"
 // Connection is a question: both ends as the client sees them.
 type Connection struct{ Local, Remote netip.AddrPort }
 
+// Known is what a worker says of the secrets it was told last.
+type Known struct {
+	Generation int
+	// Err is why it does not use them; empty if it does.
+	Err string
+}
+
 // answers is what a worker may ask: net/rpc calls its methods.
-type answers struct{ g *Guard }
+type answers struct {
+	g *Guard
+	// gone is closed when the worker has ended.
+	gone chan struct{}
+}
 
 // Holders answers who holds a connection.
 func (a *answers) Holders(c Connection, out *[]identity.Process) (err error) {
@@ -28,6 +40,16 @@ func (a *answers) Holders(c Connection, out *[]identity.Process) (err error) {
 // Aliases answers where programs' paths lead in the container.
 func (a *answers) Aliases(paths []string, out *map[string][]string) error {
 	*out = a.g.who.Aliases(paths)
+	return nil
+}
+
+// Secrets answers what the secrets are once they are others than the worker knows.
+func (a *answers) Secrets(k Known, out *handoff.Secrets) error {
+	s, err := a.g.secrets.after(k, a.gone)
+	if err != nil {
+		return err
+	}
+	*out = *s
 	return nil
 }
 
@@ -47,4 +69,12 @@ func (c *Client) Holders(local, remote netip.AddrPort) (out []identity.Process, 
 func (c *Client) Aliases(paths []string) (out map[string][]string, err error) {
 	err = c.c.Call(service+".Aliases", paths, &out)
 	return out, err
+}
+
+// Secrets waits for other secrets than the known ones, about which it tells the
+// guard.
+func (c *Client) Secrets(k Known) (*handoff.Secrets, error) {
+	var out handoff.Secrets
+	err := c.c.Call(service+".Secrets", k, &out)
+	return &out, err
 }

@@ -3,7 +3,6 @@
 package guard
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -74,18 +73,28 @@ func (g *Guard) standby() error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("start standby: %w", err), pipe.Close())
 	}
-	go func() {
-		out := json.NewEncoder(pipe)
-		if out.Encode(g.Config) == nil {
-			_ = out.Encode(g.container)
-		}
-		_ = pipe.Close()
-	}()
+	g.secrets.tellAlways(g, pipe, p)
 	st, err := p.Wait()
+	g.secrets.tellNoMore()
 	if err == nil {
 		err = errors.New(st.String())
 	}
 	return err
+}
+
+// Follow reads what the guard tells its standby until the guard ends: the
+// container, and what the secrets have become. Run is called after it.
+func (g *Guard) Follow() error {
+	if err := g.Documents.Decode(&g.container); err != nil {
+		return fmt.Errorf("read the guard's second document: %w", err)
+	}
+	for {
+		var s handoff.Secrets
+		if err := g.Documents.Decode(&s); err != nil {
+			return nil // the guard has ended, perhaps in the middle of a word
+		}
+		g.Config.Providers, g.Config.Inference = s.Providers, s.Inference
+	}
 }
 
 // AwaitGuard returns once the guard has ended, and whether the container lives on

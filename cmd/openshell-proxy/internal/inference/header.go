@@ -77,7 +77,7 @@ func (r *route) authenticate(req *http.Request, body func() ([]byte, error)) err
 	}
 	v := r.Auth.Value.Reveal()
 	if v == "" || len(v) > MaxSecret || !httpguts.ValidHeaderFieldValue(v) || strings.TrimSpace(v) != v {
-		return fmt.Errorf("the credential of route %q is empty, too long or not text", r.Name)
+		return fmt.Errorf("the credential of route %q is empty, expired, too long or not text", r.Name)
 	}
 	switch r.Auth.Kind {
 	case BearerAuth:

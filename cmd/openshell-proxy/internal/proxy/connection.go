@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,10 +64,7 @@ type target struct {
 }
 
 func (t target) String() string {
-	if a, err := netip.ParseAddr(t.host); err == nil && a.Is6() {
-		return fmt.Sprintf("[%s]:%d", t.host, t.port)
-	}
-	return fmt.Sprintf("%s:%d", t.host, t.port)
+	return net.JoinHostPort(t.host, strconv.Itoa(int(t.port)))
 }
 
 // handle serves one connection: who, whereto, may it; only then the other side.

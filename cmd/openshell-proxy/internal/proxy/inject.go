@@ -24,13 +24,14 @@ type refusedBody struct{ credentials.Refusal }
 // hasCredentials says that requests to the target must be read for the sake of the
 // credentials that belong there, whatever policy asks.
 func (s *Server) hasCredentials(to target) bool {
-	return s.c.Credentials != nil && s.c.Credentials.Needed(to.host, to.port)
+	set := s.credentials.Load()
+	return set != nil && set.Needed(to.host, to.port)
 }
 
 // inject puts credentials where a judged request has placeholders. The request that
 // it returns is the one to send; the answer is nil if it may go.
 func (c *connection) inject(req *http.Request, j *judged) (*http.Request, *answer) {
-	set := c.s.c.Credentials
+	set := c.s.credentials.Load()
 	if set == nil {
 		return req, nil
 	}

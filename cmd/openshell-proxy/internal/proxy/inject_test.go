@@ -33,7 +33,7 @@ func withSecret(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.s.c.Credentials = set
+	w.s.SetCredentials(set)
 	return w
 }
 

@@ -56,8 +56,6 @@ type Config struct {
 	// Router answers what is asked of RouterHost, whatever the policy says; nil
 	// leaves that name a name like any other.
 	Router http.Handler
-	// Credentials are put into requests; nil if the sandbox has none.
-	Credentials *credentials.Set
 	// Enforce makes an absent enforcement block.
 	Enforce bool
 }
@@ -66,6 +64,8 @@ type Config struct {
 type Server struct {
 	c      Config
 	engine atomic.Pointer[loaded]
+	// credentials are put into requests; nil if the sandbox has none.
+	credentials atomic.Pointer[credentials.Set]
 	// tls is for upstreams; tickets has the keys of the clients' session tickets
 	// and changes them from time to time.
 	tls, tickets *tls.Config
@@ -125,6 +125,9 @@ func connectionsWithin(limit uint64) int {
 	}
 	return int(min((limit-reservedDescriptors)/descriptors, MaxConnections))
 }
+
+// SetCredentials has requests that begin from now on use other credentials.
+func (s *Server) SetCredentials(set *credentials.Set) { s.credentials.Store(set) }
 
 // MayResolve says whether host is the router's or the policy in force knows it.
 func (s *Server) MayResolve(host string) bool {

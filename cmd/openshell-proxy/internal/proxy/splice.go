@@ -4,7 +4,6 @@ package proxy
 
 import (
 	"context"
-	"io"
 	"net"
 	"sync"
 
@@ -55,7 +54,7 @@ func relay(ctx context.Context, client, up net.Conn, greeting []byte) (in, out i
 	}
 	sent := make(chan int64, 1)
 	go func() {
-		n, e := io.Copy(up, client)
+		n, e := transfer(up, client)
 		if e != nil {
 			fail(e)
 		} else {
@@ -67,7 +66,7 @@ func relay(ctx context.Context, client, up net.Conn, greeting []byte) (in, out i
 	in = int64(n)
 	if e == nil {
 		var m int64
-		m, e = io.Copy(client, up)
+		m, e = transfer(client, up)
 		in += m
 	}
 	if e != nil {

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package guard
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/net/netutil"
+
+	"openshell.dev/runtime/internal/controlapi"
+	"openshell.dev/runtime/internal/handoff"
+)
+
+// receive opens the guard's socket, serves it, and shows in the store's folder that
+// it is there, until leave is called.
+func (g *Guard) receive() (leave func(), err error) {
+	f, err := listen(filepath.Join(g.Config.StateDir, handoff.SecretsSocket))
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.FileListener(f)
+	_ = f.Close()
+	if err != nil {
+		return nil, fmt.Errorf("use the socket for credentials: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+controlapi.PathProviders, func(w http.ResponseWriter, _ *http.Request) { answer(w, g.secrets.attached(), nil) })
+	mux.HandleFunc("PUT "+controlapi.PathProvider, func(w http.ResponseWriter, r *http.Request) {
+		var u handoff.Update
+		change(g, w, r, &u, func(s *handoff.Secrets) (*handoff.Secrets, error) { return s.Apply(&u) })
+	})
+	mux.HandleFunc("PUT "+controlapi.PathInference, func(w http.ResponseWriter, r *http.Request) {
+		var i handoff.Inference
+		change(g, w, r, &i, func(s *handoff.Secrets) (*handoff.Secrets, error) {
+			if s.Inference == nil {
+				return nil, handoff.ErrNotAttached // its workload has no variables that lead there
+			}
+			return &handoff.Secrets{Providers: s.Providers, Inference: &i}, nil
+		})
+	})
+	server := &http.Server{
+		Handler: mux, MaxHeaderBytes: maxHeader, ReadHeaderTimeout: headerPatience, ReadTimeout: requestPatience,
+		IdleTimeout: headerPatience, ErrorLog: log.New(io.Discard, "", 0),
+	}
+	link, err := g.show()
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	go func() { _ = server.Serve(netutil.LimitListener(l, maxSpeakers)) }()
+	if g.Config.Refresher != nil {
+		go g.keepRefresher()
+	}
+	return func() {
+		_ = os.Remove(link)
+		_ = server.Close()
+	}, nil
+}
+
+// show leaves a link to the sandbox's folder where those look who have news of a
+// provider. The name differs between sandboxes of one ID under different roots.
+func (g *Guard) show() (link string, err error) {
+	if err := os.MkdirAll(g.Config.Attached, 0o700); err != nil {
+		return "", fmt.Errorf("create the folder of attached sandboxes: %w", err)
+	}
+	sum := sha256.Sum256([]byte(g.Config.StateDir))
+	link = filepath.Join(g.Config.Attached, g.Config.ID+"."+hex.EncodeToString(sum[:4]))
+	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("remove an old link: %w", err)
+	}
+	if err := os.Symlink(g.Config.StateDir, link); err != nil {
+		return "", fmt.Errorf("show the sandbox to the store: %w", err)
+	}
+	return link, nil
+}
+
+// change reads a document, edits the secrets by it and answers when they are in use.
+func change(g *Guard, w http.ResponseWriter, r *http.Request, into any, edit func(*handoff.Secrets) (*handoff.Secrets, error)) {
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, controlapi.MaxUpdate))
+	d.DisallowUnknownFields()
+	if d.Decode(into) != nil {
+		// The reason might quote a value.
+		answer(w, nil, &controlapi.Failure{Code: controlapi.CodeBadRequest, Detail: "the document cannot be read"})
+		return
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(workerPatience + requestPatience))
+	n, err := g.secrets.change(edit)
+	answer(w, controlapi.Updated{Generation: n}, err)
+}
+
+func answer(w http.ResponseWriter, v any, err error) {
+	status := http.StatusOK
+	if err != nil {
+		f := &controlapi.Failure{Code: controlapi.CodeInternal, Detail: err.Error()}
+		var refused *refusedError
+		switch {
+		case errors.As(err, &f):
+		case errors.Is(err, handoff.ErrNotAttached):
+			f.Code = controlapi.CodeNotAttached
+		case errors.Is(err, handoff.ErrDeleted):
+			f.Code = controlapi.CodeDeleted
+		case errors.As(err, &refused):
+			f.Code = controlapi.CodeBadRequest
+		}
+		status, v = http.StatusConflict, f
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // who asked has gone: nobody to tell
+}
+
+// attached says which providers there are, without a value.
+func (l *live) attached() []controlapi.Attached {
+	s, out := l.current(), []controlapi.Attached{}
+	for _, p := range s.Providers {
+		a := controlapi.Attached{Name: p.Name, Revision: p.Revision, Renewed: p.Renewed, Deleted: p.Deleted}
+		for _, c := range p.Credentials {
+			if c.Revision == p.Revision && !c.Expires.IsZero() {
+				if a.Expires == nil {
+					a.Expires = map[string]time.Time{}
+				}
+				a.Expires[c.Key] = c.Expires
+			}
+		}
+		out = append(out, a)
+	}
+	if s.Inference == nil {
+		return out
+	}
+	routes := map[string][]string{}
+	for _, r := range s.Inference.Routes {
+		if r.Provider != "" {
+			routes[r.Provider] = append(routes[r.Provider], r.Name)
+		}
+	}
+	for i := range out {
+		out[i].Routes = routes[out[i].Name]
+		delete(routes, out[i].Name)
+	}
+	for name, of := range routes {
+		k := s.Inference.Keys[of[0]]
+		out = append(out, controlapi.Attached{Name: name, Revision: k.Revision, Renewed: k.Renewed, Routes: of})
+	}
+	return out
+}
+
+// renewed says whether something here must be made anew from time to time.
+func (l *live) renewed() bool {
+	s := l.current()
+	for _, p := range s.Providers {
+		if p.Renewed {
+			return true
+		}
+	}
+	if s.Inference != nil {
+		for _, k := range s.Inference.Keys {
+			if k.Renewed {
+				return true
+			}
+		}
+	}
+	return false
+}

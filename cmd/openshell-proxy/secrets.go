@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/guard"
+	"openshell.dev/runtime/internal/decisionlog"
+	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/policy"
+)
+
+// credentialSet are the providers' credentials as the proxy uses them; nil without
+// any.
+func credentialSet(list []handoff.Provider) (*credentials.Set, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	var out []credentials.Provider
+	hosts := map[string]policy.Glob{}
+	for _, p := range list {
+		n := credentials.Provider{Name: p.Name, ModelAPI: p.ModelAPI, Deleted: p.Deleted, AuthHeaders: p.AuthHeaders, AuthQuery: p.AuthQuery}
+		for _, e := range p.Endpoints {
+			glob, err := policy.CompileGlob(e.Host, '.')
+			if err != nil {
+				return nil, fmt.Errorf("provider %s: %w", p.Name, err)
+			}
+			hosts[e.Host] = glob
+			n.Endpoints = append(n.Endpoints, credentials.Endpoint{Host: e.Host, Ports: e.Ports, Path: e.Path})
+		}
+		for _, k := range p.Credentials {
+			n.Credentials = append(n.Credentials, credentials.Credential{
+				Key: k.Key, Value: credentials.NewSecret(k.Value), Revision: k.Revision, Expires: k.Expires,
+			})
+		}
+		out = append(out, n)
+	}
+	match := func(pattern, host string) bool {
+		g := hosts[pattern]
+		return g.Match(host)
+	}
+	return credentials.New(credentials.Config{MatchHost: match}, out)
+}
+
+// follow uses what the guard says that the secrets have become, until the guard is
+// gone, and this process with it.
+func (w *worker) follow() {
+	known := guard.Known{Generation: w.config.Generation}
+	for {
+		s, err := w.guard.Secrets(known)
+		if err != nil {
+			return
+		}
+		known = guard.Known{Generation: s.Generation}
+		if err := w.apply(s); err != nil {
+			known.Err = err.Error()
+		}
+	}
+}
+
+// apply has requests that begin from now on use other secrets.
+func (w *worker) apply(s *handoff.Secrets) error {
+	set, err := credentialSet(s.Providers)
+	if err != nil {
+		return err
+	}
+	if err := w.applyInference(s.Inference); err != nil {
+		return err
+	}
+	w.proxy.SetCredentials(set)
+	for _, p := range s.Providers {
+		w.recordChange(p)
+	}
+	w.config.Providers, w.config.Inference = s.Providers, s.Inference
+	return nil
+}
+
+// recordChange notes that a provider is another than before.
+func (w *worker) recordChange(p handoff.Provider) {
+	for _, o := range w.config.Providers {
+		if o.Name == p.Name && o.Revision == p.Revision && o.Deleted == p.Deleted {
+			return
+		}
+	}
+	r := decisionlog.Record{Time: time.Now(), Verdict: policy.Allow.String(), Layer: "credentials", Rule: p.Name, Reason: fmt.Sprintf("revision %d is in use", p.Revision)}
+	if p.Deleted {
+		r.Verdict, r.Reason = policy.Deny.String(), "the provider was deleted: its placeholders are refused"
+	}
+	w.log.Record(r)
+}
+
+// applyInference gives the routes their keys anew.
+func (w *worker) applyInference(i *handoff.Inference) error {
+	if i != nil {
+		w.keys.set(i.Keys)
+	}
+	return nil
+}
+
+// routeKeys are the credentials of the privacy router's routes, which change while
+// it serves.
+type routeKeys struct {
+	mu   sync.Mutex
+	keys map[string]*routeKey
+}
+
+// of is the credential of a route from now on.
+func (r *routeKeys) of(route string, k handoff.RouteKey) *routeKey {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.keys == nil {
+		r.keys = map[string]*routeKey{}
+	}
+	out := &routeKey{}
+	out.now.Store(&expiring{credentials.NewSecret(k.Value), k.Expires})
+	r.keys[route] = out
+	return out
+}
+
+func (r *routeKeys) set(keys map[string]handoff.RouteKey) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for route, k := range keys {
+		if have := r.keys[route]; have != nil {
+			have.now.Store(&expiring{credentials.NewSecret(k.Value), k.Expires})
+		}
+	}
+}
+
+// routeKey is a credential that the router reveals when it sends it.
+type routeKey struct{ now atomic.Pointer[expiring] }
+
+type expiring struct {
+	credentials.Secret
+	expires time.Time
+}
+
+// Reveal is the value; nothing, which the router does not send, once it has expired.
+func (k *routeKey) Reveal() string {
+	e := k.now.Load()
+	if !e.expires.IsZero() && !time.Now().Before(e.expires) {
+		return ""
+	}
+	return e.Secret.Reveal()
+}

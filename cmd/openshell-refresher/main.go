@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command openshell-refresher makes credentials anew: it holds refresh tokens and
+// client secrets, which no proxy has, and speaks to token endpoints. The runtime and
+// the CLI run it for one provider; a sandbox's guard starts the one that serves.
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/boundedfile"
+	"openshell.dev/runtime/internal/origin"
+	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/refresh"
+)
+
+const (
+	// maxRoots bounds one file of certificates, maxLog the log, in bytes; a full log
+	// is begun anew.
+	maxRoots = 16 << 20
+	maxLog   = 4 << 20
+)
+
+func main() {
+	flags := []cli.Flag{
+		&cli.StringFlag{Name: "store", Required: true},
+		&cli.StringSliceFlag{Name: "ca-file"},
+	}
+	app := &cli.App{
+		Name: "openshell-refresher", Usage: "make credentials anew; openshell provider refresh is for people",
+		DisableSliceFlagSeparator: true, HideHelpCommand: true,
+		Commands: []*cli.Command{
+			{Name: "refresh", ArgsUsage: "NAME...", Flags: append([]cli.Flag{&cli.StringSliceFlag{Name: "credential"}, &cli.BoolFlag{Name: "due"}}, flags...), Action: once},
+			{Name: "serve", Flags: append([]cli.Flag{&cli.StringFlag{Name: "log"}}, flags...), Action: serve},
+		},
+	}
+	if err := run(app); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(app *cli.App) error {
+	if err := harden(); err != nil {
+		return err
+	}
+	return app.Run(os.Args)
+}
+
+func open(c *cli.Context) (*refresh.Refresher, error) {
+	dir, err := filepath.Abs(c.String("store"))
+	if err != nil {
+		return nil, fmt.Errorf("resolve --store: %w", err)
+	}
+	store, err := provider.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	files := c.StringSlice("ca-file")
+	return &refresh.Refresher{
+		Store: store,
+		Origins: func() (origin.Config, error) {
+			pool, err := roots(files)
+			return origin.Config{Roots: pool}, err
+		},
+	}, nil
+}
+
+// roots are the system's and the operator's, as they are now.
+func roots(files []string) (*x509.CertPool, error) {
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool() // a machine without: the files decide
+	}
+	for _, f := range files {
+		pem, err := boundedfile.Read(f, maxRoots)
+		if err != nil {
+			return nil, fmt.Errorf("read upstream CA: %w", err)
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("upstream CA %s: no certificate (PEM) in it", f)
+		}
+	}
+	return pool, nil
+}
+
+func once(c *cli.Context) error {
+	r, err := open(c)
+	if err != nil {
+		return err
+	}
+	var all []error
+	for _, name := range c.Args().Slice() {
+		all = append(all, r.Refresh(c.Context, name, c.StringSlice("credential"), c.Bool("due")))
+	}
+	return errors.Join(all...)
+}
+
+func serve(c *cli.Context) error {
+	r, err := open(c)
+	if err != nil {
+		return err
+	}
+	release, err := provider.LockRefresher(c.String("store"))
+	if errors.Is(err, provider.ErrBusy) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer release()
+	log := io.Discard
+	if file := c.String("log"); file != "" {
+		f, err := openLog(file)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		log = f
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	r.Serve(ctx, log)
+	return nil
+}
+
+func openLog(file string) (*os.File, error) {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the refresher's log: %w", err)
+	}
+	if st, err := f.Stat(); err == nil && st.Size() > maxLog {
+		_ = f.Truncate(0)
+	}
+	return f, nil
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package handoff
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"openshell.dev/runtime/internal/inferencefile"
+)
+
+func secrets() *Secrets {
+	return &Secrets{
+		Providers: []Provider{
+			{Name: "work", Revision: 1, Credentials: []Credential{{Key: "A", Name: "a", Value: "a1", Revision: 1}, {Key: "B", Name: "b", Value: "b1", Revision: 1}}},
+			{Name: "other", Revision: 4, Credentials: []Credential{{Key: "C", Name: "c", Value: "c4", Revision: 4}}},
+		},
+		Inference: &Inference{
+			File: inferencefile.File{Routes: []inferencefile.Route{{Name: "r", Provider: "work"}, {Name: "s", Provider: "other"}}},
+			Keys: map[string]RouteKey{"r": {Value: "a1", Credential: "a", Revision: 1}, "s": {Value: "c4", Credential: "c", Revision: 4}},
+		},
+	}
+}
+
+// text is what the values are, newest first, and the routes' keys.
+func text(s *Secrets) string {
+	var out strings.Builder
+	for _, p := range s.Providers {
+		fmt.Fprintf(&out, "%s@%d", p.Name, p.Revision)
+		for _, c := range p.Credentials {
+			fmt.Fprintf(&out, " %s.%d=%s", c.Key, c.Revision, c.Value)
+		}
+		out.WriteString("; ")
+	}
+	return out.String() + "r=" + s.Inference.Keys["r"].Value + " s=" + s.Inference.Keys["s"].Value
+}
+
+func TestApply(t *testing.T) {
+	end := time.Now()
+	for _, tc := range []struct {
+		name string
+		u    Update
+		want string
+	}{
+		{"new values", Update{Name: "work", Revision: 2, Credentials: []Credential{{Key: "A", Name: "a", Value: "a2"}, {Key: "B", Name: "b", Value: "b2", Expires: end}}},
+			"work@2 A.2=a2 B.2=b2 A.1=a1 B.1=b1; other@4 C.4=c4; r=a2 s=c4"},
+		{"one is gone", Update{Name: "work", Revision: 2, Credentials: []Credential{{Key: "B", Name: "b", Value: "b2"}}},
+			"work@2 B.2=b2 A.2= A.1=a1 B.1=b1; other@4 C.4=c4; r= s=c4"},
+		{"one is the sandbox's own", Update{Name: "work", Revision: 2, Kept: []string{"a"}, Credentials: []Credential{{Key: "B", Name: "b", Value: "b2"}}},
+			"work@2 B.2=b2 A.1=a1 B.1=b1; other@4 C.4=c4; r=a1 s=c4"},
+		{"known already", Update{Name: "work", Revision: 1, Credentials: []Credential{{Key: "A", Name: "a", Value: "x"}}},
+			"work@1 A.1=a1 B.1=b1; other@4 C.4=c4; r=a1 s=c4"},
+		{"deleted", Update{Name: "work", Deleted: true}, "work@1 A.1= B.1=; other@4 C.4=c4; r= s=c4"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := secrets()
+			before := text(s)
+			got, err := s.Apply(&tc.u)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if text(got) != tc.want {
+				t.Errorf("got  %s\nwant %s", text(got), tc.want)
+			}
+			if text(s) != before {
+				t.Errorf("what was there has changed: %s", text(s))
+			}
+		})
+	}
+}
+
+func TestApplyRefuses(t *testing.T) {
+	s := secrets()
+	if _, err := s.Apply(&Update{Name: "none"}); !errors.Is(err, ErrNotAttached) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := s.Apply(&Update{Name: "work", Revision: 2, Credentials: []Credential{{Key: "C", Value: "x"}}}); err == nil || !strings.Contains(err.Error(), "brings C, which is other's") {
+		t.Errorf("error %v", err)
+	}
+	gone, err := s.Apply(&Update{Name: "work", Deleted: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := gone.Apply(&Update{Name: "work", Revision: 9, Credentials: []Credential{{Key: "A", Value: "another's"}}}); !errors.Is(err, ErrDeleted) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestApplyKeepsGenerations: so many as placeholders can name, and no more.
+func TestApplyKeepsGenerations(t *testing.T) {
+	s := secrets()
+	for n := 2; n <= 12; n++ {
+		var err error
+		if s, err = s.Apply(&Update{Name: "work", Revision: n, Credentials: []Credential{{Key: "A", Name: "a", Value: fmt.Sprint("a", n)}, {Key: "B", Name: "b", Value: "b"}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var revisions []int
+	for _, c := range s.Providers[0].Credentials {
+		if c.Key == "A" {
+			revisions = append(revisions, c.Revision)
+		}
+	}
+	if len(revisions) != Generations || revisions[0] != 12 || revisions[Generations-1] != 5 {
+		t.Errorf("kept %v", revisions)
+	}
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package origin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"openshell.dev/runtime/internal/boundedfile"
+	"openshell.dev/runtime/internal/provider"
+)
+
+// file is a credential in a file, without the line's end that editors leave.
+type file struct{ path string }
+
+func (f file) Fetch(context.Context) (*Made, error) {
+	text, err := boundedfile.Read(f.path, provider.MaxValue)
+	var p *fs.PathError
+	switch {
+	case errors.As(err, &p):
+		return nil, plain(fmt.Sprintf("%s %s: %v", p.Op, p.Path, p.Err))
+	case err != nil:
+		return nil, plain(err.Error())
+	}
+	return &Made{Value: provider.NewSecret(strings.TrimRight(string(text), "\r\n"))}, nil
+}

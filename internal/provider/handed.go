@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package provider
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"openshell.dev/runtime/internal/handoff"
+)
+
+// Handed is what a sandbox's proxy is given of p, and never more: no material. The
+// values of an environment are read with getenv; without it they stay what they are.
+func (p *Provider) Handed(profile *Profile, getenv func(string) string) (*handoff.Update, error) {
+	out := &handoff.Update{Name: p.Name, Revision: p.Revision}
+	for _, k := range profile.Credentials {
+		value, ok := p.Values[k.Name]
+		if o := p.Origins[k.Name]; o != nil && o.Kind == FromEnvironment {
+			if getenv == nil {
+				out.Kept = append(out.Kept, k.Name)
+				continue
+			}
+			value, ok = Secret{getenv(o.Settings["variable"])}, true
+			if value.value == "" || len(value.value) > MaxValue {
+				return nil, fmt.Errorf("provider %s: credential %s comes from the variable %s of whoever creates the sandbox, where it is empty or larger than %d bytes", p.Name, k.Name, o.Settings["variable"], MaxValue)
+			}
+		}
+		if !ok {
+			continue
+		}
+		for _, v := range k.EnvVars {
+			out.Credentials = append(out.Credentials, handoff.Credential{
+				Key: v, Value: value.value, Name: k.Name, Revision: p.Revision, Expires: p.Expires[k.Name],
+			})
+		}
+	}
+	out.Renewed = p.Renewed()
+	return out, nil
+}
+
+// Renewed says whether values of p are made anew.
+func (p *Provider) Renewed() bool {
+	for _, o := range p.Origins {
+		if o.Kind != FromEnvironment {
+			return true
+		}
+	}
+	return false
+}
+
+// Changes is what running sandboxes are told of a provider: what it is now, or that
+// it was deleted.
+func (s *Store) Changes(name string) (*handoff.Update, error) {
+	p, err := s.Get(name)
+	if errors.Is(err, ErrNotFound) {
+		return &handoff.Update{Name: name, Deleted: true}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	profile, err := s.Profile(p.Profile)
+	if err != nil {
+		return nil, fmt.Errorf("provider %s: %w", name, err)
+	}
+	return p.Handed(profile, nil)
+}
+
+// Variable is one that programs read a credential from.
+func (p *Profile) Variable(credential string) string {
+	i := slices.IndexFunc(p.Credentials, func(c Credential) bool { return c.Name == credential })
+	if i < 0 || len(p.Credentials[i].EnvVars) == 0 {
+		return credential
+	}
+	return p.Credentials[i].EnvVars[0]
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package libsandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/libsandbox/operator"
+)
+
+const (
+	// refresherName is beside the runtime.
+	refresherName = "openshell-refresher"
+	// refreshPatience bounds the wait for values that must be made before a sandbox
+	// can start.
+	refreshPatience = 45 * time.Second
+	// maxRefreshError bounds what is shown of why not, in bytes.
+	maxRefreshError = 2 << 10
+	// refresherLog is what the refresher did, in the operator's folder of records.
+	refresherLog = "refresher.log"
+)
+
+// custody takes providers out of the store for one sandbox. Each stays locked until
+// the sandbox's guard hears of changes itself: none is lost in between.
+type custody struct {
+	config *operator.Config
+	store  *provider.Store
+	held   []func()
+	taken  map[string]*handoff.Update
+}
+
+// take gives what the sandbox's proxy gets of a provider, made anew before if it has
+// ended.
+func (c *custody) take(name string) (*handoff.Update, *provider.Profile, error) {
+	if c.store == nil {
+		var err error
+		if c.store, err = provider.Open(c.config.ProvidersDir); err != nil {
+			return nil, nil, err
+		}
+		c.taken = map[string]*handoff.Update{}
+	}
+	if c.taken[name] == nil {
+		if err := c.refresh(name); err != nil {
+			return nil, nil, err
+		}
+		release, err := c.store.Lock(name, provider.Shared)
+		if err != nil {
+			return nil, nil, err
+		}
+		c.held = append(c.held, release)
+	}
+	p, err := c.store.Get(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	profile, err := c.store.Profile(p.Profile)
+	if err != nil {
+		return nil, nil, fmt.Errorf("provider %s: %w", name, err)
+	}
+	handed, err := p.Handed(profile, os.Getenv)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.taken[name] = handed
+	return handed, profile, nil
+}
+
+// release lets others change what was taken.
+func (c *custody) release() {
+	for _, f := range c.held {
+		f()
+	}
+	c.held = nil
+}
+
+// refresh has values made that the sandbox could not start with.
+func (c *custody) refresh(name string) error {
+	p, err := c.store.Get(name)
+	if err != nil {
+		return err
+	}
+	if len(p.Stale(time.Now())) == 0 {
+		return nil
+	}
+	argv, err := c.refresher("refresh")
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), refreshPatience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], "--due", name)...)
+	cmd.Env, cmd.Dir = []string{}, "/"
+	var said strings.Builder
+	cmd.Stderr = &said
+	if err := cmd.Run(); err != nil {
+		why := strings.TrimSpace(said.String())
+		if why == "" {
+			why = err.Error()
+		}
+		return fmt.Errorf("make the credentials of provider %s: %s", name, why[:min(len(why), maxRefreshError)])
+	}
+	if p, err = c.store.Get(name); err != nil {
+		return err
+	}
+	if stale := p.Stale(time.Now()); len(stale) > 0 {
+		o := p.Origins[p.Made()[stale[0]]]
+		return fmt.Errorf("provider %s: credential %s has no value that can be used: %s; tried again at %s, or by: openshell provider refresh %s",
+			name, stale[0], o.Status.Error, o.Status.Next.Format(time.RFC3339), name)
+	}
+	return nil
+}
+
+// refresher is the command line of the refresher for the operator's store.
+func (c *custody) refresher(verb string) ([]string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", refresherName, err)
+	}
+	path := filepath.Join(filepath.Dir(self), refresherName)
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("%s, which belongs beside the runtime and makes credentials anew: %w", refresherName, err)
+	}
+	dir, err := filepath.Abs(c.config.ProvidersDir)
+	if err != nil {
+		return nil, fmt.Errorf("resolve providers_dir: %w", err)
+	}
+	argv := []string{path, verb, "--store", dir}
+	for _, f := range c.config.Upstream.CAFiles {
+		argv = append(argv, "--ca-file", f)
+	}
+	return argv, nil
+}
+
+// follow has the sandbox's guard hear of changes, and keep a refresher running.
+func (c *custody) follow(h *handoff.Config) error {
+	dir, err := filepath.Abs(c.config.ProvidersDir)
+	if err != nil {
+		return fmt.Errorf("resolve providers_dir: %w", err)
+	}
+	h.Attached = provider.AttachedDir(dir)
+	argv, err := c.refresher("serve")
+	if errors.Is(err, os.ErrNotExist) && !c.renewed() {
+		return nil // nothing that this sandbox has needs it
+	}
+	if err != nil {
+		return err
+	}
+	h.Refresher = &handoff.Refresher{
+		Argv: append(argv, "--log", filepath.Join(c.config.LogDir, refresherLog)), Lock: provider.RefresherLock(dir),
+	}
+	return nil
+}
+
+func (c *custody) renewed() bool {
+	for _, u := range c.taken {
+		if u.Renewed {
+			return true
+		}
+	}
+	return false
+}
