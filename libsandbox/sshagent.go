@@ -41,12 +41,15 @@ func sshAgents(spec *specs.Spec, allow []string) error {
 		}
 	}
 	for i, m := range spec.Mounts {
+		if !plan.IsBind(m) {
+			continue
+		}
 		source, err := filepath.Abs(m.Source)
 		if err == nil {
 			source, err = filepath.EvalSymlinks(source)
 		}
-		if err != nil || m.Type != "bind" && !slices.Contains(m.Options, "bind") && !slices.Contains(m.Options, "rbind") {
-			continue
+		if err != nil {
+			continue // libcontainer says so, in runc's words
 		}
 		found := agentIn(source)
 		if inside, ok := strings.CutPrefix(named, path.Clean("/"+m.Destination)+"/"); ok && found == "" {
