@@ -58,10 +58,10 @@ func (h *http1) carry(ctx context.Context, req *http.Request, j *judged) (more b
 		h.refuseJudged(req, j, a, dec)
 		return false
 	}
-	h.carries(up)
-	defer h.carries(nil)
+	h.c.carries(up)
+	defer h.c.carries(nil)
 	if ctx.Err() != nil {
-		h.cut() // which has seen nothing to cut if that was before
+		h.c.cut() // which has found nothing if that was before
 	}
 	resp, err := h.response(up, req, j)
 	if err != nil {
@@ -98,23 +98,6 @@ func (h *http1) carry(ctx context.Context, req *http.Request, j *judged) (more b
 	}
 	h.c.record(rec)
 	return more && err == nil
-}
-
-// carries notes which connection to the other side is being answered on.
-func (h *http1) carries(up *upConn) {
-	h.mu.Lock()
-	h.carrying = up
-	h.mu.Unlock()
-}
-
-// cut ends both sides of the request that is being answered.
-func (h *http1) cut() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.carrying != nil {
-		reset(h.carrying.conn)
-		reset(h.conn)
-	}
 }
 
 // sentBody is how a request's body went out.

@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/inspect"
@@ -38,17 +37,15 @@ type http1 struct {
 	watcher *time.Timer
 	watched bool
 	looked  chan struct{}
-
-	mu sync.Mutex
-	// carrying is the connection that an answer is coming on.
-	carrying *upConn
 }
 
 func (h *http1) serve(ctx context.Context) {
-	ctx, h.cancel = context.WithCancelCause(ctx)
-	defer h.cancel(nil)
-	stop := context.AfterFunc(ctx, h.cut)
-	defer stop()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	h.cancel = func(why error) {
+		cancel(why)
+		h.c.cut()
+	}
 	defer func() {
 		h.giveReader()
 		if h.up != nil {
