@@ -45,7 +45,7 @@ func (x *exchange) ask(routes []*route, doc *document, model string, stream bool
 		x.usage.Route, x.usage.Tried = rt.Name, i+1
 		x.usage.ModelUsed = rt.modelFor(model)
 		if i > 0 {
-			x.r.meter.count(func(m *Metrics) { m.Fallbacks++ })
+			x.r.meter.fallBack()
 		}
 		last := i == len(routes)-1
 		a, f := x.try(rt, doc, model, stream)

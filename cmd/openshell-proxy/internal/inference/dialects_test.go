@@ -158,7 +158,7 @@ func TestCutStreamIsAnErrorAndABreak(t *testing.T) {
 				if u := s.record(t, 1); u.Error == "" || !u.Estimated {
 					t.Errorf("record %+v has no error or no guess", u)
 				}
-				if n := s.router.Meter().Metrics().CutOff; n != 1 {
+				if n, _, _ := counted(s.router.Meter(), "cut_off"); n != 1 {
 					t.Errorf("%d answers counted as cut off", n)
 				}
 			})

@@ -22,23 +22,16 @@ func (b Budget) check() error {
 	return nil
 }
 
-// Metrics are a router's counters since its sandbox began.
-type Metrics struct {
-	Requests, Refused, Limited, Failed, CutOff, Fallbacks int64
-	Active                                                int64
-	TokensIn, TokensOut, BytesIn, BytesOut                int64
-	FirstByteSeconds, DurationSeconds                     float64
-}
-
 // Meter counts requests and tokens, for budgets and as metrics. It outlives the
 // router that counts with it.
 type Meter struct {
-	mu      sync.Mutex
-	metrics Metrics
-	series  map[series]*counts
-	charged struct{ requests, tokens int64 } // all that a budget counts
-	seconds [60]second
-	bodies  int64
+	mu sync.Mutex
+	// active are the requests under way, fallbacks those to another backend.
+	active, fallbacks int64
+	series            map[series]*counts
+	charged           struct{ requests, tokens int64 } // all that a budget counts
+	seconds           [60]second
+	bodies            int64
 }
 
 // second is what a budget counts of one second.
@@ -136,17 +129,17 @@ func (m *Meter) wait(at, limit int64, of func(*second) int64) time.Duration {
 	return 0
 }
 
-// Metrics returns the counters.
-func (m *Meter) Metrics() Metrics {
+// begin counts a request that has come; observe counts it when it has ended.
+func (m *Meter) begin() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.metrics
+	m.active++
 }
 
-func (m *Meter) count(f func(*Metrics)) {
+func (m *Meter) fallBack() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f(&m.metrics)
+	m.fallbacks++
 }
 
 // hold takes n bytes of [MaxBodies], or none and reports false.

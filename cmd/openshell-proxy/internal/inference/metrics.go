@@ -51,6 +51,7 @@ func (m *Meter) observe(u *Usage, cut bool) {
 	s := series{u.Route, outcome(u, cut)}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.active--
 	if m.series == nil {
 		m.series = map[series]*counts{}
 	}
@@ -83,7 +84,7 @@ func outcome(u *Usage, cut bool) string {
 		return "gone"
 	case cut:
 		return "cut_off"
-	case u.Status == http.StatusTooManyRequests:
+	case u.Tried == 0 && u.Status == http.StatusTooManyRequests:
 		return "limited"
 	case u.Tried == 0:
 		return "refused"
@@ -100,8 +101,8 @@ func (m *Meter) WriteMetrics(to *bytes.Buffer) {
 	all := slices.SortedFunc(maps.Keys(m.series), func(a, b series) int {
 		return bytes.Compare([]byte(a.route+"\x00"+a.outcome), []byte(b.route+"\x00"+b.outcome))
 	})
-	fmt.Fprintf(to, "# TYPE openshell_inference_active gauge\nopenshell_inference_active %d\n", m.metrics.Active)
-	fmt.Fprintf(to, "# TYPE openshell_inference_fallbacks_total counter\nopenshell_inference_fallbacks_total %d\n", m.metrics.Fallbacks)
+	fmt.Fprintf(to, "# TYPE openshell_inference_active gauge\nopenshell_inference_active %d\n", m.active)
+	fmt.Fprintf(to, "# TYPE openshell_inference_fallbacks_total counter\nopenshell_inference_fallbacks_total %d\n", m.fallbacks)
 	counter := func(name, more string, value func(*counts) int64) {
 		for _, s := range all {
 			fmt.Fprintf(to, "openshell_inference_%s{route=%q,outcome=%q%s} %d\n", name, s.route, s.outcome, more, value(m.series[s]))

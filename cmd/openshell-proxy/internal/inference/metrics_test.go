@@ -11,6 +11,18 @@ import (
 	"time"
 )
 
+// counted is how many calls ended so, and all the tokens that they cost.
+func counted(m *Meter, outcome string) (calls, in, out int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for s, c := range m.series {
+		if s.outcome == outcome {
+			calls, in, out = calls+c.calls, in+c.tokensIn, out+c.tokensOut
+		}
+	}
+	return calls, in, out
+}
+
 // What is written is what Prometheus reads: a type before each name, buckets that add
 // up, and the tokens of each route.
 func TestMetrics(t *testing.T) {
@@ -21,8 +33,10 @@ func TestMetrics(t *testing.T) {
 		{Route: "main", Tried: 1, Status: 503, Duration: time.Millisecond},
 		{Status: 403}, {Status: 429}, {Route: "main", Tried: 1, Status: statusGone},
 	} {
+		m.begin()
 		m.observe(&u, false)
 	}
+	m.begin()
 	m.observe(&Usage{Route: "main", Tried: 1, Status: 200}, true)
 	var b bytes.Buffer
 	m.WriteMetrics(&b)

@@ -206,7 +206,7 @@ func TestFallback(t *testing.T) {
 			if tt.asked == 1 && (ok.last(t).body != `{"model":"m2"}` || u.Route != "second" || u.Tried != 2 || u.ModelUsed != "m2") {
 				t.Errorf("second got %s, record %+v", ok.last(t).body, u)
 			}
-			if n := s.router.Meter().Metrics().Fallbacks; n != int64(tt.asked) {
+			if n := s.router.Meter().fallbacks; n != int64(tt.asked) {
 				t.Errorf("%d fallbacks counted", n)
 			}
 		})

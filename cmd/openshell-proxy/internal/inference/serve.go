@@ -39,7 +39,7 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	path, _, _ := strings.Cut(req.RequestURI, "?")
 	x := &exchange{r: r, w: w, rc: http.NewResponseController(w), req: req}
 	x.usage = Usage{Began: r.now(), Method: short(req.Method), Path: short(path)}
-	x.r.meter.count(func(m *Metrics) { m.Requests++; m.Active++ })
+	x.r.meter.begin()
 	defer x.end()
 	if r.exchanges.Add(1) > MaxExchanges {
 		x.refuse(&failure{status: http.StatusServiceUnavailable, message: "too many requests are under way", retry: time.Second})
@@ -82,7 +82,6 @@ func (x *exchange) serve() *failure {
 	guess := x.usage.BytesIn / bytesPerToken
 	c, over := x.r.meter.admit(x.r.budget, x.usage.Began, guess)
 	if over != nil {
-		x.r.meter.count(func(m *Metrics) { m.Limited++ })
 		return &failure{status: http.StatusTooManyRequests, message: "the sandbox's budget of " + over.what + " is used up", retry: over.retry, spent: over.total}
 	}
 	x.charge = &c
@@ -218,23 +217,6 @@ func (x *exchange) end() {
 	if x.charge != nil {
 		x.r.meter.settle(*x.charge, now, u.TokensIn+u.TokensOut)
 	}
-	x.r.meter.count(func(m *Metrics) {
-		m.Active--
-		m.TokensIn += u.TokensIn
-		m.TokensOut += u.TokensOut
-		m.BytesIn += u.BytesIn
-		m.BytesOut += u.BytesOut
-		m.FirstByteSeconds += u.FirstByte.Seconds()
-		m.DurationSeconds += u.Duration.Seconds()
-		switch {
-		case x.cut && u.Status == http.StatusOK:
-			m.CutOff++
-		case u.Tried == 0:
-			m.Refused++
-		case u.Status >= http.StatusBadRequest:
-			m.Failed++
-		}
-	})
 	x.r.meter.observe(u, x.cut)
 	x.r.record(*u)
 }
