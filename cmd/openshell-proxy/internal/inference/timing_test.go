@@ -220,8 +220,9 @@ func TestBodiesAreGivenBack(t *testing.T) {
 	if status, body := s.ask(t, "POST", "/v1/embeddings", `{"model":"m"}`); status != 503 {
 		t.Errorf("with no room: %d %s", status, body)
 	}
-	if n, _, _ := counted(m, "refused"); n != 1 {
-		t.Error("it is not counted")
+	s.record(t, n+1)
+	if n, _, _ := counted(m, "refused"); n != 3 || m.active != 0 {
+		t.Errorf("%d refused, %d active", n, m.active)
 	}
 }
 
