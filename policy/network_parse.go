@@ -153,6 +153,7 @@ func (r *reader) endpoint(n *yaml.Node, policy string, index int) Endpoint {
 		}
 	})
 	field("allow_encoded_slash", func(v *yaml.Node, what string) { e.AllowEncodedSlash = e.boolean(v, what) })
+	e.credentialFields(field)
 	for name, tag := range unenforcedEndpoint {
 		field(name, func(v *yaml.Node, what string) { e.unset(v, what, tag) })
 	}

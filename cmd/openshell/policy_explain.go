@@ -24,6 +24,7 @@ func policyExplainCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "ancestor", Usage: "path of a program that started it, nearest first; may be repeated"},
 			&cli.StringFlag{Name: "method", Usage: "method of an HTTP request; without it the connection alone is judged"},
 			&cli.StringFlag{Name: "path", Usage: "path of the HTTP request, with its query"},
+			&cli.BoolFlag{Name: "websocket", Usage: "the request begins a WebSocket or, with --method WEBSOCKET_TEXT, is a message on one"},
 		},
 		Action: explain,
 	}
@@ -39,12 +40,15 @@ func explain(c *cli.Context) error {
 	if c.Uint("port") == 0 || c.Uint("port") > 65535 {
 		return usage(c, "--port must be 1 to 65535")
 	}
+	if c.Bool("websocket") && !c.IsSet("method") {
+		return usage(c, "--websocket needs --method and --path")
+	}
 	if c.IsSet("method") != c.IsSet("path") {
 		return usage(c, "--method and --path go together")
 	}
 	if c.IsSet("method") {
 		path, query, _ := strings.Cut(c.String("path"), "?")
-		q.HTTP = &httpPart{Method: c.String("method"), Path: path, Query: query}
+		q.HTTP = &httpPart{Method: c.String("method"), Path: path, Query: query, WebSocket: c.Bool("websocket")}
 	}
 	file, p, err := readPolicy(c)
 	if err != nil {
@@ -80,7 +84,7 @@ func canonical(h *httpPart) *policy.HTTP {
 	if err != nil {
 		return nil
 	}
-	return &policy.HTTP{Method: h.Method, Path: path, RawQuery: h.Query}
+	return h.at(path)
 }
 
 func describe(w io.Writer, file string, d policy.Decision) {
@@ -95,12 +99,41 @@ func describe(w io.Writer, file string, d policy.Decision) {
 	if d.Rule != "" {
 		fmt.Fprintf(w, "rule: %s (%s:%d)\n", d.Rule, file, d.Line)
 	}
+	if d.Verdict != policy.Deny {
+		for _, line := range treatment(&d.Credentials) {
+			fmt.Fprintf(w, "credentials: %s\n", line)
+		}
+	}
 	if d.Verdict == policy.Allow && d.Layer == policy.L4 && d.Inspect {
 		fmt.Fprintln(w, "requests on it are judged one by one: give --method and --path")
 	}
 	if d.Verdict == policy.Audit {
 		fmt.Fprintln(w, "it goes on and is recorded: the endpoint does not set enforcement: enforce")
 	}
+}
+
+// treatment is what becomes of credentials in what is allowed.
+func treatment(c *policy.Credentials) (lines []string) {
+	if c.Provider != "" {
+		lines = append(lines, "only those of provider "+c.Provider)
+	}
+	if c.Signing != policy.SigningNone {
+		region := c.Region
+		if region == "" {
+			region = "the host's region"
+		}
+		lines = append(lines, fmt.Sprintf("signed anew (%s) for %s in %s", c.Signing, c.Service, region))
+	}
+	if c.BodyRewrite {
+		lines = append(lines, "put into the body")
+	}
+	if c.MessageRewrite {
+		lines = append(lines, "put into WebSocket messages")
+	}
+	if c.AllowUninspected {
+		lines = append(lines, "what cannot be searched for them passes")
+	}
+	return lines
 }
 
 func suggest(w io.Writer, p *policy.Policy, o policy.CompileOptions, r *policy.Request) {
