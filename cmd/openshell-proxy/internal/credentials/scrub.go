@@ -40,7 +40,7 @@ type scrubber struct {
 func (s *Set) scrubber(t Target) *scrubber {
 	var names []string
 	for _, p := range s.providers {
-		if p.near(s, t.Host, t.Port) {
+		if p.near(s, t) {
 			names = append(names, p.Name)
 		}
 	}
@@ -53,7 +53,7 @@ func (s *Set) scrubber(t Target) *scrubber {
 	}
 	var values []string
 	for _, p := range s.providers {
-		if p.near(s, t.Host, t.Port) {
+		if p.near(s, t) {
 			for _, v := range p.exact {
 				values = append(values, v.Reveal())
 			}
