@@ -121,7 +121,7 @@ type closing struct {
 func (e *closing) Error() string { return e.err.Error() }
 func (e *closing) Unwrap() error { return e.err }
 
-// errClosed says that a side has said that it ends.
+// errClosed says that a side has ended after saying so.
 var errClosed = errors.New("closed")
 
 // carry carries messages both ways until both sides have ended, or one has failed.
@@ -433,8 +433,21 @@ func (m *messageReader) frame() error {
 			return err
 		}
 		if h.OpCode == ws.OpClose {
-			return errClosed
+			return m.ended()
 		}
+	}
+}
+
+// ended waits for the connection's end, which comes when the other side has said
+// its Close as well.
+func (m *messageReader) ended() error {
+	switch _, err := m.br.ReadByte(); {
+	case err == nil:
+		return ws.ProtocolError("data after a close frame")
+	case errors.Is(err, io.EOF):
+		return errClosed
+	default:
+		return err
 	}
 }
 
