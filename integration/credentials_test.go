@@ -127,6 +127,20 @@ func (b *box) provide(t *testing.T, name, profile string, env ...string) {
 	b.flags = append(b.flags, "--provider", name)
 }
 
+// TestBindingNeedsItsProvider: no sandbox begins with a policy that names a provider
+// which it does not have.
+func TestBindingNeedsItsProvider(t *testing.T) {
+	t.Parallel()
+	b := boxOf(t, boxOptions{policy: signingPolicy})
+	out, err := b.runtime("run", "--detach", "--bundle", b.dir, b.id)
+	if err == nil || !strings.Contains(out, "credential_binding references provider 'free', but that provider is not attached to the sandbox") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if list, _ := b.runtime("list"); strings.Contains(list, b.id) {
+		t.Errorf("something is left:\n%s", list)
+	}
+}
+
 // TestBypass_B64_B65_B66_CredentialFields: what the policy says about credentials is
 // done for a real client in a real sandbox, and no more than that. The other side
 // says what it was sent; the sandbox never has a real key.
