@@ -39,7 +39,7 @@ type connection struct {
 	to        target
 	inspected bool
 	// requests are those in flight.
-	requests map[*policy.Request]*flight
+	requests map[*policy.Request]*judged
 }
 
 // holders are the programs that hold a connection, learnt at some time.
@@ -76,7 +76,7 @@ func (s *Server) handle(ctx context.Context, tcp *net.TCPConn) {
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = tcp.Close() })
 	defer stop()
-	c := &connection{s: s, client: &clientConn{TCPConn: tcp}, requests: map[*policy.Request]*flight{}, began: time.Now()}
+	c := &connection{s: s, client: &clientConn{TCPConn: tcp}, requests: map[*policy.Request]*judged{}, began: time.Now()}
 	s.mu.Lock()
 	s.open[c] = struct{}{}
 	s.mu.Unlock()

@@ -42,8 +42,9 @@ type judged struct {
 	// l4 is the decision on the connection: its addresses and its TLS.
 	l4      policy.Decision
 	request policy.Request
-	// flight is the request where a reload finds it.
-	flight *flight
+	// cancel ends the request; socket says that it has become a WebSocket.
+	cancel context.CancelCauseFunc
+	socket bool
 	// injected is the request with credentials put in; nil if there are none.
 	injected *injected
 }
@@ -97,21 +98,14 @@ func (c *connection) judgeRequest(to target, method, uri string, forward, webSoc
 	return j, nil
 }
 
-// flight is a request that is under way.
-type flight struct {
-	cancel context.CancelCauseFunc
-	// socket says that it has become a WebSocket.
-	socket bool
-}
-
 // track keeps a request in flight where a reload finds it; done ends that. The
 // context's cause is errReloaded if one has come or comes that denies it.
 func (c *connection) track(ctx context.Context, j *judged) (_ context.Context, done func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	r := &j.request
-	j.flight = &flight{cancel: cancel}
+	j.cancel = cancel
 	c.mu.Lock()
-	c.requests[r] = j.flight
+	c.requests[r] = j
 	c.mu.Unlock()
 	if c.s.changedSince(j.dec) {
 		c.rejudge()

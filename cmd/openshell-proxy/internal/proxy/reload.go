@@ -121,7 +121,7 @@ func (c *connection) begin(to target, dec policy.Decision, inspected bool) (poli
 // or not. It is false if a reload has ended that.
 func (c *connection) becomes(j *judged, rec record, looks bool) bool {
 	c.mu.Lock()
-	j.flight.socket = true
+	j.socket = true
 	c.mu.Unlock()
 	_, ok := c.begin(rec.to, rec.dec, looks)
 	return ok
@@ -144,10 +144,10 @@ func (c *connection) rejudge() bool {
 	if !stays {
 		reset(c.client)
 	}
-	for r, f := range c.requests {
+	for r, j := range c.requests {
 		again := *r
-		if dec, _ := c.judgeAll(&again); !stays || dec.Verdict == policy.Deny || f.socket && !mayUpgrade(dec) {
-			f.cancel(errReloaded)
+		if dec, _ := c.judgeAll(&again); !stays || dec.Verdict == policy.Deny || j.socket && !mayUpgrade(dec) {
+			j.cancel(errReloaded)
 		}
 	}
 	return stays

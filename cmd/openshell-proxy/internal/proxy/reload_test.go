@@ -155,7 +155,7 @@ func TestBypass_B30_ReloadBetweenJudgingAndBeginning(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tcp.Close()
-	c := &connection{s: w.s, client: &clientConn{TCPConn: tcp.(*net.TCPConn)}, requests: map[*policy.Request]*flight{}}
+	c := &connection{s: w.s, client: &clientConn{TCPConn: tcp.(*net.TCPConn)}, requests: map[*policy.Request]*judged{}}
 	if err := c.identify(); err != nil {
 		t.Fatal(err)
 	}
