@@ -110,16 +110,16 @@ func (f *frameWriter) write(op ws.OpCode, fin bool, payload []byte) error {
 	return errors.Join(err, w.Flush())
 }
 
-// closing ends a WebSocket with a code that both sides are told.
-type closing struct {
+// socketEnd ends a WebSocket with a code that both sides are told.
+type socketEnd struct {
 	code ws.StatusCode
 	err  error
 	// torn says that the server was sent half of something.
 	torn bool
 }
 
-func (e *closing) Error() string { return e.err.Error() }
-func (e *closing) Unwrap() error { return e.err }
+func (e *socketEnd) Error() string { return e.err.Error() }
+func (e *socketEnd) Unwrap() error { return e.err }
 
 // errClosed says that a side has ended after saying so.
 var errClosed = errors.New("closed")
@@ -149,7 +149,7 @@ func (s *webSocket) carry(ctx context.Context, client, up *bufio.Reader) error {
 // fromClient carries the client's messages until it ends or one may not pass.
 func (s *webSocket) fromClient(br *bufio.Reader) error {
 	err := s.eachFromClient(br)
-	var c *closing
+	var c *socketEnd
 	var p ws.ProtocolError
 	switch {
 	case errors.Is(err, errClosed), errors.Is(err, io.EOF):
@@ -157,7 +157,7 @@ func (s *webSocket) fromClient(br *bufio.Reader) error {
 		return err
 	case errors.As(err, &c):
 	case errors.As(err, &p):
-		c = &closing{code: ws.StatusProtocolError, err: err}
+		c = &socketEnd{code: ws.StatusProtocolError, err: err}
 	default:
 		reset(s.client.conn)
 		reset(s.up.conn)
@@ -218,7 +218,7 @@ func (s *webSocket) textFromClient(m *messageReader) error {
 	}
 	_ = s.client.conn.SetReadDeadline(time.Time{})
 	if !utf8.Valid(msg) {
-		return &closing{code: ws.StatusInvalidFramePayloadData, err: errors.New("a text message is not UTF-8")}
+		return &socketEnd{code: ws.StatusInvalidFramePayloadData, err: errors.New("a text message is not UTF-8")}
 	}
 	dec, err := s.judge(true)
 	if err != nil {
@@ -238,18 +238,18 @@ func (s *webSocket) assemble(m *messageReader) (msg []byte, err error) {
 			before := cap(msg)
 			msg = append(msg, make([]byte, upstreamBuffer)...)[:len(msg)]
 			if s.c.s.texts.Add(int64(cap(msg)-before)) > MaxTexts {
-				return msg, &closing{code: ws.StatusCode(1013), err: errors.New("too many text messages are under way")}
+				return msg, &socketEnd{code: ws.StatusCode(1013), err: errors.New("too many text messages are under way")}
 			}
 		}
 		n, err := m.Read(msg[len(msg):cap(msg)])
 		msg = msg[:len(msg)+n]
 		switch {
 		case len(msg) > MaxText:
-			return msg, &closing{code: ws.StatusMessageTooBig, err: fmt.Errorf("a text message is longer than %d bytes", MaxText)}
+			return msg, &socketEnd{code: ws.StatusMessageTooBig, err: fmt.Errorf("a text message is longer than %d bytes", MaxText)}
 		case errors.Is(err, io.EOF):
 			return msg, nil
 		case timedOut(err):
-			return msg, &closing{code: ws.StatusPolicyViolation, err: errors.New("a text message took too long")}
+			return msg, &socketEnd{code: ws.StatusPolicyViolation, err: errors.New("a text message took too long")}
 		case err != nil:
 			return msg, err
 		}
@@ -264,7 +264,7 @@ func (s *webSocket) text(says *policy.Credentials, msg []byte) ([]byte, error) {
 	out, err := s.j.injected.Text(options(says), msg)
 	if err != nil {
 		s.refused(denied(s.j.dec, err.Error()))
-		return nil, &closing{code: ws.StatusPolicyViolation, err: err}
+		return nil, &socketEnd{code: ws.StatusPolicyViolation, err: err}
 	}
 	return out, nil
 }
@@ -287,7 +287,7 @@ func (s *webSocket) binaryFromClient(m *messageReader) error {
 		var r credentials.Refusal
 		if errors.As(err, &r) {
 			s.refused(denied(s.j.dec, err.Error()))
-			return &closing{code: ws.StatusPolicyViolation, err: err, torn: true}
+			return &socketEnd{code: ws.StatusPolicyViolation, err: err, torn: true}
 		}
 		if err != nil && !end {
 			return err
@@ -327,7 +327,7 @@ func (s *webSocket) judge(text bool) (policy.Decision, error) {
 
 func (s *webSocket) deny(dec policy.Decision, asked *policy.HTTP) error {
 	s.c.record(record{dec: dec, to: s.j.to, protocol: "websocket", http: asked})
-	return &closing{code: ws.StatusPolicyViolation, err: errors.New(dec.Reason)}
+	return &socketEnd{code: ws.StatusPolicyViolation, err: errors.New(dec.Reason)}
 }
 
 // refused records a message whose credentials may not go.
