@@ -344,35 +344,41 @@ func (s *webSocket) fromServer(br *bufio.Reader) error {
 		s.scrub(payload, true)
 		return s.client.write(op, true, payload)
 	}}
-	buf := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buf)
 	for {
 		op, err := m.next()
+		if err == nil {
+			err = s.messageFromServer(m, op)
+		}
 		if err != nil {
 			return err
 		}
-		part, held := *buf, 0
-		for end := false; !end; op = ws.OpContinuation {
-			if held == len(part) { // a long value, written at its longest
-				part = append(part, make([]byte, len(part))...)
-			}
-			n, err := m.Read(part[held:])
-			if end = errors.Is(err, io.EOF); err != nil && !end {
-				return err
-			}
-			n += held
-			safe := s.scrub(part[:n], end)
-			if safe == 0 && !end {
-				held = n
-				if op == ws.OpContinuation {
-					continue
-				}
-			}
-			if err := s.client.write(op, end, part[:safe]); err != nil {
-				return err
-			}
-			held = copy(part, part[safe:n])
+	}
+}
+
+// messageFromServer sends a message on as it comes. Only what may be the beginning
+// of a value waits for what follows.
+func (s *webSocket) messageFromServer(m *messageReader, op ws.OpCode) error {
+	buf := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buf)
+	part, held := *buf, 0
+	for {
+		if held == len(part) { // a long value, written at its longest
+			part = append(part, make([]byte, len(part))...)
 		}
+		n, err := m.Read(part[held:])
+		end := errors.Is(err, io.EOF)
+		if err != nil && !end {
+			return err
+		}
+		n += held
+		safe := s.scrub(part[:n], end)
+		if safe > 0 || end {
+			if err := s.client.write(op, end, part[:safe]); err != nil || end {
+				return err
+			}
+			op = ws.OpContinuation
+		}
+		held = copy(part, part[safe:n])
 	}
 }
 
