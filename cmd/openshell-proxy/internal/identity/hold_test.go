@@ -7,8 +7,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
 
