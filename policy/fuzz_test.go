@@ -36,7 +36,7 @@ var (
 	// selectorHosts are patterns of middlewares.
 	selectorHosts = list{"**", "*", "a.example.com", "A.Example.com", "*.example.com", "**.example.com", "a.**.com", "?.example.com", "[ab].example.com", "[!a].example.com", "**.**.com", "x*.s3.**.com", "10.1.2.*", "other.org"}
 	somePorts     = []uint16{443, 443, 80}
-	someMethods   = list{"GET", "get", "HEAD", "POST", "DELETE", "*", "", "QUERY"}
+	someMethods   = list{"GET", "get", "HEAD", "POST", "DELETE", "*", "", "QUERY", "websocket_text"}
 	someBinaries  = list{"/usr/bin/curl", "/usr/bin/curl", "/bin/sh", "/usr/bin/git", "/opt/a/b", ""}
 	binPatterns   = list{"/usr/bin/curl", "/usr/bin/curl", "/bin/sh", "/usr/bin/*", "/**", "/opt/**", "/usr/bin/gi?", "**"}
 	queryGlobs    = list{"1", "*", "**", "1.*", "a b", "", "{x,y}"}
@@ -61,7 +61,7 @@ func (c *choices) rules(most int) []Rule {
 }
 
 func (c *choices) endpoint() Endpoint {
-	ep := Endpoint{Host: pick(c, hostPatterns), Protocol: pick(c, []Protocol{"rest", "", "rest", "tcp"}), Enforcement: pick(c, []Enforcement{"enforce", "", "audit"}), AllowEncodedSlash: c.yes(4)}
+	ep := Endpoint{Host: pick(c, hostPatterns), Protocol: pick(c, []Protocol{"rest", "", "rest", "tcp", "websocket"}), Enforcement: pick(c, []Enforcement{"enforce", "", "audit"}), AllowEncodedSlash: c.yes(4)}
 	for range 1 + c.n(2) {
 		ep.Ports = append(ep.Ports, pick(c, somePorts))
 	}
@@ -80,6 +80,12 @@ func (c *choices) endpoint() Endpoint {
 		ep.Access = pick(c, []Access{"", "read-only", "read-write", "full"})
 	}
 	ep.DenyRules = c.rules(1)
+	if c.yes(3) {
+		ep.Credentials = Credentials{
+			BodyRewrite: c.yes(2), MessageRewrite: c.yes(2), AllowUninspected: c.yes(2), Signing: pick(c, []Signing{"", "sigv4", "sigv4:body"}),
+			Provider: pick(c, list{"", "work", "home"}),
+		}
+	}
 	return ep
 }
 
@@ -118,7 +124,7 @@ func (c *choices) request() *Request {
 		r.Ancestors = append(r.Ancestors, pick(c, someBinaries))
 	}
 	if !c.yes(4) {
-		r.HTTP = &HTTP{Method: pick(c, list{"GET", "get", "HEAD", "POST", "DELETE", "QUERY"}), Path: pick(c, somePaths), RawQuery: pick(c, someQueries)}
+		r.HTTP = &HTTP{Method: pick(c, list{"GET", "get", "HEAD", "POST", "DELETE", "QUERY", MethodText}), Path: pick(c, somePaths), RawQuery: pick(c, someQueries), WebSocket: c.yes(2)}
 	}
 	return r
 }

@@ -66,15 +66,16 @@ func (h *http2Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		refuse(no(err.Error()), refusedConnection(req.Method, h.to, err.Error()))
 		return
 	}
-	j, a := h.c.judgeRequest(h.to, req.Method, req.RequestURI, false)
+	j, a := h.c.judgeRequest(h.to, req.Method, req.RequestURI, false, false)
 	rec.http = j.asked
 	if a != nil {
 		refuse(j.dec, *a)
 		return
 	}
+	defer j.release()
 	out, a := h.c.transform(req.Context(), req, j, http.NewResponseController(w).SetReadDeadline)
 	if rec.steps = j.steps; a == nil {
-		out, a = h.c.inject(out, j)
+		out, a = h.c.inject(out, j, nil)
 	}
 	if a != nil {
 		refuse(j.dec, *a)
