@@ -42,7 +42,7 @@ func AuditedByDefault(p *Policy) (lines []int) {
 }
 
 func (e *Endpoint) auditedByDefault() bool {
-	return e.Protocol == ProtocolREST && e.Enforcement == EnforcementUnset
+	return e.Protocol.judges() && e.Enforcement == EnforcementUnset
 }
 
 type linter struct {
