@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strconv"
@@ -47,11 +48,15 @@ type connection struct {
 	requests map[*policy.Request]context.CancelCauseFunc
 }
 
-// holders are the programs that hold a connection, learnt at some time.
+// holders are the programs that hold a connection.
 type holders struct {
-	who    []identity.Process
+	who []identity.Process
+	// learnt is when, and renew the age at which they are asked for again.
 	learnt time.Time
+	renew  time.Duration
 }
+
+func (h *holders) age() time.Duration { return time.Since(h.learnt) }
 
 // place is where a host was reached.
 type place struct {
@@ -126,21 +131,30 @@ func (c *connection) cut() {
 	}
 }
 
-// identify learns who holds the connection, if that is not known freshly.
+// identify learns who holds the connection, if that is not known freshly. What will
+// soon be too old is learnt anew meanwhile, so that requests rarely wait for it.
 func (c *connection) identify() error {
-	fresh := func() bool {
-		h := c.held.Load()
-		return h != nil && time.Since(h.learnt) < IdentityAge
+	h := c.held.Load()
+	switch {
+	case h == nil || h.age() >= IdentityAge:
+		c.asking.Lock()
+		defer c.asking.Unlock()
+		// The requests of one connection need one answer.
+		if h := c.held.Load(); h != nil && h.age() < IdentityAge {
+			return nil
+		}
+		return c.ask()
+	case h.age() >= h.renew && c.asking.TryLock():
+		c.s.tasks.Go(func() {
+			defer c.asking.Unlock()
+			_ = c.ask() // who is still not known then is asked for again
+		})
 	}
-	if fresh() {
-		return nil
-	}
-	// The requests of one connection need one answer.
-	c.asking.Lock()
-	defer c.asking.Unlock()
-	if fresh() {
-		return nil
-	}
+	return nil
+}
+
+// ask learns who holds the connection. Preconditions: c.asking is held.
+func (c *connection) ask() error {
 	who, err := c.s.c.Identity.Holders(c.local, c.wanted)
 	if err == nil && len(who) == 0 {
 		err = errors.New("no program holds the connection")
@@ -148,7 +162,8 @@ func (c *connection) identify() error {
 	if err != nil {
 		return err
 	}
-	c.held.Store(&holders{who, time.Now()})
+	// Connections that began together do not ask together for ever.
+	c.held.Store(&holders{who, time.Now(), identityRenewal + rand.N(IdentityAge/4)})
 	return nil
 }
 
