@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -57,7 +58,7 @@ const (
 var signatureQuery = []string{"algorithm", "credential", "date", "expires", "signedheaders", "signature", "security-token"}
 
 var (
-	regionLabel = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+){1,3}-[0-9]{1,2}$`)
+	regionLabel = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+){1,3}-[0-9]{1,2}$`) })
 	s3Services  = []string{"s3", "s3-outposts", "s3-object-lambda", "s3express"}
 )
 
@@ -201,7 +202,7 @@ func regionOf(host string) string {
 	}
 	labels := strings.Split(host, ".")
 	for _, l := range slices.Backward(labels) {
-		if l = strings.TrimPrefix(l, "s3-"); regionLabel.MatchString(l) {
+		if l = strings.TrimPrefix(l, "s3-"); regionLabel().MatchString(l) {
 			return l
 		}
 	}
