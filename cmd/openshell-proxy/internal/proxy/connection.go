@@ -35,6 +35,10 @@ type connection struct {
 	// reached is what was dialled last.
 	reached atomic.Pointer[place]
 
+	// then is what is left to do with the connection once it is known what it is. It
+	// is done with all else off the stack: most of a connection's life is waiting.
+	then func(ctx context.Context)
+
 	carryMu sync.Mutex
 	// carrying is the connection that an answer comes on, over HTTP/1.
 	carrying *upConn
@@ -109,9 +113,12 @@ func (s *Server) handle(ctx context.Context, tcp *net.TCPConn) {
 	}
 	if wanted == self {
 		c.explicit(ctx)
-		return
+	} else {
+		c.transparent(ctx)
 	}
-	c.transparent(ctx)
+	if c.then != nil {
+		c.then(ctx)
+	}
 }
 
 // carries notes which connection an answer comes on.
@@ -305,6 +312,7 @@ func (c *connection) serve(ctx context.Context, first opening, to target, dec po
 		// Encrypted ClientHello hides the real name from the check above.
 		if dec.Inspect || first.Hello.ECH || c.s.hasCredentials(to) {
 			c.intercept(ctx, to, dec, up)
+			up = nil
 			return
 		}
 		c.splice(ctx, to, dec, up, nil, "tls")
