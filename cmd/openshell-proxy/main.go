@@ -26,11 +26,11 @@ import (
 const heapLimit = 512 << 20
 
 // A guard has next to no traffic and stays small. A worker's garbage is collected
-// half as often under load; what that leaves it gives back when connections
-// become quiet.
+// less often under load; what that leaves it gives back when connections become
+// quiet.
 const (
 	guardGarbage  = 50
-	workerGarbage = 100
+	workerGarbage = 300
 )
 
 func main() {
