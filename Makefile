@@ -20,7 +20,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # Tests that ask testenv what the machine has may need root; all others do not.
 needs_root = $(shell go list -f '{{range .TestImports}}{{if eq . "openshell.dev/runtime/internal/testenv"}}{{$$.ImportPath}}{{end}}{{end}}' ./...)
 
-.PHONY: help setup build static install uninstall check vet lint test test-unit test-root test-kernels test-runc-bats rootfs bench demo fuzz clean
+.PHONY: help setup build static install uninstall check vet lint cover test test-unit test-root test-kernels test-runc-bats rootfs bench demo fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -65,7 +65,11 @@ vet: setup ## gofmt and go vet
 lint: setup ## golangci-lint (.golangci.yml; minutes the first time)
 	go run $(GOLANGCI_LINT) run ./...
 
-test: build vet ## all tests; as root the kernel's, too
+cover: setup ## every statement of policy/, the judge, must be tested
+	@out=$$(go test -cover ./policy) || { echo "$$out"; exit 1; }; echo "$$out"; \
+	case $$out in *'coverage: 100.0% of statements'*) ;; *) echo "cover: see go test -coverprofile"; exit 1;; esac
+
+test: build vet cover ## all tests; as root the kernel's, too
 	scripts/test.sh $(BIN)/test.log ./...
 
 test-unit: setup ## the tests that need no root, in seconds
@@ -82,6 +86,7 @@ rootfs: setup ## make the Debian root filesystem of the tests and print where it
 	@scripts/rootfs.sh
 
 test-runc-bats: build ## runc's own test suite, as plain runc and as sandboxes (root, 15 minutes)
+	@scripts/setup.sh bats
 	BIN=$(BIN) integration/conformance/runc-bats.sh none
 	BIN=$(BIN) integration/conformance/runc-bats.sh sandbox
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/integration/upstream"
 )
 
 // TestBypass_B21_OtherProtocols: what is not TCP goes nowhere, and TCP goes to the
@@ -189,6 +192,22 @@ func TestBypass_B23_Neighbours(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestBypass_B21_MarkOfTheProxy: a name that leads the proxy back to the workload
+// gives it a socket, and not the proxy's way out.
+func TestBypass_B21_MarkOfTheProxy(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, boxOptions{uplink: true})
+	b.up.Name("raw.test", func(int) []netip.Addr { return []netip.Addr{b.addr} })
+	out := b.exec("/bin/probe", "boomerang", "7000", "raw.test", b.up.Inside().String()+":22")
+	if !strings.Contains(out, "accepted") {
+		t.Fatalf("control: the proxy did not come: %q", out)
+	}
+	time.Sleep(20 * time.Millisecond)
+	if p := b.up.Arrived(); slices.ContainsFunc(p, func(p upstream.Packet) bool { return p.To.Port() != 53 }) || b.up.Saw("c2VjcmV0") {
+		t.Errorf("printed %q, and the upstream got %v", out, p)
 	}
 }
 

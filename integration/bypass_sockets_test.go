@@ -3,14 +3,14 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 
-	"github.com/vishvananda/netns"
+	"openshell.dev/runtime/libsandbox/netns"
 )
 
 // TestBypass_B44_AbstractSockets: listeners at abstract names, the host's and those
@@ -56,23 +56,18 @@ func TestBypass_B44_AbstractSockets(t *testing.T) {
 	}
 }
 
-// inNetns runs f in a network namespace, on a thread that is thrown away.
+// inNetns runs f in a network namespace, which may be this one.
 func inNetns(t *testing.T, path string, f func() error) {
 	t.Helper()
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		ns, err := netns.GetFromPath(path)
-		if err == nil {
-			err = netns.Set(ns)
-			_ = ns.Close()
-		}
-		if err == nil {
-			err = f()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+	ns, err := os.Open(path)
+	if err == nil {
+		defer ns.Close()
+		err = netns.Within(ns, f)
+	}
+	if errors.Is(err, netns.ErrHost) {
+		err = f()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }

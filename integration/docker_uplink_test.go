@@ -26,7 +26,12 @@ func uplinkAddr(n byte) net.IP { return net.IPv4(198, 51, 100, byte(os.Getpid()%
 func (e *engine) uplink() {
 	e.t.Helper()
 	name := fmt.Sprintf("osd%d", os.Getpid())
-	inner := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "uplink0"}, PeerName: name, PeerNamespace: netlink.NsPid(os.Getpid())}
+	own, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer own.Close()
+	inner := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "uplink0"}, PeerName: name, PeerNamespace: netlink.NsFd(own.Fd())}
 	address := func(link netlink.Link, n byte) error {
 		a := &netlink.Addr{IPNet: &net.IPNet{IP: uplinkAddr(n), Mask: net.CIDRMask(30, 32)}}
 		return errors.Join(netlink.AddrAdd(link, a), netlink.LinkSetUp(link))

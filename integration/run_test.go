@@ -10,7 +10,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/containerd/console"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -18,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"golang.org/x/sys/unix"
 )
 
 // image writes the world's root filesystem as an OCI layout whose configuration
@@ -129,6 +132,85 @@ func TestRunTerminal(t *testing.T) {
 	out, _ := io.ReadAll(pty)
 	if err := cmd.Wait(); err != nil || !strings.Contains(string(out), `ok: terminal, read "typed"`) {
 		t.Errorf("%v, printed %q", err, out)
+	}
+	w.nothingRemains()
+}
+
+// What goes wrong, and what may not be meant, is said in words for people.
+func TestRunSaysWhy(t *testing.T) {
+	w := newWorld(t, testPolicy)
+	host := t.TempDir()
+	bad := w.file("bad.yaml", "version: 1\nfilesystem_polic: {}\nlandlok: {}\n")
+	network := w.file("network.yaml", "version: 1\nnetwork_policies:\n  api:\n    endpoints: [{host: api.test, port: 443, protocol: rest, access: read-only}]\n    binaries: [/bin/probe]\n")
+	for name, tc := range map[string]struct {
+		flags, argv []string
+		want        string
+		status      int
+	}{
+		"invalid policy": {
+			[]string{"--policy", bad}, []string{"/bin/probe", "self"},
+			"openshell-runtime run failed: policy " + bad + ": " + bad + ":2:1: unknown field \"filesystem_polic\" in policy (did you mean \"filesystem_policy\"?)\n" + bad + ":3:1: ", 1,
+		},
+		"missing policy": {[]string{"--policy", "missing"}, []string{"/bin/probe", "self"}, "openshell-runtime run failed: --policy: there is no policy ", 1},
+		"policy that is a FIFO": {
+			[]string{"--policy", fifo(t)}, []string{"/bin/probe", "self"}, "openshell-runtime run failed: --policy: policy /", 1,
+		},
+		"uncovered mount": {
+			[]string{"-v", host + ":/data"}, []string{"/bin/probe", "write", "/data/x"},
+			"warning: policy " + w.policy + ": no path of the policy covers /data (mounts[8]), so nothing of it can be opened\nerror: EACCES", 1,
+		},
+		"network rules alone": {
+			[]string{"--policy", network}, []string{"/bin/probe", "read", "/etc/passwd"},
+			"warning: policy " + network + ": endpoints do not set enforcement, which means audit: requests that their rules refuse are recorded and pass (line 4)\nok: ", 0,
+		},
+		"nothing to run": {
+			[]string{"--policy", w.file("files.yaml", "version: 1\nfilesystem_policy: {read_only: [/etc]}\n")}, []string{"/bin/probe", "self"},
+			"exec /bin/probe: permission denied (it and its interpreter must be executable and below a path of the policy's filesystem_policy)", 126,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if out, status := w.runWith(tc.flags, tc.argv...); status != tc.status || !strings.HasPrefix(out, tc.want) {
+				t.Errorf("status %d, printed %q; want %d, %q…", status, out, tc.status, tc.want)
+			}
+		})
+	}
+	w.nothingRemains()
+}
+
+func fifo(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(name, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// Who sends three signals to stop gets an end, even of a command that hears none.
+func TestRunInsisted(t *testing.T) {
+	w := newWorld(t, testPolicy)
+	cmd, _ := w.stubborn("box")
+	for i := range 3 {
+		if i > 0 {
+			// Signals that wait count once.
+			time.Sleep(200 * time.Millisecond)
+			if err := cmd.Process.Signal(syscall.Signal(0)); err != nil {
+				t.Fatalf("after %d signals: %v", i, err)
+			}
+		}
+		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Fatal("still running")
+	}
+	if got := cmd.ProcessState.ExitCode(); got != 128+int(syscall.SIGKILL) {
+		t.Errorf("status %d", got)
 	}
 	w.nothingRemains()
 }

@@ -459,10 +459,11 @@ func TestBypass_B57_HostNamespaceByPath(t *testing.T) {
 }
 
 // TestBypass_B46_Families: only unix (1), IPv4 (2), IPv6 (10) and route netlink
-// (16) sockets open; every other family and netlink protocol is refused.
+// (16) sockets open; every other family and netlink protocol is refused, and of IP
+// what is neither TCP nor UDP (multipath TCP, UDP-Lite, SCTP).
 func TestBypass_B46_Families(t *testing.T) {
 	w := newWorld(t, testPolicy)
-	if out, _ := w.run("/bin/probe", "families"); out != "ok: 1 2 10 16" {
+	if out, _ := w.run("/bin/probe", "families"); out != "ok: 1 2 10 16 2/1/0 2/1/6 2/2/0 2/2/17 10/1/0 10/1/6 10/2/0 10/2/17" {
 		t.Errorf("printed %q", out)
 	}
 }

@@ -3,6 +3,7 @@
 package libsandbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,15 +16,20 @@ import (
 
 // sources refuses bind mounts by what is there: plan judges them by name, and a
 // link or a path below the bundle has another name. A socket of the host's is a way
-// past the proxy, whoever listens at it.
+// past the proxy, whoever listens at it. A container needs the kernel's own /proc:
+// launch is started from it, and an image's /proc/self/fd would be started instead.
 func sources(spec *specs.Spec, allow []string) error {
 	const field = "mounts"
+	if !slices.ContainsFunc(spec.Mounts, func(m specs.Mount) bool {
+		return filepath.Clean(m.Destination) == "/proc" && (m.Type == "proc" || filepath.Clean(m.Source) == "/proc")
+	}) {
+		return errors.New("config.json: mounts: none is a proc at /proc, and a sandbox cannot be confined without: add it")
+	}
 	if slices.Contains(allow, field) {
 		return nil
 	}
 	for i, m := range spec.Mounts {
-		bind := m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
-		if !bind {
+		if !plan.IsBind(m) {
 			continue
 		}
 		// libcontainer takes a relative path from the bundle, too, where the

@@ -3,7 +3,6 @@
 package libsandbox
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/x509"
 	"errors"
@@ -277,9 +276,8 @@ func readMount(source string, most int64) ([]byte, error) {
 // the container.
 func parseHosts(text []byte) map[string][]netip.Addr {
 	out := map[string][]netip.Addr{}
-	s := bufio.NewScanner(bytes.NewReader(text))
-	for s.Scan() {
-		line, _, _ := strings.Cut(s.Text(), "#")
+	for line := range strings.Lines(string(text)) {
+		line, _, _ = strings.Cut(line, "#")
 		fields := strings.Fields(line)
 		if len(fields) < 2 {
 			continue
@@ -297,13 +295,14 @@ func parseHosts(text []byte) map[string][]netip.Addr {
 	return out
 }
 
-// parseResolvers reads the name servers of resolv.conf(5): at most three, as the
-// C library.
+// maxResolvers is how many name servers the C library takes, too.
+const maxResolvers = 3
+
+// parseResolvers reads the name servers of resolv.conf(5).
 func parseResolvers(text []byte) (out []netip.AddrPort) {
-	s := bufio.NewScanner(bytes.NewReader(text))
-	for s.Scan() && len(out) < 3 {
-		fields := strings.Fields(s.Text())
-		if len(fields) < 2 || fields[0] != "nameserver" {
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 || fields[0] != "nameserver" || len(out) == maxResolvers {
 			continue
 		}
 		if a, err := netip.ParseAddr(fields[1]); err == nil {

@@ -171,6 +171,9 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	if err != nil {
 		return nil, err
 	}
+	for _, w := range pl.Warnings(o.Container.Spec, pol, c.UnspecifiedEnforcement == policy.EnforcementBlock) {
+		container.Warn("policy " + src.Name + ": " + w)
+	}
 	st := &state.State{ID: o.Container.ID, Created: time.Now().UTC(), Policy: src.Name, Plan: pl}
 	h, err := o.proxyConfig(dir, c, src)
 	if err != nil {

@@ -28,6 +28,23 @@ func Lint(p *Policy) []Warning {
 	return l.out
 }
 
+// AuditedByDefault are the lines of the endpoints whose rules refuse nothing
+// because enforcement is not set.
+func AuditedByDefault(p *Policy) (lines []int) {
+	for _, n := range p.Network {
+		for i := range n.Endpoints {
+			if n.Endpoints[i].auditedByDefault() {
+				lines = append(lines, n.Endpoints[i].Line)
+			}
+		}
+	}
+	return lines
+}
+
+func (e *Endpoint) auditedByDefault() bool {
+	return e.Protocol == ProtocolREST && e.Enforcement == EnforcementUnset
+}
+
 type linter struct {
 	out []Warning
 	// work is what is left for overlap, in the whole document.
@@ -113,7 +130,7 @@ func (l *linter) endpoint(e *Endpoint) {
 		}
 		return
 	}
-	if e.Enforcement == EnforcementUnset {
+	if e.auditedByDefault() {
 		l.warn(e.Line, "enforcement is not set, which means audit: requests that the rules refuse are recorded and pass; write enforcement: enforce")
 	}
 	if e.TLSSkip {

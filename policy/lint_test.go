@@ -134,3 +134,24 @@ func TestNeverMatches(t *testing.T) {
 		}
 	}
 }
+
+func TestAuditedByDefault(t *testing.T) {
+	p, err := Parse("p.yaml", []byte(`version: 1
+network_policies:
+  a:
+    endpoints:
+      - {host: a.test, port: 1, protocol: rest, access: full}
+      - {host: b.test, port: 1, protocol: rest, access: full, enforcement: audit}
+      - {host: c.test, port: 1}
+  b:
+    endpoints:
+      - {host: d.test, port: 1, protocol: rest, access: full, enforcement: enforce}
+      - {host: e.test, port: 1, protocol: rest, access: full}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]int{5, 11}, AuditedByDefault(p)); d != "" {
+		t.Error(d)
+	}
+}

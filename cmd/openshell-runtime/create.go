@@ -9,7 +9,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
@@ -172,13 +174,26 @@ func readSpec() (*specs.Spec, error) {
 	}
 	defer f.Close()
 	var s *specs.Spec
-	if err := json.NewDecoder(io.LimitReader(f, maxSpec)).Decode(&s); err != nil {
-		return nil, fmt.Errorf("%s: %w", specFile, err)
+	if err := readJSON(f, specFile, &s); err != nil {
+		return nil, err
 	}
 	if s == nil {
 		return nil, errors.New("config cannot be null")
 	}
 	return s, checkProcess(s.Process)
+}
+
+// readJSON reads one JSON value into v. What comes after it is ignored, as in runc.
+func readJSON(r io.Reader, name string, v any) error {
+	bounded := &io.LimitedReader{R: r, N: maxSpec + 1}
+	err := json.NewDecoder(bounded).Decode(v)
+	if bounded.N == 0 {
+		return fmt.Errorf("%s is larger than %d bytes", name, maxSpec)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
 }
 
 func checkProcess(p *specs.Process) error {
@@ -191,6 +206,9 @@ func checkProcess(p *specs.Process) error {
 		return errors.New("Cwd must be an absolute path")
 	case len(p.Args) == 0:
 		return errors.New("args must not be empty")
+	case slices.ContainsFunc(p.Args, func(a string) bool { return strings.ContainsRune(a, 0) }):
+		// execve(2) would end each at it; runc leaves a container that says so itself.
+		return errors.New("args must not contain a NUL byte")
 	}
 	return nil
 }

@@ -3,10 +3,8 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -120,8 +118,8 @@ func execProcess(c *cli.Context, root string) (*specs.Process, error) {
 		}
 		defer f.Close()
 		var p specs.Process
-		if err := json.NewDecoder(io.LimitReader(f, maxSpec)).Decode(&p); err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
+		if err := readJSON(f, file, &p); err != nil {
+			return nil, err
 		}
 		return &p, checkProcess(&p)
 	}

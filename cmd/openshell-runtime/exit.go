@@ -9,6 +9,10 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"openshell.dev/runtime/libsandbox/container"
 )
 
 // exitStatus carries a container process's own status to main.
@@ -43,6 +47,10 @@ func exit(err error, global []string) {
 	} else {
 		fmt.Fprintln(os.Stderr, logLine(err, format))
 	}
+	var coded cli.ExitCoder
+	if errors.As(err, &coded) {
+		os.Exit(coded.ExitCode()) // 3 for a verb that there is none of
+	}
 	var ee *execError
 	if errors.As(err, &ee) {
 		os.Exit(255)
@@ -52,7 +60,10 @@ func exit(err error, global []string) {
 
 func logLine(err error, format string) string {
 	now := time.Now().Format(time.RFC3339)
-	if format == "json" {
+	switch format {
+	case container.FormatPlain:
+		return container.Plain(err.Error())
+	case container.FormatJSON:
 		b, e := json.Marshal(struct {
 			Level string `json:"level"`
 			Msg   string `json:"msg"`

@@ -33,7 +33,7 @@ func main() {
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "debug", Usage: "enable debug logging"},
 			&cli.StringFlag{Name: "log", Usage: "set the log file to write logs to (default is '/dev/stderr')"},
-			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "set the log format ('text' (default), or 'json')"},
+			&cli.StringFlag{Name: "log-format", Value: container.FormatText, Usage: "set the log format ('text' (default), 'json', or 'plain' for people)"},
 			&cli.StringFlag{Name: "root", Value: defaultRoot(), Usage: "root directory for storage of container state (this should be located in tmpfs)"},
 			&cli.BoolFlag{Name: "systemd-cgroup", Usage: "enable systemd cgroup support, expects cgroupsPath to be of form \"slice:prefix:name\" for e.g. \"system.slice:runc:434234\""},
 			&cli.StringFlag{Name: "rootless", Value: "auto", Usage: "ignore cgroup permission errors ('true', 'false', or 'auto'); sandboxes need root"},
@@ -96,7 +96,9 @@ func before(c *cli.Context) error {
 		}
 	}
 	format := c.String("log-format")
-	if format != "" && format != "text" && format != "json" {
+	switch format {
+	case "", container.FormatText, container.FormatJSON, container.FormatPlain:
+	default:
 		return fmt.Errorf("invalid log-format: %s", format)
 	}
 	var out io.Writer = os.Stderr
@@ -107,7 +109,7 @@ func before(c *cli.Context) error {
 		}
 		out = f
 	}
-	container.Log(out, format == "json", c.Bool("debug"))
+	container.Log(out, format, c.Bool("debug"))
 	return nil
 }
 

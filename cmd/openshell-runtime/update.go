@@ -3,10 +3,8 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"regexp"
@@ -98,8 +96,8 @@ func readResources(file string, r *specs.LinuxResources) error {
 		defer f.Close()
 		in = f
 	}
-	if err := json.NewDecoder(io.LimitReader(in, maxSpec)).Decode(r); err != nil {
-		return fmt.Errorf("read resources from %s: %w", file, err)
+	if err := readJSON(in, file, r); err != nil {
+		return fmt.Errorf("read resources: %w", err)
 	}
 	return nil
 }

@@ -33,6 +33,8 @@ type planned struct {
 	Plan    *plan.Plan     `json:"plan,omitempty"`
 	Process *specs.Process `json:"process,omitempty"`
 	Removed []string       `json:"removed_capabilities,omitempty"`
+	// Warnings say what the container's user may not expect.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 func planCommand() *cli.Command {
@@ -86,7 +88,10 @@ func makePlan(spec *specs.Spec, src *operator.Source, config *operator.Config, h
 	if err != nil {
 		return nil, err
 	}
-	return &planned{Policy: src.Name, Sandbox: true, Plan: pl, Process: pl.Spec(spec).Process, Removed: plan.Removed}, nil
+	return &planned{
+		Policy: src.Name, Sandbox: true, Plan: pl, Process: pl.Spec(spec).Process, Removed: plan.Removed,
+		Warnings: pl.Warnings(spec, pol, config.UnspecifiedEnforcement == policy.EnforcementBlock),
+	}, nil
 }
 
 func readSpec(file string) (*specs.Spec, error) {

@@ -3,10 +3,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 
+	"openshell.dev/runtime/libsandbox/plan"
 	"openshell.dev/runtime/policy"
 )
 
@@ -27,21 +30,82 @@ func policyCommand() *cli.Command {
 
 func policyCheckCommand() *cli.Command {
 	return &cli.Command{
-		Name:      "check",
-		Usage:     "say what is wrong with a policy file; status 3 if anything is",
-		ArgsUsage: "FILE",
-		Action: func(c *cli.Context) error {
-			file, p, err := readPolicy(c)
-			if err != nil {
-				return err
-			}
-			for _, w := range policy.Lint(p) {
-				fmt.Fprintf(c.App.Writer, "%s:%d: warning: %s\n", file, w.Line, w.Msg)
-			}
-			_, err = fmt.Fprintf(c.App.Writer, "%s: ok\n", file)
-			return err
+		Name:        "check",
+		Usage:       "say what is wrong with a policy file; status 3 if anything is",
+		ArgsUsage:   "FILE",
+		Description: "Warnings say what a valid policy does that may not be meant; they change no status.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "bundle", Aliases: []string{"b"}, Usage: "OCI bundle `DIR` whose mounts the policy should cover"},
+			outputFlag(),
 		},
+		Action: policyCheck,
 	}
+}
+
+// checked is what `openshell policy check` prints as JSON.
+type checked struct {
+	File     string    `json:"file"`
+	OK       bool      `json:"ok"`
+	Problems []finding `json:"problems"`
+	Warnings []finding `json:"warnings"`
+}
+
+// finding is something about one place of a document.
+type finding struct {
+	Line    int    `json:"line"`
+	Column  int    `json:"column,omitempty"`
+	Message string `json:"message"`
+	Fix     string `json:"fix,omitempty"`
+}
+
+func policyCheck(c *cli.Context) error {
+	file, p, err := readPolicy(c)
+	out := checked{File: file, OK: err == nil, Warnings: []finding{}}
+	if out.Problems = problems(err); len(out.Problems) > 0 && wantsJSON(c) {
+		if err := printJSON(c, out); err != nil {
+			return err
+		}
+		return cli.Exit("", exitProblems)
+	}
+	if err != nil {
+		return err
+	}
+	for _, w := range policy.Lint(p) {
+		out.Warnings = append(out.Warnings, finding{Line: w.Line, Message: w.Msg})
+	}
+	if dir := c.String("bundle"); dir != "" {
+		spec, err := readSpec(filepath.Join(dir, "config.json"))
+		if err != nil {
+			return err
+		}
+		for _, m := range plan.Uncovered(spec, p) {
+			out.Warnings = append(out.Warnings, finding{Line: max(1, p.Filesystem.Line), Message: m})
+		}
+	}
+	if wantsJSON(c) {
+		return printJSON(c, out)
+	}
+	for _, w := range out.Warnings {
+		fmt.Fprintf(c.App.Writer, "%s:%d: warning: %s\n", file, w.Line, w.Message)
+	}
+	_, err = fmt.Fprintf(c.App.Writer, "%s: ok\n", file)
+	return err
+}
+
+// problems are what policy.Parse found.
+func problems(err error) []finding {
+	out := []finding{}
+	var one *policy.SyntaxError
+	var all interface{ Unwrap() []error }
+	switch {
+	case errors.As(err, &all):
+		for _, e := range all.Unwrap() {
+			out = append(out, problems(e)...)
+		}
+	case errors.As(err, &one):
+		out = append(out, finding{one.Line, one.Col, one.Msg, one.Fix})
+	}
+	return out
 }
 
 // readPolicy reads the policy file that is the command's only argument.
@@ -56,7 +120,7 @@ func readPolicy(c *cli.Context) (string, *policy.Policy, error) {
 	}
 	p, err := policy.Parse(file, text)
 	if err != nil {
-		return "", nil, cli.Exit(err.Error(), exitProblems)
+		return file, nil, cli.Exit(err, exitProblems)
 	}
 	return file, p, nil
 }

@@ -24,6 +24,7 @@ func policyExplainCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "ancestor", Usage: "path of a program that started it, nearest first; may be repeated"},
 			&cli.StringFlag{Name: "method", Usage: "method of an HTTP request; without it the connection alone is judged"},
 			&cli.StringFlag{Name: "path", Usage: "path of the HTTP request, with its query"},
+			outputFlag(),
 		},
 		Action: explain,
 	}
@@ -56,22 +57,51 @@ func explain(c *cli.Context) error {
 		return cli.Exit(err.Error(), exitProblems)
 	}
 	d, r := judge(e, &q)
-	w := c.App.Writer
-	describe(w, file, d)
-	if d.Verdict == policy.Allow {
-		return nil
+	x := explained{
+		Decision: d.Verdict.String(), Layer: d.Layer.String(), Policy: d.Policy, Rule: d.Rule, Line: d.Line, Reason: d.Reason,
+		Inspected: d.Verdict == policy.Allow && d.Layer == policy.L4 && d.Inspect,
 	}
-	if r != nil {
+	if d.Verdict != policy.Allow && r != nil {
 		// A connection that is denied is so with whatever request comes on it.
 		if q.HTTP != nil && r.HTTP == nil {
 			r.HTTP = canonical(q.HTTP)
 		}
-		suggest(w, p, o, r)
+		x.asked = true
+		if change, ok := policy.Suggest(p, o, r); ok {
+			x.Change = &addition{change.Where, change.Line, change.YAML}
+		}
 	}
-	if d.Verdict == policy.Audit {
-		return nil
+	if wantsJSON(c) {
+		err = printJSON(c, x)
+	} else {
+		x.print(c.App.Writer, file)
 	}
-	return cli.Exit("", exitProblems)
+	if err == nil && d.Verdict == policy.Deny {
+		return cli.Exit("", exitProblems)
+	}
+	return err
+}
+
+// explained is a decision, why, and what would make another of it.
+type explained struct {
+	Decision string `json:"decision"`
+	Layer    string `json:"layer"`
+	Policy   string `json:"policy,omitempty"`
+	Rule     string `json:"rule,omitempty"`
+	Line     int    `json:"line,omitempty"`
+	Reason   string `json:"reason,omitempty"`
+	// Inspected connections are allowed, and each request on them is judged.
+	Inspected bool `json:"inspected,omitempty"`
+	// Change would allow it; nil if nothing would, or was asked for.
+	Change *addition `json:"change,omitempty"`
+	asked  bool
+}
+
+// addition is what to add to which list or mapping of the file.
+type addition struct {
+	Where string `json:"where"`
+	Line  int    `json:"line,omitempty"`
+	YAML  string `json:"yaml"`
 }
 
 // canonical is nil for a request that no policy could allow.
@@ -83,38 +113,36 @@ func canonical(h *httpPart) *policy.HTTP {
 	return &policy.HTTP{Method: h.Method, Path: path, RawQuery: h.Query}
 }
 
-func describe(w io.Writer, file string, d policy.Decision) {
-	fmt.Fprintf(w, "%s (%s)", d.Verdict, d.Layer)
-	if d.Reason != "" {
-		fmt.Fprintf(w, ": %s", d.Reason)
+func (x *explained) print(w io.Writer, file string) {
+	fmt.Fprintf(w, "%s (%s)", x.Decision, x.Layer)
+	if x.Reason != "" {
+		fmt.Fprintf(w, ": %s", x.Reason)
 	}
 	fmt.Fprintln(w)
-	if d.Policy != "" {
-		fmt.Fprintf(w, "policy: %s\n", d.Policy)
+	if x.Policy != "" {
+		fmt.Fprintf(w, "policy: %s\n", x.Policy)
 	}
-	if d.Rule != "" {
-		fmt.Fprintf(w, "rule: %s (%s:%d)\n", d.Rule, file, d.Line)
+	if x.Rule != "" {
+		fmt.Fprintf(w, "rule: %s (%s:%d)\n", x.Rule, file, x.Line)
 	}
-	if d.Verdict == policy.Allow && d.Layer == policy.L4 && d.Inspect {
+	if x.Inspected {
 		fmt.Fprintln(w, "requests on it are judged one by one: give --method and --path")
 	}
-	if d.Verdict == policy.Audit {
+	if x.Decision == policy.Audit.String() {
 		fmt.Fprintln(w, "it goes on and is recorded: the endpoint does not set enforcement: enforce")
 	}
-}
-
-func suggest(w io.Writer, p *policy.Policy, o policy.CompileOptions, r *policy.Request) {
-	change, ok := policy.Suggest(p, o, r)
-	if !ok {
+	switch change := x.Change; {
+	case !x.asked:
+	case change == nil:
 		fmt.Fprintln(w, "nothing that could be added allows it")
-		return
-	}
-	fmt.Fprintf(w, "to allow it, add to %s", change.Where)
-	if change.Line > 0 {
-		fmt.Fprintf(w, " (line %d)", change.Line)
-	}
-	fmt.Fprintln(w, ":")
-	for line := range strings.Lines(change.YAML) {
-		fmt.Fprintf(w, "  %s", line)
+	default:
+		fmt.Fprintf(w, "to allow it, add to %s", change.Where)
+		if change.Line > 0 {
+			fmt.Fprintf(w, " (line %d)", change.Line)
+		}
+		fmt.Fprintln(w, ":")
+		for line := range strings.Lines(change.YAML) {
+			fmt.Fprintf(w, "  %s", line)
+		}
 	}
 }

@@ -28,7 +28,7 @@ func livePolicyCommands() []*cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "policy", Usage: "policy `FILE`", Required: true},
 			&cli.BoolFlag{Name: "wait", Usage: "wait until the policy is enforced, which is always done", Value: true},
-			rootFlag(),
+			outputFlag(), rootFlag(),
 		},
 		Action: policySet,
 	}, {
@@ -39,7 +39,7 @@ func livePolicyCommands() []*cli.Command {
 		Flags: []cli.Flag{outputFlag(), rootFlag()}, Action: policyList,
 	}, {
 		Name: "rollback", Usage: "enforce an older policy again, as a new revision", ArgsUsage: argument,
-		Flags: []cli.Flag{revision(true), rootFlag()}, Action: policyRollback,
+		Flags: []cli.Flag{revision(true), outputFlag(), rootFlag()}, Action: policyRollback,
 	}}
 }
 
@@ -72,7 +72,15 @@ func policySet(c *cli.Context) error {
 	if err != nil {
 		return asked(err)
 	}
-	_, err = fmt.Fprintf(c.App.Writer, "revision %d\n", n)
+	return loaded(c, n)
+}
+
+// loaded says which revision a policy became.
+func loaded(c *cli.Context, n int) error {
+	if wantsJSON(c) {
+		return printJSON(c, controlapi.Loaded{Revision: n})
+	}
+	_, err := fmt.Fprintf(c.App.Writer, "revision %d\n", n)
 	return err
 }
 
@@ -133,8 +141,7 @@ func policyRollback(c *cli.Context) error {
 	if err != nil {
 		return asked(err)
 	}
-	_, err = fmt.Fprintf(c.App.Writer, "revision %d\n", n)
-	return err
+	return loaded(c, n)
 }
 
 func proxyArgument(c *cli.Context) (*controlapi.Client, error) {

@@ -149,6 +149,10 @@ func checkCertificates(file string) error {
 	return nil
 }
 
+// insistence is how many signals to stop take the sandbox down whatever its
+// command makes of them.
+const insistence = 3
+
 func execRuntime(c *cli.Context, spec *specs.Spec, roots []string) error {
 	bin, err := runtimePath(c)
 	if err != nil {
@@ -163,7 +167,7 @@ func execRuntime(c *cli.Context, spec *specs.Spec, roots []string) error {
 		id = "run-" + hex.EncodeToString(b[:])
 	}
 	// The container has no way out of its own: the proxy connects from the host.
-	args := []string{"--root", c.String("root"), "--egress", "host"}
+	args := []string{"--root", c.String("root"), "--log-format", "plain", "--egress", "host"}
 	for _, p := range c.StringSlice("provider") {
 		args = append(args, "--provider", p)
 	}
@@ -209,12 +213,20 @@ func execRuntime(c *cli.Context, spec *specs.Spec, roots []string) error {
 	done := make(chan struct{})
 	defer close(done)
 	go func() {
-		for {
+		for stops := 0; ; {
 			select {
 			case s := <-sigs:
 				// A terminal sends to the whole group; a signal sent to us alone
 				// is passed on. Sending twice what arrives once is harmless.
 				_ = cmd.Process.Signal(s)
+				// The first process of a container does not hear what it has no
+				// handler for; who insists gets an end all the same.
+				if s == unix.SIGINT || s == unix.SIGTERM {
+					stops++
+				}
+				if stops == insistence {
+					_ = ours.Close()
+				}
 			case <-done:
 				return
 			}

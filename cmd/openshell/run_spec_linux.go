@@ -67,7 +67,11 @@ func runSpec(c *cli.Context, img *v1.Config) (*specs.Spec, error) {
 	}
 	for _, e := range c.StringSlice("env") {
 		if !strings.Contains(e, "=") {
-			e += "=" + os.Getenv(e)
+			value, ok := os.LookupEnv(e)
+			if !ok {
+				continue // as docker run: there is nothing to pass on
+			}
+			e += "=" + value
 		}
 		env.set(e)
 	}

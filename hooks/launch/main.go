@@ -94,12 +94,19 @@ func read(number string) (*Instructions, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read instructions: %w", err)
 	}
+	return decode(data)
+}
+
+func decode(data []byte) (*Instructions, error) {
 	var in Instructions
 	if err := json.Unmarshal(data, &in); err != nil {
 		return nil, fmt.Errorf("read instructions: %w", err)
 	}
 	if len(in.Filter) == 0 || len(in.Filter)%8 != 0 || len(in.Filter)/8 > maxFilter {
 		return nil, fmt.Errorf("read instructions: seccomp filter of %d bytes", len(in.Filter))
+	}
+	if in.Keep < 0 {
+		return nil, fmt.Errorf("read instructions: %d descriptors to keep", in.Keep)
 	}
 	return &in, nil
 }
@@ -116,7 +123,7 @@ func restrict(r landlock.Ruleset) error {
 	}
 	for _, rule := range r.Rules {
 		if err := add(set, rule); err != nil {
-			if r.Hard {
+			if r.Hard && !rule.Optional {
 				return fmt.Errorf("Landlock path unavailable in hard_requirement mode: %s: %w", rule.Path, err)
 			}
 			if !skippable(err) {
@@ -205,6 +212,9 @@ func execute(argv, env []string) (int, error) {
 func status(name string, err error) (int, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return exitNotFound, fmt.Errorf("exec %s: %w", name, err)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return exitRefused, fmt.Errorf("exec %s: %w (it and its interpreter must be executable and below a path of the policy's filesystem_policy)", name, err)
 	}
 	return exitRefused, fmt.Errorf("exec %s: %w", name, err)
 }

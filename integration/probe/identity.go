@@ -177,10 +177,10 @@ func shot(address, text string) {
 }
 
 // siege tries to write to the program of every other process, some of which are
-// the host's for a moment.
-func siege(d time.Duration) {
+// the host's for a moment, until it has seen enough of them.
+func siege(enough int) {
 	own, pids, opened := strconv.Itoa(os.Getpid()), map[string]bool{}, 0
-	for end := time.Now().Add(d); time.Now().Before(end); {
+	for len(pids) < enough {
 		files, _ := filepath.Glob("/proc/[0-9]*/exe")
 		for _, file := range files {
 			pid := strings.Split(file, "/")[2]

@@ -66,6 +66,9 @@ func calls() {
 		{"open_tree", unix.SYS_OPEN_TREE, [6]uintptr{bad, bad}},
 		{"mount_setattr", unix.SYS_MOUNT_SETATTR, [6]uintptr{bad, bad, bad}},
 		{"open_by_handle_at", unix.SYS_OPEN_BY_HANDLE_AT, [6]uintptr{bad, bad, bad}},
+		{"syslog", unix.SYS_SYSLOG, [6]uintptr{bad}},
+		{"fanotify_init", unix.SYS_FANOTIFY_INIT, [6]uintptr{bad}},
+		{"prctl:SET_MM", unix.SYS_PRCTL, [6]uintptr{unix.PR_SET_MM, unix.PR_SET_MM_MAP_SIZE, bad}},
 		{"clone3", unix.SYS_CLONE3, [6]uintptr{bad, 64}},
 	}
 	for name, flag := range map[string]uintptr{

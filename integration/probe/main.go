@@ -65,6 +65,8 @@ func main() {
 		socket(args[0], args[1])
 	case "reconnect":
 		reconnect(args[0], args[1], args[2])
+	case "boomerang":
+		boomerang(args[0], args[1], args[2])
 	case "flood": // flood TIMES ADDRESS
 		n, err := strconv.Atoi(args[0])
 		if err != nil {
@@ -138,8 +140,12 @@ func main() {
 		report("there", err)
 	case "remove":
 		report("removed", os.Remove(args[0]))
-	case "siege":
-		siege(3 * time.Second)
+	case "siege": // siege PROCESSES
+		n, err := strconv.Atoi(args[0])
+		if err != nil {
+			report("", err)
+		}
+		siege(n)
 	case "lookup":
 		addrs, err := net.DefaultResolver.LookupHost(ctx, args[0])
 		report(strings.Join(addrs, " "), err)
@@ -163,7 +169,7 @@ func main() {
 	case "raw":
 		_, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
 		report("raw socket", err)
-	case "families": // the address families and netlink protocols that open
+	case "families": // the address families, IP's protocols and netlink's that open
 		var open []string
 		for f := range 128 {
 			if fd, err := unix.Socket(f, unix.SOCK_DGRAM, 0); err == nil {
@@ -171,6 +177,16 @@ func main() {
 				_ = unix.Close(fd)
 			} else if !errors.Is(err, unix.EPERM) {
 				open = append(open, fmt.Sprintf("%d:%v", f, err))
+			}
+		}
+		for _, f := range []int{unix.AF_INET, unix.AF_INET6} {
+			for typ := 1; typ < 11; typ++ {
+				for p := range 300 {
+					if fd, err := unix.Socket(f, typ, p); err == nil {
+						open = append(open, fmt.Sprintf("%d/%d/%d", f, typ, p))
+						_ = unix.Close(fd)
+					}
+				}
 			}
 		}
 		for p := 1; p < 32; p++ {

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -224,14 +225,55 @@ func reconnect(network, first, second string) {
 	if err != nil {
 		report("", fmt.Errorf("first: %w", err))
 	}
+	again(fd, at(second))
+}
+
+// again connects a socket that is connected to another place, and sends there.
+func again(fd int, to unix.Sockaddr) {
 	// AF_UNSPEC ends the connection and keeps the socket with all its marks.
 	unspec := [16]byte{}
 	if err := connectRaw(fd, unspec[:]); err != nil {
 		report("", fmt.Errorf("unspec: %w", err))
 	}
-	if err := unix.Connect(fd, at(second)); err != nil {
+	if err := unix.Connect(fd, to); err != nil {
 		report("", fmt.Errorf("second: %w", err))
 	}
-	_, err = unix.Write(fd, []byte("c2VjcmV0 GET / HTTP/1.0\r\n\r\n"))
+	_, err := unix.Write(fd, []byte("c2VjcmV0 GET / HTTP/1.0\r\n\r\n"))
 	report("sent", err)
+}
+
+// boomerang has the proxy connect to this program itself, under a name that is
+// allowed, and uses the socket that it accepts for another place: boomerang PORT
+// NAME SECOND.
+func boomerang(port, name, second string) {
+	l, err := net.Listen("tcp4", ":"+port)
+	if err != nil {
+		report("", err)
+	}
+	c, err := net.Dial("tcp4", net.JoinHostPort(name, port))
+	if err == nil {
+		_, err = io.WriteString(c, "hello")
+	}
+	if err != nil {
+		report("", fmt.Errorf("first: %w", err))
+	}
+	_ = l.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
+	accepted, err := l.Accept()
+	if err != nil {
+		report("", fmt.Errorf("accept: %w", err))
+	}
+	fmt.Println("accepted")
+	to, err := netip.ParseAddrPort(second)
+	if err != nil {
+		report("", err)
+	}
+	f, err := accepted.(*net.TCPConn).File()
+	if err == nil {
+		err = unix.SetNonblock(int(f.Fd()), false)
+	}
+	if err != nil {
+		report("", err)
+	}
+	_ = unix.SetsockoptTimeval(int(f.Fd()), unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 2})
+	again(int(f.Fd()), &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
 }

@@ -8,11 +8,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/libsandbox/netns"
 )
 
 // bridge joins the containers that are plugged in.
@@ -27,40 +27,26 @@ type sockets struct {
 	sniffer int
 }
 
-// within runs f on a thread of its own that enter put into another namespace; the
-// thread ends with f.
-func within(enter func() error, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if err := enter(); err != nil {
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
-}
-
 // Within runs f on a thread in the host's namespace.
 func (h *Host) Within(f func() error) error {
-	return within(func() error { return netns.Set(h.ns) }, f)
+	return netns.Within(h.ns, f)
 }
 
 // plug makes the namespace and its link, and opens the sockets inside it.
 func (h *Host) plug() (s *sockets, err error) {
-	here, err := netns.Get()
+	here, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		return nil, fmt.Errorf("open this network namespace: %w", err)
 	}
 	defer here.Close()
-	var ns netns.NsHandle
-	err = within(func() error { ns, err = netns.New(); return err }, func() error {
-		inner := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: h.link, PeerNamespace: netlink.NsFd(here)}
+	if h.ns, err = netns.New(); err != nil {
+		return nil, err
+	}
+	err = h.Within(func() error {
+		inner := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: h.link, PeerNamespace: netlink.NsFd(here.Fd())}
 		if err := netlink.LinkAdd(inner); err != nil {
-			return errors.Join(fmt.Errorf("create veth %s: %w", h.link, err), ns.Close())
+			return fmt.Errorf("create veth %s: %w", h.link, err)
 		}
-		h.ns = ns
 		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge}}); err != nil {
 			return fmt.Errorf("create bridge: %w", err)
 		}
@@ -103,13 +89,12 @@ func open() (*sockets, error) {
 // Uplink makes a namespace for a container and plugs it in, see Plug. It returns
 // the namespace's path, for as long as the host is open.
 func (h *Host) Uplink(nth int) (path string, addr netip.Addr, err error) {
-	var ns netns.NsHandle
-	err = within(func() error { ns, err = netns.New(); return err }, func() error { return nil })
+	ns, err := netns.New()
 	if err != nil {
-		return "", addr, fmt.Errorf("create container's network namespace: %w", err)
+		return "", addr, fmt.Errorf("of the container: %w", err)
 	}
 	h.plugged = append(h.plugged, ns)
-	path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns)
+	path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.Fd())
 	addr, err = h.Plug(path, nth)
 	return path, addr, err
 }
@@ -119,13 +104,13 @@ func (h *Host) Uplink(nth int) (path string, addr netip.Addr, err error) {
 func (h *Host) Plug(path string, nth int) (addr netip.Addr, err error) {
 	addr = netip.AddrFrom4([4]byte{10, 232, h.net, byte(10 + nth)})
 	name := fmt.Sprintf("up%d", nth)
-	ns, err := netns.GetFromPath(path)
+	ns, err := os.Open(path)
 	if err != nil {
 		return addr, fmt.Errorf("open network namespace %s: %w", path, err)
 	}
 	defer ns.Close()
-	err = within(func() error { return netns.Set(ns) }, func() error {
-		inner := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: name, PeerNamespace: netlink.NsFd(h.ns)}
+	err = netns.Within(ns, func() error {
+		inner := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: name, PeerNamespace: netlink.NsFd(h.ns.Fd())}
 		if err := netlink.LinkAdd(inner); err != nil {
 			return fmt.Errorf("create uplink: %w", err)
 		}

@@ -32,7 +32,6 @@ import (
 
 	"github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -66,11 +65,11 @@ type Host struct {
 
 	net     byte
 	link    string
-	ns      netns.NsHandle
+	ns      *os.File
 	servers []*http.Server
 	closers []io.Closer
 	names   []*dns.Server
-	plugged []netns.NsHandle
+	plugged []*os.File
 	stop    closer
 	done    sync.WaitGroup
 
@@ -103,7 +102,7 @@ func Start(net byte, names ...string) (_ *Host, err error) {
 		Addr:    netip.AddrFrom4([4]byte{10, 231, net, 2}),
 		Addr6:   netip.MustParseAddr(fmt.Sprintf("fd00:231:%x::2", net)),
 		Gateway: netip.AddrFrom4([4]byte{10, 231, net, 1}),
-		net:     net, link: fmt.Sprintf("osup%d", net), ns: -1,
+		net:     net, link: fmt.Sprintf("osup%d", net),
 		answers: map[string]func(int) []netip.Addr{}, asked: map[string]int{},
 	}
 	defer func() {
@@ -261,13 +260,13 @@ func (h *Host) Close() error {
 		errs = append(errs, c.Close())
 	}
 	// The link first: connections that hang end with it.
-	if link, err := netlink.LinkByName(h.link); err == nil && h.ns >= 0 {
+	if link, err := netlink.LinkByName(h.link); err == nil && h.ns != nil {
 		errs = append(errs, netlink.LinkDel(link))
 	}
 	for _, ns := range h.plugged {
 		errs = append(errs, ns.Close())
 	}
-	if h.ns >= 0 {
+	if h.ns != nil {
 		errs = append(errs, h.ns.Close())
 	}
 	return errors.Join(errs...)

@@ -137,7 +137,7 @@ func TestTornWriteIsEnded(t *testing.T) {
 	}
 	defer r.Close()
 	defer w.Close()
-	if err := w.SetWriteDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+	if err := w.SetWriteDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
 	f.now, f.size = w, 0

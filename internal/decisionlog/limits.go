@@ -2,6 +2,8 @@
 
 package decisionlog
 
+import "time"
+
 const (
 	// MaxBytes is how long one file becomes, and MaxFiles how many there are, with
 	// the one that is written to.
@@ -19,4 +21,8 @@ const (
 
 	// maxBatch is how much is gathered for one write.
 	maxBatch = 64 << 10
+	// pace is the time between two writes: a wakeup and a write for each record
+	// cost more than the record. With crowded in the queue nothing is waited for.
+	pace    = 5 * time.Millisecond
+	crowded = MaxQueue / 8
 )

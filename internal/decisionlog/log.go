@@ -122,6 +122,9 @@ func (l *Log) run() {
 		l.gather()
 		l.flush()
 		l.note()
+		if len(l.queue) < crowded {
+			time.Sleep(pace)
+		}
 	}
 	if l.lost > 0 {
 		l.mu.Lock()

@@ -49,6 +49,9 @@ type Rule struct {
 	// workload ran: the rule gives nothing if it names another by now.
 	Dev uint64 `json:"dev,omitempty"`
 	Ino uint64 `json:"ino,omitempty"`
+	// Optional rules are not the policy's own words: their path may be missing in
+	// a Hard ruleset, too.
+	Optional bool `json:"optional,omitempty"`
 }
 
 // Ruleset is what launch applies.
@@ -58,7 +61,7 @@ type Ruleset struct {
 	Handled Access `json:"handled"`
 	Scoped  uint64 `json:"scoped"`
 	Rules   []Rule `json:"rules"`
-	// Hard fails where a rule's path cannot be opened; otherwise the rule is
+	// Hard fails where the path of a rule that is not optional cannot be opened; otherwise the rule is
 	// skipped, which takes rights away and never gives any.
 	Hard bool `json:"hard"`
 }

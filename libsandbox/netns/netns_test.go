@@ -82,10 +82,12 @@ func in(t *testing.T, ns vnetns.NsHandle, f func()) {
 	go func() {
 		runtime.LockOSThread()
 		err := vnetns.Set(ns)
+		defer func() { done <- err }()
 		if err == nil {
+			err = errors.New("the test ended in the namespace")
 			f()
+			err = nil
 		}
-		done <- err
 	}()
 	must(t, <-done)
 }

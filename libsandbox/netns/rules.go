@@ -83,10 +83,13 @@ func (t *table) add(parts ...[]expr.Any) {
 // marks makes answers to the outside routable. What arrives is marked, so that
 // the kernel's own answers (fwmark_reflect) and accepted connections
 // (tcp_fwmark_accept) carry the mark on; a UDP server's answers are marked as
-// they leave, which has them routed again.
+// they leave, which has them routed again. What comes by lo loses its mark: where a
+// name leads the proxy back into the container, the workload would accept a
+// connection with the proxy's.
 func (t *table) marks() {
 	t.begin("inbound", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, priorityMark, nftables.ChainPolicyAccept)
-	t.add(notFromLo(), setMark(markInbound))
+	t.add(fromLo(expr.CmpOpEq), setMark(0))
+	t.add(fromLo(expr.CmpOpNeq), setMark(markInbound))
 	t.begin("answers", nftables.ChainTypeRoute, nftables.ChainHookOutput, priorityMark, nftables.ChainPolicyAccept)
 	t.add(proto(unix.IPPROTO_UDP), unmarked(), answers(), setMark(markInbound))
 }
@@ -102,7 +105,7 @@ func (t *table) redirect() {
 	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
 		t.add(proto(p), port(53), redirectTo(handoff.PortDNS))
 	}
-	t.add(local(), accept())
+	t.add(local(destination, expr.CmpOpEq), accept())
 	t.add(proto(unix.IPPROTO_TCP), redirectTo(handoff.PortProxy))
 }
 
@@ -110,17 +113,20 @@ func (t *table) redirect() {
 func (t *table) filter() {
 	t.begin("output", nftables.ChainTypeFilter, nftables.ChainHookOutput, priorityFilter, nftables.ChainPolicyDrop)
 	t.add(marked(handoff.Mark), accept())
+	// A socket may be bound to anybody's address (IPV6_FREEBIND) and would answer
+	// the proxy's questions in the resolver's name.
+	t.add(proto(unix.IPPROTO_UDP), local(source, expr.CmpOpNeq), reject())
 	t.add(answers(), accept())
 	// By lo only: a socket that is bound to another interface keeps to it, and what
 	// was redirected would leave with the proxy's address on it.
-	t.add(toLo(), local(), accept())
+	t.add(toLo(), local(destination, expr.CmpOpEq), accept())
 	// IPv6 needs neighbours to be found before it can answer anybody.
 	for _, kind := range []byte{neighbourSolicitation, neighbourAdvertisement} {
 		t.add(proto(unix.IPPROTO_ICMPV6), icmpType(kind), accept())
 	}
 	// Rejected, not dropped: who tries UDP or QUIC learns it at once.
 	t.add(proto(unix.IPPROTO_TCP), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
-	t.add([]expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}})
+	t.add(reject())
 }
 
 // ICMPv6 types of neighbour discovery (RFC 4861, 4.3 and 4.4).
@@ -128,6 +134,10 @@ const (
 	neighbourSolicitation  = 135
 	neighbourAdvertisement = 136
 )
+
+func reject() []expr.Any {
+	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
+}
 
 func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
 
@@ -160,21 +170,27 @@ func icmpType(kind byte) []expr.Any {
 	return equal(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1}, []byte{kind})
 }
 
-func notFromLo() []expr.Any {
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIF, Register: 1}, &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(loIndex)}}
+func fromLo(op expr.CmpOp) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIF, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: binaryutil.NativeEndian.PutUint32(loIndex)}}
 }
 
 func toLo() []expr.Any {
 	return equal(&expr.Meta{Key: expr.MetaKeyOIF, Register: 1}, binaryutil.NativeEndian.PutUint32(loIndex))
 }
 
-// local matches addresses of the namespace's own. Routing calls every address
+// The ends of a packet, one of which local looks at.
+var (
+	source      = expr.Fib{Register: 2, ResultADDRTYPE: true, FlagSADDR: true, FlagMARK: true}
+	destination = expr.Fib{Register: 2, ResultADDRTYPE: true, FlagDADDR: true, FlagMARK: true}
+)
+
+// local compares with addresses of the namespace's own. Routing calls every address
 // local to who has no mark, so the question is asked with one.
-func local() []expr.Any {
+func local(end expr.Fib, op expr.CmpOp) []expr.Any {
 	e := setMark(markProbe)
-	e = append(e, &expr.Fib{Register: 2, ResultADDRTYPE: true, FlagDADDR: true, FlagMARK: true})
+	e = append(e, &end)
 	e = append(e, setMark(0)...)
-	return append(e, &expr.Cmp{Op: expr.CmpOpEq, Register: 2, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)})
+	return append(e, &expr.Cmp{Op: op, Register: 2, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)})
 }
 
 // answers matches replies only: a socket that was accepted and then reconnected

@@ -86,18 +86,23 @@ func LoadConfig(file string) (*Config, error) {
 	if !named {
 		file = DefaultConfigFile
 	}
-	c := &Config{}
 	data, err := boundedfile.Read(file, MaxConfigSize)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && !named:
-		return c, c.complete(file)
-	case err != nil:
+	if err != nil && (named || !errors.Is(err, fs.ErrNotExist)) {
 		return nil, fmt.Errorf("read operator configuration: %w", err)
 	}
+	return parseConfig(file, data)
+}
+
+// parseConfig reads a configuration and completes it; nothing is a whole one.
+func parseConfig(file string, data []byte) (*Config, error) {
+	c := &Config{}
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	d.KnownFields(true)
 	if err := d.Decode(c); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("operator configuration %s: %w", file, err)
+	}
+	if err := d.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("operator configuration %s: more than one YAML document", file)
 	}
 	return c, c.complete(file)
 }

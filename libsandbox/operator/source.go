@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -85,7 +86,8 @@ func (c *Config) read(value string, paths bool, origin string) (*Source, error) 
 		}
 		file = filepath.Join(c.PoliciesDir, name+".yaml")
 	}
-	f, err := os.Open(file)
+	// Without O_NONBLOCK a FIFO would keep us.
+	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		// In the kernel's words Docker would take the container's program for missing.
 		return nil, fmt.Errorf("%s: there is no policy %s", origin, file)

@@ -77,6 +77,7 @@ func TestFindPolicy(t *testing.T) {
 func TestLoadConfigRefuses(t *testing.T) {
 	for name, text := range map[string]string{
 		"unknown key": "polcy: x\n", "negative floor": "landlock: {floor: -1}\n",
+		"two documents": "policy: a\n---\npolicy: none\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := filepath.Join(t.TempDir(), "config.yaml")

@@ -35,6 +35,13 @@ var devices = []string{
 	"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm",
 }
 
+// baselineRead and baselineWrite are what OpenShell gives a policy that speaks of
+// the network, here where it says nothing of files: programs could not even start.
+var (
+	baselineRead  = []string{"/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/app", "/var/log", "/proc", "/dev/urandom"}
+	baselineWrite = []string{"/tmp"}
+)
+
 // sockets are files that hand whoever reaches them the host, or a key.
 var sockets = []string{"docker.sock", "containerd.sock", "crio.sock", "podman.sock", "buildkitd.sock"}
 
@@ -122,7 +129,7 @@ func New(spec *specs.Spec, pol *policy.Policy, o Options) (*Plan, error) {
 	if o.LandlockABI < o.Floor {
 		return nil, fmt.Errorf("the kernel's Landlock ABI is %d, the operator's landlock.floor is %d: boot a kernel with CONFIG_SECURITY_LANDLOCK and lsm=landlock,… or lower the floor", o.LandlockABI, o.Floor)
 	}
-	allowed := rules(pol.Filesystem, spec.Process.Cwd)
+	allowed := rules(pol, spec.Process.Cwd)
 	pl := &Plan{User: pol.Process.User, Group: pol.Process.Group, Env: slices.Concat(environment(o.BundlePaths), o.Env), Placeholders: o.Placeholders}
 	for _, p := range o.BundlePaths {
 		pl.Mounts = append(pl.Mounts, specs.Mount{Destination: p, Type: "bind", Source: o.Bundle, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}})
@@ -183,24 +190,29 @@ func withEnvironment(env, more []string) []string {
 	return out
 }
 
-func rules(f policy.Filesystem, cwd string) []landlock.Rule {
+func rules(pol *policy.Policy, cwd string) []landlock.Rule {
+	f := pol.Filesystem
 	var out []landlock.Rule
-	add := func(paths []string, a landlock.Access) {
+	add := func(paths []string, a landlock.Access, optional bool) {
 		for _, p := range paths {
-			out = append(out, landlock.Rule{Path: p, Access: a})
+			out = append(out, landlock.Rule{Path: p, Access: a, Optional: optional})
 		}
 	}
-	add(f.ReadOnly, landlock.ReadOnly)
-	add(f.ReadWrite, landlock.ReadWrite)
+	add(f.ReadOnly, landlock.ReadOnly, false)
+	add(f.ReadWrite, landlock.ReadWrite, false)
 	if f.IncludeWorkdir && path.Clean("/"+cwd) != "/" {
-		add([]string{cwd}, landlock.ReadWrite)
+		add([]string{cwd}, landlock.ReadWrite, false)
+	}
+	if f.Line == 0 && len(pol.Network) > 0 {
+		add(baselineRead, landlock.ReadOnly, true)
+		add(baselineWrite, landlock.ReadWrite, true)
 	}
 	if len(f.ReadOnly)+len(f.ReadWrite) == 0 && !f.IncludeWorkdir {
 		// No paths configured: as OpenShell, files are not restricted. The
 		// scopes still are.
-		add([]string{"/"}, landlock.ReadWrite)
+		add([]string{"/"}, landlock.ReadWrite, false)
 	}
-	add(devices, landlock.ReadWrite)
+	add(devices, landlock.ReadWrite, true)
 	return out
 }
 
@@ -224,6 +236,11 @@ func refuse(spec *specs.Spec, allow []string) error {
 	}
 	for i, m := range spec.Mounts {
 		if err := check("mounts", fmt.Sprintf("mounts[%d] gives the sandbox %s, which leads out of it", i, m.Source), path.IsAbs(m.Source) && LeadsOut(m.Source)); err != nil {
+			return err
+		}
+	}
+	if h := spec.Hooks; h != nil {
+		if err := check("hooks.startContainer", "a program would run in the container before it is confined", len(h.StartContainer) > 0); err != nil {
 			return err
 		}
 	}

@@ -99,6 +99,9 @@ func TestBypass_B57_HostileSpec(t *testing.T) {
 			unmask(func(l *specs.Linux) { l.ReadonlyPaths = l.ReadonlyPaths[1:] }),
 			unmask(func(l *specs.Linux) { l.ReadonlyPaths[0] = "/proc/sys/net" }),
 		},
+		"hooks.startContainer": {func(s *specs.Spec) {
+			s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/x"}}}
+		}},
 		"linux.resources.devices": {func(s *specs.Spec) {
 			s.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}}
 		}},
@@ -148,7 +151,7 @@ func TestProcessLosesPrivileges(t *testing.T) {
 
 func TestRules(t *testing.T) {
 	has := func(p *Plan, path string, a landlock.Access) bool {
-		return slices.Contains(p.Ruleset.Rules, landlock.Rule{Path: path, Access: a})
+		return slices.ContainsFunc(p.Ruleset.Rules, func(r landlock.Rule) bool { return r.Path == path && r.Access == a })
 	}
 	p, err := New(spec(nil), &policy.Policy{Filesystem: policy.Filesystem{IncludeWorkdir: true, ReadOnly: []string{"/usr"}}}, Options{LandlockABI: 7})
 	if err != nil {
@@ -161,5 +164,62 @@ func TestRules(t *testing.T) {
 	p, err = New(spec(func(s *specs.Spec) { s.Process.Cwd = "/" }), &policy.Policy{Filesystem: policy.Filesystem{IncludeWorkdir: true, ReadOnly: []string{"/usr"}}}, Options{LandlockABI: 7})
 	if err != nil || has(p, "/", landlock.ReadWrite) {
 		t.Errorf("%v, rules %+v", err, p.Ruleset.Rules)
+	}
+}
+
+// A policy of network rules alone runs programs; one that speaks of files is taken
+// at its word.
+func TestBaseline(t *testing.T) {
+	network := []policy.NetworkPolicy{{Key: "a"}}
+	for name, tc := range map[string]struct {
+		pol  policy.Policy
+		want bool
+	}{
+		"network alone":  {policy.Policy{Filesystem: policy.Filesystem{IncludeWorkdir: true}, Network: network}, true},
+		"files, too":     {policy.Policy{Filesystem: policy.Filesystem{Line: 2, ReadOnly: []string{"/opt"}}, Network: network}, false},
+		"none of either": {policy.Policy{Filesystem: policy.Filesystem{IncludeWorkdir: true}}, false},
+	} {
+		p, err := New(spec(nil), &tc.pol, Options{LandlockABI: 7})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := slices.ContainsFunc(p.Ruleset.Rules, func(r landlock.Rule) bool { return r.Path == "/usr" && r.Access == landlock.ReadOnly && r.Optional })
+		if got != tc.want {
+			t.Errorf("%s: rules %+v", name, p.Ruleset.Rules)
+		}
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	mounted := spec(func(s *specs.Spec) {
+		s.Mounts = []specs.Mount{
+			{Destination: "/data", Source: "/srv/data", Options: []string{"rbind"}},
+			{Destination: "/tmp/in", Source: "/srv/in", Type: "bind"},
+			{Destination: "/opt", Source: "/srv/opt", Type: "bind"},
+			{Destination: "/run", Source: "tmpfs", Type: "tmpfs"},
+		}
+	})
+	pol := &policy.Policy{
+		Filesystem: policy.Filesystem{Line: 2, ReadOnly: []string{"/opt/tool/"}, ReadWrite: []string{"/tmp"}},
+		Network:    []policy.NetworkPolicy{{Endpoints: []policy.Endpoint{{Protocol: policy.ProtocolREST, Line: 9}, {Protocol: policy.ProtocolREST, Line: 11}}}},
+	}
+	const uncovered = "no path of the policy covers /data (mounts[0]), so nothing of it can be opened"
+	const audited = "endpoints do not set enforcement, which means audit: requests that their rules refuse are recorded and pass (line 9, 11)"
+	for _, tc := range []struct {
+		abi     int
+		enforce bool
+		want    []string
+	}{
+		{7, false, []string{uncovered, audited}},
+		{7, true, []string{uncovered}},
+		{0, false, []string{audited}},
+	} {
+		p, err := New(mounted, pol, Options{LandlockABI: tc.abi})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.Warnings(mounted, pol, tc.enforce); !slices.Equal(got, tc.want) {
+			t.Errorf("ABI %d, enforce %t: %q", tc.abi, tc.enforce, got)
+		}
 	}
 }

@@ -3,6 +3,7 @@
 package seccomp
 
 import (
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -24,11 +25,34 @@ func TestNumbersAreTheKernels(t *testing.T) {
 		"AF_NETLINK":      {afNetlink, unix.AF_NETLINK},
 		"SOCK_RAW":        {sockRaw, unix.SOCK_RAW},
 		"SOCK_PACKET":     {sockPacket, unix.SOCK_PACKET},
+		"SOCK_RDM":        {sockRDM, unix.SOCK_RDM},
+		"SOCK_SEQPACKET":  {sockSeqpacket, unix.SOCK_SEQPACKET},
+		"SOCK_DCCP":       {sockDCCP, unix.SOCK_DCCP},
+		"IPPROTO_ICMP":    {protoICMP, unix.IPPROTO_ICMP},
+		"IPPROTO_TCP":     {protoTCP, unix.IPPROTO_TCP},
+		"IPPROTO_UDP":     {protoUDP, unix.IPPROTO_UDP},
+		"IPPROTO_ICMPV6":  {protoICMPv6, unix.IPPROTO_ICMPV6},
+		"PR_SET_MM":       {prSetMM, unix.PR_SET_MM},
 		"NETLINK_ROUTE":   {netlinkRoute, unix.NETLINK_ROUTE},
 		"TIOCSTI":         {tiocSTI, unix.TIOCSTI},
 	} {
 		if n[0] != n[1] {
 			t.Errorf("%s is %#x, the kernel's is %#x", name, n[0], n[1])
+		}
+	}
+}
+
+func TestExcept(t *testing.T) {
+	keep := []uint64{0, 1, 6, 17, 58}
+	for v := range uint64(300) {
+		hits := 0
+		for _, m := range except(2, 64, keep...) {
+			if m.Compare == Equal && v&m.Mask == m.Value || m.Compare == AtLeast && v >= m.Value {
+				hits++
+			}
+		}
+		if want := !slices.Contains(keep, v); (hits == 1) != want || hits > 1 {
+			t.Errorf("%d is matched %d times", v, hits)
 		}
 	}
 }

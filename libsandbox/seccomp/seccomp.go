@@ -8,6 +8,8 @@
 // This file is the table and is pure; bpf.go compiles it with libseccomp.
 package seccomp
 
+import "slices"
+
 // Denied fail with EPERM whatever their arguments. io_uring gets EPERM and is
 // never killed: libuv probes for it.
 var Denied = []string{
@@ -19,6 +21,9 @@ var Denied = []string{
 	"init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot", "swapon", "swapoff",
 	"add_key", "request_key", "keyctl", "open_by_handle_at", "acct", "quotactl", "quotactl_fd", "iopl", "ioperm",
 	"socketcall",
+	// What engines' own profiles refuse too, for sandboxes without an engine.
+	"syslog", "fanotify_init", "lookup_dcookie", "nfsservctl", "uselib", "ustat", "sysfs", "_sysctl", "vm86", "vm86old", "vhangup",
+	"create_module", "get_kernel_syms", "query_module", "settimeofday", "stime", "clock_settime", "clock_settime64",
 }
 
 // Missing fail with ENOSYS, so that a C library falls back to a call whose
@@ -68,9 +73,21 @@ const (
 	afInet6   = 10
 	afNetlink = 16
 
-	sockRaw      = 3
-	sockPacket   = 10
-	netlinkRoute = 0
+	sockRaw       = 3
+	sockRDM       = 4
+	sockSeqpacket = 5
+	sockDCCP      = 6
+	sockPacket    = 10
+	netlinkRoute  = 0
+
+	protoICMP   = 1
+	protoTCP    = 6
+	protoUDP    = 17
+	protoICMPv6 = 58
+	// protoRest is the first of the protocols of which none is allowed.
+	protoRest = 64
+
+	prSetMM = 35
 
 	tiocSTI   = 0x5412
 	tiocLinux = 0x541C
@@ -91,7 +108,8 @@ func Conditions() []Condition {
 		refuse("unshare", equal(0, flag, flag))
 	}
 	refuse("unshare", equal(0, cloneNewTime, cloneNewTime))
-	// Families: only unix, IPv4, IPv6 and route netlink, and no raw sockets.
+	// Families: only unix, IPv4, IPv6 and route netlink, and no raw sockets. Of IP's
+	// protocols only what has two locks (netns): others leave by no routing rule.
 	for family := uint64(0); family <= afNetlink; family++ {
 		switch family {
 		case afUnix, afInet, afInet6, afNetlink:
@@ -102,15 +120,40 @@ func Conditions() []Condition {
 	refuse("socket", atLeast(0, afNetlink+1))
 	refuse("socketpair", atLeast(0, afUnix+1))
 	for _, family := range []uint64{afInet, afInet6} {
-		for _, kind := range []uint64{sockRaw, sockPacket} {
+		for _, kind := range []uint64{sockRaw, sockRDM, sockSeqpacket, sockDCCP, sockPacket} {
 			refuse("socket", equal(0, whole, family), equal(1, socketType, kind))
 		}
 	}
+	// (The other families have no protocols but 0, and unix 1.)
+	for _, m := range except(2, protoRest, 0, protoICMP, protoTCP, protoUDP, protoICMPv6) {
+		refuse("socket", m)
+	}
 	refuse("socket", equal(0, whole, afNetlink), atLeast(2, netlinkRoute+1))
+	// With CAP_SYS_RESOURCE a program could put another's name on itself
+	// (PR_SET_MM_EXE_FILE), by which the proxy would take it for that one.
+	refuse("prctl", equal(0, whole, prSetMM))
 	// Typing into the terminal and pasting from the console.
 	refuse("ioctl", equal(1, whole, tiocSTI))
 	refuse("ioctl", equal(1, whole, tiocLinux))
 	return out
+}
+
+// except matches, together, every value of an argument but those of keep, which are
+// below end, a power of two.
+func except(arg uint, end uint64, keep ...uint64) (out []Match) {
+	var walk func(start, size uint64)
+	walk = func(start, size uint64) {
+		kept := slices.ContainsFunc(keep, func(k uint64) bool { return k >= start && k < start+size })
+		switch {
+		case !kept:
+			out = append(out, equal(arg, whole&^(size-1), start))
+		case size > 1:
+			walk(start, size/2)
+			walk(start+size/2, size/2)
+		}
+	}
+	walk(0, end)
+	return append(out, atLeast(arg, end))
 }
 
 func equal(arg uint, mask, value uint64) Match {

@@ -385,3 +385,61 @@ func TestNothingIsAllowedBeforeLoad(t *testing.T) {
 		t.Error("names are known")
 	}
 }
+
+// hello is what a client says first in TLS.
+func hello(t *testing.T, name string) string {
+	t.Helper()
+	client, server := net.Pipe()
+	defer server.Close()
+	go func() {
+		defer client.Close()
+		_ = tls.Client(client, &tls.Config{ServerName: name}).Handshake()
+	}()
+	b := make([]byte, 16<<10)
+	n, err := server.Read(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b[:n])
+}
+
+// TestBypass_B38_HeldByAnotherBeforeTheFirstByte: who waits with its first byte until
+// the connection has another holder has the verdict on that one.
+func TestBypass_B38_HeldByAnotherBeforeTheFirstByte(t *testing.T) {
+	for name, tc := range map[string]struct {
+		port  uint16
+		open  func(*world) net.Conn
+		hello string
+	}{
+		"a name that is looked up": {25, func(w *world) net.Conn { return w.to("198.18.0.1:25") }, "\x00raw"},
+		"CONNECT":                  {25, func(w *world) net.Conn { return w.tunnel("api.example.com:25") }, "\x00raw"},
+		"TLS":                      {443, func(w *world) net.Conn { return w.to("198.18.0.1:443") }, hello(t, "api.example.com")},
+	} {
+		for _, passed := range []bool{true, false} { // false: the control
+			t.Run(fmt.Sprintf("%s, passed on: %t", name, passed), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, endpoints(fmt.Sprintf("host: api.example.com, port: %d", tc.port)))
+				var got tap
+				w.raw("api.example.com", tc.port, got.serve)
+				c := tc.open(w)
+				time.Sleep(IdentityAge + 100*time.Millisecond)
+				if passed {
+					w.id.set(nil, "/tmp/evil")
+				}
+				_, _ = io.WriteString(c, tc.hello)
+				if passed {
+					if err := gone(c); err != nil {
+						t.Error(err)
+					}
+				} else {
+					for end := time.Now().Add(patience); got.got() == "" && time.Now().Before(end); {
+						time.Sleep(5 * time.Millisecond)
+					}
+				}
+				if arrived := got.got() != ""; arrived == passed {
+					t.Errorf("the server got %q", got.got())
+				}
+			})
+		}
+	}
+}

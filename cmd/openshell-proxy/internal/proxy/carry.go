@@ -45,26 +45,24 @@ func exclude(h http.Header) map[string]bool {
 // carry sends a judged request and brings its answer back. It says whether another
 // request may follow.
 func (h *http1) carry(ctx context.Context, req *http.Request, j *judged) (more bool) {
-	ctx, done := h.c.track(ctx, j)
-	defer done()
+	h.c.track(j, h.cancel)
+	defer h.c.untrack(j)
 	rec := record{dec: j.dec, to: j.to, protocol: h.protocol(), http: j.asked, began: time.Now()}
 	protocol := ""
 	if !j.l4.Inspect {
 		protocol = upgrade(req)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	up, sent, err := h.send(ctx, cancel, req, j, protocol)
+	up, sent, err := h.send(ctx, req, j, protocol)
 	if err != nil {
 		a, dec := j.outcome(req.Method, failure(ctx, err))
 		h.refuse(req, j.to, j.asked, a, dec)
 		return false
 	}
-	stop := context.AfterFunc(ctx, func() {
-		reset(up.conn)
-		reset(h.conn)
-	})
-	defer stop()
+	h.c.carries(up)
+	defer h.c.carries(nil)
+	if ctx.Err() != nil {
+		h.c.cut() // which has found nothing if that was before
+	}
 	resp, err := h.response(up, req, j)
 	if err != nil {
 		h.up.drop()
@@ -102,18 +100,16 @@ func (h *http1) carry(ctx context.Context, req *http.Request, j *judged) (more b
 	return more && err == nil
 }
 
-// sentBody is how a request's body went out, and what ends the watch for the
-// client's leaving that began then.
+// sentBody is how a request's body went out.
 type sentBody struct {
-	n       int64
-	err     error
-	unwatch func()
+	n   int64
+	err error
 }
 
 // send writes the request to the other side. A connection that was idle may have
 // ended: a request that may be repeated is then sent once more. sent tells when the
-// body has gone out; gone is called if the client leaves after that.
-func (h *http1) send(ctx context.Context, gone func(), req *http.Request, j *judged, upgrade string) (*upConn, <-chan sentBody, error) {
+// body has gone out; it is nil if there is none. From then on the client is watched.
+func (h *http1) send(ctx context.Context, req *http.Request, j *judged, upgrade string) (_ *upConn, sent <-chan sentBody, _ error) {
 	for {
 		up, idle, err := h.up.http1(ctx, j.l4)
 		if err != nil {
@@ -142,20 +138,20 @@ func (h *http1) send(ctx context.Context, gone func(), req *http.Request, j *jud
 			}
 			return nil, nil, err
 		}
-		sent := make(chan sentBody, 1)
 		if bodiless {
-			sent <- sentBody{unwatch: h.watch(gone)}
-			return up, sent, nil
+			h.watch()
+			return up, nil, nil
 		}
+		sent := make(chan sentBody, 1)
 		go func() {
 			n, err := writeBody(w, req)
 			giveWriter(w)
 			if err != nil {
 				reset(up.conn) // a cut-off request must not look whole
-				sent <- sentBody{n, err, func() {}}
-				return
+			} else {
+				h.watch()
 			}
-			sent <- sentBody{n, nil, h.watch(gone)}
+			sent <- sentBody{n, err}
 		}()
 		return up, sent, nil
 	}
@@ -164,45 +160,57 @@ func (h *http1) send(ctx context.Context, gone func(), req *http.Request, j *jud
 // settle ends the sending of the body if that still goes on, which makes both
 // connections useless. whole says that all of it went out.
 func (h *http1) settle(up *upConn, sent <-chan sentBody) (n int64, whole bool) {
+	defer h.unwatch()
+	if sent == nil {
+		return 0, true
+	}
 	// An answer may be here before the sender of the last bytes goes on.
 	late := time.NewTimer(settleTime)
 	defer late.Stop()
 	select {
 	case s := <-sent:
-		s.unwatch()
 		return s.n, s.err == nil
 	case <-late.C:
 	}
 	reset(up.conn)
 	_ = h.conn.SetReadDeadline(past)
 	s := <-sent
-	s.unwatch()
 	_ = h.conn.SetReadDeadline(time.Time{})
 	return s.n, false
 }
 
 // watch looks after the client while its request is answered, for which nothing is
-// read from it otherwise: gone is called when it has left. The one who ends the
-// watch may read again.
-func (h *http1) watch(gone func()) (unwatch func()) {
+// read from it otherwise: if it leaves, the request ends. Nobody may read from it
+// until unwatch.
+func (h *http1) watch() {
 	if h.br.Buffered() > 0 {
-		return func() {} // it has sent the next request
+		return // it has sent the next request
 	}
-	ended := make(chan struct{})
-	t := time.AfterFunc(h.c.s.waits.gone, func() {
-		defer close(ended)
+	h.watched = true
+	if h.watcher != nil {
+		h.watcher.Reset(h.c.s.waits.gone)
+		return
+	}
+	h.looked = make(chan struct{})
+	h.watcher = time.AfterFunc(h.c.s.waits.gone, func() {
 		if _, err := h.br.Peek(1); err != nil && !timedOut(err) {
-			gone()
+			h.cancel(nil)
 		}
+		h.looked <- struct{}{}
 	})
-	return func() {
-		if t.Stop() {
-			return
-		}
-		_ = h.conn.SetReadDeadline(past)
-		<-ended
-		_ = h.conn.SetReadDeadline(time.Time{})
+}
+
+func (h *http1) unwatch() {
+	if !h.watched {
+		return
 	}
+	h.watched = false
+	if h.watcher.Stop() {
+		return
+	}
+	_ = h.conn.SetReadDeadline(past)
+	<-h.looked
+	_ = h.conn.SetReadDeadline(time.Time{})
 }
 
 // idempotent says whether a request may be sent twice (RFC 9110, 9.2.2).
@@ -344,7 +352,11 @@ func (h *http1) response(up *upConn, req *http.Request, j *judged) (*http.Respon
 
 // writeStatus writes the status and the fields that are sent on.
 func writeStatus(w *bufio.Writer, resp *http.Response) error {
-	fmt.Fprintf(w, "HTTP/1.1 %03d %s\r\n", resp.StatusCode, http.StatusText(resp.StatusCode))
+	code := resp.StatusCode // of three digits
+	_, _ = w.WriteString("HTTP/1.1 ")
+	_, _ = w.Write([]byte{'0' + byte(code/100), '0' + byte(code/10%10), '0' + byte(code%10), ' '})
+	_, _ = w.WriteString(http.StatusText(code))
+	_, _ = w.WriteString("\r\n")
 	return resp.Header.WriteSubset(w, exclude(resp.Header))
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,10 @@ type connection struct {
 	asking sync.Mutex
 	// reached is what was dialled last.
 	reached atomic.Pointer[place]
+
+	carryMu sync.Mutex
+	// carrying is the connection that an answer comes on, over HTTP/1.
+	carrying *upConn
 
 	mu sync.Mutex
 	// to is where it goes once that is known; inspected says whether its requests
@@ -63,10 +68,7 @@ type target struct {
 }
 
 func (t target) String() string {
-	if a, err := netip.ParseAddr(t.host); err == nil && a.Is6() {
-		return fmt.Sprintf("[%s]:%d", t.host, t.port)
-	}
-	return fmt.Sprintf("%s:%d", t.host, t.port)
+	return net.JoinHostPort(t.host, strconv.Itoa(int(t.port)))
 }
 
 // handle serves one connection: who, whereto, may it; only then the other side.
@@ -74,9 +76,12 @@ func (s *Server) handle(ctx context.Context, tcp *net.TCPConn) {
 	defer tcp.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = tcp.Close() })
-	defer stop()
 	c := &connection{s: s, client: &clientConn{TCPConn: tcp}, requests: map[*policy.Request]context.CancelCauseFunc{}, began: time.Now()}
+	stop := context.AfterFunc(ctx, func() {
+		_ = tcp.Close()
+		c.cut()
+	})
+	defer stop()
 	s.mu.Lock()
 	s.open[c] = struct{}{}
 	s.mu.Unlock()
@@ -102,6 +107,23 @@ func (s *Server) handle(ctx context.Context, tcp *net.TCPConn) {
 		return
 	}
 	c.transparent(ctx)
+}
+
+// carries notes which connection an answer comes on.
+func (c *connection) carries(up *upConn) {
+	c.carryMu.Lock()
+	c.carrying = up
+	c.carryMu.Unlock()
+}
+
+// cut ends both sides of the request that is being answered.
+func (c *connection) cut() {
+	c.carryMu.Lock()
+	defer c.carryMu.Unlock()
+	if c.carrying != nil {
+		reset(c.carrying.conn)
+		reset(c.client)
+	}
 }
 
 // identify learns who holds the connection, if that is not known freshly.

@@ -29,9 +29,23 @@ type http1 struct {
 	to      target
 	forward bool
 	up      *upstreamHTTP
+
+	// cancel ends the request that is carried, and with it the connection.
+	cancel context.CancelCauseFunc
+	// watcher waits to look after the client, watched says that it does, and looked
+	// is told when it has.
+	watcher *time.Timer
+	watched bool
+	looked  chan struct{}
 }
 
 func (h *http1) serve(ctx context.Context) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	h.cancel = func(why error) {
+		cancel(why)
+		h.c.cut()
+	}
 	defer func() {
 		h.giveReader()
 		if h.up != nil {
@@ -54,7 +68,7 @@ func (h *http1) serve(ctx context.Context) {
 			h.connect(ctx, req)
 			return
 		}
-		if !h.request(ctx, req) {
+		if !h.request(ctx, req) || ctx.Err() != nil {
 			return
 		}
 	}
@@ -209,6 +223,9 @@ func cutAuthority(s string) (authority, rest string) {
 
 // is says whether an authority in a request names the target.
 func (t target) is(authority string) bool {
+	if authority == t.header() {
+		return true // as nearly all are
+	}
 	host, port, err := splitHost(authority, t.standardPort())
 	return err == nil && host == t.host && port == t.port
 }
@@ -222,10 +239,13 @@ func (t target) standardPort() uint16 {
 
 // header is the target as a Host header says it.
 func (t target) header() string {
-	if t.port == t.standardPort() {
-		return strings.TrimSuffix(t.String(), fmt.Sprintf(":%d", t.port))
+	switch {
+	case t.port != t.standardPort():
+		return t.String()
+	case strings.Contains(t.host, ":"):
+		return "[" + t.host + "]"
 	}
-	return t.String()
+	return t.host
 }
 
 // checkQuery refuses bytes that a query may not have and servers take for

@@ -76,8 +76,10 @@ func (h *http2Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		refuse(j.dec, *a)
 		return
 	}
-	ctx, done := h.c.track(req.Context(), j)
-	defer done()
+	ctx, cancel := context.WithCancelCause(req.Context())
+	defer cancel(nil)
+	h.c.track(j, cancel)
+	defer h.c.untrack(j)
 	resp, err := h.roundTrip(ctx, req, j)
 	if err != nil {
 		a, dec := j.outcome(req.Method, failure(ctx, err))

@@ -94,23 +94,21 @@ func (c *connection) judgeRequest(to target, method, uri string, forward bool) (
 	return j, nil
 }
 
-// track keeps a request in flight where a reload finds it; done ends that. The
-// context's cause is errReloaded if one has come or comes that denies it.
-func (c *connection) track(ctx context.Context, j *judged) (_ context.Context, done func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	r := &j.request
+// track keeps a request in flight where a reload finds it, until untrack. cancel is
+// called with errReloaded if one has come or comes that denies it.
+func (c *connection) track(j *judged, cancel context.CancelCauseFunc) {
 	c.mu.Lock()
-	c.requests[r] = cancel
+	c.requests[&j.request] = cancel
 	c.mu.Unlock()
 	if c.s.changedSince(j.dec) {
 		c.rejudge()
 	}
-	return ctx, func() {
-		c.mu.Lock()
-		delete(c.requests, r)
-		c.mu.Unlock()
-		cancel(nil)
-	}
+}
+
+func (c *connection) untrack(j *judged) {
+	c.mu.Lock()
+	delete(c.requests, &j.request)
+	c.mu.Unlock()
 }
 
 // record is one outcome, to be written down.
@@ -139,12 +137,21 @@ func (c *connection) record(r record) {
 	if r.http != nil {
 		rec.Method, rec.Path = r.http.Method, r.http.Path
 	}
-	// With several holders, the one that a refusal fell on.
-	if _, w := c.judgeAll(&policy.Request{Host: r.to.host, Port: r.to.port, HTTP: r.http}); w != nil {
+	if w := c.blamed(r); w != nil {
 		rec.Pid, rec.Binary, rec.Digest, rec.Ancestors = w.Pid, w.Binary, w.Digest, w.Ancestors
 	}
 	if a := c.addressOf(r.to); a.IsValid() {
 		rec.Address = a.String()
 	}
 	c.s.c.Log.Record(rec)
+}
+
+// blamed is the holder that a record names: of several, the one that a refusal fell
+// on.
+func (c *connection) blamed(r record) *identity.Process {
+	if held := c.who(); len(held) == 1 {
+		return &held[0]
+	}
+	_, who := c.judgeAll(&policy.Request{Host: r.to.host, Port: r.to.port, HTTP: r.http})
+	return who
 }

@@ -12,8 +12,15 @@ const (
 	// descriptors is how many one connection needs at most: its own, and one to
 	// the other side or two to a resolver.
 	descriptors = 3
-	// reservedDescriptors are left for all else: listeners, logs, commands, names.
-	reservedDescriptors = 128
+	// reservedDescriptors are left for all else: listeners, logs, commands, names,
+	// pipes.
+	reservedDescriptors = 128 + 2*maxPipes
+	// pipeSize is what a pipe for spliced connections holds, in bytes: as much as one
+	// may without privileges.
+	pipeSize = 1 << 20
+	// maxPipes bounds the pipes of a sandbox: the kernel grants a user 64 of that
+	// size (pipe-user-pages-soft). They stay open for tidyAfter.
+	maxPipes = 16
 	// MaxHead bounds a request's head, in bytes.
 	MaxHead = 16 << 10
 	// MaxResponseHead bounds a response's head, in bytes.

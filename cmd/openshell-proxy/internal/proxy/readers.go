@@ -4,7 +4,6 @@ package proxy
 
 import (
 	"bufio"
-	"bytes"
 	"io"
 	"net"
 	"runtime"
@@ -86,16 +85,4 @@ func (c *clientConn) Read(p []byte) (int, error) {
 		c.first = nil
 	}
 	return n, nil
-}
-
-// WriteTo lets the kernel move what was not read yet.
-func (c *clientConn) WriteTo(w io.Writer) (int64, error) {
-	first := c.first
-	c.first = nil
-	n, err := io.Copy(w, bytes.NewReader(first))
-	if err != nil {
-		return n, err
-	}
-	m, err := io.Copy(w, c.TCPConn)
-	return n + m, err
 }

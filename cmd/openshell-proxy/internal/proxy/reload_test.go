@@ -165,11 +165,12 @@ func TestBypass_B30_ReloadBetweenJudgingAndBeginning(t *testing.T) {
 		t.Fatal(refusal)
 	}
 	w.load(endpoints("host: other.example.com, port: 80"))
-	ctx, done := c.track(context.Background(), j)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	c.track(j, cancel)
 	if !errors.Is(context.Cause(ctx), errReloaded) {
 		t.Errorf("the request goes on: %v", context.Cause(ctx))
 	}
-	done()
+	c.untrack(j)
 	if dec, ok := c.begin(to, j.l4, true); ok {
 		t.Errorf("the connection goes on: %v", dec)
 	}

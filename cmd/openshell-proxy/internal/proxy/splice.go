@@ -4,7 +4,6 @@ package proxy
 
 import (
 	"context"
-	"io"
 	"net"
 	"sync"
 
@@ -17,6 +16,12 @@ import (
 func (c *connection) splice(ctx context.Context, to target, dec policy.Decision, up net.Conn, greeting []byte, protocol string) {
 	dec, ok := c.begin(to, dec, false)
 	if !ok {
+		return
+	}
+	// The client may have waited before it said what this is, and the connection have
+	// another holder since.
+	if dec = c.stillHeld(to, dec); dec.Verdict != policy.Allow {
+		c.refuseRaw(to, dec)
 		return
 	}
 	if up == nil {
@@ -34,6 +39,18 @@ func (c *connection) splice(ctx context.Context, to target, dec policy.Decision,
 		dec.Reason = err.Error()
 	}
 	c.record(record{dec: dec, to: to, protocol: protocol, in: in, out: out})
+}
+
+// stillHeld is the decision on whoever holds the connection now.
+func (c *connection) stillHeld(to target, dec policy.Decision) policy.Decision {
+	before := c.held.Load()
+	if err := c.identify(); err != nil {
+		return denied(dec, err.Error())
+	}
+	if c.held.Load() == before {
+		return dec
+	}
+	return c.judge(to, nil)
 }
 
 type halfCloser interface{ CloseWrite() error }
@@ -55,7 +72,7 @@ func relay(ctx context.Context, client, up net.Conn, greeting []byte) (in, out i
 	}
 	sent := make(chan int64, 1)
 	go func() {
-		n, e := io.Copy(up, client)
+		n, e := transfer(up, client)
 		if e != nil {
 			fail(e)
 		} else {
@@ -67,7 +84,7 @@ func relay(ctx context.Context, client, up net.Conn, greeting []byte) (in, out i
 	in = int64(n)
 	if e == nil {
 		var m int64
-		m, e = io.Copy(client, up)
+		m, e = transfer(client, up)
 		in += m
 	}
 	if e != nil {

@@ -21,6 +21,8 @@ type resolver struct {
 	servers   []netip.AddrPort
 	dial      *net.Dialer
 	synthetic func(netip.Addr) bool
+	// shared says that the workload is in the resolver's network namespace.
+	shared bool
 
 	mu    sync.Mutex
 	cache map[string]cached
@@ -32,7 +34,7 @@ type cached struct {
 }
 
 func newResolver(c *Config, d *net.Dialer) *resolver {
-	return &resolver{servers: c.Resolvers, dial: d, synthetic: c.Synthetic, cache: map[string]cached{}}
+	return &resolver{servers: c.Resolvers, dial: d, synthetic: c.Synthetic, shared: c.Mark != 0, cache: map[string]cached{}}
 }
 
 func (r *resolver) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
@@ -54,7 +56,7 @@ func (r *resolver) lookup(ctx context.Context, name string) ([]netip.Addr, error
 	wait.Wait()
 	addrs := slices.Concat(answers[0].addrs, answers[1].addrs)
 	if len(addrs) == 0 {
-		return nil, fmt.Errorf("%w for %s: %w", ErrResolve, name, errors.Join(answers[0].err, answers[1].err, errNoAddress))
+		return nil, fmt.Errorf("%w for %s: %w", ErrResolve, name, noAnswer(answers[0].err, answers[1].err))
 	}
 	if len(addrs) > MaxAddresses {
 		return nil, fmt.Errorf("%w for %s: more than %d addresses", ErrResolve, name, MaxAddresses)
@@ -75,6 +77,17 @@ func (r *resolver) lookup(ctx context.Context, name string) ([]netip.Addr, error
 }
 
 var errNoAddress = errors.New("it has no address")
+
+// noAnswer is why neither family has an address, once where both say the same.
+func noAnswer(four, six error) error {
+	switch {
+	case four == nil && six == nil:
+		return errNoAddress
+	case four != nil && six != nil && four.Error() == six.Error():
+		return four
+	}
+	return errors.Join(four, six)
+}
 
 type answer struct {
 	addrs []netip.Addr
@@ -133,7 +146,13 @@ func (r *resolver) exchange(ctx context.Context, server netip.AddrPort, name str
 	q := new(dns.Msg)
 	q.SetQuestion(dns.Fqdn(name), kind)
 	q.SetEdns0(1232, false)
-	for _, network := range []string{"udp", "tcp"} {
+	networks := []string{"udp", "tcp"}
+	// Everybody in the namespace may send from its loopback's addresses: a datagram
+	// could be the workload's (Docker's resolver is there).
+	if r.shared && server.Addr().IsLoopback() {
+		networks = networks[1:]
+	}
+	for _, network := range networks {
 		c := &dns.Client{Net: network, Timeout: QueryTimeout, Dialer: r.dial, UDPSize: 1232}
 		m, _, err := c.ExchangeContext(ctx, q, server.String())
 		if err != nil {

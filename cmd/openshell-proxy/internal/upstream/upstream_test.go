@@ -71,6 +71,24 @@ func rcode(code int) func(*dns.Msg, string) bool {
 	return func(m *dns.Msg, _ string) bool { m.Rcode = code; return true }
 }
 
+// TestBypass_B16_ForgedAnswer: in the container's namespace no datagram is taken for
+// the answer of a resolver at the loopback, where the workload can send one.
+func TestBypass_B16_ForgedAnswer(t *testing.T) {
+	t.Parallel()
+	for mark, want := range map[int]string{1: "192.0.2.1", 0: "192.0.2.66"} { // 0: the control, on the host
+		server, _ := nameserver(t, func(m *dns.Msg, network string) bool {
+			if network == "udp" {
+				return add(m, "a.test. 5 A 192.0.2.66")
+			}
+			return add(m, "a.test. 5 A 192.0.2.1")
+		})
+		got, err := newResolver(&Config{Resolvers: []netip.AddrPort{server}, Mark: mark}, &net.Dialer{}).lookup(context.Background(), "a.test")
+		if err != nil || len(got) != 1 || got[0].String() != want {
+			t.Errorf("mark %d: %v, %v, want %s", mark, got, err, want)
+		}
+	}
+}
+
 func TestLookup(t *testing.T) {
 	plain := func(m *dns.Msg, _ string) bool { return add(m, "a.test. 5 A 192.0.2.1", "a.test. 5 AAAA 2001:db8::1") }
 	for _, tc := range []struct {

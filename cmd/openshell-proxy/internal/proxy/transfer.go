@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// transfer copies from one connection to the other until its end, in the kernel if
+// both are TCP and nothing else.
+//
+// The standard library would do so, too, but with a large pipe for each direction
+// for as long as it lasts. The kernel grants a user without privileges few of
+// them, in all sandboxes together; who has more gets tiny ones from then on, and so
+// does whatever else that user runs.
+func transfer(to, from net.Conn) (n int64, err error) {
+	if c, ok := from.(*clientConn); ok {
+		first := c.first
+		c.first = nil
+		if n, err = io.Copy(to, bytes.NewReader(first)); err != nil {
+			return n, err
+		}
+		from = c.TCPConn
+	}
+	if c, ok := to.(*clientConn); ok {
+		to = c.TCPConn
+	}
+	var m int64
+	in, ok := from.(*net.TCPConn)
+	if out, both := to.(*net.TCPConn); ok && both {
+		m, err = move(out, in)
+	} else {
+		m, err = io.Copy(to, from)
+	}
+	return n + m, err
+}
+
+// move copies until the end. It holds nothing while there is nothing to copy.
+func move(to, from *net.TCPConn) (total int64, err error) {
+	in, err := from.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	out, err := to.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var v *vessel
+	var failed error
+	fill := func(fd uintptr) bool {
+		v = takeVessel()
+		if failed = v.fill(int(fd)); errors.Is(failed, unix.EAGAIN) {
+			v.give()
+			return false
+		}
+		return true
+	}
+	empty := func(fd uintptr) bool {
+		before := v.n
+		failed = v.empty(int(fd))
+		total += int64(before - v.n)
+		return !errors.Is(failed, unix.EAGAIN)
+	}
+	for {
+		if err = in.Read(fill); err != nil {
+			return total, err
+		}
+		err = failed
+		end := err == nil && v.n == 0
+		for err == nil && v.n > 0 {
+			err = errors.Join(out.Write(empty), failed)
+		}
+		v.give()
+		if end || err != nil {
+			return total, err
+		}
+	}
+}
+
+// vessel holds what is on its way from one socket to another: a pipe, which the
+// kernel fills and empties without copying, or a buffer where there are pipes
+// enough.
+type vessel struct {
+	r, w int // the pipe's ends
+	buf  *[]byte
+	// n is how many bytes are in it; of a buffer, those after the first gone.
+	n, gone int
+}
+
+// vessels has a place for each pipe that there may be, with the pipe in it if
+// there is one that nobody uses.
+var vessels = func() chan *vessel {
+	c := make(chan *vessel, maxPipes)
+	for range maxPipes {
+		c <- nil
+	}
+	return c
+}()
+
+func takeVessel() *vessel {
+	select {
+	case v := <-vessels:
+		if v != nil {
+			return v
+		}
+	default:
+		return &vessel{buf: copyBuffers.Get().(*[]byte)}
+	}
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		vessels <- nil
+		return &vessel{buf: copyBuffers.Get().(*[]byte)}
+	}
+	// One that stays small is slower, nothing else.
+	_, _ = unix.FcntlInt(uintptr(ends[0]), unix.F_SETPIPE_SZ, pipeSize)
+	return &vessel{r: ends[0], w: ends[1]}
+}
+
+// give gives the vessel back. A pipe that still holds something ends.
+func (v *vessel) give() {
+	if v.buf != nil {
+		copyBuffers.Put(v.buf)
+		return
+	}
+	if v.n > 0 {
+		v.close()
+		v = nil
+	}
+	vessels <- v
+	if closing.CompareAndSwap(false, true) {
+		time.AfterFunc(tidyAfter, closePipes)
+	}
+}
+
+func (v *vessel) close() {
+	_ = unix.Close(v.r)
+	_ = unix.Close(v.w)
+}
+
+// closing says that closePipes has been called for and has not come.
+var closing atomic.Bool
+
+// closePipes ends the pipes that nobody uses: others want some.
+func closePipes() {
+	closing.Store(false)
+	for range maxPipes {
+		select {
+		case v := <-vessels:
+			if v != nil {
+				v.close()
+			}
+			vessels <- nil
+		default:
+			return
+		}
+	}
+}
+
+// fill takes what a socket has; nothing is its end.
+func (v *vessel) fill(fd int) error {
+	if v.buf != nil {
+		n, err := again(func() (int, error) { return unix.Read(fd, *v.buf) })
+		v.n, v.gone = n, 0
+		return os.NewSyscallError("read", err)
+	}
+	n, err := again(func() (int, error) { return splice(fd, v.w, pipeSize) })
+	v.n = n
+	return os.NewSyscallError("splice", err)
+}
+
+// empty gives a socket what it takes of it.
+func (v *vessel) empty(fd int) error {
+	if v.buf != nil {
+		n, err := again(func() (int, error) { return unix.Write(fd, (*v.buf)[v.gone:v.gone+v.n]) })
+		v.n, v.gone = v.n-n, v.gone+n
+		return os.NewSyscallError("write", err)
+	}
+	n, err := again(func() (int, error) { return splice(v.r, fd, v.n) })
+	v.n -= n
+	return os.NewSyscallError("splice", err)
+}
+
+func splice(from, to, size int) (int, error) {
+	n, err := unix.Splice(from, nil, to, nil, size, unix.SPLICE_F_NONBLOCK)
+	return int(n), err
+}
+
+// again repeats a call that a signal interrupted.
+func again(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if !errors.Is(err, unix.EINTR) {
+			return max(n, 0), err
+		}
+	}
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package operator
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"openshell.dev/runtime/policy"
+)
+
+// FuzzConfig: a configuration that is taken is complete, and says nothing weaker
+// than it could have said in one of the words there are.
+func FuzzConfig(f *testing.F) {
+	sample, err := os.ReadFile(sample)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(sample)
+	f.Add([]byte("landlock: {floor: -1}\nallow: [mounts]\n"))
+	f.Add([]byte("policy: &a none\nlog_dir: *a\n---\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, err := parseConfig("config.yaml", text)
+		if err != nil {
+			return
+		}
+		if c.PoliciesDir == "" || c.LogDir == "" || c.ProvidersDir == "" || c.InferenceFile == "" || c.Landlock.Floor == nil || *c.Landlock.Floor < 0 {
+			t.Errorf("%q is taken as %+v", text, c)
+		}
+		switch c.UnspecifiedEnforcement {
+		case policy.EnforcementUnset, policy.EnforcementAudit, policy.EnforcementBlock:
+		default:
+			t.Errorf("%q is taken with unspecified_enforcement %q", text, c.UnspecifiedEnforcement)
+		}
+	})
+}
+
+// FuzzFindPolicy: whatever a container's annotation and environment say, the policy
+// is one of the operator's folder or the default, and never none.
+func FuzzFindPolicy(f *testing.F) {
+	f.Add("tenant", "tenant.yaml", true)
+	f.Add("../outside", "none", true)
+	f.Add("/etc/passwd", "", false)
+	f.Add("tenant\x00", "..", true)
+	top := f.TempDir()
+	dir := filepath.Join(top, "policies")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		f.Fatal(err)
+	}
+	for name, text := range map[string]string{"policies/tenant.yaml": "inside", "outside.yaml": "outside", "outside": "outside"} {
+		if err := os.WriteFile(filepath.Join(top, name), []byte(text), 0o600); err != nil {
+			f.Fatal(err)
+		}
+	}
+	f.Fuzz(func(t *testing.T, annotation, env string, annotated bool) {
+		spec := &specs.Spec{Process: &specs.Process{Env: []string{EnvironmentPolicy + "=" + env}}}
+		if annotated {
+			spec.Annotations = map[string]string{AnnotationPolicy: annotation}
+		}
+		got, err := FindPolicy("", spec, &Config{PoliciesDir: dir, EnvironmentPolicy: true})
+		if err == nil && (got.None || string(got.Text) != "inside" && !strings.HasPrefix(got.Name, "built-in")) {
+			t.Errorf("annotation %q, environment %q: %+v", annotation, env, got)
+		}
+	})
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"encoding/json"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"openshell.dev/runtime/policy"
+)
+
+// FuzzNew: whatever a config.json says, a plan that is made takes away what no
+// sandbox has, and leaves the caller's own spec as it was.
+func FuzzNew(f *testing.F) {
+	whole := spec(masks)
+	whole.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActErrno}
+	text, err := json.Marshal(whole)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Add([]byte(`{"root":{},"process":{"cwd":"..","env":["=","A"],"capabilities":{"ambient":["CAP_NET_RAW","cap_sys_admin"]}},"linux":{"namespaces":[{"type":"network"},{"type":"pid"},{"type":"ipc"},{"type":"mount","path":"x"}]},"mounts":[{"destination":"proc","type":"proc"}]}`))
+	f.Add([]byte(`{"root":null,"linux":{"resources":{"devices":[{"allow":true}]}}}`))
+	pol := &policy.Policy{Filesystem: policy.Filesystem{IncludeWorkdir: true, ReadOnly: []string{"/usr"}}}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var given, same specs.Spec
+		if json.Unmarshal(text, &given) != nil || json.Unmarshal(text, &same) != nil {
+			return
+		}
+		p, err := New(&given, pol, Options{LandlockABI: 7, Floor: 1, BundlePaths: []string{"/etc/ssl/cert.pem"}, Placeholders: []string{"KEY=placeholder"}})
+		if err != nil {
+			return
+		}
+		p.Warnings(&given, pol, false)
+		got := p.Spec(&given).Process
+		if !got.NoNewPrivileges || !slices.Contains(got.Env, "KEY=placeholder") || p.Ruleset.ABI != 7 {
+			t.Errorf("%s becomes %+v under %+v", text, got, p.Ruleset)
+		}
+		if c := got.Capabilities; c != nil {
+			for _, removed := range Removed {
+				if slices.Contains(slices.Concat(c.Bounding, c.Effective, c.Inheritable, c.Permitted, c.Ambient), removed) {
+					t.Errorf("%s keeps %s", text, removed)
+				}
+			}
+		}
+		if d := cmp.Diff(same, given); d != "" {
+			t.Errorf("the spec was changed: %s", d)
+		}
+	})
+}
