@@ -2,6 +2,9 @@
 comma := ,
 BIN := bin
 LDFLAGS := -s -w
+# Without its documentation writer urfave/cli does not compile a Markdown parser's
+# patterns at each start.
+TAGS := seccomp,urfave_cli_no_docs
 COMMIT := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 10s
 
@@ -20,7 +23,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # Tests that ask testenv what the machine has may need root; all others do not.
 needs_root = $(shell go list -f '{{range .TestImports}}{{if eq . "openshell.dev/runtime/internal/testenv"}}{{$$.ImportPath}}{{end}}{{end}}' ./...)
 
-.PHONY: help setup build static install uninstall check vet lint cover test test-unit test-root test-kernels test-runc-bats rootfs bench demo fuzz clean
+.PHONY: help setup build static install uninstall check vet lint cover test test-unit test-root test-agents test-kernels test-runc-bats rootfs bench demo fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -37,12 +40,12 @@ endef
 
 build: setup ## build the programs into bin/
 	@mkdir -p $(BIN)
-	go build -tags seccomp -trimpath -ldflags '$(LDFLAGS) -X main.commit=$(COMMIT)' -o $(BIN)/openshell-runtime ./cmd/openshell-runtime
+	go build -tags $(TAGS) -trimpath -ldflags '$(LDFLAGS) -X main.commit=$(COMMIT)' -o $(BIN)/openshell-runtime ./cmd/openshell-runtime
 	$(go-programs)
 
 static: setup ## build the programs into bin/ without any shared library
 	@mkdir -p $(BIN)
-	go build -tags seccomp,netgo,osusergo -trimpath -ldflags '$(LDFLAGS) -X main.commit=$(COMMIT) -linkmode external -extldflags -static' \
+	go build -tags $(TAGS),netgo,osusergo -trimpath -ldflags '$(LDFLAGS) -X main.commit=$(COMMIT) -linkmode external -extldflags -static' \
 		-o $(BIN)/openshell-runtime ./cmd/openshell-runtime
 	$(go-programs)
 
@@ -78,6 +81,9 @@ test-unit: setup ## the tests that need no root, in seconds
 
 test-root: build ## the tests that may need root
 	scripts/test.sh $(BIN)/test.log $(needs_root)
+
+test-agents: build ## agents from npm in sandboxes, without keys (root; 1.7 GB from npm, once)
+	OPENSHELL_TEST_REQUIRE=$(REQUIRE),registries,agents go test -count=1 -timeout 30m -tags seccomp -v ./integration -run 'TestBypass_B63_B64_Agents'
 
 test-kernels: ## the kernel's tests on Debian's 6.1 in qemu (10 minutes)
 	scripts/kernel.sh

@@ -50,6 +50,7 @@ func baseURLs(routes []inferencefile.Route) []string {
 	}
 	if has("openai", "nvidia") {
 		out = append(out, "OPENAI_BASE_URL=https://inference.local/v1", "OPENAI_API_KEY="+key)
+		out = append(out, copilot(routes)...)
 	}
 	if has("gemini") {
 		out = append(out, "GOOGLE_GEMINI_BASE_URL=https://inference.local", "GEMINI_API_KEY="+key)
@@ -58,4 +59,15 @@ func baseURLs(routes []inferencefile.Route) []string {
 		out = append(out, "OLLAMA_HOST=https://inference.local")
 	}
 	return out
+}
+
+// copilot points Copilot CLI, which has variables of its own, at the router, if a
+// route says which model: it wants to be told one.
+func copilot(routes []inferencefile.Route) []string {
+	for _, r := range routes {
+		if r.Dialect == "openai" && r.Model != "" {
+			return []string{"COPILOT_PROVIDER_BASE_URL=https://inference.local/v1", "COPILOT_MODEL=" + r.Model}
+		}
+	}
+	return nil
 }

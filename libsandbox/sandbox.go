@@ -109,11 +109,22 @@ func Create(o CreateOptions) (status int, err error) {
 	return status, errors.Join(ctr.Kill(), forget(o.Container.Root, o.Container.ID))
 }
 
+// forgetTries bounds the attempts to remove a folder: one standby can begin as the
+// container ends.
+const forgetTries = 3
+
 // forget removes what the sandbox keeps of a container that has ended, after its
-// proxy has.
-func forget(root, id string) error {
+// proxy has. A standby that had just begun writes its lock while the folder goes;
+// then it ends, too.
+func forget(root, id string) (err error) {
 	dir := state.Dir(root, id)
-	return errors.Join(proxyproc.Stop(dir), os.RemoveAll(dir))
+	for range forgetTries {
+		err = errors.Join(proxyproc.Stop(dir), os.RemoveAll(dir))
+		if !errors.Is(err, unix.ENOTEMPTY) {
+			break
+		}
+	}
+	return err
 }
 
 // sandbox edits o so that what it makes is a sandbox under src, and writes the
@@ -133,6 +144,9 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 		return nil, err
 	}
 	if err := sources(o.Container.Spec, c.Allow); err != nil {
+		return nil, err
+	}
+	if err := sshAgents(o.Container.Spec, c.Allow); err != nil {
 		return nil, err
 	}
 	if err := accounts(&pol.Process, o.Container.Spec.Root.Path); err != nil {
@@ -162,7 +176,7 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	if err != nil {
 		return nil, err
 	}
-	options.Env = base
+	options.Env = append(base, gitEnvironment(pol, attached)...)
 	options.Bundle = filepath.Join(dir, handoff.Bundle)
 	if options.BundlePaths, err = bundle(o.Container.Spec, dir); err != nil {
 		return nil, err

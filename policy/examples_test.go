@@ -78,7 +78,7 @@ func TestDocumentedPolicies(t *testing.T) {
 			}
 		}
 	}
-	if found < 2 {
-		t.Errorf("found %d policies in the documents, want those of README.md", found)
+	if found == 0 {
+		t.Error("found no policies in the documents, want README.md's")
 	}
 }

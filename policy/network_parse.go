@@ -172,6 +172,7 @@ func (e *endpointReader) fieldsOfEndpoint() map[string]func(*yaml.Node) {
 		}
 	})
 	field("allow_encoded_slash", func(v *yaml.Node, what string) { e.AllowEncodedSlash = e.boolean(v, what) })
+	e.credentialFields(field)
 	for name, tag := range unenforcedEndpoint {
 		field(name, func(v *yaml.Node, what string) { e.unset(v, what, tag) })
 	}

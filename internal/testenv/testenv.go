@@ -30,6 +30,9 @@ const (
 	// Registries is a way to the registries that the machine's package clients are
 	// configured for.
 	Registries = "registries"
+	// Agents is the leave to install agents by npm, 1.7 GB, and the minutes to run
+	// them: only who asks for them has that.
+	Agents = "agents"
 )
 
 // checks are for what can be looked at without trying it.
@@ -42,6 +45,12 @@ var checks = map[string]func() error{
 	},
 	Docker: func() error { return programs("dockerd", "docker", "iptables") },
 	Debian: func() error { return programs("debootstrap") },
+	Agents: func() error {
+		if !must(Agents) {
+			return errors.New("make test-agents runs it")
+		}
+		return programs("npm")
+	},
 }
 
 func programs(names ...string) error {

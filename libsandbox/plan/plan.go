@@ -151,7 +151,7 @@ func environment(bundles []string) []string {
 	for _, v := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "grpc_proxy"} {
 		out = append(out, v+"="+proxyURL)
 	}
-	out = append(out, "NO_PROXY=127.0.0.1,localhost,::1,inference.local", "no_proxy=127.0.0.1,localhost,::1,inference.local", "NODE_USE_ENV_PROXY=1")
+	out = append(out, "NO_PROXY=127.0.0.1,localhost,::1,inference.local", "no_proxy=127.0.0.1,localhost,::1,inference.local")
 	if len(bundles) == 0 {
 		return out
 	}
@@ -178,12 +178,16 @@ func replaced(env, by []string) []string {
 	return append(out, by...)
 }
 
-// withEnvironment adds what of more is not set in env: the user's word stays.
+// withEnvironment adds what of more is not set in env: the user's word stays. Git's
+// settings are numbered, and counted: they are the user's or ours.
 func withEnvironment(env, more []string) []string {
+	has := func(name string) bool {
+		return slices.ContainsFunc(env, func(s string) bool { return strings.HasPrefix(s, name+"=") })
+	}
 	out := slices.Clone(env)
 	for _, e := range more {
 		name, _, _ := strings.Cut(e, "=")
-		if !slices.ContainsFunc(env, func(s string) bool { return strings.HasPrefix(s, name+"=") }) {
+		if !has(name) && (!strings.HasPrefix(name, "GIT_CONFIG_") || !has("GIT_CONFIG_COUNT")) {
 			out = append(out, e)
 		}
 	}

@@ -55,7 +55,7 @@ func TestDeletedProvider(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !s.Needed("api.test", 443) {
+	if !s.Needed(Target{Host: "api.test", Port: 443}) {
 		t.Error("the endpoint is not looked into any more")
 	}
 	for value, want := range map[string]string{

@@ -443,3 +443,49 @@ func TestBypass_B38_HeldByAnotherBeforeTheFirstByte(t *testing.T) {
 		}
 	}
 }
+
+// TestBypass_B70_OtherRepositories: with the sandbox's own token a program may push
+// to the repository that it is for, and carry nothing to another on the same host.
+func TestBypass_B70_OtherRepositories(t *testing.T) {
+	w := withSecret(t)
+	w.load(endpoints(`host: api.example.com, port: 443, protocol: rest, enforcement: enforce, rules: [` +
+		`{allow: {method: GET, path: "/*/*.git/info/refs", query: {service: git-upload-pack}}}, {allow: {method: POST, path: "/*/*.git/git-upload-pack"}}, ` +
+		`{allow: {method: GET, path: "/acme/widgets.git/info/refs", query: {service: git-receive-pack}}}, {allow: {method: POST, path: "/acme/widgets.git/git-receive-pack"}}]`))
+	for _, proto := range []string{"http/1.1", "h2"} {
+		git := w.site("api.example.com", 443, nil, proto)
+		c := w.client(w.byConnect, proto)
+		for _, tc := range []struct {
+			method, rest string
+			allowed      bool
+		}{
+			{"GET", "/acme/widgets.git/info/refs?service=git-receive-pack", true},
+			{"POST", "/acme/widgets.git/git-receive-pack", true},
+			{"GET", "/evil/loot.git/info/refs?service=git-upload-pack", true},
+			{"GET", "/evil/loot.git/info/refs?service=git-receive-pack", false},
+			{"GET", "/evil/loot.git/info/refs?service=git-upload-pack&service=git-receive-pack", false},
+			{"GET", "/evil/loot.git/info/refs", false},
+			{"POST", "/evil/loot.git/git-receive-pack", false},
+			{"POST", "/acme/widgets.git/../../evil/loot.git/git-receive-pack", false},
+			{"POST", "/acme/widgets.git/%2e%2e/%2e%2e/evil/loot.git/git-receive-pack", false},
+			{"POST", "/acme/widgets.git//git-receive-pack/../../../evil/loot.git/git-receive-pack", false},
+			{"POST", "/ACME/widgets.git/git-receive-pack", false},
+			{"POST", "/gists", false},
+			{"PUT", "/acme/widgets.git/git-receive-pack", false},
+		} {
+			before := len(git.got())
+			req, err := http.NewRequest(tc.method, "https://api.example.com"+tc.rest, strings.NewReader("the loot"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.SetBasicAuth("x-access-token", secretKey)
+			resp, err := c.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if arrived := len(git.got()) - before; tc.allowed != (resp.StatusCode == 200) || tc.allowed != (arrived == 1) {
+				t.Errorf("%s %s %s: status %d, %d arrived", proto, tc.method, tc.rest, resp.StatusCode, arrived)
+			}
+		}
+	}
+}

@@ -44,7 +44,7 @@ type connection struct {
 	to        target
 	inspected bool
 	// requests are those in flight.
-	requests map[*policy.Request]context.CancelCauseFunc
+	requests map[*policy.Request]*judged
 }
 
 // holders are the programs that hold a connection, learnt at some time.
@@ -76,7 +76,7 @@ func (s *Server) handle(ctx context.Context, tcp *net.TCPConn) {
 	defer tcp.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c := &connection{s: s, client: &clientConn{TCPConn: tcp}, requests: map[*policy.Request]context.CancelCauseFunc{}, began: time.Now()}
+	c := &connection{s: s, client: &clientConn{TCPConn: tcp}, requests: map[*policy.Request]*judged{}, began: time.Now()}
 	stop := context.AfterFunc(ctx, func() {
 		_ = tcp.Close()
 		c.cut()
@@ -288,7 +288,7 @@ func (c *connection) serve(ctx context.Context, first opening, to target, dec po
 			return
 		}
 		// Encrypted ClientHello hides the real name from the check above.
-		if dec.Inspect || first.Hello.ECH || c.s.hasCredentials(to) {
+		if dec.Inspect || first.Hello.ECH || c.s.hasCredentials(to, dec) {
 			c.intercept(ctx, to, dec, up)
 			return
 		}

@@ -58,6 +58,10 @@ func (h *http1) serve(ctx context.Context) {
 			h.malformed(err)
 			return
 		}
+		if to, ok := h.forRouter(); ok {
+			h.route(ctx, to)
+			return
+		}
 		req, err := http.ReadRequest(h.br)
 		if err != nil {
 			h.malformed(err)
@@ -173,7 +177,7 @@ func (h *http1) request(ctx context.Context, req *http.Request) (more bool) {
 	if err := c.identify(); err != nil {
 		return refuse(refusedConnection(req.Method, to, err.Error()), err.Error())
 	}
-	j, a := c.judgeRequest(to, req.Method, uri, h.forward)
+	j, a := c.judgeRequest(to, req.Method, uri, h.forward, handshake(req))
 	if a != nil {
 		h.refuse(req, to, j.asked, *a, j.dec)
 		return false
@@ -188,7 +192,8 @@ func (h *http1) request(ctx context.Context, req *http.Request) (more bool) {
 			return false
 		}
 	}
-	out, a := c.inject(req, j)
+	defer j.release()
+	out, a := c.inject(req, j, h.conn)
 	if a != nil {
 		h.refuse(req, to, j.asked, *a, j.dec)
 		return false

@@ -24,6 +24,10 @@ func (c *connection) splice(ctx context.Context, to target, dec policy.Decision,
 		c.refuseRaw(to, dec)
 		return
 	}
+	if c.s.uninspected(to, dec) {
+		c.refuseRaw(to, denied(dec, notInspected))
+		return
+	}
 	if up == nil {
 		var err error
 		if up, err = c.dial(ctx, to, dec); err != nil {
