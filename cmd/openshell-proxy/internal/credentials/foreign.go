@@ -52,6 +52,11 @@ func (s *Set) foreign(host string, port uint16) (mode ForeignMode, headers, quer
 	return mode, headers, query
 }
 
+// modelAPI says whether a model is asked at a host and port.
+func (s *Set) modelAPI(host string, port uint16) bool {
+	return slices.ContainsFunc(s.providers, func(p *provider) bool { return p.ModelAPI && p.near(s, host, port) })
+}
+
 // dropForeign takes credentials that are not placeholders out of h and the query,
 // or refuses. h is its own.
 func (s *Set) dropForeign(t Target, query string, h http.Header) (string, error) {
