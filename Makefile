@@ -2,6 +2,9 @@
 comma := ,
 BIN := bin
 LDFLAGS := -s -w
+# Without its documentation writer urfave/cli does not compile a Markdown parser's
+# patterns at each start.
+TAGS := seccomp,urfave_cli_no_docs
 COMMIT := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 10s
 
@@ -20,7 +23,7 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # Tests that ask testenv what the machine has may need root; all others do not.
 needs_root = $(shell go list -f '{{range .TestImports}}{{if eq . "openshell.dev/runtime/internal/testenv"}}{{$$.ImportPath}}{{end}}{{end}}' ./...)
 
-.PHONY: help setup build static install uninstall check vet lint test test-unit test-root test-agents test-kernels test-runc-bats rootfs bench demo fuzz clean
+.PHONY: help setup build static install uninstall check vet lint cover test test-unit test-root test-agents test-kernels test-runc-bats rootfs bench demo fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -37,12 +40,12 @@ endef
 
 build: setup ## build the programs into bin/
 	@mkdir -p $(BIN)
-	go build -tags seccomp -trimpath -ldflags '$(LDFLAGS) -X main.commit=$(COMMIT)' -o $(BIN)/openshell-runtime ./cmd/openshell-runtime
+	go build -tags $(TAGS) -trimpath -ldflags '$(LDFLAGS) -X main.commit=$(COMMIT)' -o $(BIN)/openshell-runtime ./cmd/openshell-runtime
 	$(go-programs)
 
 static: setup ## build the programs into bin/ without any shared library
 	@mkdir -p $(BIN)
-	go build -tags seccomp,netgo,osusergo -trimpath -ldflags '$(LDFLAGS) -X main.commit=$(COMMIT) -linkmode external -extldflags -static' \
+	go build -tags $(TAGS),netgo,osusergo -trimpath -ldflags '$(LDFLAGS) -X main.commit=$(COMMIT) -linkmode external -extldflags -static' \
 		-o $(BIN)/openshell-runtime ./cmd/openshell-runtime
 	$(go-programs)
 
@@ -65,7 +68,11 @@ vet: setup ## gofmt and go vet
 lint: setup ## golangci-lint (.golangci.yml; minutes the first time)
 	go run $(GOLANGCI_LINT) run ./...
 
-test: build vet ## all tests; as root the kernel's, too
+cover: setup ## every statement of policy/, the judge, must be tested
+	@out=$$(go test -cover ./policy) || { echo "$$out"; exit 1; }; echo "$$out"; \
+	case $$out in *'coverage: 100.0% of statements'*) ;; *) echo "cover: see go test -coverprofile"; exit 1;; esac
+
+test: build vet cover ## all tests; as root the kernel's, too
 	scripts/test.sh $(BIN)/test.log ./...
 
 test-unit: setup ## the tests that need no root, in seconds

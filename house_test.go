@@ -134,6 +134,8 @@ var onlyImporters = []struct {
 	{runc, []string{"libsandbox/container", "cmd/openshell-runtime"}, "runc's library"},
 	{"github.com/sirupsen/logrus", []string{"libsandbox/container"}, "runc's log"},
 	{"github.com/seccomp/libseccomp-golang", []string{"libsandbox/seccomp"}, "libseccomp"},
+	{module + "internal/origin", []string{"internal/refresh", "cmd/openshell-refresher"}, "what makes tokens"},
+	{module + "internal/refresh", []string{"cmd/openshell-refresher"}, "what uses refresh tokens"},
 	{"C", nil, "cgo of our own"},
 }
 

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"openshell.dev/runtime/internal/handoff"
 )
 
@@ -126,6 +128,40 @@ func (b *box) trusted() map[string]int {
 		return found["worker"] != 0 && found["standby"] != 0
 	})
 	return found
+}
+
+// TestWorkerIsLockedDown: no thread of the worker, which reads what the workload
+// sends, has more rights than judging needs.
+func TestWorkerIsLockedDown(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		o    boxOptions
+		caps string
+	}{
+		"from the host":        {boxOptions{}, "0000000000000000"},
+		"from the container's": {boxOptions{uplink: true}, fmt.Sprintf("%016x", 1<<unix.CAP_NET_ADMIN)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBox(t, tc.o)
+			b.allowed("/bin/probe", "http", "GET", "https://api.test/ok/1")
+			threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", b.proxy().Pid))
+			if err != nil || len(threads) < 2 {
+				t.Fatalf("threads %v: %v", threads, err)
+			}
+			for _, thread := range threads {
+				status, err := os.ReadFile(thread)
+				if err != nil {
+					continue // it has ended
+				}
+				for _, want := range []string{"CapEff:\t" + tc.caps, "CapPrm:\t" + tc.caps, "CapBnd:\t" + tc.caps, "NoNewPrivs:\t1", "Seccomp:\t2"} {
+					if !strings.Contains(string(status), want+"\n") {
+						t.Errorf("%s lacks %q: %s", thread, want, status)
+					}
+				}
+			}
+		})
+	}
 }
 
 // TestBypass_B59_Environment: nothing of the runtime's or the image's environment

@@ -13,7 +13,9 @@ import (
 // An ordinary image becomes a sandbox with one flag.
 func TestDocker(t *testing.T) {
 	w := newWorld(t, testPolicy)
-	e := startDocker(t, map[string]string{"openshell": testPolicy, "strict": strings.Replace(testPolicy, "/tmp, ", "", 1)})
+	e := startDocker(t, map[string]string{
+		"openshell": testPolicy, "strict": strings.Replace(testPolicy, "/tmp, ", "", 1), "broken": "version: 1\nfilesystem_polic: {}\n",
+	})
 	e.importImage("probe", w.rootfs)
 	host := t.TempDir()
 	for _, tc := range []struct {
@@ -58,6 +60,12 @@ func TestDocker(t *testing.T) {
 			}
 		})
 	}
+	t.Run("invalid policy", func(t *testing.T) {
+		out, status := e.sandbox("broken", "probe", "/bin/probe", "status")
+		if status != 125 || !strings.Contains(out, `:2:1: unknown field "filesystem_polic" in policy (did you mean "filesystem_policy"?)`) {
+			t.Errorf("status %d, printed %q", status, out)
+		}
+	})
 	t.Run("policy by annotation", func(t *testing.T) { e.annotated(t) })
 	e.nothingRemains()
 }

@@ -71,7 +71,7 @@ func build(dir string) error {
 		{"demo", "./demo", "0"},
 		{"agent", "./demo/agent", "0"},
 	} {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-tags", "seccomp", "-o", filepath.Join(dir, p.out), p.pkg)
+		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-tags", "seccomp,urfave_cli_no_docs", "-o", filepath.Join(dir, p.out), p.pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED="+p.cgo)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w\n%s", p.pkg, err, out)

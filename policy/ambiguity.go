@@ -96,7 +96,7 @@ func contenders(entries []entry) (all []contender) {
 			c.ports = slices.Compact(c.ports)
 			c.tail = ep.Host[strings.LastIndexAny(ep.Host, "*?]}\\")+1:]
 			c.connection = kind(connectionSays(ep))
-			if ep.Protocol == ProtocolREST || len(ep.AllowedIPs) > 0 || ep.HasTLS {
+			if ep.configures() {
 				c.request = kind(requestSays(ep))
 			}
 			all = append(all, c)
@@ -143,11 +143,11 @@ func requestSays(e *Endpoint) []said {
 	if enforcement == EnforcementUnset {
 		enforcement = EnforcementAudit
 	}
-	return []said{
+	return append([]said{
 		{"protocol", fmt.Sprintf("%q", protocol)},
 		{"enforcement", fmt.Sprintf("%q", enforcement)},
 		{"allow_encoded_slash", fmt.Sprint(e.AllowEncodedSlash)},
-	}
+	}, e.Credentials.says()...)
 }
 
 // conflicting says whether a and b can match the same and disagree.

@@ -19,11 +19,13 @@ type endpoint struct {
 	glob     Glob
 	ports    []uint16
 
-	// config says that it has a say in how connections are treated; rest that its
-	// requests are judged.
-	config, rest, tcp, tlsSkip bool
-	selector                   pathSelector
-	rank                       int
+	// config says that it has a say in how connections are treated; judged that its
+	// requests are.
+	config, judged, tcp, tlsSkip bool
+	protocol                     Protocol
+	credentials                  Credentials
+	selector                     pathSelector
+	rank                         int
 	// path is the endpoint's path as rules read it; without one all match.
 	path         Glob
 	hasPath      bool
@@ -90,13 +92,13 @@ func Compile(p *Policy, o CompileOptions) (*Engine, error) {
 func compileEndpoint(in *Endpoint, o CompileOptions) (*endpoint, error) {
 	ep := &endpoint{
 		host: in.Host, wildcard: strings.Contains(in.Host, "*"), ports: slices.Clone(in.Ports),
-		rest: in.Protocol == ProtocolREST, tcp: in.Protocol == ProtocolTCP, tlsSkip: in.TLSSkip,
+		judged: in.Protocol.judges(), tcp: in.Protocol == ProtocolTCP, tlsSkip: in.TLSSkip, protocol: in.Protocol, credentials: in.Credentials,
 		selector: newSelector(in.Path), encodedSlash: in.AllowEncodedSlash, line: in.Line,
 	}
 	ep.rank = ep.selector.rank()
-	ep.config = ep.rest || len(in.AllowedIPs) > 0 || in.HasTLS || in.TLSSkip
+	ep.config = in.configures()
 	var errs [6]error
-	if !ep.rest && !ep.tcp && in.Protocol != ProtocolNone {
+	if !ep.judged && !ep.tcp && in.Protocol != ProtocolNone {
 		errs[0] = fmt.Errorf("protocol %q is not enforced", in.Protocol)
 	}
 	if ep.host == "" && len(in.AllowedIPs) == 0 {

@@ -20,9 +20,12 @@ type corpusCase struct {
 	Port      uint16
 	Binary    string
 	Ancestors []string
-	HTTP      *struct{ Method, Path, Query string }
-	Forward   bool
-	Want      corpusAnswer
+	HTTP      *struct {
+		Method, Path, Query string
+		WebSocket           bool
+	}
+	Forward bool
+	Want    corpusAnswer
 }
 
 type corpusAnswer struct {
@@ -101,7 +104,7 @@ func (c *corpusCase) answer(t *testing.T, e *Engine) corpusAnswer {
 		if err != nil {
 			return corpusAnswer{Decision: Deny.String(), Layer: L7.String(), Policy: d.Policy, Reason: err.Error()}
 		}
-		r.HTTP = &HTTP{Method: c.HTTP.Method, Path: path, RawQuery: c.HTTP.Query}
+		r.HTTP = &HTTP{Method: c.HTTP.Method, Path: path, RawQuery: c.HTTP.Query, WebSocket: c.HTTP.WebSocket}
 		d = e.Decide(r)
 	}
 	got := corpusAnswer{Decision: d.Verdict.String(), Layer: d.Layer.String(), Policy: d.Policy, Reason: d.Reason}

@@ -53,7 +53,13 @@ type HTTP struct {
 	// Method is as sent; Path as CanonicalPath gives it; RawQuery is what follows
 	// the ?, undecoded.
 	Method, Path, RawQuery string
+	// WebSocket says that it begins a WebSocket or, with MethodText, is a message
+	// on the one that it began.
+	WebSocket bool
 }
+
+// MethodText is the method of a text message on a WebSocket.
+const MethodText = "WEBSOCKET_TEXT"
 
 // Decision is the answer to a Request and why. The zero value denies.
 type Decision struct {
@@ -75,6 +81,12 @@ type Decision struct {
 	TLSSkip, TCP bool
 	// AllowEncodedSlash is how CanonicalPath is to be called for this endpoint.
 	AllowEncodedSlash bool
+	// Protocol is that of the endpoint that answers for the request; ProtocolNone
+	// for a connection.
+	Protocol Protocol
+	// Credentials is what that endpoint says about them; for a connection, as far as
+	// that is said without a request.
+	Credentials Credentials
 	// Destination is which addresses the host may have.
 	Destination Destination
 	// DestinationErr is what is wrong with allowed_ips, which denies every

@@ -78,7 +78,7 @@ func (e *Engine) match(r *Request, to []*endpoint) []*endpoint {
 // are some. The first that says anything about connections speaks for all.
 func (d *Decision) connect(matched []*endpoint) {
 	first, by := (*endpoint)(nil), matched[0]
-	d.TCP = true
+	d.TCP, d.Credentials.AllowUninspected = true, true
 	for _, ep := range matched {
 		if ep.config && first == nil {
 			first = ep
@@ -86,9 +86,10 @@ func (d *Decision) connect(matched []*endpoint) {
 		if ep.named() && !by.named() {
 			by = ep
 		}
-		d.Inspect = d.Inspect || ep.rest
+		d.Inspect = d.Inspect || ep.judged
 		d.TCP = d.TCP && ep.tcp
-		d.AllowEncodedSlash = d.AllowEncodedSlash || ep.rest && ep.encodedSlash
+		d.AllowEncodedSlash = d.AllowEncodedSlash || ep.judged && ep.encodedSlash
+		d.Credentials.AllowUninspected = d.Credentials.AllowUninspected && ep.credentials.AllowUninspected
 	}
 	d.Verdict, d.Rule, d.Line = Allow, matched[0].text, matched[0].line
 	d.Destination = by.destination
@@ -96,6 +97,9 @@ func (d *Decision) connect(matched []*endpoint) {
 		return
 	}
 	d.TLSSkip = first.tlsSkip
+	if !first.hasPath { // paths are not looked at here
+		d.Credentials.Provider = first.credentials.Provider
+	}
 	d.Destination.allowed = first.allowed.allowed
 	if first.allowedErr != nil {
 		d.Verdict, d.Rule, d.Line = Deny, first.text, first.line

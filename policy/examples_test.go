@@ -5,6 +5,9 @@ package policy
 import (
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -32,5 +35,50 @@ func TestExamples(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// policyBlock is a policy in a document: lines that are set off, one of which is a
+// section of a policy's.
+var policyBlock = regexp.MustCompile(`(?m)^(?: {4}.*\n|\n)*^ {4}(?:network_policies|filesystem_policy|network_middlewares):.*\n(?:(?: {4}.*)?\n)*`)
+
+// The policies that the documents show are valid.
+func TestDocumentedPolicies(t *testing.T) {
+	files, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, file := range append(files, "../README.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range policyBlock.FindAllString(string(text), -1) {
+			found++
+			lines := strings.Split(block, "\n")
+			for i := range lines {
+				lines[i] = strings.TrimPrefix(lines[i], "    ")
+			}
+			// A part of a policy, or one that follows commands, begins at its section.
+			at := slices.IndexFunc(lines, func(l string) bool {
+				return strings.HasPrefix(l, "version: ") || strings.HasSuffix(l, ":") || strings.HasPrefix(l, "# ")
+			})
+			doc := strings.Join(lines[at:], "\n")
+			if !strings.Contains(doc, "version: ") {
+				doc = "version: 1\n" + doc
+			}
+			p, err := Parse(file, []byte(doc))
+			if err != nil {
+				t.Errorf("%s:\n%s\n%v", file, doc, err)
+				continue
+			}
+			if _, err := Compile(p, CompileOptions{}); err != nil {
+				t.Errorf("%s:\n%s\n%v", file, doc, err)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("found no policies in the documents, want README.md's")
 	}
 }

@@ -34,7 +34,7 @@ var (
 	someHosts    = list{"a.example.com", "a.example.com", "a.example.com", "b.example.com", "a.b.example.com", "example.com", "10.1.2.3", "x.s3.eu.aws.com", "other.org"}
 	hostPatterns = list{"a.example.com", "a.example.com", "a.example.com", "b.example.com", "*.example.com", "**.example.com", "a*.example.com", "10.1.2.3", "*.s3.*.aws.com", "*.b.example.com", "{a,b}*.example.com", `*.exam\ple.com`, "*.exa[lm]ple.com"}
 	somePorts    = []uint16{443, 443, 80}
-	someMethods  = list{"GET", "get", "HEAD", "POST", "DELETE", "*", "", "QUERY"}
+	someMethods  = list{"GET", "get", "HEAD", "POST", "DELETE", "*", "", "QUERY", "websocket_text"}
 	someBinaries = list{"/usr/bin/curl", "/usr/bin/curl", "/bin/sh", "/usr/bin/git", "/opt/a/b", ""}
 	binPatterns  = list{"/usr/bin/curl", "/usr/bin/curl", "/bin/sh", "/usr/bin/*", "/**", "/opt/**", "/usr/bin/gi?", "**"}
 	queryGlobs   = list{"1", "*", "**", "1.*", "a b", "", "{x,y}"}
@@ -59,7 +59,7 @@ func (c *choices) rules(most int) []Rule {
 }
 
 func (c *choices) endpoint() Endpoint {
-	ep := Endpoint{Host: pick(c, hostPatterns), Protocol: pick(c, []Protocol{"rest", "", "rest", "tcp"}), Enforcement: pick(c, []Enforcement{"enforce", "", "audit"}), AllowEncodedSlash: c.yes(4)}
+	ep := Endpoint{Host: pick(c, hostPatterns), Protocol: pick(c, []Protocol{"rest", "", "rest", "tcp", "websocket"}), Enforcement: pick(c, []Enforcement{"enforce", "", "audit"}), AllowEncodedSlash: c.yes(4)}
 	for range 1 + c.n(2) {
 		ep.Ports = append(ep.Ports, pick(c, somePorts))
 	}
@@ -78,6 +78,12 @@ func (c *choices) endpoint() Endpoint {
 		ep.Access = pick(c, []Access{"", "read-only", "read-write", "full"})
 	}
 	ep.DenyRules = c.rules(1)
+	if c.yes(3) {
+		ep.Credentials = Credentials{
+			BodyRewrite: c.yes(2), MessageRewrite: c.yes(2), AllowUninspected: c.yes(2), Signing: pick(c, []Signing{"", "sigv4", "sigv4:body"}),
+			Provider: pick(c, list{"", "work", "home"}),
+		}
+	}
 	return ep
 }
 
@@ -108,7 +114,7 @@ func (c *choices) request() *Request {
 		r.Ancestors = append(r.Ancestors, pick(c, someBinaries))
 	}
 	if !c.yes(4) {
-		r.HTTP = &HTTP{Method: pick(c, list{"GET", "get", "HEAD", "POST", "DELETE", "QUERY"}), Path: pick(c, somePaths), RawQuery: pick(c, someQueries)}
+		r.HTTP = &HTTP{Method: pick(c, list{"GET", "get", "HEAD", "POST", "DELETE", "QUERY", MethodText}), Path: pick(c, somePaths), RawQuery: pick(c, someQueries), WebSocket: c.yes(2)}
 	}
 	return r
 }

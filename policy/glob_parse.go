@@ -126,8 +126,17 @@ func (p *globParser) token() (globToken, error) {
 	if c >= 0x80 {
 		return globToken{}, errNotASCII
 	}
+	from := p.at
 	p.at++
-	return globToken{literal: string(c)}, nil
+	for p.at < len(p.pattern) && p.plain(p.pattern[p.at]) {
+		p.at++
+	}
+	return globToken{literal: p.pattern[from:p.at]}, nil
+}
+
+// plain says whether c stands for itself.
+func (p *globParser) plain(c byte) bool {
+	return c < 0x80 && strings.IndexByte(`*?[{}\`, c) < 0 && (c != ',' || p.depth == 0)
 }
 
 var errNotASCII = errors.New("has a byte that is not ASCII: write it percent-encoded or in punycode")

@@ -124,7 +124,8 @@ func (l *linter) policy(p *NetworkPolicy) {
 
 func (l *linter) endpoint(e *Endpoint) {
 	l.host(e)
-	if e.Protocol != ProtocolREST {
+	l.credentials(e)
+	if !e.Protocol.judges() {
 		if e.Access != AccessNone || len(e.Rules) > 0 {
 			l.warn(e.Line, "access and rules are not asked without protocol: rest; every request of the connection passes")
 		}
@@ -134,7 +135,7 @@ func (l *linter) endpoint(e *Endpoint) {
 		l.warn(e.Line, "enforcement is not set, which means audit: requests that the rules refuse are recorded and pass; write enforcement: enforce")
 	}
 	if e.TLSSkip {
-		l.warn(e.Line, "tls: skip with protocol: rest: requests inside TLS cannot be judged")
+		l.warn(e.Line, "tls: skip with protocol: %s: requests inside TLS cannot be judged", e.Protocol)
 	}
 	if why := neverMatches(e.Path, e.AllowEncodedSlash); why != "" {
 		l.warn(e.Line, "path %s selects no request: %s", e.Path, why)
@@ -162,8 +163,11 @@ func (l *linter) host(e *Endpoint) {
 	}
 }
 
-// methods are those that OpenShell knows for REST; another is likely a typo.
-var methods = []string{"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "*"}
+// methods are those that OpenShell knows, by protocol; another is likely a typo.
+var methods = map[Protocol][]string{
+	ProtocolREST:      {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "*"},
+	ProtocolWebSocket: {"GET", MethodText, "*"},
+}
 
 func (l *linter) rules(e *Endpoint, what string, rules []Rule) {
 	within := tokens(cmp.Or(e.Path, "**"), '/', ruleDialect)
@@ -175,7 +179,7 @@ func (l *linter) rules(e *Endpoint, what string, rules []Rule) {
 		case method == "":
 			l.warn(r.Line, "%s has no method, so it matches no request; write method: \"*\" for all", what)
 			continue
-		case !slices.Contains(methods, method):
+		case !slices.Contains(methods[e.Protocol], method):
 			l.warn(r.Line, "%s has the unusual method %q", what, r.Method)
 		}
 		switch line := cmp.Or(all["*"], all[method]); {

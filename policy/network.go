@@ -32,6 +32,9 @@ const (
 	ProtocolTCP Protocol = "tcp"
 	// ProtocolREST judges each HTTP request.
 	ProtocolREST Protocol = "rest"
+	// ProtocolWebSocket judges the requests that begin WebSockets and each text
+	// message that the client sends on them.
+	ProtocolWebSocket Protocol = "websocket"
 )
 
 // Enforcement is what a refusal by L7 rules does.
@@ -77,13 +80,23 @@ type Endpoint struct {
 	// connection is made.
 	AllowedIPs        []string
 	AllowEncodedSlash bool
+	Credentials       Credentials
 	// Line is where the endpoint stands in its document.
 	Line int
 }
 
-// Rule is one allow or deny rule of an endpoint with ProtocolREST.
+// configures says that the endpoint has a say in how connections or requests are
+// treated, besides allowing them.
+func (e *Endpoint) configures() bool {
+	return e.Protocol.judges() || len(e.AllowedIPs) > 0 || e.HasTLS || e.TLSSkip || e.Credentials.Provider != ""
+}
+
+// judges says that requests are judged one by one.
+func (p Protocol) judges() bool { return p == ProtocolREST || p == ProtocolWebSocket }
+
+// Rule is one allow or deny rule of an endpoint whose requests are judged.
 type Rule struct {
-	// Method is a method or *; GET is HEAD, too.
+	// Method is a method or *; GET is HEAD, too. MethodText is a message.
 	Method string
 	// Path is a glob over the canonical path. Without one an allow rule matches
 	// nothing, as in OpenShell, and a deny rule every path.

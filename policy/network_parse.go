@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -115,12 +116,30 @@ type endpointReader struct {
 	// node is the endpoint, at its fields.
 	node *yaml.Node
 	at   map[string]*yaml.Node
+	// known are the fields that there are, made once for all endpoints.
+	known map[string]func(*yaml.Node)
 	Endpoint
 }
 
 func (r *reader) endpoint(n *yaml.Node, policy string, index int) Endpoint {
-	e := &endpointReader{reader: r, policy: policy, index: index, node: n, at: map[string]*yaml.Node{}}
-	e.Line = n.Line
+	e := r.reading
+	if e == nil {
+		e = &endpointReader{reader: r, at: map[string]*yaml.Node{}}
+		e.known = e.fieldsOfEndpoint()
+		r.reading = e
+	}
+	clear(e.at)
+	e.policy, e.index, e.node, e.Endpoint = policy, index, n, Endpoint{Line: n.Line}
+	errs := len(e.errs)
+	e.fields(n, e.where(), e.known)
+	e.ports()
+	if len(e.errs) == errs {
+		e.validate()
+	}
+	return e.Endpoint
+}
+
+func (e *endpointReader) fieldsOfEndpoint() map[string]func(*yaml.Node) {
 	known := map[string]func(*yaml.Node){}
 	field := func(name string, read func(v *yaml.Node, what string)) {
 		known[name] = func(v *yaml.Node) {
@@ -153,20 +172,15 @@ func (r *reader) endpoint(n *yaml.Node, policy string, index int) Endpoint {
 		}
 	})
 	field("allow_encoded_slash", func(v *yaml.Node, what string) { e.AllowEncodedSlash = e.boolean(v, what) })
+	e.credentialFields(field)
 	for name, tag := range unenforcedEndpoint {
 		field(name, func(v *yaml.Node, what string) { e.unset(v, what, tag) })
 	}
-	errs := len(e.errs)
-	e.fields(n, e.where(), known)
-	e.ports()
-	if len(e.errs) == errs {
-		e.validate()
-	}
-	return e.Endpoint
+	return known
 }
 
 func (e *endpointReader) where() string {
-	return fmt.Sprintf("network policy '%s': endpoint %d", e.policy, e.index)
+	return "network policy '" + e.policy + "': endpoint " + strconv.Itoa(e.index)
 }
 
 // place is where a field stands, or else its endpoint.

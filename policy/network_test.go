@@ -157,7 +157,7 @@ func TestParseRefusesNetwork(t *testing.T) {
 		{"protocol unknown", inEndpoint("host: a.b, port: 1, protocol: http"), "p.yaml:5:38: " + l7 + "unknown protocol 'http' (expected tcp, rest, websocket, graphql, sql, json-rpc, or mcp) (did you mean \"tcp\"?)"},
 		{"protocol far off", inEndpoint("host: a.b, port: 1, protocol: spdy-and-so-on"), "p.yaml:5:38: " + l7 + "unknown protocol 'spdy-and-so-on' (expected tcp, rest, websocket, graphql, sql, json-rpc, or mcp)"},
 		{"protocol in capitals", inEndpoint("host: a.b, port: 1, protocol: REST, access: full"), "p.yaml:5:38: " + l7 + "unknown protocol 'REST' (expected tcp, rest, websocket, graphql, sql, json-rpc, or mcp) (did you mean \"rest\"?)"},
-		{"protocol websocket", inEndpoint("host: a.b, port: 1, protocol: websocket, access: full"), "p.yaml:5:38: " + l7 + "protocol websocket is not enforced by this version, so a policy that has it is refused"},
+		{"protocol graphql", inEndpoint("host: a.b, port: 1, protocol: graphql, access: full"), "p.yaml:5:38: " + l7 + "protocol graphql is not enforced by this version, so a policy that has it is refused"},
 		{"protocol sql", inEndpoint("host: a.b, port: 1, protocol: sql, access: full"), "p.yaml:5:38: " + l7 + "protocol sql is not enforced by this version, and OpenShell does not inspect it either: every statement would pass (leave protocol out to allow the whole connection)"},
 
 		{"rest without rules", rest("rules: []"), "p.yaml:5:7: " + l7 + "protocol requires rules or access to define allowed traffic"},
@@ -195,8 +195,6 @@ func TestParseRefusesNetwork(t *testing.T) {
 // A field that is accepted and not enforced would be a hole.
 func TestParseRefusesWhatIsNotEnforced(t *testing.T) {
 	for field, value := range map[string]string{
-		"websocket_credential_rewrite": "true", "request_body_credential_rewrite": "true", "allow_uninspected_credentials": "true",
-		"credential_signing": "sigv4", "signing_service": "s3", "signing_region": "x", "credential_binding": "{provider: x}",
 		"persisted_queries": "deny", "graphql_persisted_queries": "{a: {}}", "graphql_max_body_bytes": "1",
 		"json_rpc": "{}", "mcp": "{strict_tool_names: true}",
 	} {
@@ -214,7 +212,7 @@ func TestParseRefusesWhatIsNotEnforced(t *testing.T) {
 			refuses(t, rest("access: full, deny_rules: [{method: GET, "+field+": "+value+"}]"), fmt.Sprintf("p.yaml:5:%d: network policy 'a': endpoint 0: deny_rules[0].%s is not enforced by this version, so a policy that sets it is refused", 94+len(field), field))
 		})
 	}
-	for _, p := range []string{"websocket", "graphql", "sql", "json-rpc", "mcp"} {
+	for _, p := range []string{"graphql", "sql", "json-rpc", "mcp"} {
 		t.Run("protocol "+p, func(t *testing.T) {
 			if _, err := Parse("p", []byte(inEndpoint("host: a.b, port: 1, access: full, protocol: "+p))); err == nil || !strings.Contains(err.Error(), "protocol "+p+" is not enforced by this version") {
 				t.Error(err)

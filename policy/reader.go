@@ -19,6 +19,8 @@ type reader struct {
 	errs []error
 	// What there is of each so far, in the whole document.
 	endpoints, binaries, rules, globs int
+	// reading is what reads endpoints, one after another.
+	reading *endpointReader
 }
 
 func (r *reader) err() error { return errors.Join(r.errs...) }
@@ -55,7 +57,7 @@ func (r *reader) entries(n *yaml.Node, where string, read func(k, v *yaml.Node))
 		r.fail(n, where+" must be a mapping", "")
 		return
 	}
-	seen := map[string]bool{}
+	seen := make(map[string]bool, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content) && !r.full(); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
 		switch {

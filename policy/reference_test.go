@@ -59,20 +59,23 @@ func (ref reference) decide(r *Request) Decision {
 	d.Policy, d.Verdict = matches[0].key, Allow
 	var config *Endpoint
 	var l7 []*Endpoint
-	d.TCP = true
+	d.TCP, d.Credentials.AllowUninspected = true, true
 	host := matches[0].ep.Host
 	for _, m := range slices.Backward(matches) {
-		isConfig := m.ep.Protocol != ProtocolNone && m.ep.Protocol != ProtocolTCP || len(m.ep.AllowedIPs) > 0 || m.ep.HasTLS || m.ep.TLSSkip
+		isConfig := m.ep.Protocol != ProtocolNone && m.ep.Protocol != ProtocolTCP || len(m.ep.AllowedIPs) > 0 || m.ep.HasTLS || m.ep.TLSSkip || m.ep.Credentials.Provider != ""
 		if isConfig {
 			config = m.ep
 		}
 		d.TCP = d.TCP && m.ep.Protocol == ProtocolTCP
+		if !m.ep.Credentials.AllowUninspected {
+			d.Credentials.AllowUninspected = false
+		}
 		if m.ep.Host != "" && !strings.Contains(m.ep.Host, "*") {
 			host = m.ep.Host
 		}
 	}
 	for _, m := range matches {
-		if m.ep.Protocol == ProtocolREST {
+		if m.ep.Protocol == "rest" || m.ep.Protocol == "websocket" {
 			l7 = append(l7, m.ep)
 			d.Inspect = true
 			d.AllowEncodedSlash = d.AllowEncodedSlash || m.ep.AllowEncodedSlash
@@ -81,6 +84,9 @@ func (ref reference) decide(r *Request) Decision {
 	var ips []string
 	if config != nil {
 		d.TLSSkip, ips = config.TLSSkip, config.AllowedIPs
+		if config.Path == "" {
+			d.Credentials.Provider = config.Credentials.Provider
+		}
 	}
 	d.Destination, d.DestinationErr = NewDestination(host, ips)
 	if d.DestinationErr != nil {
@@ -102,10 +108,20 @@ func (ref reference) decide(r *Request) Decision {
 		selected = l7[0]
 	}
 	d.AllowEncodedSlash = selected != nil && selected.AllowEncodedSlash
+	d.Credentials = Credentials{}
+	if selected != nil {
+		d.Protocol, d.Credentials = selected.Protocol, selected.Credentials
+		if !refSelects(selected.Path, r.HTTP.Path) {
+			d.Credentials.Provider = ""
+		}
+	}
 	query, err := refQuery(r.HTTP.RawQuery)
 	switch {
 	case selected == nil:
 		d.Reason = "no L7 endpoint path matched request"
+		return d
+	case selected.Protocol == "websocket" && !r.HTTP.WebSocket:
+		d.Reason = "websocket endpoint requires a valid WebSocket upgrade request"
 		return d
 	case strings.Contains(r.HTTP.Path, "%2F") && !selected.AllowEncodedSlash:
 		d.Reason = "request-target contains an encoded '/' (%2F) which is not allowed on this endpoint"
@@ -120,9 +136,11 @@ func (ref reference) decide(r *Request) Decision {
 			continue
 		}
 		rules := m.ep.Rules
-		for _, method := range map[Access][]string{
-			AccessReadOnly: {"GET", "HEAD", "OPTIONS"}, AccessReadWrite: {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH"}, AccessFull: {"*"},
-		}[m.ep.Access] {
+		preset := map[Access][]string{AccessReadOnly: {"GET", "HEAD", "OPTIONS"}, AccessReadWrite: {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH"}, AccessFull: {"*"}}
+		if m.ep.Protocol == "websocket" {
+			preset = map[Access][]string{AccessReadOnly: {"GET"}, AccessReadWrite: {"GET", "WEBSOCKET_TEXT"}, AccessFull: {"*"}}
+		}
+		for _, method := range preset[m.ep.Access] {
 			rules = append(rules, Rule{Method: method, Path: "**"})
 		}
 		for _, rule := range rules {

@@ -7,7 +7,7 @@ import "strings"
 // request judges r.HTTP by the endpoints that match the connection.
 func (d *Decision) request(r *Request, matched []*endpoint) {
 	d.Layer, d.Verdict = L7, Deny
-	d.Rule, d.Line = "", 0
+	d.Rule, d.Line, d.Credentials = "", 0, Credentials{}
 	if r.HTTP.Method == "" || !strings.HasPrefix(r.HTTP.Path, "/") {
 		d.Reason = "request has no method or no path"
 		return
@@ -18,7 +18,14 @@ func (d *Decision) request(r *Request, matched []*endpoint) {
 		d.Reason = "no L7 endpoint path matched request"
 		return
 	}
-	d.AllowEncodedSlash = selected.encodedSlash
+	d.AllowEncodedSlash, d.Protocol, d.Credentials = selected.encodedSlash, selected.protocol, selected.credentials
+	if !selected.selector.match(r.HTTP.Path) {
+		d.Credentials.Provider = "" // not this path's
+	}
+	if selected.protocol == ProtocolWebSocket && !r.HTTP.WebSocket {
+		d.refuse(selected, "websocket endpoint requires a valid WebSocket upgrade request")
+		return
+	}
 	if !selected.encodedSlash && strings.Contains(r.HTTP.Path, "%2F") {
 		d.refuse(selected, "request-target contains an encoded '/' (%2F) which is not allowed on this endpoint")
 		return
@@ -58,7 +65,7 @@ func selectEndpoint(r *Request, matched []*endpoint) *endpoint {
 	var best, only *endpoint
 	count := 0
 	for _, ep := range matched {
-		if !ep.rest {
+		if !ep.judged {
 			continue
 		}
 		only = ep

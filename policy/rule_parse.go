@@ -3,7 +3,7 @@
 package policy
 
 import (
-	"fmt"
+	"strconv"
 
 	"gopkg.in/yaml.v3"
 )
@@ -36,7 +36,7 @@ func (r *reader) ruleList(n *yaml.Node, where string, read func(*yaml.Node, stri
 		if r.full() || !r.more(&r.rules, MaxRules, v, "rules") {
 			break
 		}
-		rule := read(v, fmt.Sprintf("%s[%d]", where, i))
+		rule := read(v, where+"["+strconv.Itoa(i)+"]")
 		rule.Line = v.Line
 		rules = append(rules, rule)
 	}
@@ -57,8 +57,14 @@ func (r *reader) rule(n *yaml.Node, where string) (rule Rule) {
 			})
 		},
 	}
-	for name, tag := range unenforcedRule {
-		known[name] = func(v *yaml.Node) { r.unset(v, where+"."+name, tag) }
+	for i := 0; i < len(n.Content); i += 2 {
+		if known[n.Content[i].Value] != nil {
+			continue
+		}
+		for name, tag := range unenforcedRule {
+			known[name] = func(v *yaml.Node) { r.unset(v, where+"."+name, tag) }
+		}
+		break
 	}
 	r.fields(n, where, known)
 	return rule

@@ -161,12 +161,19 @@ func (c *ruleCompiler) fail(where string, err error) {
 	c.err = errors.Join(c.err, fmt.Errorf("%s: %w", where, err))
 }
 
-// presets are the methods of each access.
-var presets = map[Access][]string{
-	AccessReadOnly:  {"GET", "HEAD", "OPTIONS"},
-	AccessReadWrite: {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH"},
-	AccessFull:      {"*"},
-}
+// presets are the methods of each access, messagePresets those of WebSockets.
+var (
+	presets = map[Access][]string{
+		AccessReadOnly:  {"GET", "HEAD", "OPTIONS"},
+		AccessReadWrite: {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH"},
+		AccessFull:      {"*"},
+	}
+	messagePresets = map[Access][]string{
+		AccessReadOnly:  {"GET"},
+		AccessReadWrite: {"GET", MethodText},
+		AccessFull:      {"*"},
+	}
+)
 
 // compileRules compiles what an endpoint allows and denies. A protocol is not
 // needed: rules of an endpoint without one count beside those of others.
@@ -176,6 +183,9 @@ func compileRules(ep *Endpoint) (allow, deny ruleTree, err error) {
 		c.add(r, false, fmt.Sprintf("rules[%d]", i))
 	}
 	methods, known := presets[ep.Access]
+	if ep.Protocol == ProtocolWebSocket {
+		methods = messagePresets[ep.Access]
+	}
 	if !known && ep.Access != AccessNone {
 		c.fail("access", fmt.Errorf("unknown preset %q", ep.Access))
 	}

@@ -61,6 +61,9 @@ func candidateChanges(p *Policy, o CompileOptions, r *Request) (out []candidateC
 	ep := Endpoint{Host: r.Host, Ports: []uint16{r.Port}}
 	if r.HTTP != nil {
 		ep.Protocol, ep.Enforcement = ProtocolREST, EnforcementBlock
+		if r.HTTP.WebSocket {
+			ep.Protocol = ProtocolWebSocket
+		}
 	}
 	for i := range p.Network {
 		n := &p.Network[i]
@@ -76,7 +79,7 @@ func candidateChanges(p *Policy, o CompileOptions, r *Request) (out []candidateC
 			if err != nil || !compiled.matches(r.Host, r.Port) {
 				continue
 			}
-			if r.HTTP != nil && mayUse && compiled.rest && len(old.Rules) > 0 {
+			if r.HTTP != nil && mayUse && compiled.judged && len(old.Rules) > 0 {
 				out = append(out, candidateChange{
 					Change{Where: fmt.Sprintf("%s.endpoints[%d].rules", where, j), Line: old.Line},
 					[]allowYAML{{ruleFor(r)}},
@@ -124,7 +127,7 @@ func candidateChanges(p *Policy, o CompileOptions, r *Request) (out []candidateC
 // narrowed is an endpoint that allows r and nothing else.
 func narrowed(ep Endpoint, r *Request) Endpoint {
 	ep.Access, ep.Rules, ep.DenyRules = AccessNone, nil, nil
-	if ep.Protocol != ProtocolREST {
+	if !ep.Protocol.judges() {
 		return ep
 	}
 	if r.HTTP == nil {
@@ -187,6 +190,17 @@ type (
 		AllowEncodedSlash bool        `yaml:"allow_encoded_slash,omitempty"`
 		Access            Access      `yaml:"access,omitempty"`
 		Rules             []allowYAML `yaml:"rules,omitempty"`
+
+		BodyRewrite      bool         `yaml:"request_body_credential_rewrite,omitempty"`
+		MessageRewrite   bool         `yaml:"websocket_credential_rewrite,omitempty"`
+		AllowUninspected bool         `yaml:"allow_uninspected_credentials,omitempty"`
+		Signing          Signing      `yaml:"credential_signing,omitempty"`
+		Service          string       `yaml:"signing_service,omitempty"`
+		Region           string       `yaml:"signing_region,omitempty"`
+		Binding          *bindingYAML `yaml:"credential_binding,omitempty"`
+	}
+	bindingYAML struct {
+		Provider string `yaml:"provider"`
 	}
 	allowYAML struct {
 		Allow ruleYAML `yaml:"allow"`
@@ -202,9 +216,15 @@ func ruleFor(r *Request) ruleYAML {
 }
 
 func toYAML(ep Endpoint) endpointYAML {
+	c := ep.Credentials
 	out := endpointYAML{
 		Host: ep.Host, Port: ep.Ports[0], Path: ep.Path, Protocol: ep.Protocol, Enforcement: ep.Enforcement,
 		AllowedIPs: ep.AllowedIPs, AllowEncodedSlash: ep.AllowEncodedSlash, Access: ep.Access,
+		BodyRewrite: c.BodyRewrite, MessageRewrite: c.MessageRewrite, AllowUninspected: c.AllowUninspected,
+		Signing: c.Signing, Service: c.Service, Region: c.Region,
+	}
+	if c.Provider != "" {
+		out.Binding = &bindingYAML{c.Provider}
 	}
 	if ep.TLSSkip {
 		out.TLS = "skip"

@@ -20,6 +20,8 @@ network_policies:
       - {host: "*.lan.example.com", port: 443, allowed_ips: [10.0.0.0/8]}
       - {host: skip.example.com, port: 443, tls: skip}
       - {host: auto.example.com, port: 443, tls: auto, protocol: rest, access: read-only, deny_rules: [{method: POST, path: "/no"}]}
+      - {host: s3.example.com, port: 443, protocol: rest, enforcement: enforce, rules: [{allow: {method: GET, path: "/a"}}], credential_signing: sigv4, signing_service: s3, signing_region: r, credential_binding: {provider: p}}
+      - {host: ws.example.com, port: 443, protocol: websocket, enforcement: enforce, access: read-only, websocket_credential_rewrite: true}
       - {host: bad.example.com, port: 443, allowed_ips: [nonsense]}
     binaries: [/usr/bin/curl]
   api_new_example: {}
@@ -43,6 +45,9 @@ func TestSuggestionsWork(t *testing.T) {
 		"binary, addresses":  {Request{Host: "x.lan.example.com", Binary: "/usr/bin/git"}, "network_policies.api.binaries"},
 		"host":               {Request{Host: "api.new.example"}, "network_policies"},
 		"host with request":  {Request{Host: "api.new.example", HTTP: &HTTP{Method: "get", Path: "/a%2Fb"}}, "network_policies"},
+		"signed, of a path":  {Request{Host: "s3.example.com", Binary: "/usr/bin/git", HTTP: &HTTP{Method: "PUT", Path: "/b"}}, "network_policies"},
+		"message":            {Request{Host: "ws.example.com", HTTP: &HTTP{Method: MethodText, Path: "/b", WebSocket: true}}, "network_policies.api.endpoints"},
+		"new websocket":      {Request{Host: "new.example.com", HTTP: &HTTP{Method: "GET", Path: "/b", WebSocket: true}}, "network_policies"},
 		"address":            {Request{Host: "2001:db8::1"}, "network_policies"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -70,6 +75,7 @@ func TestSuggestionsWork(t *testing.T) {
 func TestSuggestsNothingThatWouldNotHelp(t *testing.T) {
 	for name, r := range map[string]Request{
 		"deny rule":       {Host: "auto.example.com", HTTP: &HTTP{Method: "POST", Path: "/no"}},
+		"no websocket":    {Host: "ws.example.com", HTTP: &HTTP{Method: "POST", Path: "/"}},
 		"bad addresses":   {Host: "bad.example.com"},
 		"malformed query": {Host: "auto.example.com", HTTP: &HTTP{Method: "GET", Path: "/", RawQuery: "%"}},
 		"no program":      {Host: "skip.example.com", Binary: "-"},

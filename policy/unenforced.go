@@ -12,18 +12,11 @@ import (
 // type of their values. They may be written as long as they say nothing.
 var (
 	unenforcedEndpoint = map[string]string{
-		"websocket_credential_rewrite":    "!!bool",
-		"request_body_credential_rewrite": "!!bool",
-		"allow_uninspected_credentials":   "!!bool",
-		"credential_signing":              "!!str",
-		"signing_service":                 "!!str",
-		"signing_region":                  "!!str",
-		"credential_binding":              "!!null",
-		"persisted_queries":               "!!str",
-		"graphql_persisted_queries":       "!!map",
-		"graphql_max_body_bytes":          "!!int",
-		"json_rpc":                        "!!null",
-		"mcp":                             "!!null",
+		"persisted_queries":         "!!str",
+		"graphql_persisted_queries": "!!map",
+		"graphql_max_body_bytes":    "!!int",
+		"json_rpc":                  "!!null",
+		"mcp":                       "!!null",
 	}
 	unenforcedRule = map[string]string{
 		"command":        "!!str",
@@ -47,12 +40,12 @@ func (r *reader) unset(n *yaml.Node, what, tag string) {
 // protocol reads the protocol and refuses those that are not enforced.
 func (e *endpointReader) protocol(n *yaml.Node) {
 	switch p := e.str(n, e.where()+": protocol"); p {
-	case "", "tcp", "rest":
+	case "", "tcp", "rest", "websocket":
 		e.Protocol = Protocol(p)
 	case "sql":
 		e.fail(n, e.invalid("protocol sql is not enforced by this version, and OpenShell does not inspect it either: every statement would pass"),
 			"leave protocol out to allow the whole connection")
-	case "websocket", "graphql", "json-rpc", "mcp":
+	case "graphql", "json-rpc", "mcp":
 		e.fail(n, e.invalid("protocol "+p+" is not enforced by this version, so a policy that has it is refused"), "")
 	default:
 		const all = "tcp, rest, websocket, graphql, sql, json-rpc, or mcp"

@@ -46,6 +46,7 @@ func (e *endpointReader) validate() {
 		e.glob(e.place("path"), e.Path, '/')
 	}
 	e.validateL7()
+	e.validateCredentials()
 }
 
 func (e *endpointReader) validateHost() {
@@ -110,7 +111,7 @@ func (e *endpointReader) validateHostWildcard(at *yaml.Node) {
 }
 
 func (e *endpointReader) validateL7() {
-	rest := e.Protocol == ProtocolREST
+	judged := e.Protocol.judges()
 	rules, denies, preset := len(e.Rules) > 0, len(e.DenyRules) > 0, e.Access != AccessNone
 	if e.Protocol == ProtocolTCP {
 		e.validateTCP()
@@ -118,13 +119,13 @@ func (e *endpointReader) validateL7() {
 	if rules && preset {
 		e.fail(e.place("access"), e.invalid("rules and access are mutually exclusive"), "")
 	}
-	if rest && !rules && !preset {
+	if judged && !rules && !preset {
 		e.fail(e.node, e.invalid("protocol requires rules or access to define allowed traffic"), "")
 	}
 	if rules && allEmpty(e.Rules) {
 		e.fail(e.place("rules"), e.invalid("rules would deny all traffic (no allow clause found). Use `access: full` or add allow clauses to rules."), "")
 	}
-	if denies && !rest {
+	if denies && !judged {
 		e.fail(e.place("deny_rules"), e.invalid("deny_rules require protocol (L7 inspection must be enabled)"), "")
 	}
 	if denies && !rules && !preset {
@@ -146,6 +147,15 @@ func (e *endpointReader) validateTCP() {
 	}
 	if e.AllowEncodedSlash {
 		more = append(more, "allow_encoded_slash")
+	}
+	if e.Credentials.MessageRewrite {
+		more = append(more, "websocket_credential_rewrite")
+	}
+	if e.Credentials.BodyRewrite {
+		more = append(more, "request_body_credential_rewrite")
+	}
+	if e.Credentials.Signing != SigningNone {
+		more = append(more, "credential_signing")
 	}
 	if len(more) > 0 {
 		e.fail(e.place(more[0]), e.invalid(fmt.Sprintf("protocol tcp does not support L7-only fields: %s; remove those fields", strings.Join(more, ", "))), "")

@@ -30,7 +30,8 @@ func harden() error {
 }
 
 // lockDown leaves the worker what judging needs and no more: its open
-// descriptors, its two folders, the right to mark its own connections.
+// descriptors, its two folders, the right to mark its own connections, and the
+// system calls for that.
 //
 // Preconditions: everything that is read from files has been read.
 func lockDown(folders []string, marks bool) error {
@@ -65,7 +66,7 @@ func lockDown(folders []string, marks bool) error {
 	if err != nil {
 		return fmt.Errorf("drop capabilities: %w", err)
 	}
-	return nil
+	return filter()
 }
 
 func allThreads(trap, a, b, c uintptr) error {

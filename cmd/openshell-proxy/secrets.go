@@ -87,9 +87,9 @@ func (w *worker) recordChange(p handoff.Provider) {
 			return
 		}
 	}
-	r := decisionlog.Record{Time: time.Now(), Verdict: policy.Allow.String(), Layer: "credentials", Rule: p.Name, Reason: fmt.Sprintf("revision %d is in use", p.Revision)}
+	r := decisionlog.Record{Time: time.Now(), Verdict: policy.Allow.String(), Layer: "credentials", Rule: p.Name, Reason: fmt.Sprintf("provider %s: revision %d is in use", p.Name, p.Revision)}
 	if p.Deleted {
-		r.Verdict, r.Reason = policy.Deny.String(), "the provider was deleted: its placeholders are refused"
+		r.Verdict, r.Reason = policy.Deny.String(), "provider "+p.Name+" was deleted: its placeholders are refused"
 	}
 	w.log.Record(r)
 }

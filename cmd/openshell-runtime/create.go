@@ -9,7 +9,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
@@ -204,6 +206,9 @@ func checkProcess(p *specs.Process) error {
 		return errors.New("Cwd must be an absolute path")
 	case len(p.Args) == 0:
 		return errors.New("args must not be empty")
+	case slices.ContainsFunc(p.Args, func(a string) bool { return strings.ContainsRune(a, 0) }):
+		// execve(2) would end each at it; runc leaves a container that says so itself.
+		return errors.New("args must not contain a NUL byte")
 	}
 	return nil
 }

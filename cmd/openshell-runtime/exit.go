@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/urfave/cli/v2"
+
 	"openshell.dev/runtime/libsandbox/container"
 )
 
@@ -45,6 +47,10 @@ func exit(err error, global []string) {
 	} else {
 		fmt.Fprintln(os.Stderr, logLine(err, format))
 	}
+	var coded cli.ExitCoder
+	if errors.As(err, &coded) {
+		os.Exit(coded.ExitCode()) // 3 for a verb that there is none of
+	}
 	var ee *execError
 	if errors.As(err, &ee) {
 		os.Exit(255)
@@ -56,7 +62,7 @@ func logLine(err error, format string) string {
 	now := time.Now().Format(time.RFC3339)
 	switch format {
 	case container.FormatPlain:
-		return err.Error()
+		return container.Plain(err.Error())
 	case container.FormatJSON:
 		b, e := json.Marshal(struct {
 			Level string `json:"level"`

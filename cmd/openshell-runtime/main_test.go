@@ -78,7 +78,7 @@ func TestErrors(t *testing.T) {
 		{"too many", []string{"kill", "a", "KILL", "b"}, 1, `^Incorrect Usage\.`, `requires a maximum of 2 argument`},
 		{"none wanted", []string{"features", "a"}, 1, `^Incorrect Usage\.`, `requires exactly 0 argument`},
 		{"empty ID", []string{"state", ""}, 1, `^$`, `container id cannot be empty`},
-		{"unknown verb's help", []string{"foo", "-h"}, 1, ``, `No help topic for 'foo'`},
+		{"unknown verb's help", []string{"foo", "-h"}, 3, ``, `No help topic for 'foo'`},
 		{"missing container", []string{"state", "missing"}, 1, `^$`, `^time="[-0-9T:Z+]+" level=error msg="container does not exist"\n$`},
 		{"failed exec", []string{"exec", "missing", "prog"}, 255, `^$`, `msg="exec failed: container does not exist"`},
 		{"a program's flag is not the log's", []string{"exec", "missing", "prog", "--log=" + dir + "/stolen"}, 255, `^$`, `level=error`},
@@ -156,5 +156,11 @@ func TestFeatures(t *testing.T) {
 		if r.status != 0 || !strings.Contains(r.stdout, want) {
 			t.Errorf("status %d, no %s in %s", r.status, want, r.stdout)
 		}
+	}
+}
+
+func TestUnknownVerb(t *testing.T) {
+	if r := invoke(t, "", "nosuch"); r.status != 3 || !strings.Contains(r.stderr, "No help topic for 'nosuch'") {
+		t.Errorf("status %d: %s", r.status, r.stderr)
 	}
 }

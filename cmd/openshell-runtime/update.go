@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
@@ -126,7 +127,9 @@ func parseWeight(s string) (uint16, error) {
 }
 
 // sizeText is a size as engines write it: 64m, 1.5GiB, 1024.
-var sizeText = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?(?i:([kmgtp]?)(?:i?b)?)$`)
+var sizeText = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?(?i:([kmgtp]?)(?:i?b)?)$`)
+})
 
 // parseSize reads a number of bytes with a unit of 1024's powers; -1 is without
 // limit.
@@ -134,7 +137,7 @@ func parseSize(s string) (int64, error) {
 	if s == "-1" {
 		return -1, nil
 	}
-	m := sizeText.FindStringSubmatch(s)
+	m := sizeText().FindStringSubmatch(s)
 	if m == nil {
 		return 0, fmt.Errorf("invalid size: '%s'", s)
 	}

@@ -3,9 +3,12 @@
 package main
 
 import (
+	"io"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
 )
 
@@ -89,5 +92,41 @@ func TestSubCgroups(t *testing.T) {
 				t.Error(d)
 			}
 		})
+	}
+}
+
+func TestCheckProcess(t *testing.T) {
+	for name, tc := range map[string]struct {
+		p    *specs.Process
+		want string
+	}{
+		"whole":       {&specs.Process{Cwd: "/", Args: []string{"a"}}, ""},
+		"none":        {nil, "process property must not be empty"},
+		"no folder":   {&specs.Process{Args: []string{"a"}}, "Cwd property must not be empty"},
+		"elsewhere":   {&specs.Process{Cwd: "a", Args: []string{"a"}}, "Cwd must be an absolute path"},
+		"no program":  {&specs.Process{Cwd: "/"}, "args must not be empty"},
+		"NUL in args": {&specs.Process{Cwd: "/", Args: []string{"a", "b\x00c"}}, "args must not contain a NUL byte"},
+	} {
+		got := ""
+		if err := checkProcess(tc.p); err != nil {
+			got = err.Error()
+		}
+		if got != tc.want {
+			t.Errorf("%s: %q, want %q", name, got, tc.want)
+		}
+	}
+}
+
+func TestReadJSON(t *testing.T) {
+	var s specs.Spec
+	if err := readJSON(strings.NewReader(`{"hostname": "a"} and more`), "file", &s); err != nil || s.Hostname != "a" {
+		t.Errorf("hostname %q, %v", s.Hostname, err)
+	}
+	long := io.MultiReader(strings.NewReader(`{"hostname": "`), strings.NewReader(strings.Repeat("x", maxSpec)), strings.NewReader(`"}`))
+	if err := readJSON(long, "file", &s); err == nil || err.Error() != "file is larger than 16777216 bytes" {
+		t.Errorf("a long file: %v", err)
+	}
+	if err := readJSON(strings.NewReader("{"), "file", &s); err == nil || err.Error() != "file: unexpected EOF" {
+		t.Errorf("half a file: %v", err)
 	}
 }

@@ -162,8 +162,11 @@ func logLine(r decisionlog.Record) string {
 		return fmt.Sprintf("%s %d records before this are missing", when, r.Dropped)
 	}
 	who := "unknown"
-	if r.Binary != "" {
+	switch {
+	case r.Binary != "":
 		who = clean(r.Binary)
+	case r.Layer == "credentials":
+		who = "operator"
 	}
 	if r.Pid != 0 {
 		who += fmt.Sprintf("[%d]", r.Pid)

@@ -25,6 +25,7 @@ func policyExplainCommand() *cli.Command {
 			&cli.StringFlag{Name: "method", Usage: "method of an HTTP request; without it the connection alone is judged"},
 			&cli.StringFlag{Name: "path", Usage: "path of the HTTP request, with its query"},
 			outputFlag(),
+			&cli.BoolFlag{Name: "websocket", Usage: "the request begins a WebSocket or, with --method WEBSOCKET_TEXT, is a message on one"},
 		},
 		Action: explain,
 	}
@@ -40,12 +41,15 @@ func explain(c *cli.Context) error {
 	if c.Uint("port") == 0 || c.Uint("port") > 65535 {
 		return usage(c, "--port must be 1 to 65535")
 	}
+	if c.Bool("websocket") && !c.IsSet("method") {
+		return usage(c, "--websocket needs --method and --path")
+	}
 	if c.IsSet("method") != c.IsSet("path") {
 		return usage(c, "--method and --path go together")
 	}
 	if c.IsSet("method") {
 		path, query, _ := strings.Cut(c.String("path"), "?")
-		q.HTTP = &httpPart{Method: c.String("method"), Path: path, Query: query}
+		q.HTTP = &httpPart{Method: c.String("method"), Path: path, Query: query, WebSocket: c.Bool("websocket")}
 	}
 	file, p, err := readPolicy(c)
 	if err != nil {
@@ -60,6 +64,9 @@ func explain(c *cli.Context) error {
 	x := explained{
 		Decision: d.Verdict.String(), Layer: d.Layer.String(), Policy: d.Policy, Rule: d.Rule, Line: d.Line, Reason: d.Reason,
 		Inspected: d.Verdict == policy.Allow && d.Layer == policy.L4 && d.Inspect,
+	}
+	if d.Verdict != policy.Deny {
+		x.Credentials = treatment(&d.Credentials)
 	}
 	if d.Verdict != policy.Allow && r != nil {
 		// A connection that is denied is so with whatever request comes on it.
@@ -90,6 +97,8 @@ type explained struct {
 	Rule     string `json:"rule,omitempty"`
 	Line     int    `json:"line,omitempty"`
 	Reason   string `json:"reason,omitempty"`
+	// Credentials is what becomes of them in what is allowed.
+	Credentials []string `json:"credentials,omitempty"`
 	// Inspected connections are allowed, and each request on them is judged.
 	Inspected bool `json:"inspected,omitempty"`
 	// Change would allow it; nil if nothing would, or was asked for.
@@ -110,7 +119,7 @@ func canonical(h *httpPart) *policy.HTTP {
 	if err != nil {
 		return nil
 	}
-	return &policy.HTTP{Method: h.Method, Path: path, RawQuery: h.Query}
+	return h.at(path)
 }
 
 func (x *explained) print(w io.Writer, file string) {
@@ -124,6 +133,9 @@ func (x *explained) print(w io.Writer, file string) {
 	}
 	if x.Rule != "" {
 		fmt.Fprintf(w, "rule: %s (%s:%d)\n", x.Rule, file, x.Line)
+	}
+	for _, line := range x.Credentials {
+		fmt.Fprintf(w, "credentials: %s\n", line)
 	}
 	if x.Inspected {
 		fmt.Fprintln(w, "requests on it are judged one by one: give --method and --path")
@@ -145,4 +157,28 @@ func (x *explained) print(w io.Writer, file string) {
 			fmt.Fprintf(w, "  %s", line)
 		}
 	}
+}
+
+// treatment is what becomes of credentials in what is allowed.
+func treatment(c *policy.Credentials) (lines []string) {
+	if c.Provider != "" {
+		lines = append(lines, "only those of provider "+c.Provider)
+	}
+	if c.Signing != policy.SigningNone {
+		region := c.Region
+		if region == "" {
+			region = "the host's region"
+		}
+		lines = append(lines, fmt.Sprintf("signed anew (%s) for %s in %s", c.Signing, c.Service, region))
+	}
+	if c.BodyRewrite {
+		lines = append(lines, "put into the body")
+	}
+	if c.MessageRewrite {
+		lines = append(lines, "put into WebSocket messages")
+	}
+	if c.AllowUninspected {
+		lines = append(lines, "what cannot be searched for them passes")
+	}
+	return lines
 }

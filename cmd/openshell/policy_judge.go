@@ -19,6 +19,13 @@ type httpPart struct {
 	Method string `json:"method"`
 	Path   string `json:"path"`
 	Query  string `json:"query"`
+	// WebSocket says that it begins one or, with WEBSOCKET_TEXT, is a message on it.
+	WebSocket bool `json:"websocket"`
+}
+
+// at is the part as it is judged, at its canonical path.
+func (h *httpPart) at(path string) *policy.HTTP {
+	return &policy.HTTP{Method: h.Method, Path: path, RawQuery: h.Query, WebSocket: h.WebSocket}
 }
 
 // judge asks the engine as the proxy does: in canonical spellings, the connection
@@ -41,9 +48,9 @@ func judge(e *policy.Engine, q *question) (policy.Decision, *policy.Request) {
 		if path, err = policy.CanonicalPath(q.HTTP.Path, true); err != nil {
 			return d, nil
 		}
-		r.HTTP = &policy.HTTP{Method: q.HTTP.Method, Path: path, RawQuery: q.HTTP.Query}
+		r.HTTP = q.HTTP.at(path)
 		return d, r
 	}
-	r.HTTP = &policy.HTTP{Method: q.HTTP.Method, Path: path, RawQuery: q.HTTP.Query}
+	r.HTTP = q.HTTP.at(path)
 	return e.Decide(r), r
 }

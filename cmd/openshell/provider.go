@@ -215,7 +215,27 @@ func providerGet(c *cli.Context) error {
 		p.Name, p.Profile, p.Revision, p.Updated.Format(timeLayout), strings.Join(out.Credentials, ", ")); err != nil {
 		return err
 	}
-	return printOrigins(c, p)
+	if err := printOrigins(c, p); err != nil {
+		return err
+	}
+	return printSandboxes(c, store, name)
+}
+
+// printSandboxes says which running sandboxes have a provider.
+func printSandboxes(c *cli.Context, store *provider.Store, name string) error {
+	all, err := attached.List(c.Context, store)
+	slices.SortFunc(all, func(a, b attached.Sandbox) int { return strings.Compare(a.ID, b.ID) })
+	for _, s := range all {
+		for _, p := range s.Providers {
+			if p.Name != name {
+				continue
+			}
+			if _, err := fmt.Fprintf(c.App.Writer, "in sandbox %s: revision %d\n", s.ID, p.Revision); err != nil {
+				return err
+			}
+		}
+	}
+	return err
 }
 
 func providerList(c *cli.Context) error {

@@ -11,14 +11,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/net/http2"
 )
 
 // The kinds of a job.
@@ -190,25 +187,7 @@ func (j *job) run(held *[]net.Conn) (r result, err error) {
 // requester makes a function that sends one request on c and reads its answer.
 func (j *job) requester(c net.Conn) func() error {
 	if j.Kind == kindHTTP2 {
-		cc, err := (&http2.Transport{DisableCompression: true}).NewClientConn(c)
-		return func() error {
-			if err != nil {
-				return err
-			}
-			req, err := http.NewRequest(http.MethodGet, "https://"+j.Name+"/repos/a/b?page=1", nil)
-			if err != nil {
-				return err
-			}
-			resp, err := cc.RoundTrip(req)
-			if err != nil {
-				return err
-			}
-			defer resp.Body.Close()
-			if n, err := io.Copy(io.Discard, resp.Body); err != nil || n != int64(len(body)) || resp.StatusCode != http.StatusOK {
-				return fmt.Errorf("status %d, %d bytes: %w", resp.StatusCode, n, err)
-			}
-			return nil
-		}
+		return askHTTP2(c, j.Name)
 	}
 	request := []byte("GET /repos/a/b?page=1 HTTP/1.1\r\nHost: " + j.Name + "\r\nUser-Agent: bench/1\r\nAccept: */*\r\nAuthorization: Bearer 0123456789abcdef\r\n\r\n")
 	br := bufio.NewReaderSize(c, 1<<10)

@@ -56,8 +56,9 @@ func (b *bench) makers() ([]maker, error) {
 	return all, nil
 }
 
-// stages are how long a container's life took, in milliseconds.
-type stages struct{ create, start, end float64 }
+// stages are how long a container's life took, in milliseconds, and the processor
+// time of all processes that it took.
+type stages struct{ create, start, end, cpu float64 }
 
 func (s stages) total() float64 { return s.create + s.start + s.end }
 
@@ -112,6 +113,48 @@ func (b *bench) once(m maker, id string) (s stages, err error) {
 	return s, err
 }
 
+// used is the processor time of all processes that were started and have ended,
+// once no more than kept are left.
+//
+// Preconditions: this process is the reaper of all that it starts.
+func used(kept int) (time.Duration, error) {
+	for ; ; time.Sleep(time.Millisecond) {
+		for {
+			if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); pid <= 0 && !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		n, err := children()
+		if err != nil {
+			return 0, err
+		}
+		if n <= kept {
+			break
+		}
+	}
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_CHILDREN, &u); err != nil {
+		return 0, fmt.Errorf("ask for the processor time: %w", err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
+}
+
+// children is how many processes have this one as their parent.
+func children() (n int, err error) {
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		return 0, err
+	}
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // the thread has ended
+			return 0, fmt.Errorf("count children: %w", err)
+		}
+		n += len(strings.Fields(string(text)))
+	}
+	return n, nil
+}
+
 // verb runs one command of the runtime.
 func (m maker) verb(args ...string) error {
 	cmd := exec.Command(m.argv[0], append(m.argv[1:len(m.argv):len(m.argv)], args...)...)
@@ -136,15 +179,33 @@ func startup(b *bench) error {
 	if err != nil {
 		return err
 	}
-	type times struct{ total, create, start, end []float64 }
+	kept, err := children()
+	if err != nil {
+		return err
+	}
+	// Proxies and containers outlive the command that started them.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("become the reaper: %w", err)
+	}
+	defer func() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) }()
+	type times struct{ total, create, start, end, cpu []float64 }
 	got := map[string]*times{}
 	for i := range b.pairs + 2 {
 		for k := range all {
 			m := all[(i+k)%len(all)]
+			before, err := used(kept)
+			if err != nil {
+				return err
+			}
 			s, err := b.once(m, fmt.Sprintf("start-%s-%d", m.name, i))
 			if err != nil {
 				return err
 			}
+			after, err := used(kept)
+			if err != nil {
+				return err
+			}
+			s.cpu = float64((after - before).Microseconds()) / 1000
 			t := got[m.name]
 			if t == nil {
 				t = &times{}
@@ -153,7 +214,8 @@ func startup(b *bench) error {
 			if i < 2 { // programs and caches get warm
 				continue
 			}
-			t.total, t.create, t.start, t.end = append(t.total, s.total()), append(t.create, s.create), append(t.start, s.start), append(t.end, s.end)
+			t.total, t.create, t.start = append(t.total, s.total()), append(t.create, s.create), append(t.start, s.start)
+			t.end, t.cpu = append(t.end, s.end), append(t.cpu, s.cpu)
 		}
 	}
 	r, p50, p99 := got["runc"], 0.5, 0.99
@@ -171,6 +233,7 @@ func startup(b *bench) error {
 		{"create alone", func(t *times) []float64 { return t.create }},
 		{"start alone", func(t *times) []float64 { return t.start }},
 		{"delete alone", func(t *times) []float64 { return t.end }},
+		{"processor time of all three", func(t *times) []float64 { return t.cpu }},
 	} {
 		for _, m := range all {
 			v := stage.of(got[m.name])

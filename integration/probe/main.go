@@ -45,6 +45,18 @@ func main() {
 		environments()
 	case "keyed": // keyed METHOD URL NAME:VALUE [BODY]: http with a header field, $NAME in it filled in
 		keyed(ctx, args[0], args[1], os.ExpandEnv(args[2]), os.ExpandEnv(args[3]))
+	case "proxied": // proxied METHOD URL BODY: through the proxy, whatever NO_PROXY says
+		proxy, err := url.Parse(os.Getenv("HTTP_PROXY"))
+		if err != nil {
+			report("", err)
+		}
+		request(ctx, args[0], args[1], args[2], http.ProxyURL(proxy), true)
+	case "signed": // signed METHOD URL [BODY]: with AWS's signature
+		signed(ctx, args[0], args[1], os.ExpandEnv(args[2]), true)
+	case "signed1": // like signed, without HTTP/2
+		signed(ctx, args[0], args[1], os.ExpandEnv(args[2]), false)
+	case "message": // message URL TEXT: on a WebSocket, $NAME in it filled in
+		message(ctx, args[0], os.ExpandEnv(args[1]))
 	case "http": // http METHOD URL [BODY]
 		request(ctx, args[0], args[1], args[2], http.ProxyFromEnvironment, true)
 	case "http1": // like http, without HTTP/2

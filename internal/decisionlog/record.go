@@ -21,7 +21,8 @@ type Record struct {
 	// this one are as many as Dropped says.
 	Seq       uint64 `json:"seq"`
 	Container string `json:"container"`
-	// Verdict is allow, audit or deny; Layer dns, l4 or l7. Both are empty where a
+	// Verdict is allow, audit or deny; Layer dns, l4, l7, inference or, for what
+	// becomes of a provider, credentials. Both are empty where a
 	// record only says that others are missing.
 	Verdict string `json:"verdict"`
 	Layer   string `json:"layer"`

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"gopkg.in/yaml.v3"
 
@@ -73,7 +74,9 @@ type Budget struct {
 	TotalTokens       int64 `yaml:"total_tokens,omitempty" json:"total_tokens,omitempty"`
 }
 
-var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+// namePattern is compiled by who needs it: the runtime and the proxy start with
+// this package, and few of them have routes.
+var namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`) })
 
 // Parse reads and validates a file. Unknown keys are errors.
 func Parse(name string, text []byte) (*File, error) {
@@ -98,7 +101,7 @@ func (f *File) validate() error {
 	}
 	seen := map[string]bool{}
 	for i, r := range f.Routes {
-		if !namePattern.MatchString(r.Name) || seen[r.Name] {
+		if !namePattern().MatchString(r.Name) || seen[r.Name] {
 			return fmt.Errorf("routes[%d]: name %q is no name, or there twice", i, r.Name)
 		}
 		seen[r.Name] = true

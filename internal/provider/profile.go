@@ -19,6 +19,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"gopkg.in/yaml.v3"
 )
@@ -109,11 +110,13 @@ var fragment = []string{
 	"json_rpc_max_body_bytes", "mcp", "credential_signing", "signing_service", "signing_region",
 }
 
+// Patterns are compiled by who needs them: every command of the runtime starts
+// with this package, and few use it.
 var (
-	idPattern  = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
-	envPattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
+	idPattern  = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`) })
+	envPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`) })
 	// reservedKey are the forms of revisions and handles in placeholders.
-	reservedKey = regexp.MustCompile(`^(v[0-9]+|s[0-9a-fA-F]+)_`)
+	reservedKey = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(v[0-9]+|s[0-9a-fA-F]+)_`) })
 )
 
 var (
@@ -144,7 +147,7 @@ func ParseProfile(file string, text []byte) (*Profile, error) {
 
 func (p *Profile) validate() error {
 	switch {
-	case !idPattern.MatchString(p.ID):
+	case !idPattern().MatchString(p.ID):
 		return fmt.Errorf("id %q: want lower-case letters, digits and hyphens", p.ID)
 	case !slices.Contains(categories, p.Category):
 		return fmt.Errorf("unsupported provider profile category: %s", p.Category)
@@ -183,7 +186,7 @@ func (p *Profile) validate() error {
 
 func (c *Credential) validate(p *Profile) error {
 	for _, v := range c.EnvVars {
-		if !envPattern.MatchString(v) || reservedKey.MatchString(v) {
+		if !envPattern().MatchString(v) || reservedKey().MatchString(v) {
 			return fmt.Errorf("env_vars: %q is not a variable's name, or one that placeholders reserve", v)
 		}
 	}

@@ -98,7 +98,7 @@ func Open(dir string) (*Store, error) {
 }
 
 func (s *Store) file(name string) (string, error) {
-	if !idPattern.MatchString(name) {
+	if !idPattern().MatchString(name) {
 		return "", fmt.Errorf("provider name %q: want lower-case letters, digits and hyphens", name)
 	}
 	return filepath.Join(s.dir, name+suffix), nil
@@ -232,7 +232,7 @@ func (s *Store) List() ([]string, error) {
 	}
 	var out []string
 	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), suffix); ok && idPattern.MatchString(name) {
+		if name, ok := strings.CutSuffix(e.Name(), suffix); ok && idPattern().MatchString(name) {
 			out = append(out, name)
 		}
 	}

@@ -195,6 +195,65 @@ func TestConfiguredMeanwhile(t *testing.T) {
 	}
 }
 
+// TestAssumedRole: the three keys of a role are stored together or not at all.
+func TestAssumedRole(t *testing.T) {
+	const keys = `<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>ASIA1</AccessKeyId><SecretAccessKey>made-secret</SecretAccessKey>` +
+		`<SessionToken>%s</SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>`
+	end := time.Now().Add(20 * time.Minute).UTC().Round(time.Second)
+	session := "made-session"
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/xml")
+		fmt.Fprintf(w, keys, session, end.Format(time.RFC3339))
+	}))
+	defer server.Close()
+	r, _ := world(t, &issuer{})
+	aws, err := r.Store.Profile("aws")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := aws.NewRefresh("access_key_id", map[string]string{"role_arn": "arn:aws:iam::123456789012:role/x", "aws_access_key_id": "AKIA0"},
+		map[string]provider.Secret{"aws_secret_access_key": provider.NewSecret("long-lived-secret")}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.TokenURL = server.URL
+	pool := x509.NewCertPool()
+	pool.AddCert(server.Certificate())
+	r.Origins = func() (origin.Config, error) { return origin.Config{Roots: pool}, nil }
+	if err := r.Store.Put(&provider.Provider{Name: "cloud", Profile: "aws", Values: map[string]provider.Secret{}, Origins: map[string]*provider.Origin{"access_key_id": o}}); err != nil {
+		t.Fatal(err)
+	}
+	session = ""
+	if err := r.Refresh(context.Background(), "cloud", nil, false); err == nil {
+		t.Error("keys without a session were taken")
+	}
+	p, err := r.Store.Get("cloud")
+	if err != nil || len(p.Values) != 0 {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	session = "made-session"
+	if err := r.Refresh(context.Background(), "cloud", nil, false); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = r.Store.Get("cloud"); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"access_key_id": "ASIA1", "secret_access_key": "made-secret", "session_token": "made-session"} {
+		if p.Values[name].Reveal() != want || !p.Expires[name].Equal(end) {
+			t.Errorf("%s is %q until %s", name, p.Values[name].Reveal(), p.Expires[name])
+		}
+	}
+	u, err := r.Store.Changes("cloud")
+	if err != nil || len(u.Credentials) != 3 {
+		t.Fatalf("%+v, %v", u, err)
+	}
+	for _, c := range u.Credentials {
+		if c.Value == "long-lived-secret" || c.Value == "AKIA0" {
+			t.Errorf("%s is what the keys are made from", c.Key)
+		}
+	}
+}
+
 func TestRefreshRefuses(t *testing.T) {
 	r, _ := world(t, &issuer{})
 	if err := r.Refresh(context.Background(), "none", nil, false); !errors.Is(err, provider.ErrNotFound) {

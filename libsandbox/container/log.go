@@ -4,7 +4,9 @@ package container
 
 import (
 	"io"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/sirupsen/logrus"
 )
@@ -40,7 +42,20 @@ func Warn(text string) { logrus.Warn(text) }
 type plain struct{}
 
 func (plain) Format(e *logrus.Entry) ([]byte, error) {
-	return []byte(e.Level.String() + ": " + e.Message + "\n"), nil
+	return []byte(e.Level.String() + ": " + Plain(e.Message) + "\n"), nil
+}
+
+// Plain is s with escapes for what is not printable, but for ends of lines: an
+// image's words may be in it, and a terminal obeys them.
+func Plain(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, l := range lines {
+		if strings.ContainsFunc(l, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) {
+			q := strconv.QuoteToGraphic(l)
+			lines[i] = q[1 : len(q)-1]
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // quiet drops the warning that a hook which is a function cannot be kept in the

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -32,7 +33,7 @@ var builtinPolicy []byte
 
 // policyName is what a policy in the operator's directory may be called: no
 // separators, no dots first, so that a name cannot leave the directory.
-var policyName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+var policyName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`) })
 
 // Source is the policy text that applies and where it came from.
 type Source struct {
@@ -81,7 +82,7 @@ func (c *Config) read(value string, paths bool, origin string) (*Source, error) 
 		}
 	} else {
 		name := strings.TrimSuffix(value, ".yaml")
-		if !policyName.MatchString(name) {
+		if !policyName().MatchString(name) {
 			return nil, fmt.Errorf("%s: %q is not a policy name", origin, value)
 		}
 		file = filepath.Join(c.PoliciesDir, name+".yaml")

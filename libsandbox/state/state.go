@@ -50,7 +50,7 @@ func MakeDir(root, id string) (string, error) {
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		if errors.Is(err, fs.ErrExist) {
-			return "", fmt.Errorf("container with given ID already exists: sandbox state %s remains; delete it with: openshell-runtime delete --force %s", dir, id)
+			return "", fmt.Errorf("container with given ID already exists: its sandbox state is %s; if nothing runs in it, delete it with: openshell-runtime delete --force %s", dir, id)
 		}
 		return "", fmt.Errorf("create sandbox state: %w", err)
 	}

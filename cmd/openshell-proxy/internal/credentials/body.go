@@ -24,10 +24,10 @@ func (r *resolver) body(o Options, contentType, encoding string, length int64, b
 	}
 	pl := bodyPlace(contentType)
 	rewrite := o.BodyRewrite && pl != nil
-	coding := strings.ToLower(strings.Trim(encoding, " ,\t"))
+	coding := compression(encoding)
 	switch {
 	case coding != "" && coding != "identity":
-		if o.AllowUninspected || !r.set.Needed(r.to.Host, r.to.Port) {
+		if o.AllowUninspected || !r.set.Needed(r.to) {
 			return body, length, nil // compressed, it means nothing to a server that has no credential of ours
 		}
 		return r.compressed(coding, length, body)
@@ -47,7 +47,7 @@ func (r *resolver) body(o Options, contentType, encoding string, length int64, b
 	}
 	// Agents print their environment, and what they printed is in every request of
 	// the conversation from then on.
-	blunt := !o.BodyRewrite && pl == inJSON && r.set.modelAPI(r.to.Host, r.to.Port)
+	blunt := !o.BodyRewrite && pl == inJSON && r.set.modelAPI(r.to)
 	return &scanner{src: body, refuse: func() error { return r.refuse("body", reason) }, blunt: blunt}, length, nil
 }
 
@@ -82,6 +82,18 @@ func bodyPlace(contentType string) *place {
 		return inText
 	}
 	return nil
+}
+
+// compression is what a Content-Encoding says of a body, but for aws-chunked, which
+// frames it and compresses nothing.
+func compression(encoding string) string {
+	var codings []string
+	for c := range strings.SplitSeq(strings.ToLower(encoding), ",") {
+		if c = strings.TrimSpace(c); c != "" && c != "aws-chunked" {
+			codings = append(codings, c)
+		}
+	}
+	return strings.Join(codings, ",")
 }
 
 func looksJSON(b []byte) bool {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -46,7 +47,8 @@ const (
 	ForeignAllow
 )
 
-// Provider is a service with its credentials.
+// Provider is a service with its credentials. One without endpoints is bound to
+// those of the policy that name it.
 type Provider struct {
 	Name        string
 	Endpoints   []Endpoint
@@ -74,7 +76,8 @@ type Config struct {
 type Set struct {
 	match     func(pattern, host string) bool
 	providers []*provider
-	scrubbers sync.Map // of the bound providers' names: *scrubber
+	scrubbers sync.Map     // of the bound providers' names: *scrubber
+	signing   atomic.Int64 // bytes of bodies that are kept for their signatures
 }
 
 type provider struct {
@@ -189,29 +192,34 @@ func checkCredential(c Credential) error {
 	return nil
 }
 
-// Needed says whether a provider is bound to the host and port, so that a
-// connection there must be intercepted.
-func (s *Set) Needed(host string, port uint16) bool {
-	for _, p := range s.providers {
-		if p.near(s, host, port) {
-			return true
-		}
-	}
-	return false
+// Has says whether there is a provider of this name.
+func (s *Set) Has(name string) bool {
+	return slices.ContainsFunc(s.providers, func(p *provider) bool { return p.Name == name })
 }
 
-// near says whether the provider is bound to the host and port, on any path.
-func (p *provider) near(s *Set, host string, port uint16) bool {
-	for i := range p.Endpoints {
-		if p.Endpoints[i].at(s, host, port) {
-			return true
-		}
+// Needed says whether a provider is bound to the target's host and port, so that a
+// connection there must be intercepted.
+func (s *Set) Needed(t Target) bool {
+	return slices.ContainsFunc(s.providers, func(p *provider) bool { return p.near(s, t) })
+}
+
+// near says whether the provider is bound to the target's host and port, on any
+// path.
+func (p *provider) near(s *Set, t Target) bool {
+	if len(p.Endpoints) == 0 {
+		return p.Name == t.Provider
 	}
-	return false
+	return slices.ContainsFunc(p.Endpoints, func(e Endpoint) bool { return e.at(s, t.Host, t.Port) })
 }
 
 // bound says whether the provider's credentials may be sent to the target.
 func (p *provider) bound(s *Set, t Target) bool {
+	if t.Provider != "" && p.Name != t.Provider {
+		return false
+	}
+	if len(p.Endpoints) == 0 {
+		return p.Name == t.Provider
+	}
 	for i := range p.Endpoints {
 		if e := &p.Endpoints[i]; e.at(s, t.Host, t.Port) && below(e.Path, t.Path) {
 			return true
@@ -260,19 +268,20 @@ type Target struct {
 	Path string // as judged; not what a placeholder in it becomes
 	// TLSVerified says that the upstream showed a certificate for Host.
 	TLSVerified bool
+	// Provider is credential_binding.provider: only this one's credentials are put
+	// in. Empty is any that is bound.
+	Provider string
 }
 
 // Options are the endpoint's credential fields.
 type Options struct {
-	// BodyRewrite is request_body_credential_rewrite.
-	BodyRewrite bool
-	// AllowUninspected is allow_uninspected_credentials: bodies pass unsearched
-	// and as they are. Agents whose prompts quote placeholders need it.
+	// BodyRewrite is request_body_credential_rewrite, MessageRewrite
+	// websocket_credential_rewrite.
+	BodyRewrite, MessageRewrite bool
+	// AllowUninspected is allow_uninspected_credentials: bodies and messages pass
+	// unsearched and as they are. Agents whose prompts quote placeholders need it.
 	AllowUninspected bool
 	// Signed says that Rewritten.Sign follows. The client's AWS signature, made
 	// with a placeholder, is taken out.
 	Signed bool
-	// Provider is credential_binding.provider: only this one's credentials are
-	// put in. Empty is any that is bound.
-	Provider string
 }

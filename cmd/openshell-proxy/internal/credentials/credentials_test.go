@@ -255,7 +255,7 @@ func TestRefusals(t *testing.T) {
 		"multipart":               {o: Options{BodyRewrite: true}, ct: "multipart/form-data; boundary=x", body: "--x\r\n\r\n" + Marker + "GITHUB_TOKEN\r\n--x--", code: "credential_injection_failed"},
 		"body too long":           {o: Options{BodyRewrite: true}, ct: jsonCT, body: strings.Repeat(" ", MaxRewriteBody) + `"` + Marker + `GITHUB_TOKEN"`, code: "credential_injection_failed"},
 		"another's credential":    {h: header(place1), code: "credential_endpoint_mismatch"},
-		"another's binding":       {t: github(), o: Options{Provider: "anthropic"}, h: header(Marker + "GITHUB_TOKEN"), code: "credential_endpoint_mismatch"},
+		"another's binding":       {t: Target{Host: "api.github.com", Port: 443, TLSVerified: true, Provider: "anthropic"}, h: header(Marker + "GITHUB_TOKEN"), code: "credential_endpoint_mismatch"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -342,11 +342,11 @@ func TestNeeded(t *testing.T) {
 		port uint16
 		want bool
 	}{{anthHST, 443, true}, {anthHST, 8443, false}, {"api.github.com", 443, true}, {"github.com.evil.example", 443, false}, {"paths.example", 8443, true}} {
-		if got := s.Needed(c.host, c.port); got != c.want {
+		if got := s.Needed(to(c.host, c.port)); got != c.want {
 			t.Errorf("%s:%d: %v", c.host, c.port, got)
 		}
 	}
-	if new(Set).Needed(anthHST, 443) {
+	if new(Set).Needed(anthropic()) {
 		t.Error("the zero Set needs nothing")
 	}
 }
@@ -360,18 +360,20 @@ func TestAmbiguousKey(t *testing.T) {
 	h := http.Header{"Authorization": {"token " + Marker + "GH_TOKEN"}}
 	for name, c := range map[string]struct {
 		ps   []Provider
-		o    Options
+		only string
 		want string
 	}{
-		"same":      {[]Provider{one("a", "value-one"), one("b", "value-one")}, Options{}, "token value-one"},
-		"different": {[]Provider{one("a", "value-one"), one("b", "value-two")}, Options{}, ""},
-		"bound":     {[]Provider{one("a", "value-one"), one("b", "value-two")}, Options{Provider: "b"}, "token value-two"},
+		"same":      {[]Provider{one("a", "value-one"), one("b", "value-one")}, "", "token value-one"},
+		"different": {[]Provider{one("a", "value-one"), one("b", "value-two")}, "", ""},
+		"bound":     {[]Provider{one("a", "value-one"), one("b", "value-two")}, "b", "token value-two"},
 	} {
 		s, err := New(Config{}, c.ps)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := s.Request(to("h", 443), c.o, "/", "", h, "", 0, nil)
+		target := to("h", 443)
+		target.Provider = c.only
+		r, err := s.Request(target, Options{}, "/", "", h, "", 0, nil)
 		if (err != nil) != (c.want == "") || err == nil && r.Header.Get("Authorization") != c.want {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -432,31 +434,5 @@ func TestSecretShowsNowhere(t *testing.T) {
 	}
 	if c.Value.Reveal() != plain || (Secret{}).Reveal() != "" {
 		t.Error("Reveal")
-	}
-}
-
-func TestText(t *testing.T) {
-	t.Parallel()
-	s := testSet(t)
-	for name, c := range map[string]struct {
-		t        Target
-		rewrite  bool
-		in, want string
-		code     string
-	}{
-		"json":      {github(), true, `{"op":2,"token":"openshell\u003aresolve:env:TELEGRAM"}`, `{"op":2,"token":"123:AAtele-gram_token"}`, ""},
-		"text":      {github(), true, "auth " + Marker + "TELEGRAM", "auth 123:AAtele-gram_token", ""},
-		"none":      {github(), false, "hello", "hello", ""},
-		"off":       {github(), false, "auth " + Marker + "TELEGRAM", "", "credential_injection_failed"},
-		"elsewhere": {to("evil.example", 443), true, "auth " + Marker + "TELEGRAM", "", "credential_endpoint_mismatch"},
-		"huge":      {github(), true, strings.Repeat("a", MaxText+1), "", "uninspected_credentials"},
-	} {
-		c.t.Path = "/ws"
-		got, err := s.Text(c.t, c.rewrite, []byte(c.in))
-		if c.code != "" {
-			refusedWith(t, string(got), err, c.code)
-		} else if err != nil || string(got) != c.want {
-			t.Errorf("%s: %q, %v", name, got, err)
-		}
 	}
 }

@@ -84,6 +84,19 @@ func (e *UninspectedError) Status() int { return http.StatusForbidden }
 // Code is uninspected_credentials.
 func (e *UninspectedError) Code() string { return "uninspected_credentials" }
 
+// BusyError says that too many bodies are kept for their signatures.
+type BusyError struct{}
+
+func (e *BusyError) Error() string {
+	return "body: too many requests are being signed; try again"
+}
+
+// Status is 503.
+func (e *BusyError) Status() int { return http.StatusServiceUnavailable }
+
+// Code is credential_injection_failed.
+func (e *BusyError) Code() string { return "credential_injection_failed" }
+
 // ForeignCredentialError says that a request brought a credential of its own to an
 // endpoint that takes only ours.
 type ForeignCredentialError struct {

@@ -32,10 +32,10 @@ const protocolKey = "openai-insecure-api-key."
 // foreign is what the providers bound to a host and port do about credentials that
 // are not the sandbox's. The strictest decides; the path does not matter, since the
 // harm of another's key is done on any.
-func (s *Set) foreign(host string, port uint16) (mode ForeignMode, headers, query []string) {
+func (s *Set) foreign(t Target) (mode ForeignMode, headers, query []string) {
 	mode, headers, query = ForeignAllow, authHeaders, authQuery
 	for _, p := range s.providers {
-		if !p.near(s, host, port) {
+		if !p.near(s, t) {
 			continue
 		}
 		m := p.Foreign
@@ -52,15 +52,15 @@ func (s *Set) foreign(host string, port uint16) (mode ForeignMode, headers, quer
 	return mode, headers, query
 }
 
-// modelAPI says whether a model is asked at a host and port.
-func (s *Set) modelAPI(host string, port uint16) bool {
-	return slices.ContainsFunc(s.providers, func(p *provider) bool { return p.ModelAPI && p.near(s, host, port) })
+// modelAPI says whether a model is asked at t.
+func (s *Set) modelAPI(t Target) bool {
+	return slices.ContainsFunc(s.providers, func(p *provider) bool { return p.ModelAPI && p.near(s, t) })
 }
 
 // dropForeign takes credentials that are not placeholders out of h and the query,
 // or refuses. h is its own.
 func (s *Set) dropForeign(t Target, query string, h http.Header) (string, error) {
-	mode, headers, names := s.foreign(t.Host, t.Port)
+	mode, headers, names := s.foreign(t)
 	if mode == ForeignAllow {
 		return query, nil
 	}

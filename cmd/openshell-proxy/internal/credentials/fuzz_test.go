@@ -102,6 +102,23 @@ func FuzzTarget(f *testing.F) {
 	})
 }
 
+// FuzzText checks messages the same way.
+func FuzzText(f *testing.F) {
+	for _, s := range []string{"", "auth " + Marker + "TELEGRAM", `{"a":"openshell\u003aresolve:env:TELEGRAM"}`, "x-" + AliasMarker + "TELEGRAM.", `\u006fpenshell:`, " [" + Marker} {
+		f.Add([]byte(s))
+	}
+	r := upgraded(f, testSet(f), github())
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		was := bytes.Clone(msg)
+		for _, o := range []Options{{}, {MessageRewrite: true}} {
+			out, err := r.Text(o, msg)
+			if err == nil && (scan(out) || !scan(was) && !bytes.Equal(out, was)) || err != nil && !scan(was) {
+				t.Errorf("%v: %q became %q, %v", o, was, out, err)
+			}
+		}
+	})
+}
+
 // FuzzScrub checks that no rendering passes, that nothing else changes, and that
 // neither depends on how the body arrives.
 func FuzzScrub(f *testing.F) {

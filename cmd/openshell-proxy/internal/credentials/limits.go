@@ -22,8 +22,8 @@ const (
 	// MaxSignedBody bounds a body that is kept until it was hashed for its
 	// signature. OpenShell has the same limit.
 	MaxSignedBody = 10 << 20
-	// MaxText bounds one WebSocket message.
-	MaxText = 1 << 20
+	// MaxSigning bounds all bodies that are kept for that at a time.
+	MaxSigning = 64 << 20
 
 	// maxAliasPrefix bounds what may precede the marker in an alias token.
 	maxAliasPrefix = 128

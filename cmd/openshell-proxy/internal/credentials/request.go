@@ -23,11 +23,22 @@ type Rewritten struct {
 
 	r     *resolver
 	scrub *scrubber
+	kept  int64 // bytes of the body, for its signature
+}
+
+// Release gives back what was kept for the request. Its body may not be read then.
+func (r *Rewritten) Release() {
+	if r.kept > 0 {
+		r.r.set.signing.Add(-r.kept)
+		r.kept = 0
+	}
 }
 
 // Used are the keys whose values were put in, sorted. A body that is still being
 // read may add some.
 func (r *Rewritten) Used() []string {
+	r.r.mu.Lock()
+	defer r.r.mu.Unlock()
 	return slices.Sorted(slices.Values(r.r.used))
 }
 
@@ -38,7 +49,7 @@ func (s *Set) Request(t Target, o Options, path, query string, h http.Header, co
 	if t.Path == "" {
 		t.Path = path
 	}
-	r := &resolver{set: s, to: t, only: o.Provider}
+	r := &resolver{set: s, to: t}
 	out := &Rewritten{Header: make(http.Header, len(h)), r: r, scrub: s.scrubber(t)}
 	for k, v := range h {
 		out.Header[k] = v // changed as a whole, never in place
@@ -91,24 +102,4 @@ func (r *Rewritten) Trailer(h http.Header) error {
 		}
 	}
 	return nil
-}
-
-// Text is one WebSocket text message, with its placeholders resolved where the
-// endpoint wants that and refused where not.
-func (s *Set) Text(t Target, rewrite bool, msg []byte) ([]byte, error) {
-	r := &resolver{set: s, to: t}
-	if len(msg) > MaxText {
-		return nil, &UninspectedError{Reason: "the message is too long"}
-	}
-	if !scan(msg) {
-		return msg, nil
-	}
-	if !rewrite {
-		return nil, r.refuse("message", "websocket_credential_rewrite is off here")
-	}
-	pl := &place{"message", 0, appendRaw, checkUTF8}
-	if looksJSON(msg) {
-		pl = &place{"message", unicode, jsonEscape, checkUTF8}
-	}
-	return r.resolveAll(msg, pl)
 }

@@ -4,14 +4,16 @@ package credentials
 
 import (
 	"slices"
+	"sync"
 	"time"
 )
 
 // resolver resolves the placeholders of one request.
 type resolver struct {
-	set  *Set
-	to   Target
-	only string // a provider's name, or empty
+	set *Set
+	to  Target
+
+	mu   sync.Mutex // a body may still be read when the answer comes
 	used []string
 }
 
@@ -36,7 +38,7 @@ func (r *resolver) value(key, where string) (string, error) {
 			}
 		}
 		s, ok := table[key]
-		if !ok || r.only != "" && p.Name != r.only {
+		if !ok || r.to.Provider != "" && p.Name != r.to.Provider {
 			continue
 		}
 		has = true
@@ -66,10 +68,17 @@ func (r *resolver) value(key, where string) (string, error) {
 	case !expires.IsZero() && !time.Now().Before(expires):
 		return "", &UnresolvedError{Key: k.name, Where: where, Reason: "it expired at " + expires.UTC().Format(time.RFC3339) + " and was not made anew; the operator sees why in `openshell provider refresh status`"}
 	}
-	if !slices.Contains(r.used, k.name) {
-		r.used = append(r.used, k.name)
-	}
+	r.use(k.name)
 	return value, nil
+}
+
+// use notes that a key's value was put in.
+func (r *resolver) use(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !slices.Contains(r.used, key) {
+		r.used = append(r.used, key)
+	}
 }
 
 // refuse is the error for a placeholder that stands where none is resolved.

@@ -48,7 +48,7 @@ func (r *Rewritten) ResponseBody(contentType, contentEncoding string, body io.Re
 	return &scrubReader{s: r.scrub, src: body}
 }
 
-// ResponseText masks echoed values in one message of a WebSocket.
+// ResponseText masks echoed values in a short text, such as an error's.
 func (r *Rewritten) ResponseText(msg []byte) []byte {
 	if r.scrub == nil {
 		return msg

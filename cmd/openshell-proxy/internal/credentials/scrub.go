@@ -40,7 +40,7 @@ type scrubber struct {
 func (s *Set) scrubber(t Target) *scrubber {
 	var names []string
 	for _, p := range s.providers {
-		if p.near(s, t.Host, t.Port) {
+		if p.near(s, t) {
 			names = append(names, p.Name)
 		}
 	}
@@ -53,7 +53,7 @@ func (s *Set) scrubber(t Target) *scrubber {
 	}
 	var values []string
 	for _, p := range s.providers {
-		if p.near(s, t.Host, t.Port) {
+		if p.near(s, t) {
 			for _, v := range p.exact {
 				values = append(values, v.Reveal())
 			}
@@ -141,6 +141,9 @@ func (s *scrubber) scrub(b []byte, final bool) (safe int) {
 		if i = s.beginnings.next(b, i); i >= len(b) {
 			return len(b)
 		}
+		if s.otherEscape(b[i:]) {
+			continue
+		}
 		n, more := s.at(b[i:])
 		switch {
 		case more && !final:
@@ -156,6 +159,36 @@ func (s *scrubber) scrub(b []byte, final bool) (safe int) {
 		}
 	}
 }
+
+// otherEscape says whether b begins with an escape of a byte that begins no
+// pattern, as texts in many languages are full of.
+func (s *scrubber) otherEscape(b []byte) bool {
+	if len(b) < 6 || b[0] != '%' && b[0] != '\\' || s.begins(b[0]) {
+		return false
+	}
+	if b[0] == '%' {
+		hi, lo := hexDigit(b[1]), hexDigit(b[2])
+		return hi < 0 || lo < 0 || !s.begins(byte(hi<<4|lo))
+	}
+	if b[1] != 'u' {
+		return !s.begins(shortEscapes[b[1]])
+	}
+	if b[2] != '0' || b[3] != '0' {
+		return !s.wide
+	}
+	hi, lo := hexDigit(b[4]), hexDigit(b[5])
+	switch {
+	case hi < 0 || lo < 0:
+		return true
+	case hi < 8:
+		return !s.begins(byte(hi<<4 | lo))
+	default:
+		return !s.begins(0xc0 | byte(hi)>>2) // of the two that UTF-8 has for it
+	}
+}
+
+// begins says whether a pattern begins with c.
+func (s *scrubber) begins(c byte) bool { return s.from[c] < s.from[int(c)+1] }
 
 // at is the length of the longest match at the start of b; more means that with more
 // behind b there may be another.

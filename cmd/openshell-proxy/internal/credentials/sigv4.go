@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -57,7 +58,7 @@ const (
 var signatureQuery = []string{"algorithm", "credential", "date", "expires", "signedheaders", "signature", "security-token"}
 
 var (
-	regionLabel = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+){1,3}-[0-9]{1,2}$`)
+	regionLabel = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+){1,3}-[0-9]{1,2}$`) })
 	s3Services  = []string{"s3", "s3-outposts", "s3-object-lambda", "s3express"}
 )
 
@@ -140,7 +141,7 @@ func (r *resolver) awsKeys() (k aws.Credentials, err error) {
 		return k, err
 	}
 	if !slices.ContainsFunc(r.set.providers, func(p *provider) bool {
-		return p.newest[sessionToken].Reveal() != "" && p.bound(r.set, r.to) && (r.only == "" || r.only == p.Name)
+		return p.newest[sessionToken].Reveal() != "" && p.bound(r.set, r.to)
 	}) {
 		return k, nil // long-lived keys have none
 	}
@@ -172,12 +173,28 @@ func (r *Rewritten) payloadHash(mode SigningMode) (string, error) {
 }
 
 func (r *Rewritten) hashBody() (string, error) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, MaxSignedBody+1))
-	if err != nil {
+	size := r.Length
+	if size < 0 {
+		size = MaxSignedBody
+	}
+	tooLong := &UnresolvedError{Where: inSignature, Reason: fmt.Sprintf("a body of more than %d bytes is not signed", MaxSignedBody)}
+	if size > MaxSignedBody {
+		return "", tooLong
+	}
+	r.kept = size
+	if r.r.set.signing.Add(size) > MaxSigning {
+		return "", &BusyError{}
+	}
+	var kept bytes.Buffer
+	if r.Length >= 0 {
+		kept.Grow(int(r.Length) + bytes.MinRead)
+	}
+	if _, err := kept.ReadFrom(io.LimitReader(r.Body, MaxSignedBody+1)); err != nil {
 		return "", err
 	}
+	body := kept.Bytes()
 	if len(body) > MaxSignedBody {
-		return "", &UnresolvedError{Where: inSignature, Reason: fmt.Sprintf("a body of more than %d bytes is not signed", MaxSignedBody)}
+		return "", tooLong
 	}
 	if r.Length >= 0 && int64(len(body)) != r.Length {
 		return "", io.ErrUnexpectedEOF
@@ -201,7 +218,7 @@ func regionOf(host string) string {
 	}
 	labels := strings.Split(host, ".")
 	for _, l := range slices.Backward(labels) {
-		if l = strings.TrimPrefix(l, "s3-"); regionLabel.MatchString(l) {
+		if l = strings.TrimPrefix(l, "s3-"); regionLabel().MatchString(l) {
 			return l
 		}
 	}

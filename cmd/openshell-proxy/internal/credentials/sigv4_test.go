@@ -3,18 +3,17 @@
 package credentials
 
 import (
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"openshell.dev/runtime/integration/sigv4"
 )
 
 const (
@@ -25,72 +24,15 @@ const (
 
 var awsNow = time.Date(2026, 11, 24, 3, 4, 5, 0, time.UTC)
 
-// verify computes the signature from what was sent, by the text of AWS's
-// specification and not by its library.
-func verify(t *testing.T, method, host, service, region string, r *Rewritten, body string) {
+// verify checks the signature of what was sent as a service would.
+func verify(t *testing.T, method, host string, service sigv4.Service, r *Rewritten, body, session string) {
 	t.Helper()
-	auth := r.Header.Get("Authorization")
-	fields := map[string]string{}
-	after, ok := strings.CutPrefix(auth, "AWS4-HMAC-SHA256 ")
-	for part := range strings.SplitSeq(after, ", ") {
-		k, v, _ := strings.Cut(part, "=")
-		fields[k] = v
+	got := &http.Request{Method: method, Host: host, RequestURI: r.Path, Header: r.Header}
+	if r.Query != "" {
+		got.RequestURI += "?" + r.Query
 	}
-	scope := "20261124/" + region + "/" + service + "/aws4_request"
-	if !ok || fields["Credential"] != awsID+"/"+scope {
-		t.Fatalf("Authorization is %q", auth)
-	}
-	encode := func(s string) string {
-		var b strings.Builder
-		for _, c := range []byte(s) {
-			if strings.IndexByte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/", c) >= 0 {
-				b.WriteByte(c)
-			} else {
-				fmt.Fprintf(&b, "%%%02X", c)
-			}
-		}
-		return b.String()
-	}
-	path := r.Path
-	if service == "s3" {
-		plain, _ := percentDecode(path)
-		path = encode(plain)
-	} else {
-		path = encode(path)
-	}
-	pairs := strings.Split(r.Query, "&")
-	slices.Sort(pairs)
-	hash := r.Header.Get("X-Amz-Content-Sha256")
-	if len(hash) == 64 {
-		sum := sha256.Sum256([]byte(body))
-		if hash != hex.EncodeToString(sum[:]) {
-			t.Errorf("the hash is not the body's")
-		}
-	}
-	canonical := method + "\n" + path + "\n" + strings.Join(pairs, "&") + "\n"
-	for name := range strings.SplitSeq(fields["SignedHeaders"], ";") {
-		value := r.Header.Get(name)
-		if name == "host" {
-			value = host
-		}
-		canonical += name + ":" + strings.Join(strings.Fields(value), " ") + "\n"
-	}
-	canonical += "\n" + fields["SignedHeaders"] + "\n" + hash
-	sum := sha256.Sum256([]byte(canonical))
-	text := "AWS4-HMAC-SHA256\n20261124T030405Z\n" + scope + "\n" + hex.EncodeToString(sum[:])
-	mac := func(key []byte, s string) []byte {
-		h := hmac.New(sha256.New, key)
-		h.Write([]byte(s))
-		return h.Sum(nil)
-	}
-	key := mac(mac(mac(mac([]byte("AWS4"+awsSecret), "20261124"), region), service), "aws4_request")
-	if want := hex.EncodeToString(mac(key, text)); fields["Signature"] != want {
-		t.Errorf("signature %s, want %s of\n%s", fields["Signature"], want, canonical)
-	}
-	for _, must := range []string{"host", "x-amz-date", "x-amz-content-sha256"} {
-		if !slices.Contains(strings.Split(fields["SignedHeaders"], ";"), must) {
-			t.Errorf("%s is not signed", must)
-		}
+	if err := sigv4.Verify(got, []byte(body), sigv4.Keys{ID: awsID, Secret: awsSecret, Token: session}, service, awsNow); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -145,7 +87,7 @@ func TestSign(t *testing.T) {
 			if err != nil || r.Length != 8 {
 				t.Errorf("%d, %v", r.Length, err)
 			}
-			verify(t, "POST", c.host, c.s.Service, c.region, r, string(body))
+			verify(t, "POST", c.host, sigv4.Service{Name: c.s.Service, Region: c.region}, r, string(body), c.session)
 			if got := r.Header.Get("X-Amz-Content-Sha256"); got != c.want {
 				t.Errorf("hash %q, want %q", got, c.want)
 			}

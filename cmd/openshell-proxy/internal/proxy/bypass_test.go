@@ -385,3 +385,107 @@ func TestNothingIsAllowedBeforeLoad(t *testing.T) {
 		t.Error("names are known")
 	}
 }
+
+// hello is what a client says first in TLS.
+func hello(t *testing.T, name string) string {
+	t.Helper()
+	client, server := net.Pipe()
+	defer server.Close()
+	go func() {
+		defer client.Close()
+		_ = tls.Client(client, &tls.Config{ServerName: name}).Handshake()
+	}()
+	b := make([]byte, 16<<10)
+	n, err := server.Read(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b[:n])
+}
+
+// TestBypass_B38_HeldByAnotherBeforeTheFirstByte: who waits with its first byte until
+// the connection has another holder has the verdict on that one.
+func TestBypass_B38_HeldByAnotherBeforeTheFirstByte(t *testing.T) {
+	for name, tc := range map[string]struct {
+		port  uint16
+		open  func(*world) net.Conn
+		hello string
+	}{
+		"a name that is looked up": {25, func(w *world) net.Conn { return w.to("198.18.0.1:25") }, "\x00raw"},
+		"CONNECT":                  {25, func(w *world) net.Conn { return w.tunnel("api.example.com:25") }, "\x00raw"},
+		"TLS":                      {443, func(w *world) net.Conn { return w.to("198.18.0.1:443") }, hello(t, "api.example.com")},
+	} {
+		for _, passed := range []bool{true, false} { // false: the control
+			t.Run(fmt.Sprintf("%s, passed on: %t", name, passed), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, endpoints(fmt.Sprintf("host: api.example.com, port: %d", tc.port)))
+				var got tap
+				w.raw("api.example.com", tc.port, got.serve)
+				c := tc.open(w)
+				time.Sleep(IdentityAge + 100*time.Millisecond)
+				if passed {
+					w.id.set(nil, "/tmp/evil")
+				}
+				_, _ = io.WriteString(c, tc.hello)
+				if passed {
+					if err := gone(c); err != nil {
+						t.Error(err)
+					}
+				} else {
+					for end := time.Now().Add(patience); got.got() == "" && time.Now().Before(end); {
+						time.Sleep(5 * time.Millisecond)
+					}
+				}
+				if arrived := got.got() != ""; arrived == passed {
+					t.Errorf("the server got %q", got.got())
+				}
+			})
+		}
+	}
+}
+
+// TestBypass_B70_OtherRepositories: with the sandbox's own token a program may push
+// to the repository that it is for, and carry nothing to another on the same host.
+func TestBypass_B70_OtherRepositories(t *testing.T) {
+	w := withSecret(t)
+	w.load(endpoints(`host: api.example.com, port: 443, protocol: rest, enforcement: enforce, rules: [` +
+		`{allow: {method: GET, path: "/*/*.git/info/refs", query: {service: git-upload-pack}}}, {allow: {method: POST, path: "/*/*.git/git-upload-pack"}}, ` +
+		`{allow: {method: GET, path: "/acme/widgets.git/info/refs", query: {service: git-receive-pack}}}, {allow: {method: POST, path: "/acme/widgets.git/git-receive-pack"}}]`))
+	for _, proto := range []string{"http/1.1", "h2"} {
+		git := w.site("api.example.com", 443, nil, proto)
+		c := w.client(w.byConnect, proto)
+		for _, tc := range []struct {
+			method, rest string
+			allowed      bool
+		}{
+			{"GET", "/acme/widgets.git/info/refs?service=git-receive-pack", true},
+			{"POST", "/acme/widgets.git/git-receive-pack", true},
+			{"GET", "/evil/loot.git/info/refs?service=git-upload-pack", true},
+			{"GET", "/evil/loot.git/info/refs?service=git-receive-pack", false},
+			{"GET", "/evil/loot.git/info/refs?service=git-upload-pack&service=git-receive-pack", false},
+			{"GET", "/evil/loot.git/info/refs", false},
+			{"POST", "/evil/loot.git/git-receive-pack", false},
+			{"POST", "/acme/widgets.git/../../evil/loot.git/git-receive-pack", false},
+			{"POST", "/acme/widgets.git/%2e%2e/%2e%2e/evil/loot.git/git-receive-pack", false},
+			{"POST", "/acme/widgets.git//git-receive-pack/../../../evil/loot.git/git-receive-pack", false},
+			{"POST", "/ACME/widgets.git/git-receive-pack", false},
+			{"POST", "/gists", false},
+			{"PUT", "/acme/widgets.git/git-receive-pack", false},
+		} {
+			before := len(git.got())
+			req, err := http.NewRequest(tc.method, "https://api.example.com"+tc.rest, strings.NewReader("the loot"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.SetBasicAuth("x-access-token", secretKey)
+			resp, err := c.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if arrived := len(git.got()) - before; tc.allowed != (resp.StatusCode == 200) || tc.allowed != (arrived == 1) {
+				t.Errorf("%s %s %s: status %d, %d arrived", proto, tc.method, tc.rest, resp.StatusCode, arrived)
+			}
+		}
+	}
+}

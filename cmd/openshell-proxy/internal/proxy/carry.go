@@ -48,20 +48,17 @@ func (h *http1) carry(ctx context.Context, req *http.Request, j *judged) (more b
 	h.c.track(j, h.cancel)
 	defer h.c.untrack(j)
 	rec := record{dec: j.dec, to: j.to, protocol: h.protocol(), http: j.asked, began: time.Now()}
-	protocol := ""
-	if !j.l4.Inspect {
-		protocol = upgrade(req)
-	}
+	protocol := upgradeTo(req, j)
 	up, sent, err := h.send(ctx, req, j, protocol)
 	if err != nil {
 		a, dec := j.outcome(req.Method, failure(ctx, err))
 		h.refuse(req, j.to, j.asked, a, dec)
 		return false
 	}
-	h.carries(up)
-	defer h.carries(nil)
+	h.c.carries(up)
+	defer h.c.carries(nil)
 	if ctx.Err() != nil {
-		h.cut() // which has seen nothing to cut if that was before
+		h.c.cut() // which has found nothing if that was before
 	}
 	resp, err := h.response(up, req, j)
 	if err != nil {
@@ -77,7 +74,7 @@ func (h *http1) carry(ctx context.Context, req *http.Request, j *judged) (more b
 	defer resp.Body.Close()
 	rec.status, rec.keys = resp.StatusCode, j.keys()
 	if resp.StatusCode == http.StatusSwitchingProtocols {
-		h.upgraded(ctx, up, resp, protocol, sent, rec)
+		h.upgraded(ctx, up, req, resp, j, protocol, sent, rec)
 		return false
 	}
 	more = !req.Close
@@ -98,23 +95,6 @@ func (h *http1) carry(ctx context.Context, req *http.Request, j *judged) (more b
 	}
 	h.c.record(rec)
 	return more && err == nil
-}
-
-// carries notes which connection to the other side is being answered on.
-func (h *http1) carries(up *upConn) {
-	h.mu.Lock()
-	h.carrying = up
-	h.mu.Unlock()
-}
-
-// cut ends both sides of the request that is being answered.
-func (h *http1) cut() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.carrying != nil {
-		reset(h.carrying.conn)
-		reset(h.conn)
-	}
 }
 
 // sentBody is how a request's body went out.
@@ -425,26 +405,39 @@ func (h *http1) answer(req *http.Request, resp *http.Response, more *bool) (n in
 	return copyFlush(w, w, resp.Body)
 }
 
-// upgraded carries what follows a 101 that was asked for, at an endpoint whose
-// requests are not judged.
-func (h *http1) upgraded(ctx context.Context, up *upConn, resp *http.Response, protocol string, sent <-chan sentBody, rec record) {
+// upgraded carries what follows a 101 that was asked for.
+func (h *http1) upgraded(ctx context.Context, up *upConn, req *http.Request, resp *http.Response, j *judged, protocol string, sent <-chan sentBody, rec record) {
 	defer h.up.drop()
 	rec.out, _ = h.settle(up, sent)
+	looks := j.looksAtMessages()
+	var err error
 	if protocol == "" || !strings.EqualFold(resp.Header.Get("Upgrade"), protocol) {
-		rec.dec, rec.status = denied(rec.dec, "the other side switched protocols unasked"), http.StatusBadGateway
+		err = errors.New("the other side switched protocols unasked")
+	} else if looks {
+		err = accepted(req, resp)
+	}
+	if err != nil {
+		rec.dec, rec.status = denied(rec.dec, err.Error()), http.StatusBadGateway
 		h.c.record(rec)
 		h.end(answer{status: rec.status, body: simpleBody{"upstream_unreachable", rec.dec.Reason, ""}}, false)
 		return
 	}
-	if _, ok := h.c.begin(rec.to, rec.dec, false); !ok {
+	if !h.c.becomes(j, rec, looks) {
 		return
 	}
 	w := takeWriter(h.conn)
-	err := writeStatus(w, resp)
+	err = writeStatus(w, resp)
 	_, _ = w.WriteString("Connection: Upgrade\r\nUpgrade: " + protocol + "\r\n\r\n")
 	err = errors.Join(err, w.Flush())
 	giveWriter(w)
-	if err == nil {
+	switch {
+	case err != nil:
+	case looks:
+		s := &webSocket{c: h.c, j: j, client: frameWriter{conn: h.conn}, up: frameWriter{conn: up.conn, mask: true}}
+		err = s.carry(ctx, h.br, up.br)
+		rec.in, rec.keys = s.client.n, j.keys()
+		rec.out += s.up.n
+	default:
 		client := &pushedBack{Conn: h.conn, br: h.br}
 		greeting, _ := up.br.Peek(up.br.Buffered())
 		var out int64
@@ -452,7 +445,7 @@ func (h *http1) upgraded(ctx context.Context, up *upConn, resp *http.Response, p
 		rec.out += out
 	}
 	if err != nil {
-		rec.dec.Reason = failure(ctx, err).Error()
+		rec.dec.Reason = j.mask(failure(ctx, err)).Error()
 	}
 	h.c.record(rec)
 }

@@ -34,13 +34,17 @@ type connection struct {
 	// reached is what was dialled last.
 	reached atomic.Pointer[place]
 
+	carryMu sync.Mutex
+	// carrying is the connection that an answer comes on, over HTTP/1.
+	carrying *upConn
+
 	mu sync.Mutex
 	// to is where it goes once that is known; inspected says whether its requests
 	// are judged one by one.
 	to        target
 	inspected bool
 	// requests are those in flight.
-	requests map[*policy.Request]context.CancelCauseFunc
+	requests map[*policy.Request]*judged
 }
 
 // holders are the programs that hold a connection, learnt at some time.
@@ -72,9 +76,12 @@ func (s *Server) handle(ctx context.Context, tcp *net.TCPConn) {
 	defer tcp.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = tcp.Close() })
+	c := &connection{s: s, client: &clientConn{TCPConn: tcp}, requests: map[*policy.Request]*judged{}, began: time.Now()}
+	stop := context.AfterFunc(ctx, func() {
+		_ = tcp.Close()
+		c.cut()
+	})
 	defer stop()
-	c := &connection{s: s, client: &clientConn{TCPConn: tcp}, requests: map[*policy.Request]context.CancelCauseFunc{}, began: time.Now()}
 	s.mu.Lock()
 	s.open[c] = struct{}{}
 	s.mu.Unlock()
@@ -100,6 +107,23 @@ func (s *Server) handle(ctx context.Context, tcp *net.TCPConn) {
 		return
 	}
 	c.transparent(ctx)
+}
+
+// carries notes which connection an answer comes on.
+func (c *connection) carries(up *upConn) {
+	c.carryMu.Lock()
+	c.carrying = up
+	c.carryMu.Unlock()
+}
+
+// cut ends both sides of the request that is being answered.
+func (c *connection) cut() {
+	c.carryMu.Lock()
+	defer c.carryMu.Unlock()
+	if c.carrying != nil {
+		reset(c.carrying.conn)
+		reset(c.client)
+	}
 }
 
 // identify learns who holds the connection, if that is not known freshly.
@@ -264,7 +288,7 @@ func (c *connection) serve(ctx context.Context, first opening, to target, dec po
 			return
 		}
 		// Encrypted ClientHello hides the real name from the check above.
-		if dec.Inspect || first.Hello.ECH || c.s.hasCredentials(to) {
+		if dec.Inspect || first.Hello.ECH || c.s.hasCredentials(to, dec) {
 			c.intercept(ctx, to, dec, up)
 			return
 		}

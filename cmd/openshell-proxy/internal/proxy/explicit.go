@@ -53,6 +53,10 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 		h.refuse(req, to, nil, refusedConnection("CONNECT", to, dec.Reason), dec)
 		return
 	}
+	if opaque(dec) && c.s.uninspected(to, dec) {
+		h.refuse(req, to, nil, answer{status: http.StatusForbidden, body: simpleBody{"uninspected_credentials", notInspected, ""}}, denied(dec, notInspected))
+		return
+	}
 	up, err := c.dial(ctx, to, dec)
 	if err != nil {
 		a, dec := unreachable("CONNECT", to, dec, err)

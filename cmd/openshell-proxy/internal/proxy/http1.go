@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/inspect"
@@ -38,17 +37,15 @@ type http1 struct {
 	watcher *time.Timer
 	watched bool
 	looked  chan struct{}
-
-	mu sync.Mutex
-	// carrying is the connection that an answer is coming on.
-	carrying *upConn
 }
 
 func (h *http1) serve(ctx context.Context) {
-	ctx, h.cancel = context.WithCancelCause(ctx)
-	defer h.cancel(nil)
-	stop := context.AfterFunc(ctx, h.cut)
-	defer stop()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	h.cancel = func(why error) {
+		cancel(why)
+		h.c.cut()
+	}
 	defer func() {
 		h.giveReader()
 		if h.up != nil {
@@ -59,6 +56,10 @@ func (h *http1) serve(ctx context.Context) {
 		_ = h.conn.SetReadDeadline(time.Now().Add(h.c.s.waits.head))
 		if err := inspect.CheckHead(h.br, MaxHead); err != nil {
 			h.malformed(err)
+			return
+		}
+		if to, ok := h.forRouter(); ok {
+			h.route(ctx, to)
 			return
 		}
 		req, err := http.ReadRequest(h.br)
@@ -176,7 +177,7 @@ func (h *http1) request(ctx context.Context, req *http.Request) (more bool) {
 	if err := c.identify(); err != nil {
 		return refuse(refusedConnection(req.Method, to, err.Error()), err.Error())
 	}
-	j, a := c.judgeRequest(to, req.Method, uri, h.forward)
+	j, a := c.judgeRequest(to, req.Method, uri, h.forward, handshake(req))
 	if a != nil {
 		h.refuse(req, to, j.asked, *a, j.dec)
 		return false
@@ -191,7 +192,8 @@ func (h *http1) request(ctx context.Context, req *http.Request) (more bool) {
 			return false
 		}
 	}
-	out, a := c.inject(req, j)
+	defer j.release()
+	out, a := c.inject(req, j, h.conn)
 	if a != nil {
 		h.refuse(req, to, j.asked, *a, j.dec)
 		return false

@@ -66,13 +66,14 @@ func (h *http2Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		refuse(no(err.Error()), refusedConnection(req.Method, h.to, err.Error()))
 		return
 	}
-	j, a := h.c.judgeRequest(h.to, req.Method, req.RequestURI, false)
+	j, a := h.c.judgeRequest(h.to, req.Method, req.RequestURI, false, false)
 	rec.http = j.asked
 	if a != nil {
 		refuse(j.dec, *a)
 		return
 	}
-	if req, a = h.c.inject(req, j); a != nil {
+	defer j.release()
+	if req, a = h.c.inject(req, j, nil); a != nil {
 		refuse(j.dec, *a)
 		return
 	}

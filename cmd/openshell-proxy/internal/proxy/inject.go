@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"sync/atomic"
+	"time"
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
 	"openshell.dev/runtime/policy"
@@ -21,41 +23,98 @@ type injected struct {
 
 type refusedBody struct{ credentials.Refusal }
 
+// keys are the sandbox's credentials; nil if it has none.
+func (s *Server) keys() *credentials.Set { return s.credentials.Load() }
+
 // hasCredentials says that requests to the target must be read for the sake of the
 // credentials that belong there, whatever policy asks.
-func (s *Server) hasCredentials(to target) bool {
-	set := s.credentials.Load()
-	return set != nil && set.Needed(to.host, to.port)
+func (s *Server) hasCredentials(to target, dec policy.Decision) bool {
+	set := s.keys()
+	return dec.Credentials.Provider != "" || set != nil && set.Needed(credentials.Target{Host: to.host, Port: to.port})
 }
 
-// inject puts credentials where a judged request has placeholders. The request that
-// it returns is the one to send; the answer is nil if it may go.
-func (c *connection) inject(req *http.Request, j *judged) (*http.Request, *answer) {
-	set := c.s.credentials.Load()
-	if set == nil {
-		return req, nil
+// uninspected says that bytes which nobody looks at may not go to the target.
+func (s *Server) uninspected(to target, dec policy.Decision) bool {
+	return !dec.Credentials.AllowUninspected && s.hasCredentials(to, dec)
+}
+
+// notInspected is OpenShell's text.
+const notInspected = "credentialed endpoint requires L7 inspection; raw tunnel is not explicitly allowed"
+
+// options are what a decision says about credentials.
+func options(p *policy.Credentials) credentials.Options {
+	return credentials.Options{
+		BodyRewrite: p.BodyRewrite, MessageRewrite: p.MessageRewrite, AllowUninspected: p.AllowUninspected, Signed: p.Signing != policy.SigningNone,
 	}
-	to := credentials.Target{Host: j.to.host, Port: j.to.port, TLSVerified: j.to.tls}
+}
+
+// inject puts credentials where a judged request has placeholders, and signs it
+// where the policy says so. The request that it returns is the one to send; the
+// answer is nil if it may go. A client that waits to be told to send its body is
+// told on interim, if that must be read first.
+func (c *connection) inject(req *http.Request, j *judged, interim io.Writer) (*http.Request, *answer) {
+	set, says := c.s.keys(), j.dec.Credentials
+	if set == nil {
+		says.AllowUninspected = false
+		if says == (policy.Credentials{}) {
+			return req, nil
+		}
+		set = &credentials.Set{} // which has none of what the policy asks for
+	}
+	to := credentials.Target{Host: j.to.host, Port: j.to.port, TLSVerified: j.to.tls, Provider: says.Provider}
 	var body io.Reader
 	if req.ContentLength != 0 {
 		body = req.Body
 	}
-	r, err := set.Request(to, credentials.Options{}, j.asked.Path, j.asked.RawQuery, req.Header, req.Header.Get("Content-Type"), req.ContentLength, body)
+	early := &expected{Reader: body}
+	if body != nil && interim != nil && strings.EqualFold(req.Header.Get("Expect"), "100-continue") {
+		early.interim, body = interim, early
+	}
+	r, err := set.Request(to, options(&says), j.asked.Path, j.asked.RawQuery, req.Header, req.Header.Get("Content-Type"), req.ContentLength, body)
+	if err == nil {
+		j.injected = &injected{Rewritten: r}
+		if says.Signing != policy.SigningNone {
+			err = r.Sign(req.Method, j.to.header(), credentials.Signing{Mode: credentials.SigningMode(says.Signing), Service: says.Service, Region: says.Region}, time.Now())
+		}
+	}
 	if err != nil {
 		j.dec = denied(j.dec, err.Error())
 		a := refusedCredential(err)
 		return nil, &a
 	}
-	j.injected = &injected{Rewritten: r}
 	out := *req
 	out.Header, out.ContentLength = r.Header, r.Length
+	if early.told {
+		delete(out.Header, "Expect") // has been met
+	}
+	early.interim = nil // from now on the other side tells
 	if body != nil {
+		if r.Length == 0 {
+			out.Header["Content-Length"] = []string{"0"} // which was not known before
+		}
 		out.Body = struct {
 			io.Reader
 			io.Closer
 		}{&watchedBody{j.injected, r.Body, req}, req.Body}
 	}
 	return &out, nil
+}
+
+// expected is the body of a request that expects to be told to send it.
+type expected struct {
+	io.Reader
+	interim io.Writer
+	told    bool
+}
+
+func (e *expected) Read(p []byte) (int, error) {
+	if e.interim != nil && !e.told {
+		e.told = true
+		if _, err := io.WriteString(e.interim, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
+			return 0, err
+		}
+	}
+	return e.Reader.Read(p)
 }
 
 // watchedBody keeps the refusal that a body ended with: the sender's error is lost
@@ -171,4 +230,11 @@ func (j *judged) keys() []string {
 		return nil
 	}
 	return j.injected.Used()
+}
+
+// release ends what was kept for the request.
+func (j *judged) release() {
+	if j.injected != nil {
+		j.injected.Release()
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/ca"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
 )
 
@@ -134,5 +135,55 @@ func TestRouterWaitsForSlowClients(t *testing.T) {
 	_, body := ask(t, w.secure(c, RouterHost), "GET / HTTP/1.1\r\nHost: "+RouterHost+"\r\nConnection: close\r\n\r\n")
 	if body != "routed" {
 		t.Errorf("the answer is %q", body)
+	}
+}
+
+// TestBypass_B67_NoCredentialWithoutVerifiedTLS: a server without the certificate
+// for its name, and one without TLS, are sent nothing of a credential.
+func TestBypass_B67_NoCredentialWithoutVerifiedTLS(t *testing.T) {
+	for _, tc := range []struct {
+		name, url string
+		protocols []string
+		trusted   bool
+		status    int
+	}{
+		{"the control", "https://api.example.com/", []string{"http/1.1"}, true, 200},
+		{"unknown issuer, HTTP/1", "https://api.example.com/", []string{"http/1.1"}, false, 502},
+		{"unknown issuer, HTTP/2", "https://api.example.com/", []string{"h2"}, false, 502},
+		{"without TLS", "http://api.example.com/", nil, true, 403},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := withSecret(t)
+			w.load(endpoints("host: api.example.com, ports: [443, 80], protocol: rest, enforcement: enforce, access: full"))
+			if !tc.trusted {
+				other, err := ca.New("other", time.Now())
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.upstream = other
+			}
+			port := uint16(443)
+			if len(tc.protocols) == 0 {
+				port = 80
+			}
+			got := w.site("api.example.com", port, nil, tc.protocols...)
+			req, err := http.NewRequest("GET", tc.url, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Authorization", "Bearer "+secretKey)
+			resp, err := w.client(w.byConnect, tc.protocols...).Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			arrived := got.got()
+			if resp.StatusCode != tc.status || (tc.status == 200) != (len(arrived) == 1) {
+				t.Fatalf("status %d, arrived %v", resp.StatusCode, arrived)
+			}
+			if tc.status == 200 && arrived[0].Header.Get("Authorization") != "Bearer "+secretValue {
+				t.Errorf("arrived %v", arrived)
+			}
+		})
 	}
 }

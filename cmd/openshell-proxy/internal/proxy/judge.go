@@ -42,6 +42,9 @@ type judged struct {
 	// l4 is the decision on the connection: its addresses and its TLS.
 	l4      policy.Decision
 	request policy.Request
+	// cancel ends the request; socket says that it has become a WebSocket.
+	cancel context.CancelCauseFunc
+	socket bool
 	// injected is the request with credentials put in; nil if there are none.
 	injected *injected
 }
@@ -64,8 +67,9 @@ func (j *judged) uri() string {
 }
 
 // judgeRequest puts a request into one spelling and judges that. The answer is
-// nil if the request may go on. forward says that it came in absolute form.
-func (c *connection) judgeRequest(to target, method, uri string, forward bool) (j *judged, refusal *answer) {
+// nil if the request may go on. forward says that it came in absolute form,
+// webSocket that it begins one.
+func (c *connection) judgeRequest(to target, method, uri string, forward, webSocket bool) (j *judged, refusal *answer) {
 	j = &judged{to: to}
 	refuse := func(a answer) (*judged, *answer) { return j, &a }
 	raw, query, _ := strings.Cut(uri, "?")
@@ -82,7 +86,7 @@ func (c *connection) judgeRequest(to target, method, uri string, forward bool) (
 		j.dec.Layer = policy.L7
 		return refuse(badTarget(err.Error()))
 	}
-	j.asked = &policy.HTTP{Method: method, Path: path, RawQuery: query}
+	j.asked = &policy.HTTP{Method: method, Path: path, RawQuery: query, WebSocket: webSocket}
 	j.request = policy.Request{Host: to.host, Port: to.port, HTTP: j.asked, Forward: forward}
 	dec, who := c.judgeAll(&j.request)
 	if j.dec = dec; dec.Verdict == policy.Deny {
@@ -97,8 +101,9 @@ func (c *connection) judgeRequest(to target, method, uri string, forward bool) (
 // track keeps a request in flight where a reload finds it, until untrack. cancel is
 // called with errReloaded if one has come or comes that denies it.
 func (c *connection) track(j *judged, cancel context.CancelCauseFunc) {
+	j.cancel = cancel
 	c.mu.Lock()
-	c.requests[&j.request] = cancel
+	c.requests[&j.request] = j
 	c.mu.Unlock()
 	if c.s.changedSince(j.dec) {
 		c.rejudge()

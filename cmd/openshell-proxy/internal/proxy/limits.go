@@ -42,6 +42,13 @@ const (
 	MaxStreams = 128
 	// MaxSessions bounds the upstreams' TLS sessions that are kept for resumption.
 	MaxSessions = 256
+	// MaxText bounds a text message on a WebSocket, which is kept until it was
+	// judged. OpenShell has the same limit.
+	MaxText = 4 << 20
+	// MaxTexts bounds all that are kept at a time, in bytes.
+	MaxTexts = 64 << 20
+	// TextTimeout bounds the time that the rest of a text message may take.
+	TextTimeout = 2 * time.Minute
 	// maxInterim bounds the 1xx answers before the real one.
 	maxInterim = 16
 	// maxDrain and drainTime bound what is read of a request that was refused,

@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -82,7 +83,7 @@ func refusedRequest(to target, h *policy.HTTP, dec policy.Decision, binary strin
 	}
 	b := ruleBody{
 		Error: "policy_denied", Policy: dec.Policy, Rule: h.Method + " " + h.Path, Detail: dec.Reason,
-		Layer: "l7", Protocol: "rest", Method: h.Method, Path: h.Path, Host: to.host, Port: to.port, Binary: binary,
+		Layer: "l7", Protocol: string(cmp.Or(dec.Protocol, policy.ProtocolREST)), Method: h.Method, Path: h.Path, Host: to.host, Port: to.port, Binary: binary,
 		NextSteps: []string{"This request is outside the sandbox's policy. Ask whoever runs the sandbox to allow it; trying again, another tool or another way does not change the answer."},
 	}
 	if !strings.Contains(dec.Reason, "deny rule") {

@@ -42,6 +42,9 @@ func (s *Server) Load(name string, text []byte, revision int) error {
 			return &StaticError{fields}
 		}
 	}
+	if err := s.checkBindings(p); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
 	aliases, err := s.c.Identity.Aliases(p.Binaries())
 	if err != nil {
 		return fmt.Errorf("find the policy's programs in the container: %w", err)
@@ -57,6 +60,20 @@ func (s *Server) Load(name string, text []byte, revision int) error {
 	s.engine.Store(&loaded{policy: p, engine: engine, name: name, since: time.Now()})
 	s.rejudge()
 	return nil
+}
+
+// checkBindings refuses a policy that binds providers which are not attached.
+func (s *Server) checkBindings(p *policy.Policy) error {
+	var errs []error
+	for i := range p.Network {
+		for _, e := range p.Network[i].Endpoints {
+			name := e.Credentials.Provider
+			if set := s.keys(); name != "" && (set == nil || !set.Has(name)) {
+				errs = append(errs, fmt.Errorf("line %d: credential_binding references provider '%s', but that provider is not attached to the sandbox", e.Line, name))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Loaded is the name of the policy in force, its revision, and since when.
@@ -100,6 +117,16 @@ func (c *connection) begin(to target, dec policy.Decision, inspected bool) (poli
 	return c.judge(to, nil), c.rejudge()
 }
 
+// becomes notes that a request goes on as a WebSocket, whose messages are looked at
+// or not. It is false if a reload has ended that.
+func (c *connection) becomes(j *judged, rec record, looks bool) bool {
+	c.mu.Lock()
+	j.socket = true
+	c.mu.Unlock()
+	_, ok := c.begin(rec.to, rec.dec, looks)
+	return ok
+}
+
 // addressOf is where a target was reached; the zero Addr if it was not.
 func (c *connection) addressOf(to target) netip.Addr {
 	if r := c.reached.Load(); r != nil && r.host == to.host && r.port == to.port {
@@ -117,10 +144,10 @@ func (c *connection) rejudge() bool {
 	if !stays {
 		reset(c.client)
 	}
-	for r, cancel := range c.requests {
+	for r, j := range c.requests {
 		again := *r
-		if dec, _ := c.judgeAll(&again); !stays || dec.Verdict == policy.Deny {
-			cancel(errReloaded)
+		if dec, _ := c.judgeAll(&again); !stays || dec.Verdict == policy.Deny || j.socket && !mayUpgrade(dec) {
+			j.cancel(errReloaded)
 		}
 	}
 	return stays
@@ -131,7 +158,7 @@ func (c *connection) stays() bool {
 	dec := c.judge(c.to, nil)
 	allowed := dec.Verdict == policy.Allow
 	// Bytes that nobody looks at must not go on where requests are judged now.
-	if dec.Inspect && !c.inspected {
+	if !c.inspected && (dec.Inspect || c.s.uninspected(c.to, dec)) {
 		allowed = false
 	}
 	if a := c.addressOf(c.to); a.IsValid() {

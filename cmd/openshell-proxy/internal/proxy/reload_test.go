@@ -155,12 +155,12 @@ func TestBypass_B30_ReloadBetweenJudgingAndBeginning(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tcp.Close()
-	c := &connection{s: w.s, client: &clientConn{TCPConn: tcp.(*net.TCPConn)}, requests: map[*policy.Request]context.CancelCauseFunc{}}
+	c := &connection{s: w.s, client: &clientConn{TCPConn: tcp.(*net.TCPConn)}, requests: map[*policy.Request]*judged{}}
 	if err := c.identify(); err != nil {
 		t.Fatal(err)
 	}
 	to := target{host: "api.example.com", port: 80}
-	j, refusal := c.judgeRequest(to, "GET", "/a", false)
+	j, refusal := c.judgeRequest(to, "GET", "/a", false, false)
 	if refusal != nil {
 		t.Fatal(refusal)
 	}

@@ -3,8 +3,8 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"log"
 	"net"
@@ -19,6 +19,8 @@ import (
 
 // RouterHost is the name of the privacy router in every sandbox that has one.
 const RouterHost = "inference.local"
+
+const routerPorts = RouterHost + " answers HTTPS on port 443 and HTTP on port 80"
 
 func (s *Server) isRouter(host string) bool { return s.c.Router != nil && host == RouterHost }
 
@@ -59,7 +61,7 @@ func (c *connection) route(ctx context.Context, first opening, to target) {
 	case to.port == 80 && first.Kind == inspect.HTTP1:
 		serveOne(ctx, c.client, c.routed(to))
 	default:
-		refuse(fmt.Sprintf("%s answers HTTPS on port 443 and HTTP on port 80", RouterHost))
+		refuse(routerPorts)
 	}
 }
 
@@ -67,6 +69,12 @@ func (c *connection) route(ctx context.Context, first opening, to target) {
 // are known.
 func (c *connection) routed(to target) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		rest, err := inTunnel(req.RequestURI, to)
+		if err != nil {
+			wrongAuthority(req.RequestURI, to).serve(w)
+			return
+		}
+		req.RequestURI = rest
 		if !to.is(req.Host) {
 			a := wrongAuthority(req.Host, to)
 			a.status = http.StatusMisdirectedRequest
@@ -79,6 +87,37 @@ func (c *connection) routed(to target) http.Handler {
 		}
 		c.s.c.Router.ServeHTTP(w, req)
 	})
+}
+
+// forRouter says whether the request whose head was read ahead is for the router,
+// in absolute form to the proxy itself.
+func (h *http1) forRouter() (target, bool) {
+	if !h.forward || h.c.s.c.Router == nil {
+		return target{}, false
+	}
+	head, _ := h.br.Peek(h.br.Buffered())
+	line, _, _ := bytes.Cut(head, []byte("\r\n"))
+	_, rest, _ := bytes.Cut(line, []byte(" "))
+	uri, _, _ := bytes.Cut(rest, []byte(" "))
+	to, _, err := absolute(string(uri))
+	return to, err == nil && h.c.s.isRouter(to.host)
+}
+
+// route has the router answer one request in absolute form. The connection ends
+// then: the next request may be for another host.
+func (h *http1) route(ctx context.Context, to target) {
+	c := h.c
+	if to.port != to.standardPort() {
+		c.refuseRaw(to, policy.Decision{Reason: routerPorts, Revision: c.s.engine.Load().engine.Revision()})
+		return
+	}
+	c.client.unread(h.br)
+	h.br.Reset(nil)
+	router := c.routed(to)
+	serveOne(ctx, c.client, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Connection", "close")
+		router.ServeHTTP(w, req)
+	}))
 }
 
 // serveOne serves HTTP/1 on one connection until it ends.

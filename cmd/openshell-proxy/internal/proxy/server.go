@@ -76,6 +76,9 @@ type Server struct {
 	// address.
 	destination func(*net.TCPConn, netip.AddrPort) (netip.AddrPort, error)
 
+	// texts is how much memory WebSockets' messages take that are being read.
+	texts atomic.Int64
+
 	loading sync.Mutex
 	mu      sync.Mutex
 	open    map[*connection]struct{}

@@ -18,6 +18,16 @@ func (c *connection) splice(ctx context.Context, to target, dec policy.Decision,
 	if !ok {
 		return
 	}
+	// The client may have waited before it said what this is, and the connection have
+	// another holder since.
+	if dec = c.stillHeld(to, dec); dec.Verdict != policy.Allow {
+		c.refuseRaw(to, dec)
+		return
+	}
+	if c.s.uninspected(to, dec) {
+		c.refuseRaw(to, denied(dec, notInspected))
+		return
+	}
 	if up == nil {
 		var err error
 		if up, err = c.dial(ctx, to, dec); err != nil {
@@ -33,6 +43,18 @@ func (c *connection) splice(ctx context.Context, to target, dec policy.Decision,
 		dec.Reason = err.Error()
 	}
 	c.record(record{dec: dec, to: to, protocol: protocol, in: in, out: out})
+}
+
+// stillHeld is the decision on whoever holds the connection now.
+func (c *connection) stillHeld(to target, dec policy.Decision) policy.Decision {
+	before := c.held.Load()
+	if err := c.identify(); err != nil {
+		return denied(dec, err.Error())
+	}
+	if c.held.Load() == before {
+		return dec
+	}
+	return c.judge(to, nil)
 }
 
 type halfCloser interface{ CloseWrite() error }

@@ -56,7 +56,7 @@ func (r *resolver) lookup(ctx context.Context, name string) ([]netip.Addr, error
 	wait.Wait()
 	addrs := slices.Concat(answers[0].addrs, answers[1].addrs)
 	if len(addrs) == 0 {
-		return nil, fmt.Errorf("%w for %s: %w", ErrResolve, name, errors.Join(answers[0].err, answers[1].err, errNoAddress))
+		return nil, fmt.Errorf("%w for %s: %w", ErrResolve, name, noAnswer(answers[0].err, answers[1].err))
 	}
 	if len(addrs) > MaxAddresses {
 		return nil, fmt.Errorf("%w for %s: more than %d addresses", ErrResolve, name, MaxAddresses)
@@ -77,6 +77,17 @@ func (r *resolver) lookup(ctx context.Context, name string) ([]netip.Addr, error
 }
 
 var errNoAddress = errors.New("it has no address")
+
+// noAnswer is why neither family has an address, once where both say the same.
+func noAnswer(four, six error) error {
+	switch {
+	case four == nil && six == nil:
+		return errNoAddress
+	case four != nil && six != nil && four.Error() == six.Error():
+		return four
+	}
+	return errors.Join(four, six)
+}
 
 type answer struct {
 	addrs []netip.Addr

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package guard
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"openshell.dev/runtime/internal/controlapi"
+	"openshell.dev/runtime/internal/handoff"
+)
+
+const theKey = "sk-the-real-key-0123456789"
+
+// guarded is a guard without a container, with its socket open.
+func guarded(t *testing.T) (*Guard, *controlapi.Client) {
+	t.Helper()
+	dir := t.TempDir()
+	g := &Guard{
+		ended: make(chan struct{}),
+		Config: &handoff.Config{
+			ID: "box", StateDir: dir, Attached: filepath.Join(dir, "attached"),
+			Providers: []handoff.Provider{{Name: "work", Revision: 1, Credentials: []handoff.Credential{{Key: "A", Name: "a", Value: "old", Revision: 1}}}},
+		},
+	}
+	g.secrets.begin(g.Config)
+	leave, err := g.receive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(leave)
+	return g, controlapi.Dial(controlapi.Secrets(dir))
+}
+
+// work is a worker: it takes what it is told, or says why not.
+func work(t *testing.T, g *Guard, refuse func(*handoff.Secrets) string) {
+	t.Helper()
+	gone := make(chan struct{})
+	t.Cleanup(func() { close(gone) })
+	go func() {
+		known := Known{Generation: 1}
+		for {
+			s, err := g.secrets.after(known, gone)
+			if err != nil {
+				return
+			}
+			known = Known{Generation: s.Generation, Err: refuse(s)}
+		}
+	}()
+}
+
+func value(s *handoff.Secrets) string { return s.Providers[0].Credentials[0].Value }
+
+func TestUpdate(t *testing.T) {
+	g, c := guarded(t)
+	work(t, g, func(*handoff.Secrets) string { return "" })
+	ctx := context.Background()
+	u := &handoff.Update{Name: "work", Revision: 2, Credentials: []handoff.Credential{{Key: "A", Name: "a", Value: theKey, Expires: time.Now().Add(time.Hour)}}}
+	if err := c.Update(ctx, u); err != nil {
+		t.Fatal(err)
+	}
+	if got := value(g.secrets.current()); got != theKey {
+		t.Errorf("the value is %q", got)
+	}
+	all, err := c.Providers(ctx)
+	if err != nil || len(all) != 1 || all[0].Revision != 2 || all[0].Expires["A"].IsZero() {
+		t.Errorf("%+v, %v", all, err)
+	}
+	var f *controlapi.Failure
+	if err := c.Update(ctx, &handoff.Update{Name: "other"}); !errors.As(err, &f) || f.Code != controlapi.CodeNotAttached {
+		t.Errorf("error %v", err)
+	}
+	if err := c.SetInference(ctx, &handoff.Inference{}); !errors.As(err, &f) || f.Code != controlapi.CodeNotAttached {
+		t.Errorf("error %v", err)
+	}
+	if err := c.Update(ctx, &handoff.Update{Name: "work", Deleted: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Update(ctx, u); !errors.As(err, &f) || f.Code != controlapi.CodeDeleted {
+		t.Errorf("error %v", err)
+	}
+	if text, err := json.Marshal(g.secrets.current()); err != nil || strings.Contains(string(text), theKey) {
+		t.Errorf("kept after deletion: %s, %v", text, err)
+	}
+}
+
+// TestRefusedUpdate: what the worker cannot use is taken back, or the next worker
+// would not start.
+func TestRefusedUpdate(t *testing.T) {
+	g, c := guarded(t)
+	work(t, g, func(s *handoff.Secrets) string {
+		if value(s) != "old" {
+			return "it is bad"
+		}
+		return ""
+	})
+	err := c.Update(context.Background(), &handoff.Update{Name: "work", Revision: 2, Credentials: []handoff.Credential{{Key: "A", Name: "a", Value: theKey}}})
+	if err == nil || !strings.Contains(err.Error(), "it is bad") || strings.Contains(err.Error(), theKey) {
+		t.Errorf("error %v", err)
+	}
+	if got := value(g.secrets.current()); got != "old" {
+		t.Errorf("the value is %q", got)
+	}
+}
+
+// TestSocket: the socket is root's alone, what cannot be read is not quoted, and the
+// link to the sandbox goes with the guard.
+func TestSocket(t *testing.T) {
+	g, _ := guarded(t)
+	socket := controlapi.Secrets(g.Config.StateDir)
+	st, err := os.Lstat(socket)
+	if err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", st.Mode(), err)
+	}
+	links, err := os.ReadDir(g.Config.Attached)
+	if err != nil || len(links) != 1 || !strings.HasPrefix(links[0].Name(), "box.") {
+		t.Fatalf("%v, %v", links, err)
+	}
+	for _, body := range []string{`{"name":"` + theKey, `{"` + theKey + `":1}`, `[]`, strings.Repeat(theKey, controlapi.MaxUpdate/len(theKey)+1)} {
+		w := &answered{header: http.Header{}}
+		r, err := http.NewRequest(http.MethodPut, controlapi.PathProvider, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var u handoff.Update
+		change(g, w, r, &u, func(s *handoff.Secrets) (*handoff.Secrets, error) { return s.Apply(&u) })
+		if w.status != http.StatusConflict || strings.Contains(w.text.String(), theKey) {
+			t.Errorf("%d %s", w.status, w.text.String())
+		}
+	}
+}
+
+type answered struct {
+	header http.Header
+	status int
+	text   strings.Builder
+}
+
+func (a *answered) Header() http.Header         { return a.header }
+func (a *answered) WriteHeader(status int)      { a.status = status }
+func (a *answered) Write(p []byte) (int, error) { return a.text.Write(p) }
+
+// TestFollow: a standby knows what the guard said last, also if the guard ended in the
+// middle of a word.
+func TestFollow(t *testing.T) {
+	r, w := io.Pipe()
+	g := &Guard{Config: &handoff.Config{}, Documents: json.NewDecoder(r)}
+	done := make(chan error)
+	go func() { done <- g.Follow() }()
+	out := json.NewEncoder(w)
+	for _, d := range []any{
+		handoff.Container{Pid: 7}, handoff.Secrets{Providers: []handoff.Provider{{Name: "a"}}}, handoff.Secrets{Providers: []handoff.Provider{{Name: "b"}}},
+	} {
+		if err := out.Encode(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := io.WriteString(w, `{"providers":[{"name":"c`); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.Close()
+	if err := <-done; err != nil || g.container.Pid != 7 || g.Config.Providers[0].Name != "b" {
+		t.Errorf("%+v, %v", g.Config.Providers, err)
+	}
+}

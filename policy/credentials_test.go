@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseCredentials(t *testing.T) {
+	for _, tc := range []struct {
+		name, text string
+		want       Credentials
+	}{
+		{"rewriting", rest("access: full, request_body_credential_rewrite: true, websocket_credential_rewrite: true"), Credentials{BodyRewrite: true, MessageRewrite: true}},
+		{"signing", rest("access: full, credential_signing: 'sigv4:no_body', signing_service: s3, signing_region: eu-west-1, allow_uninspected_credentials: true"), Credentials{Signing: SigningNoBody, Service: "s3", Region: "eu-west-1", AllowUninspected: true}},
+		{"binding", inEndpoint("host: a, port: 1, credential_binding: {provider: my aws}"), Credentials{Provider: "my aws"}},
+		{"nothing said", rest("access: full, credential_binding: null, credential_signing: \"\", signing_service: \"\", request_body_credential_rewrite: false"), Credentials{}},
+		{"websocket", inEndpoint("host: a, port: 1, protocol: websocket, access: full, websocket_credential_rewrite: true, deny_rules: [{method: WEBSOCKET_TEXT}]"), Credentials{MessageRewrite: true}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p, err := Parse("p.yaml", []byte(tc.text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(tc.want, p.Network[0].Endpoints[0].Credentials); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+func TestParseRefusesCredentials(t *testing.T) {
+	const about = "network policy 'a': endpoint 'h.example' "
+	for _, tc := range []struct{ name, text, want string }{
+		{"signing unknown", rest("access: full, signing_service: s3, credential_signing: sigv5"), "p.yaml:5:106: " + about + "has unrecognized credential_signing value 'sigv5' (expected sigv4, sigv4:body, or sigv4:no_body)"},
+		{"signing for nobody", rest("access: full, credential_signing: sigv4"), "p.yaml:5:85: " + about + "has credential_signing set but signing_service is empty"},
+		{"signing what is rewritten", rest("access: full, signing_service: s3, credential_signing: sigv4, request_body_credential_rewrite: true"), "p.yaml:5:146: " + about + "has both credential_signing and request_body_credential_rewrite set; these options are mutually exclusive"},
+		{"service with a line's end", rest("access: full, credential_signing: sigv4, signing_service: \"a\\nb\""), "p.yaml:5:109: " + about + "has a signing_service with other characters than letters, digits and -._, or of more than 1024 bytes"},
+		{"long region", rest("access: full, signing_region: " + strings.Repeat("a", MaxKey+1)), "p.yaml:5:81: " + about + "has a signing_region with other characters than letters, digits and -._, or of more than 1024 bytes"},
+		{"binding of nothing", rest("access: full, credential_binding: {}"), "p.yaml:5:85: credential_binding.provider is required for endpoint 'h.example'"},
+		{"binding with spaces", rest("access: full, credential_binding: {provider: ' a'}"), "p.yaml:5:85: credential_binding.provider ' a' must not contain leading or trailing whitespace"},
+		{"long binding", rest("access: full, credential_binding: {provider: " + strings.Repeat("a", MaxKey+1) + "}"), "p.yaml:5:85: credential_binding.provider is longer than 1024 bytes"},
+		{"binding with more", rest("access: full, credential_binding: {provider: a, key: b}"), "p.yaml:5:99: unknown field \"key\" in network policy 'a': endpoint 0: credential_binding"},
+		{"flag that is a word", rest("access: full, request_body_credential_rewrite: \"true\""), "p.yaml:5:98: network policy 'a': endpoint 0: request_body_credential_rewrite must be true or false, got \"true\""},
+		{"tcp", inEndpoint("host: a, port: 1, protocol: tcp, websocket_credential_rewrite: true, request_body_credential_rewrite: true"), "p.yaml:5:71: network policy 'a': endpoint 0 has invalid L7 configuration: protocol tcp does not support L7-only fields: websocket_credential_rewrite, request_body_credential_rewrite; remove those fields"},
+		{"tcp, signed", inEndpoint("host: a, port: 1, protocol: tcp, credential_signing: sigv4, signing_service: s3"), "p.yaml:5:61: network policy 'a': endpoint 0 has invalid L7 configuration: protocol tcp does not support L7-only fields: credential_signing; remove those fields"},
+		{"websocket without rules", inEndpoint("host: a, port: 1, protocol: websocket"), "p.yaml:5:7: network policy 'a': endpoint 0 has invalid L7 configuration: protocol requires rules or access to define allowed traffic"},
+	} {
+		t.Run(tc.name, func(t *testing.T) { refuses(t, tc.text, tc.want) })
+	}
+}
+
+// Decisions carry what the endpoint that answers says, and nothing of its siblings.
+func TestDecisionsCarryCredentials(t *testing.T) {
+	e := compiled(t, parsed(t, `version: 1
+network_policies:
+  api:
+    binaries: [/bin/a]
+    endpoints:
+      - {host: s3.example.com, port: 443, protocol: rest, access: full, path: "/signed/**", credential_signing: sigv4, signing_service: s3, credential_binding: {provider: aws}}
+      - {host: s3.example.com, port: 443, protocol: rest, access: full, path: "/plain/**", request_body_credential_rewrite: true, allow_uninspected_credentials: true}
+      - {host: one.example.com, port: 443, protocol: rest, access: full, path: "/a/**", credential_binding: {provider: aws}}
+      - {host: raw.example.com, port: 443, tls: skip, allow_uninspected_credentials: true}
+      - {host: l4.example.com, port: 443, credential_binding: {provider: aws}}
+      - {host: path.example.com, port: 443, path: /a, credential_binding: {provider: aws}}
+`), CompileOptions{})
+	for _, tc := range []struct {
+		host, path string
+		want       Credentials
+	}{
+		{"s3.example.com", "", Credentials{}},
+		{"s3.example.com", "/signed/x", Credentials{Signing: SigningAuto, Service: "s3", Provider: "aws"}},
+		{"s3.example.com", "/plain/x", Credentials{BodyRewrite: true, AllowUninspected: true}},
+		{"s3.example.com", "/none", Credentials{}},
+		{"one.example.com", "/a/x", Credentials{Provider: "aws"}},
+		{"one.example.com", "/b", Credentials{}},
+		{"raw.example.com", "", Credentials{AllowUninspected: true}},
+		{"l4.example.com", "", Credentials{Provider: "aws"}},
+		{"path.example.com", "", Credentials{}},
+		{"unknown.example.com", "", Credentials{}},
+	} {
+		r := &Request{Host: tc.host, Port: 443, Binary: "/bin/a"}
+		if tc.path != "" {
+			r.HTTP = &HTTP{Method: "GET", Path: tc.path}
+		}
+		if d := cmp.Diff(tc.want, e.Decide(r).Credentials); d != "" {
+			t.Errorf("%s%s: %s", tc.host, tc.path, d)
+		}
+	}
+}
