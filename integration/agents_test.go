@@ -37,7 +37,7 @@ const agentTask = "Change the word in note.txt."
 
 var agents = []agent{
 	{
-		name: "claude-code", argv: []string{"claude", "--print", "--permission-mode", "acceptEdits", agentTask},
+		name: "claude-code", argv: []string{"claude", "--print", "--allowedTools", "Bash", "--", agentTask},
 		hosts: []string{"api.anthropic.com"}, paths: []string{"/v1/messages"}, variable: "ANTHROPIC_API_KEY", profile: "claude-code",
 		router: agentRoute{
 			argv: []string{"claude", "--print", "--dangerously-skip-permissions", agentTask}, env: []string{"IS_SANDBOX=1"},
@@ -138,6 +138,7 @@ func (w *agentWorld) task(argv, env, paths []string, stand string) {
 		t.Error("the agent printed the key")
 	}
 	w.keysOnly()
+	w.told(stand)
 	for _, h := range w.api.Heard() {
 		if !slices.Contains(paths, h.Path) {
 			t.Errorf("%s %s%s arrived", h.Method, h.Host, h.Path)

@@ -155,19 +155,32 @@ func (w *agentWorld) note() string {
 }
 
 // keysOnly fails unless what must not leave did not: every request that arrived
-// had the real key, and in no part of one was a placeholder, or the word that
-// stands for a key.
+// had the real key, and in no part of one was a placeholder, or in the key's place
+// the word that stands for one.
 func (w *agentWorld) keysOnly() {
 	w.t.Helper()
 	for _, h := range w.api.Heard() {
 		if h.Key() != w.real {
 			w.t.Errorf("%s %s%s arrived with the key %q", h.Method, h.Host, h.Path, h.Key())
 		}
-		for _, text := range []string{"openshell:resolve", "OPENSHELL-RESOLVE", "openshell-router"} {
+		for _, text := range []string{"openshell:resolve:env:", "OPENSHELL-RESOLVE-ENV-"} {
 			if h.Holds(text) {
 				w.t.Errorf("%s %s%s arrived with %s in it", h.Method, h.Host, h.Path, text)
 			}
 		}
+	}
+}
+
+// told fails unless a model that looked around saw the environment, with what stands
+// for the key in it, and went on.
+func (w *agentWorld) told(stand string) {
+	w.t.Helper()
+	last := w.api.Heard()[len(w.api.Heard())-1]
+	if !last.Holds("GIT_SSL_CAINFO") {
+		return // its tools do not show that
+	}
+	if text := map[string]string{"placeholder": "openshell:resolve:env_", "router": "=openshell-router"}[stand]; !last.Holds(text) {
+		w.t.Errorf("the model saw the environment without %q", text)
 	}
 }
 

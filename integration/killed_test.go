@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -112,6 +114,29 @@ func TestKilledRunLeavesNothing(t *testing.T) {
 	if left := cgroupsOf(t, id); len(left) > 0 {
 		t.Errorf("cgroups remain: %v", left)
 	}
+	w.nothingRemains()
+}
+
+// TestBypass_B62_Tasks: the kernel bounds a run's processes and threads, with no engine
+// to say so.
+func TestBypass_B62_Tasks(t *testing.T) {
+	w := newWorld(t, testPolicy)
+	id := fmt.Sprintf("tasks-%d", os.Getpid())
+	cmd, _ := w.stubborn(id)
+	var limits []string
+	for _, dir := range cgroupsOf(t, id) {
+		if text, err := os.ReadFile(filepath.Join(dir, "pids.max")); err == nil {
+			limits = append(limits, strings.TrimSpace(string(text)))
+		}
+	}
+	if !slices.Equal(limits, []string{"8192"}) {
+		t.Errorf("limits %q", limits)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	w.until("the cgroups are gone", func() bool { return len(cgroupsOf(t, id)) == 0 })
 	w.nothingRemains()
 }
 

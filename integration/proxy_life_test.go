@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -66,6 +67,33 @@ func TestBypass_B61_Killed(t *testing.T) {
 			b.gone()
 		})
 	}
+}
+
+// TestLinksOfTheFirstWorker: where the policy's programs lead is what it was before
+// the workload ran, although no worker may have run then.
+func TestLinksOfTheFirstWorker(t *testing.T) {
+	t.Parallel()
+	var link string
+	b := boxOf(t, boxOptions{policy: strings.Replace(netPolicy, "/bin/probe", "/bin/tool", 1), files: func(rootfs string) {
+		link = filepath.Join(rootfs, "bin/tool")
+		probe, err := os.ReadFile(filepath.Join(rootfs, "bin/probe"))
+		if err := errors.Join(err, os.Symlink("probe", link), os.WriteFile(filepath.Join(rootfs, "bin/other"), probe, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}})
+	if out, err := b.runtime("create", "--bundle", b.dir, b.id); err != nil {
+		t.Fatalf("create: %v: %s", err, out)
+	}
+	// As a workload could that may write there.
+	if err := errors.Join(os.Remove(link), os.Symlink("other", link)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := b.runtime("start", b.id); err != nil {
+		t.Fatalf("start: %v: %s", err, out)
+	}
+	other := []string{"/bin/other", "http", "GET", "https://api.test/ok/1"}
+	b.noRequestArrived(other, b.exec(other...))
+	b.allowed("/bin/probe", "http", "GET", "https://api.test/ok/1")
 }
 
 // TestBypass_B61_NoProxy: without a proxy that judges nothing passes.

@@ -58,6 +58,9 @@ type network struct {
 	err      error
 	proxy    *proxyproc.Proxy
 	attached bool
+	// plain says that nobody can have plugged an interface in before the container's
+	// start: the namespace is the runtime's, and neither a hook runs nor a device is moved.
+	plain bool
 }
 
 // newNetwork begins to open the container's network while the container is made.
@@ -83,6 +86,7 @@ func newNetwork(c *handoff.Config, spec *specs.Spec) (*network, error) {
 		return n, nil
 	default:
 		if n.ns, err = netns.New(); err == nil {
+			n.plain = spec.Hooks == nil && len(l.NetDevices) == 0
 			l.Namespaces[i].Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.ns.Fd())
 		}
 	}
@@ -184,9 +188,10 @@ func (n *network) attach(pid int) error {
 			}
 		}
 	}
-	// Prestart hooks have plugged interfaces in.
-	if err := netns.Refresh(n.ns); err != nil {
-		return err
+	if !n.plain {
+		if err := netns.Refresh(n.ns); err != nil {
+			return err
+		}
 	}
 	if err := n.proxy.Attach(c); err != nil {
 		return err

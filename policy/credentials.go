@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -99,6 +100,20 @@ func (e *endpointReader) validateCredentials() {
 			e.fail(binding, fmt.Sprintf("credential_binding.provider is longer than %d bytes", MaxKey), "")
 		}
 	}
+}
+
+// CheckBindings fails if an endpoint binds a provider that is not attached to the
+// sandbox, which a document alone cannot tell.
+func (p *Policy) CheckBindings(attached func(provider string) bool) error {
+	var errs []error
+	for i := range p.Network {
+		for _, e := range p.Network[i].Endpoints {
+			if name := e.Credentials.Provider; name != "" && !attached(name) {
+				errs = append(errs, fmt.Errorf("line %d: credential_binding references provider '%s', but that provider is not attached to the sandbox", e.Line, name))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // says is what ambiguities compares, in OpenShell's names.

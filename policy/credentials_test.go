@@ -53,6 +53,17 @@ func TestParseRefusesCredentials(t *testing.T) {
 	}
 }
 
+func TestCheckBindings(t *testing.T) {
+	p := parsed(t, inEntry("endpoints: [{host: a, port: 1, credential_binding: {provider: work}}, {host: b, port: 1, credential_binding: {provider: home}}, {host: c, port: 1}]"))
+	if err := p.CheckBindings(func(string) bool { return true }); err != nil {
+		t.Error(err)
+	}
+	err := p.CheckBindings(func(name string) bool { return name == "work" })
+	if err == nil || err.Error() != "line 3: credential_binding references provider 'home', but that provider is not attached to the sandbox" {
+		t.Error(err)
+	}
+}
+
 // Decisions carry what the endpoint that answers says, and nothing of its siblings.
 func TestDecisionsCarryCredentials(t *testing.T) {
 	e := compiled(t, parsed(t, `version: 1

@@ -43,7 +43,7 @@ func AuditedByDefault(p *Policy) (lines []int) {
 }
 
 func (e *Endpoint) auditedByDefault() bool {
-	return e.Protocol == ProtocolREST && e.Enforcement == EnforcementUnset
+	return e.Protocol.judges() && e.Enforcement == EnforcementUnset
 }
 
 type linter struct {

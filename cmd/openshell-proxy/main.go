@@ -25,16 +25,15 @@ import (
 // heapLimit makes the collector work rather than the process grow, in bytes.
 const heapLimit = 512 << 20
 
-// A guard has next to no traffic and stays small. A worker's garbage is collected
-// half as often under load; what that leaves it gives back when connections
-// become quiet.
+// A guard has next to no traffic and stays small once it has started. A worker's
+// garbage is collected less often under load; what that leaves it gives back when
+// connections become quiet.
 const (
 	guardGarbage  = 50
-	workerGarbage = 100
+	workerGarbage = 300
 )
 
 func main() {
-	debug.SetGCPercent(guardGarbage)
 	debug.SetMemoryLimit(heapLimit)
 	role := ""
 	if len(os.Args) > 1 {
@@ -43,7 +42,6 @@ func main() {
 	var err error
 	switch role {
 	case "worker":
-		debug.SetGCPercent(workerGarbage)
 		err = runWorker()
 	case "standby":
 		err = runStandby()
@@ -74,7 +72,7 @@ func runGuard() (err error) {
 	if err != nil {
 		return err
 	}
-	g.Ready = ready
+	g.Ready, g.Check = ready, check
 	return guardUntilEnd(g)
 }
 
@@ -123,7 +121,7 @@ func newGuard(documents io.Reader) (*guard.Guard, error) {
 	for fd := handoff.FDConfig; fd < handoff.FDListeners+handoff.Listeners; fd++ {
 		unix.CloseOnExec(fd)
 	}
-	trimLater()
+	trimLater(guardGarbage)
 	g := &guard.Guard{
 		Config: &handoff.Config{}, Documents: json.NewDecoder(documents),
 		Netns: os.NewFile(handoff.FDNetns, "netns"),

@@ -18,12 +18,14 @@ const trimAfter = 2 * time.Second
 
 // trimLater has the process give back its garbage and the pages of its program
 // that starting has touched: a sandbox idles for most of its life. What is used
-// again comes back from the page cache.
+// again comes back from the page cache. From then on garbage (in percent of what
+// lives) is how much may gather; a start is not held up by collecting any.
 //
 // Preconditions: /proc can be read; it may not be any more afterwards.
-func trimLater() {
+func trimLater(garbage int) {
 	own := program()
 	time.AfterFunc(trimAfter, func() {
+		debug.SetGCPercent(garbage)
 		debug.FreeOSMemory()
 		for _, m := range own {
 			_, _, _ = unix.Syscall(unix.SYS_MADVISE, m.start, m.end-m.start, unix.MADV_DONTNEED)

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/ca"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/control"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/dns"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/guard"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/proxy"
@@ -50,7 +52,56 @@ type worker struct {
 	proxy     *proxy.Server
 	backends  *backends
 	guard     *guard.Client
-	log       *decisionlog.Log
+
+	authority *ca.Authority
+	roots     func() *x509.CertPool
+	set       *credentials.Set
+	first     *revision
+	// log is last to be opened and closed by who prepares.
+	log *decisionlog.Log
+}
+
+// prepare does all that needs no container.
+func (w *worker) prepare() (err error) {
+	c := w.config
+	if w.authority, err = ca.Load(c.CACert, c.CAKey); err != nil {
+		return err
+	}
+	if w.roots, err = upstream.Roots(c.UpstreamRoots); err != nil {
+		return err
+	}
+	if w.set, err = credentialSet(c.Providers); err != nil {
+		return err
+	}
+	if w.first, err = first(c); err != nil {
+		return err
+	}
+	w.log, err = decisionlog.Open(c.LogDir, c.ID, decisionlog.Options{})
+	return err
+}
+
+// check fails if no worker could do with what c says: a container is not made with
+// it. It returns the programs that its policy names.
+func check(c *guard.Worker) ([]string, error) {
+	w := &worker{config: c}
+	if err := w.prepare(); err != nil {
+		return nil, err
+	}
+	defer w.log.Close()
+	if _, err := newBackends(nil, w.roots, nil, w.log).router(c.Inference); err != nil {
+		return nil, err
+	}
+	if _, err := newMiddlewares(c, nil, w.roots); err != nil {
+		return nil, err
+	}
+	p, err := policy.Parse(w.first.name, w.first.text)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := policy.Compile(p, policy.CompileOptions{}); err != nil {
+		return nil, err
+	}
+	return p.Binaries(), nil
 }
 
 func (w *worker) run() error {
@@ -63,18 +114,10 @@ func (w *worker) run() error {
 		return fmt.Errorf("use the guard's socket: %w", err)
 	}
 	_ = f.Close()
-	authority, err := ca.Load(c.CACert, c.CAKey)
-	if err != nil {
+	if err := w.prepare(); err != nil {
 		return err
 	}
-	roots, err := upstream.Roots(c.UpstreamRoots)
-	if err != nil {
-		return err
-	}
-	log, err := decisionlog.Open(c.LogDir, c.ID, decisionlog.Options{})
-	if err != nil {
-		return err
-	}
+	log := w.log
 	defer log.Close()
 	mark := 0
 	if c.Egress == handoff.EgressNamespace {
@@ -89,16 +132,6 @@ func (w *worker) run() error {
 			}
 		},
 	})
-	set, err := credentialSet(c.Providers)
-	if err != nil {
-		return err
-	}
-	dir := filepath.Join(c.StateDir, handoff.Policies)
-	first, err := w.first(dir)
-	if err != nil {
-		return err
-	}
-	// All that does not need the container has been done while it was made.
 	var ctr handoff.Container
 	if err := w.documents.Decode(&ctr); err != nil {
 		if errors.Is(err, io.EOF) {
@@ -108,28 +141,29 @@ func (w *worker) run() error {
 	}
 	dial := upstream.New(upstream.Config{Hosts: ctr.Hosts, Resolvers: ctr.Resolvers, Mark: mark, Synthetic: dns.Synthetic})
 	reach := operatorDial(c.Egress, dial)
-	middlewares, err := newMiddlewares(c, reach, roots)
+	middlewares, err := newMiddlewares(c, reach, w.roots)
 	if err != nil {
 		return err
 	}
-	w.guard, w.log = guard.NewClient(conn), log
+	w.guard = guard.NewClient(conn)
 	w.proxy = proxy.New(proxy.Config{
-		Identity: w.guard, CA: authority, Roots: roots, NameOf: names.Name, Hosts: ctr.Hosts, Log: log, Enforce: c.Enforce,
+		Identity: w.guard, CA: w.authority, Roots: w.roots, NameOf: names.Name, Hosts: ctr.Hosts, Log: log, Enforce: c.Enforce,
 		Upstream: dial, Middlewares: middlewares,
 	})
-	w.backends = newBackends(reach, roots, w.proxy.Transform, log)
+	w.backends = newBackends(reach, w.roots, w.proxy.Transform, log)
 	if err := w.applyInference(c.Inference); err != nil {
 		return err
 	}
-	w.proxy.SetCredentials(set)
-	if err := w.proxy.Load(first.name, first.text, first.revision); err != nil {
+	w.proxy.SetCredentials(w.set)
+	if err := w.proxy.Load(w.first.name, w.first.text, w.first.revision); err != nil {
 		return err
 	}
+	dir := policies(&c.Config)
 	commands, err := control.New(judge{w}, dir)
 	if err != nil {
 		return err
 	}
-	trimLater()
+	trimLater(workerGarbage)
 	if err := lockDown([]string{dir, c.LogDir}, mark != 0); err != nil {
 		return err
 	}
@@ -145,19 +179,23 @@ type revision struct {
 
 // first is the newest revision: the one the container was created with, which is
 // kept as the first, or what a worker before this one had in force.
-func (w *worker) first(dir string) (*revision, error) {
+func first(c *guard.Worker) (*revision, error) {
+	dir := policies(&c.Config)
 	n, text, name, err := control.Latest(dir)
 	if err != nil {
 		return nil, err
 	}
 	if n == 0 {
-		n, text, name = 1, w.config.PolicyText, w.config.PolicyName
+		n, text, name = 1, c.PolicyText, c.PolicyName
 		if err := control.First(dir, name, text); err != nil {
 			return nil, err
 		}
 	}
 	return &revision{name, text, n}, nil
 }
+
+// policies is the folder of the policy's revisions.
+func policies(c *handoff.Config) string { return filepath.Join(c.StateDir, handoff.Policies) }
 
 // serve runs every listener until one fails or ctx ends.
 func (w *worker) serve(ctx context.Context, names *dns.Server, commands *control.Server) error {
@@ -189,11 +227,6 @@ func (w *worker) serve(ctx context.Context, names *dns.Server, commands *control
 	}
 	run("serve commands", func() error { return commands.Serve(socket) })
 	go w.follow()
-	ready := os.NewFile(guard.FDReady, "ready")
-	if _, err := ready.WriteString(handoff.ReadyWord); err != nil {
-		return fmt.Errorf("tell the guard: %w", err)
-	}
-	_ = ready.Close()
 	<-ctx.Done()
 	_ = commands.Close()
 	w.proxy.Wait()

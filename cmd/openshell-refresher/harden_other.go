@@ -6,3 +6,5 @@ package main
 
 // harden has nothing to do where there are no sandboxes.
 func harden() error { return nil }
+
+func lockDown(...string) error { return nil }

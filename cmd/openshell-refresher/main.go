@@ -99,6 +99,9 @@ func once(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := lockDown(c.String("store")); err != nil {
+		return err
+	}
 	var all []error
 	for _, name := range c.Args().Slice() {
 		all = append(all, r.Refresh(c.Context, name, c.StringSlice("credential"), c.Bool("due")))
@@ -127,6 +130,9 @@ func serve(c *cli.Context) error {
 		}
 		defer f.Close()
 		log = f
+	}
+	if err := lockDown(c.String("store")); err != nil {
+		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()

@@ -111,6 +111,9 @@ func providerCreate(c *cli.Context) error {
 		if err := askOrigins(c, name); err != nil {
 			return errors.Join(fmt.Errorf("%w; nothing was stored", err), store.Delete(name))
 		}
+		if p, err = store.Get(name); err != nil {
+			return err
+		}
 	}
 	_, err = fmt.Fprintf(c.App.Writer, "provider %s stored, revision %d\n", p.Name, p.Revision)
 	return err

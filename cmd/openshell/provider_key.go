@@ -29,7 +29,7 @@ func keyCommand() *cli.Command {
 			{Name: "status", Usage: "say where it is", Flags: []cli.Flag{storeFlag()}, Action: move(func(*provider.Store) error { return nil })},
 			{
 				Name: "keyring", Usage: "move it into this session's keyring (Secret Service, macOS keychain)",
-				Description: "Sandboxes with the store's providers can then be created in this session alone,\nnot by Docker, and nothing is refreshed outside it.",
+				Description: "Sandboxes with the store's providers can then be created in this session alone,\nnot by Docker, and no credential is made anew.",
 				Flags:       []cli.Flag{storeFlag()}, Action: move((*provider.Store).KeyToKeyring),
 			},
 			{Name: "file", Usage: "move it back into a file that only the owner reads", Flags: []cli.Flag{storeFlag()}, Action: move((*provider.Store).KeyToFile)},

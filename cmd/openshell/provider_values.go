@@ -144,7 +144,7 @@ func length(s provider.Secret) string {
 // ask lets a person at a terminal look before anything is stored.
 func ask(c *cli.Context, in *bufio.Reader) error {
 	if _, err := console.ConsoleFromFile(os.Stdin); err != nil {
-		return nil // nobody to ask
+		return nil //nolint:nilerr // no terminal: nobody to ask
 	}
 	if _, err := fmt.Fprint(c.App.Writer, "Store these? [y/N] "); err != nil {
 		return err

@@ -33,7 +33,8 @@ func runCommand() *cli.Command {
 		ArgsUsage: "-- COMMAND [ARG...]",
 		Description: "The root filesystem is read through an ephemeral writable layer, an image is\n" +
 			"unpacked into one, that is gone when the command ends. An image's entry point comes\n" +
-			"before COMMAND, its command in the place of none. The exit status is the command's own.",
+			"before COMMAND, its command in the place of none. The exit status is the command's own.\n" +
+			"Signals are passed on; the third to interrupt or terminate ends the sandbox.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "policy", Usage: "policy `FILE` or the name of one of the operator's policies"},
 			&cli.StringFlag{Name: "config", Usage: "operator's configuration `FILE` (default: the runtime's)"},

@@ -32,6 +32,10 @@ const (
 // hostname is the sandbox's.
 const hostname = "sandbox"
 
+// maxTasks bounds the processes and threads of a run: a fork bomb ends in its own
+// sandbox. With more than 8192 processes the proxy would not look for a connection's.
+const maxTasks = 8192
+
 // maxAccounts bounds /etc/passwd and /etc/group of a root filesystem, in bytes.
 const maxAccounts = 4 << 20
 
@@ -79,6 +83,7 @@ func runSpec(c *cli.Context, img *v1.Config) (*specs.Spec, error) {
 		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID",
 		"CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL",
 	}
+	tasks := int64(maxTasks)
 	s := &specs.Spec{
 		Version:  specs.Version,
 		Hostname: hostname,
@@ -99,7 +104,9 @@ func runSpec(c *cli.Context, img *v1.Config) (*specs.Spec, error) {
 		},
 		Linux: &specs.Linux{
 			Namespaces: []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.NetworkNamespace}},
-			Resources:  &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},
+			Resources: &specs.LinuxResources{
+				Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}, Pids: &specs.LinuxPids{Limit: &tasks},
+			},
 			MaskedPaths: []string{
 				"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
 				"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",

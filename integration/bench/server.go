@@ -138,11 +138,15 @@ func relay(address string) error {
 		if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n"); err != nil {
 			return
 		}
+		sent := make(chan struct{})
 		go func() {
+			defer close(sent)
 			_, _ = io.Copy(up, c)
 			_ = up.(*net.TCPConn).CloseWrite()
 		}()
 		_, _ = io.Copy(c, up)
+		_ = c.Close()
+		<-sent
 	})
 	return nil
 }

@@ -19,7 +19,7 @@ func (a *answer) messages() error {
 	do := a.next(tools)
 	reason, block := "end_turn", map[string]any{"type": "text", "text": do.text}
 	if do.tool != "" {
-		reason, block = "tool_use", map[string]any{"type": "tool_use", "id": "toolu_" + do.tool, "name": do.tool, "input": do.args}
+		reason, block = "tool_use", map[string]any{"type": "tool_use", "id": "toolu_" + a.id(), "name": do.tool, "input": do.args}
 	}
 	message := map[string]any{
 		"id": "msg_1", "type": "message", "role": "assistant", "model": ask.Model, "content": []any{block}, "stop_reason": reason, "stop_sequence": nil,

@@ -15,6 +15,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -170,6 +171,9 @@ func (a *answer) event(name string, doc any) {
 	fmt.Fprintf(a.w, "data: %s\n\n", text)
 	_ = http.NewResponseController(a.w).Flush()
 }
+
+// id is one that no other answer's call has.
+func (a *answer) id() string { return strconv.Itoa(len(a.s.Heard())) }
 
 func (a *answer) decode(into any) error {
 	if err := json.Unmarshal(a.h.Body, into); err != nil {

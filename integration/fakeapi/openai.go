@@ -29,7 +29,7 @@ func (a *answer) responses() error {
 		"content": []any{map[string]any{"type": "output_text", "text": do.text, "annotations": []any{}}},
 	}
 	if do.tool != "" {
-		item = map[string]any{"type": "function_call", "id": "fc_1", "call_id": "call_" + do.tool, "status": "completed", "name": do.tool, "arguments": strings.Join(do.arguments(), "")}
+		item = map[string]any{"type": "function_call", "id": "fc_1", "call_id": "call_" + a.id(), "status": "completed", "name": do.tool, "arguments": strings.Join(do.arguments(), "")}
 	}
 	response := map[string]any{
 		"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "model": ask.Model, "output": []any{item}, "error": nil, "incomplete_details": nil,
@@ -107,7 +107,7 @@ func (a *answer) chat() error {
 	do := a.next(tools)
 	reason, message := "stop", map[string]any{"role": "assistant", "content": do.text}
 	tool := func(arguments string) []any {
-		return []any{map[string]any{"index": 0, "id": "call_" + do.tool, "type": "function", "function": map[string]any{"name": do.tool, "arguments": arguments}}}
+		return []any{map[string]any{"index": 0, "id": "call_" + a.id(), "type": "function", "function": map[string]any{"name": do.tool, "arguments": arguments}}}
 	}
 	if do.tool != "" {
 		reason, message = "tool_calls", map[string]any{"role": "assistant", "content": nil, "tool_calls": tool(strings.Join(do.arguments(), ""))}

@@ -62,20 +62,21 @@ func tools(reader, editor, file, old, now string, more ...any) way {
 	}
 }
 
-// shell is a way by a tool that runs commands.
+// shell is a way by a tool that runs commands; before it reads, it looks around, as
+// models do: all of the environment is in the conversation from then on.
 func shell(tool, argument string, more ...any) way {
 	run := func(command string) act { return call(tool, append([]any{argument, command}, more...)...) }
 	return way{
 		tool, tool,
-		func(file string) act { return run("cat " + file) },
+		func(file string) act { return run("env; cat " + file) },
 		func(file, old, now string) act { return run("sed -i s/" + old + "/" + now + "/ " + file) },
 	}
 }
 
-// ways are tried in turn: Claude Code's, OpenCode's, Gemini CLI's, Copilot CLI's,
-// Codex's, and that of an OpenCode whose model has no editor.
+// ways are tried in turn: Claude Code's, OpenCode's, Gemini CLI's and the SDKs',
+// Copilot CLI's, Codex's, and that of a model that has no editor.
 var ways = []way{
-	tools("Read", "Edit", "file_path", "old_string", "new_string"),
+	shell("Bash", "command", "description", "do the task"),
 	tools("read", "edit", "filePath", "oldString", "newString"),
 	tools("read_file", "replace", "file_path", "old_string", "new_string", "instruction", "change the word"),
 	tools("view", "edit", "path", "old_str", "new_str"),

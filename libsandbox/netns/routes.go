@@ -39,9 +39,15 @@ var sysctls = []struct{ name, value, why string }{
 // routes leaves packets without a mark one route: to lo. It also is what makes a
 // connection to an address without any route reach the redirection.
 func routes() error {
-	lo, err := netlink.LinkByIndex(loIndex)
+	// One socket for all: the package's own functions open one for each question.
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink socket: %w", err)
+	}
+	defer h.Close()
+	lo, err := h.LinkByIndex(loIndex)
 	if err == nil {
-		err = netlink.LinkSetUp(lo)
+		err = h.LinkSetUp(lo)
 	}
 	if err != nil {
 		return fmt.Errorf("set lo up: %w", err)
@@ -53,21 +59,21 @@ func routes() error {
 			return fmt.Errorf("set sysctl net/%s=%s, without which %s not: %w", s.name, s.value, s.why, err)
 		}
 	}
-	if err := route(netlink.FAMILY_V4, net.IPv4zero, 32, net.IPv4(127, 0, 0, 1)); err != nil {
+	if err := route(h, netlink.FAMILY_V4, net.IPv4zero, 32, net.IPv4(127, 0, 0, 1)); err != nil {
 		return err
 	}
 	// Where IPv6 is off there is nothing to route.
 	if !hasIPv6() {
 		return nil
 	}
-	return route(netlink.FAMILY_V6, net.IPv6zero, 128, nil)
+	return route(h, netlink.FAMILY_V6, net.IPv6zero, 128, nil)
 }
 
 // route sets the rule and route of one family. Sockets take their source from
 // the route: the namespace's own address if it has one, so that a UDP server
 // answers with the address it was asked at.
-func route(family int, zero net.IP, bits int, source net.IP) error {
-	addrs, err := netlink.AddrList(nil, family)
+func route(h *netlink.Handle, family int, zero net.IP, bits int, source net.IP) error {
+	addrs, err := h.AddrList(nil, family)
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
@@ -81,12 +87,12 @@ func route(family int, zero net.IP, bits int, source net.IP) error {
 		Family: family, Table: routeTable, LinkIndex: loIndex, Type: unix.RTN_LOCAL, Scope: netlink.SCOPE_HOST,
 		Dst: &net.IPNet{IP: zero, Mask: net.CIDRMask(0, bits)}, Src: source,
 	}
-	if err := netlink.RouteReplace(r); err != nil {
+	if err := h.RouteReplace(r); err != nil {
 		return fmt.Errorf("add the route to lo: %w", err)
 	}
 	for i, rule := range lock(family) {
 		rule.Family, rule.Priority = family, rulePriority+i
-		if err := netlink.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := h.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("add routing rule %d: %w", rule.Priority, err)
 		}
 	}

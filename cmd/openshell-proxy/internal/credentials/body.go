@@ -45,7 +45,10 @@ func (r *resolver) body(o Options, contentType, encoding string, length int64, b
 	case o.BodyRewrite:
 		reason = "only JSON, forms and text are rewritten"
 	}
-	return &scanner{src: body, refuse: func() error { return r.refuse("body", reason) }}, length, nil
+	// Agents print their environment, and what they printed is in every request of
+	// the conversation from then on.
+	blunt := !o.BodyRewrite && pl == inJSON && r.set.modelAPI(r.to)
+	return &scanner{src: body, refuse: func() error { return r.refuse("body", reason) }, blunt: blunt}, length, nil
 }
 
 // whole rewrites a body of which the new length must be told first.

@@ -52,6 +52,11 @@ func (s *Set) foreign(t Target) (mode ForeignMode, headers, query []string) {
 	return mode, headers, query
 }
 
+// modelAPI says whether a model is asked at t.
+func (s *Set) modelAPI(t Target) bool {
+	return slices.ContainsFunc(s.providers, func(p *provider) bool { return p.ModelAPI && p.near(s, t) })
+}
+
 // dropForeign takes credentials that are not placeholders out of h and the query,
 // or refuses. h is its own.
 func (s *Set) dropForeign(t Target, query string, h http.Header) (string, error) {

@@ -44,6 +44,10 @@ const (
 	// a start must not wait for it. A guard that is killed before leaves nothing
 	// that lets anything pass.
 	standbyAfter = 500 * time.Millisecond
+	// workerAfter is how long after the start of the container there is a worker, if
+	// nobody has spoken to the proxy before: a container that ends at once needs
+	// none, others find it running.
+	workerAfter = 500 * time.Millisecond
 	// steady is how long a worker must have lived for its death to be the first.
 	steady = 10 * time.Second
 	// stopPatience is how long a worker may take to write its last records.
@@ -63,8 +67,6 @@ type Worker struct {
 const (
 	// FDIdentity is the guard's end for questions.
 	FDIdentity = 3 + iota
-	// FDReady is written to once the worker serves.
-	FDReady
 	// FDControl is the control socket's listener.
 	FDControl
 	// FDListeners is the first of handoff.Listeners.
@@ -77,9 +79,12 @@ type Guard struct {
 	// Documents gives the handoff.Container, or ends.
 	Documents *json.Decoder
 	// Ready, Netns and Listeners are donated by the runtime. Ready is nil for a
-	// guard that takes the place of another.
+	// guard that takes the place of another, and so is Check.
 	Ready, Netns *os.File
-	Listeners    [handoff.Listeners]*os.File
+	// Check fails if no worker could serve; it returns the programs that the policy
+	// names.
+	Check     func(*Worker) (binaries []string, err error)
+	Listeners [handoff.Listeners]*os.File
 	// Init is a pidfd of the container's first process; nil until it is known.
 	Init *os.File
 
@@ -88,14 +93,15 @@ type Guard struct {
 	attached, ended chan struct{}
 	container       handoff.Container
 	who             *identity.Resolver
-	// served says that a worker has once been ready.
-	served atomic.Bool
 	// secrets are Config's as updates have made them.
 	secrets live
+	// binaries are the programs that the policy names; aliases is where their paths
+	// led before the workload ran, until the first worker has asked for it.
+	binaries []string
+	aliases  atomic.Pointer[map[string][]string]
 }
 
-// Run returns when the container has ended, or when no worker could be started
-// the first time.
+// Run returns when the container has ended, or when no worker could serve it.
 func (g *Guard) Run() error {
 	g.attached, g.ended = make(chan struct{}), make(chan struct{})
 	g.secrets.begin(g.Config)
@@ -106,6 +112,11 @@ func (g *Guard) Run() error {
 	}
 	if err := trust(filepath.Join(g.Config.StateDir, handoff.Bundle), w.CACert); err != nil {
 		return err
+	}
+	if g.Check != nil {
+		if g.binaries, err = g.Check(w); err != nil {
+			return err
+		}
 	}
 	control, err := listen(filepath.Join(g.Config.StateDir, handoff.ControlSocket))
 	if err != nil {
@@ -139,7 +150,7 @@ func (g *Guard) Run() error {
 			result <- err
 			return
 		}
-		result <- g.supervise(w, control)
+		result <- g.serve(w, control)
 	}()
 	if err := <-result; err != nil {
 		return err
@@ -166,23 +177,49 @@ func (g *Guard) attach() error {
 	if g.who, err = identity.Open(identity.Config{Pid: g.container.Pid, Netns: g.Netns}); err != nil {
 		return err
 	}
+	if g.Check != nil {
+		found := g.who.Aliases(g.binaries)
+		g.aliases.Store(&found)
+	}
 	close(g.attached)
 	wait(g.Init)
 	return nil
 }
 
-func (g *Guard) supervise(w *Worker, control *os.File) error {
+// serve keeps a worker from when there is a container and somebody speaks to the
+// proxy, or soon, to the container's end. Until there is one, who connects waits.
+func (g *Guard) serve(w *Worker, control *os.File) error {
+	select {
+	case <-g.attached:
+	case <-g.ended:
+		return nil
+	}
+	if g.Ready != nil {
+		_, _ = g.Ready.WriteString(handoff.ReadyWord)
+		_ = g.Ready.Close()
+	}
+	go g.keepStandby()
+	files := []*os.File{g.Init, control}
+	for _, l := range g.Listeners {
+		if l != nil {
+			files = append(files, l)
+		}
+	}
+	await(workerAfter, files...)
+	g.supervise(w, control)
+	return nil
+}
+
+// supervise has a worker run until the container ends.
+func (g *Guard) supervise(w *Worker, control *os.File) {
 	pause := restartFirst
 	for {
 		began := time.Now()
 		err := g.work(w, control)
 		select {
 		case <-g.ended:
-			return nil
+			return
 		default:
-		}
-		if !g.served.Load() && g.Ready != nil {
-			return fmt.Errorf("proxy worker: %w", err)
 		}
 		fmt.Fprintf(os.Stderr, "%s worker ended (%v), starting another\n", time.Now().UTC().Format(time.RFC3339), err)
 		if time.Since(began) > steady {
@@ -190,7 +227,7 @@ func (g *Guard) supervise(w *Worker, control *os.File) error {
 		}
 		select {
 		case <-g.ended:
-			return nil
+			return
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, restartMost)
@@ -204,21 +241,16 @@ func (g *Guard) work(w *Worker, control *os.File) error {
 		return err
 	}
 	defer ours.Close()
-	ready, readyWorker, err := os.Pipe()
+	documents, documentsWorker, err := os.Pipe()
 	if err != nil {
 		return errors.Join(fmt.Errorf("create pipe: %w", err), theirs.Close())
 	}
-	defer ready.Close()
-	documents, documentsWorker, err := os.Pipe()
-	if err != nil {
-		return errors.Join(fmt.Errorf("create pipe: %w", err), theirs.Close(), readyWorker.Close())
-	}
 	null, err := os.Open(os.DevNull)
 	if err != nil {
-		return errors.Join(err, theirs.Close(), readyWorker.Close(), documents.Close(), documentsWorker.Close())
+		return errors.Join(err, theirs.Close(), documents.Close(), documentsWorker.Close())
 	}
 	defer null.Close()
-	files := []*os.File{documents, os.Stderr, os.Stderr, theirs, readyWorker, control}
+	files := []*os.File{documents, os.Stderr, os.Stderr, theirs, control}
 	for _, l := range g.Listeners {
 		if l == nil {
 			l = null
@@ -229,7 +261,7 @@ func (g *Guard) work(w *Worker, control *os.File) error {
 		Files: files, Env: []string{},
 		Sys: &unix.SysProcAttr{Pdeathsig: unix.SIGKILL},
 	})
-	err = errors.Join(err, theirs.Close(), readyWorker.Close(), documents.Close())
+	err = errors.Join(err, theirs.Close(), documents.Close())
 	if err != nil {
 		return errors.Join(fmt.Errorf("start worker: %w", err), documentsWorker.Close())
 	}
@@ -241,20 +273,12 @@ func (g *Guard) work(w *Worker, control *os.File) error {
 	}
 	go func() {
 		defer documentsWorker.Close()
-		// A worker that does not read them does not become ready either.
+		// A worker that does not read them does not serve either.
 		out := json.NewEncoder(documentsWorker)
-		if out.Encode(g.secrets.document(w)) != nil {
-			return
-		}
-		select {
-		case <-g.attached:
-			_ = out.Encode(g.container)
+		if out.Encode(g.secrets.document(w)) == nil && out.Encode(g.container) == nil {
 			server.ServeConn(ours)
-		case <-g.ended:
 		}
 	}()
-	go g.announce(ready)
-
 	done := make(chan error, 1)
 	go func() {
 		st, err := p.Wait()
@@ -276,18 +300,6 @@ func (g *Guard) work(w *Worker, control *os.File) error {
 		<-done
 	}
 	return nil
-}
-
-// announce passes the first worker's readiness on to the runtime.
-func (g *Guard) announce(ready *os.File) {
-	b := make([]byte, 1)
-	if n, _ := ready.Read(b); n == 1 && g.served.CompareAndSwap(false, true) {
-		if g.Ready != nil {
-			_, _ = g.Ready.WriteString(handoff.ReadyWord)
-			_ = g.Ready.Close()
-		}
-		g.keepStandby()
-	}
 }
 
 // authority loads the sandbox's CA, or makes it: it outlives every worker and the
@@ -373,10 +385,21 @@ func socketpair() (ours net.Conn, theirs *os.File, err error) {
 }
 
 // wait returns when the process behind a pidfd has ended.
-func wait(pidfd *os.File) {
-	p := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
-	for {
-		if n, err := unix.Poll(p, -1); n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+func wait(pidfd *os.File) { await(-1, pidfd) }
+
+// await returns when one of files can be read, a connection waits on it or its
+// process has ended; or after so long, unless that is negative.
+func await(most time.Duration, files ...*os.File) {
+	p := make([]unix.PollFd, 0, len(files))
+	for _, f := range files {
+		p = append(p, unix.PollFd{Fd: int32(f.Fd()), Events: unix.POLLIN})
+	}
+	for began := time.Now(); ; {
+		left := -1
+		if most >= 0 {
+			left = int(max(0, most-time.Since(began)).Milliseconds())
+		}
+		if _, err := unix.Poll(p, left); !errors.Is(err, unix.EINTR) {
 			return
 		}
 	}

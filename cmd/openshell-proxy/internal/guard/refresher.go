@@ -3,6 +3,7 @@
 package guard
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -52,11 +53,14 @@ func runRefresher(argv []string) error {
 	}
 	defer null.Close()
 	p, err := os.StartProcess(argv[0], argv, &os.ProcAttr{
-		Dir: "/", Env: []string{}, Files: []*os.File{null, null, null}, Sys: &unix.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGTERM},
+		Dir: "/", Env: []string{}, Files: []*os.File{null, null, os.Stderr}, Sys: &unix.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGTERM},
 	})
 	if err != nil {
 		return err
 	}
-	_, err = p.Wait()
+	st, err := p.Wait()
+	if err == nil && !st.Success() {
+		err = errors.New(st.String())
+	}
 	return err
 }

@@ -39,6 +39,11 @@ func (a *answers) Holders(c Connection, out *[]identity.Process) (err error) {
 
 // Aliases answers where programs' paths lead in the container.
 func (a *answers) Aliases(paths []string, out *map[string][]string) error {
+	// The first worker's are those before the workload could change a link.
+	if first := a.g.aliases.Swap(nil); first != nil {
+		*out = *first
+		return nil
+	}
 	*out = a.g.who.Aliases(paths)
 	return nil
 }

@@ -4,12 +4,16 @@ package proxy
 
 import (
 	"bytes"
+	"crypto/ecdh"
+	"crypto/rand"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -387,13 +391,13 @@ func TestNothingIsAllowedBeforeLoad(t *testing.T) {
 }
 
 // hello is what a client says first in TLS.
-func hello(t *testing.T, name string) string {
+func hello(t *testing.T, config *tls.Config) string {
 	t.Helper()
 	client, server := net.Pipe()
 	defer server.Close()
 	go func() {
 		defer client.Close()
-		_ = tls.Client(client, &tls.Config{ServerName: name}).Handshake()
+		_ = tls.Client(client, config).Handshake()
 	}()
 	b := make([]byte, 16<<10)
 	n, err := server.Read(b)
@@ -413,7 +417,7 @@ func TestBypass_B38_HeldByAnotherBeforeTheFirstByte(t *testing.T) {
 	}{
 		"a name that is looked up": {25, func(w *world) net.Conn { return w.to("198.18.0.1:25") }, "\x00raw"},
 		"CONNECT":                  {25, func(w *world) net.Conn { return w.tunnel("api.example.com:25") }, "\x00raw"},
-		"TLS":                      {443, func(w *world) net.Conn { return w.to("198.18.0.1:443") }, hello(t, "api.example.com")},
+		"TLS":                      {443, func(w *world) net.Conn { return w.to("198.18.0.1:443") }, hello(t, &tls.Config{ServerName: "api.example.com"})},
 	} {
 		for _, passed := range []bool{true, false} { // false: the control
 			t.Run(fmt.Sprintf("%s, passed on: %t", name, passed), func(t *testing.T) {
@@ -487,5 +491,43 @@ func TestBypass_B70_OtherRepositories(t *testing.T) {
 				t.Errorf("%s %s %s: status %d, %d arrived", proto, tc.method, tc.rest, resp.StatusCode, arrived)
 			}
 		}
+	}
+}
+
+// TestBypass_B07_EncryptedHello: a name in an encrypted ClientHello, under an allowed
+// one, does not pass unread where TLS is carried as it is: the server gets a
+// ClientHello of the proxy's.
+func TestBypass_B07_EncryptedHello(t *testing.T) {
+	key, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prefixed := func(size int, b []byte) []byte {
+		return append(binary.BigEndian.AppendUint32(nil, uint32(len(b)))[4-size:], b...)
+	}
+	// ECHConfigList of draft-ietf-tls-esni-18: X25519, HKDF-SHA256, AES-128-GCM.
+	contents := slices.Concat([]byte{1, 0, 0x20}, prefixed(2, key.PublicKey().Bytes()), prefixed(2, []byte{0, 1, 0, 1}), []byte{0}, prefixed(1, []byte("api.example.com")), []byte{0, 0})
+	list := prefixed(2, append([]byte{0xfe, 0x0d}, prefixed(2, contents)...))
+	for name, tc := range map[string]struct {
+		config *tls.Config
+		passes bool
+	}{
+		"encrypted":   {&tls.Config{ServerName: "evil.example.net", EncryptedClientHelloConfigList: list}, false},
+		"the control": {&tls.Config{ServerName: "api.example.com"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, endpoints("host: api.example.com, port: 443"))
+			var got tap
+			w.raw("api.example.com", 443, got.serve)
+			text := hello(t, tc.config)
+			_, _ = io.WriteString(w.to("198.18.0.1:443"), text)
+			if !settles(func() bool { return got.got() != "" }) {
+				t.Fatal("the server got nothing")
+			}
+			random := text[11:43]
+			if strings.Contains(got.got(), random) != tc.passes {
+				t.Errorf("the client's own ClientHello arrived: %t", !tc.passes)
+			}
+		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strconv"
@@ -34,6 +35,10 @@ type connection struct {
 	// reached is what was dialled last.
 	reached atomic.Pointer[place]
 
+	// then is what is left to do with the connection once it is known what it is. It
+	// is done with all else off the stack: most of a connection's life is waiting.
+	then func(ctx context.Context)
+
 	carryMu sync.Mutex
 	// carrying is the connection that an answer comes on, over HTTP/1.
 	carrying *upConn
@@ -47,11 +52,15 @@ type connection struct {
 	requests map[*policy.Request]*judged
 }
 
-// holders are the programs that hold a connection, learnt at some time.
+// holders are the programs that hold a connection.
 type holders struct {
-	who    []identity.Process
+	who []identity.Process
+	// learnt is when, and renew the age at which they are asked for again.
 	learnt time.Time
+	renew  time.Duration
 }
+
+func (h *holders) age() time.Duration { return time.Since(h.learnt) }
 
 // place is where a host was reached.
 type place struct {
@@ -104,9 +113,12 @@ func (s *Server) handle(ctx context.Context, tcp *net.TCPConn) {
 	}
 	if wanted == self {
 		c.explicit(ctx)
-		return
+	} else {
+		c.transparent(ctx)
 	}
-	c.transparent(ctx)
+	if c.then != nil {
+		c.then(ctx)
+	}
 }
 
 // carries notes which connection an answer comes on.
@@ -126,21 +138,30 @@ func (c *connection) cut() {
 	}
 }
 
-// identify learns who holds the connection, if that is not known freshly.
+// identify learns who holds the connection, if that is not known freshly. What will
+// soon be too old is learnt anew meanwhile, so that requests rarely wait for it.
 func (c *connection) identify() error {
-	fresh := func() bool {
-		h := c.held.Load()
-		return h != nil && time.Since(h.learnt) < IdentityAge
+	h := c.held.Load()
+	switch {
+	case h == nil || h.age() >= IdentityAge:
+		c.asking.Lock()
+		defer c.asking.Unlock()
+		// The requests of one connection need one answer.
+		if h := c.held.Load(); h != nil && h.age() < IdentityAge {
+			return nil
+		}
+		return c.ask()
+	case h.age() >= h.renew && c.asking.TryLock():
+		c.s.tasks.Go(func() {
+			defer c.asking.Unlock()
+			_ = c.ask() // who is still not known then is asked for again
+		})
 	}
-	if fresh() {
-		return nil
-	}
-	// The requests of one connection need one answer.
-	c.asking.Lock()
-	defer c.asking.Unlock()
-	if fresh() {
-		return nil
-	}
+	return nil
+}
+
+// ask learns who holds the connection. Preconditions: c.asking is held.
+func (c *connection) ask() error {
 	who, err := c.s.c.Identity.Holders(c.local, c.wanted)
 	if err == nil && len(who) == 0 {
 		err = errors.New("no program holds the connection")
@@ -148,7 +169,8 @@ func (c *connection) identify() error {
 	if err != nil {
 		return err
 	}
-	c.held.Store(&holders{who, time.Now()})
+	// Connections that began together do not ask together for ever.
+	c.held.Store(&holders{who, time.Now(), identityRenewal + rand.N(IdentityAge/4)})
 	return nil
 }
 
@@ -290,6 +312,7 @@ func (c *connection) serve(ctx context.Context, first opening, to target, dec po
 		// Encrypted ClientHello hides the real name from the check above.
 		if dec.Inspect || first.Hello.ECH || c.s.hasCredentials(to, dec) || c.s.hasMiddlewares(to.host) {
 			c.intercept(ctx, to, dec, up)
+			up = nil
 			return
 		}
 		c.splice(ctx, to, dec, up, nil, "tls")

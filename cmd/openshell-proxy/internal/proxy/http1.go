@@ -39,8 +39,8 @@ type http1 struct {
 	looked  chan struct{}
 }
 
-func (h *http1) serve(ctx context.Context) {
-	ctx, cancel := context.WithCancelCause(ctx)
+func (h *http1) serve(whole context.Context) {
+	ctx, cancel := context.WithCancelCause(whole)
 	defer cancel(nil)
 	h.cancel = func(why error) {
 		cancel(why)
@@ -69,7 +69,7 @@ func (h *http1) serve(ctx context.Context) {
 		}
 		_ = h.conn.SetReadDeadline(time.Time{})
 		if req.Method == http.MethodConnect && h.forward {
-			h.connect(ctx, req)
+			h.connect(whole, req) // which outlives this
 			return
 		}
 		if !h.request(ctx, req) || ctx.Err() != nil {

@@ -41,6 +41,9 @@ const (
 	// IdentityAge is how old the answer to "which program is this" may be when a
 	// request is judged by it.
 	IdentityAge = time.Second
+	// identityRenewal is the age at which a used answer is asked for again at the
+	// earliest, beside the requests.
+	identityRenewal = IdentityAge * 7 / 10
 	// MaxStreams bounds the concurrent requests on one HTTP/2 connection.
 	MaxStreams = 128
 	// MaxSessions bounds the upstreams' TLS sessions that are kept for resumption.

@@ -42,7 +42,8 @@ func (s *Server) Load(name string, text []byte, revision int) error {
 			return &StaticError{fields}
 		}
 	}
-	if err := s.checkBindings(p); err != nil {
+	set := s.keys()
+	if err := p.CheckBindings(func(name string) bool { return set != nil && set.Has(name) }); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	aliases, err := s.c.Identity.Aliases(p.Binaries())
@@ -64,20 +65,6 @@ func (s *Server) Load(name string, text []byte, revision int) error {
 	s.engine.Store(&loaded{policy: p, engine: engine, stages: stages, name: name, since: time.Now()})
 	s.rejudge()
 	return nil
-}
-
-// checkBindings refuses a policy that binds providers which are not attached.
-func (s *Server) checkBindings(p *policy.Policy) error {
-	var errs []error
-	for i := range p.Network {
-		for _, e := range p.Network[i].Endpoints {
-			name := e.Credentials.Provider
-			if set := s.keys(); name != "" && (set == nil || !set.Has(name)) {
-				errs = append(errs, fmt.Errorf("line %d: credential_binding references provider '%s', but that provider is not attached to the sandbox", e.Line, name))
-			}
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // Loaded is the name of the policy in force, its revision, and since when.

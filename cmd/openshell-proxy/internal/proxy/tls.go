@@ -12,27 +12,32 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// intercept ends the client's TLS here and serves its requests.
+// intercept ends the client's TLS here and has its requests served. tcp is its own
+// from now on.
 func (c *connection) intercept(ctx context.Context, to target, dec policy.Decision, tcp net.Conn) {
 	up := newUpstreamHTTP(c, to, tcp)
-	defer up.close()
 	dec, ok := c.begin(to, dec, true)
 	if !ok {
+		up.close()
 		return
 	}
 	conn, err := c.accept(ctx, to, func(offered []string) []string { return up.protocols(ctx, dec, offered) })
 	if err != nil {
+		up.close()
 		c.record(record{dec: denied(dec, err.Error()), to: to, protocol: "tls"})
 		reset(c.client)
 		return
 	}
-	defer conn.Close()
-	if conn.ConnectionState().NegotiatedProtocol == "h2" {
-		serveHTTP2(ctx, c, conn, to, up, nil)
-		return
+	c.then = func(ctx context.Context) {
+		defer up.close()
+		defer conn.Close()
+		if conn.ConnectionState().NegotiatedProtocol == "h2" {
+			serveHTTP2(ctx, c, conn, to, up, nil)
+			return
+		}
+		h := &http1{c: c, conn: conn, to: to, up: up}
+		h.serve(ctx)
 	}
-	h := &http1{c: c, conn: conn, to: to, up: up}
-	h.serve(ctx)
 }
 
 // accept does the server's side of TLS with a certificate for the target.

@@ -444,17 +444,13 @@ func (m *messageReader) frame() error {
 	}
 }
 
-// ended waits for the connection's end, which comes when the other side has said
-// its Close as well.
+// ended waits for the connection's end, however that comes: it is due when the
+// other side has said its Close as well.
 func (m *messageReader) ended() error {
-	switch _, err := m.br.ReadByte(); {
-	case err == nil:
+	if _, err := m.br.ReadByte(); err == nil {
 		return ws.ProtocolError("data after a close frame")
-	case errors.Is(err, io.EOF):
-		return errClosed
-	default:
-		return err
 	}
+	return errClosed
 }
 
 // Read reads of the message that next began. Its end comes with its last bytes.
