@@ -136,7 +136,7 @@ func TestHostBackend(t *testing.T) {
 	}
 	out := b.exec("/bin/probe", "keyed", "POST", "https://inference.local/v1/chat/completions", "A:b", `{"model":"m","messages":[]}`)
 	if p := m.asked.Load(); p == nil || !strings.Contains(*p, "POST /v1/chat/completions authorization= key= model=m") || !strings.Contains(out, "200 ") {
-		t.Errorf("the sandbox got %q", out)
+		t.Errorf("the sandbox got %q, recorded %q", out, b.log())
 	}
 	m.asked.Store(nil)
 	if out := b.exec("/bin/probe", "http", "GET", "http://host.openshell.internal/v1/models"); m.asked.Load() != nil {

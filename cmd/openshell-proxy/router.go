@@ -114,7 +114,10 @@ type operatorDialer func(ctx context.Context, host string, port uint16) (net.Con
 
 // operatorDial reaches the operator's backends and services wherever they are; but
 // in the container's own namespace the loopback is the workload's.
+//
+// Preconditions: the process is not locked down, after which it cannot list routes.
 func operatorDial(egress handoff.Egress, dial *upstream.Dialer) operatorDialer {
+	machine, noMachine := hostAddress(egress)
 	check := func(a netip.Addr) error {
 		if egress == handoff.EgressNamespace && a.IsLoopback() {
 			return errors.New("a backend on the loopback is in the sandbox itself: name the host's address")
@@ -123,11 +126,10 @@ func operatorDial(egress handoff.Egress, dial *upstream.Dialer) operatorDialer {
 	}
 	return func(ctx context.Context, host string, port uint16) (net.Conn, error) {
 		if slices.Contains(hostNames, strings.ToLower(host)) {
-			a, err := hostAddress(egress)
-			if err != nil {
-				return nil, fmt.Errorf("reach %s: %w", host, err)
+			if noMachine != nil {
+				return nil, fmt.Errorf("reach %s: %w", host, noMachine)
 			}
-			host = a.String()
+			host = machine.String()
 		}
 		conn, _, err := dial.Dial(ctx, host, port, check)
 		return conn, err
