@@ -175,10 +175,11 @@ func (w *agentWorld) keysOnly() {
 // environment, made useless.
 func (w *agentWorld) told() {
 	w.t.Helper()
-	last := w.api.Heard()[len(w.api.Heard())-1]
-	// Not every agent's tools show the environment.
-	if last.Holds("GIT_SSL_CAINFO") && !last.Holds("openshell:resolve:env_") {
-		w.t.Error("the model saw the environment without the placeholder")
+	for _, h := range w.api.Heard() {
+		// Not every agent's tools show the environment.
+		if h.Holds("GIT_SSL_CAINFO") && !h.Holds("openshell:resolve:env_") {
+			w.t.Error("the model saw the environment without the placeholder")
+		}
 	}
 }
 
