@@ -108,7 +108,7 @@ func TestScripts(t *testing.T) {
 
 // strayWords are written by accident: where one machine keeps things, which
 // mirror it asks, who typed. They are spelled so that this file has none.
-var strayWords = regexp.MustCompile(`(?i)/w[o]rk/|/h[o]me/[a-z]|/tmp/[w]t\b|g[h]cr\.io|q[u]ay\.io|g[c]r\.io|registry-1\.|arti[f]actory|deb\.[d]ebian\.org|proxy\.[g]olang\.org|co-[a]uthored-by|generated [w]ith`)
+var strayWords = regexp.MustCompile(`(?i)/w[o]rk/|/h[o]me/[a-z]|/tmp/[w]t\b|g[h]cr\.io|q[u]ay\.io|g[c]r\.io|registry-1\.|arti[f]actory|deb\.[d]ebian\.org|proxy\.[g]olang\.org|co-[a]uthored-by|generated [w]ith|^<{7} |^>{7} `)
 
 func TestNoStrayWords(t *testing.T) {
 	text := func(path string) bool {
@@ -122,7 +122,7 @@ func TestNoStrayWords(t *testing.T) {
 			}
 		}
 	}
-	for _, bad := range []string{"see /w" + "ork/x", "FROM Gh" + "cr.io/a", "Co-" + "Authored-By: x"} {
+	for _, bad := range []string{"see /w" + "ork/x", "FROM Gh" + "cr.io/a", "Co-" + "Authored-By: x", strings.Repeat("<", 7) + " HEAD"} {
 		if !strayWords.MatchString(bad) {
 			t.Errorf("%q was not found", bad)
 		}

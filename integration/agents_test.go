@@ -138,7 +138,9 @@ func (w *agentWorld) task(argv, env, paths []string, stand string) {
 		t.Error("the agent printed the key")
 	}
 	w.keysOnly()
-	w.told(stand)
+	if stand == "placeholder" {
+		w.told()
+	}
 	for _, h := range w.api.Heard() {
 		if !slices.Contains(paths, h.Path) {
 			t.Errorf("%s %s%s arrived", h.Method, h.Host, h.Path)

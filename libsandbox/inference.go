@@ -62,11 +62,12 @@ func baseURLs(routes []inferencefile.Route) []string {
 }
 
 // copilot points Copilot CLI, which has variables of its own, at the router, if a
-// route says which model: it wants to be told one.
+// route says which model: it wants to be told one. Without COPILOT_OFFLINE it first
+// asks GitHub, which it does not need, again and again for more than a minute.
 func copilot(routes []inferencefile.Route) []string {
 	for _, r := range routes {
 		if r.Dialect == "openai" && r.Model != "" {
-			return []string{"COPILOT_PROVIDER_BASE_URL=https://inference.local/v1", "COPILOT_MODEL=" + r.Model}
+			return []string{"COPILOT_PROVIDER_BASE_URL=https://inference.local/v1", "COPILOT_MODEL=" + r.Model, "COPILOT_OFFLINE=true"}
 		}
 	}
 	return nil
