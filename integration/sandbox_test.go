@@ -181,9 +181,9 @@ func (w *world) expect(prefix string, argv ...string) string {
 // A policy that uses what is not enforced is refused, and the refusal leaves
 // nothing behind.
 func TestUnenforcedRulesAreRefusedNotIgnored(t *testing.T) {
-	w := newWorld(t, strings.Replace(testPolicy, "network_policies: {}", "network_policies:\n  api:\n    endpoints: [{host: api.test, port: 443, protocol: websocket, access: full}]\n    binaries: [/bin/probe]", 1))
+	w := newWorld(t, strings.Replace(testPolicy, "network_policies: {}", "network_policies:\n  api:\n    endpoints: [{host: api.test, port: 443, protocol: graphql, access: full}]\n    binaries: [/bin/probe]", 1))
 	out, code := w.run("/bin/probe", "read", "/etc/passwd")
-	if code == 0 || !strings.Contains(out, "websocket") {
+	if code == 0 || !strings.Contains(out, "graphql") {
 		t.Errorf("status %d, printed %q", code, out)
 	}
 	w.nothingRemains()
