@@ -106,7 +106,7 @@ func (w *agentWorld) provide(profile, variable string) {
 func (w *agentWorld) routed(dialect, base, model string) {
 	w.t.Helper()
 	file := filepath.Join(w.dir, "inference.yaml")
-	args := []string{"inference", "set", "main", "--dialect", dialect, "--base-url", base, "--provider", "theirs", "--file", file}
+	args := []string{"inference", "set", "main", "--dialect", dialect, "--base-url", base, "--provider", "theirs", "--file", file, "--store", filepath.Join(w.dir, "providers")}
 	if model != "" {
 		args = append(args, "--model", model)
 	}

@@ -312,13 +312,17 @@ func (b *box) control() *controlapi.Client {
 
 func (b *box) stateDir() string { return state.Dir(b.state(), b.id) }
 
-// guard is the number of the proxy's guard.
+// guard is the number of the proxy's guard, once whoever holds the lock has written it.
 func (b *box) guard() int {
 	b.t.Helper()
-	text, err := os.ReadFile(filepath.Join(b.stateDir(), handoff.Lock))
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	var text []byte
+	b.until("a guard says its number", func() (there bool) {
+		var err error
+		if text, err = os.ReadFile(filepath.Join(b.stateDir(), handoff.Lock)); err != nil {
+			b.t.Fatal(err)
+		}
+		return len(text) > 0
+	})
 	return number(b.t, string(text))
 }
 

@@ -106,7 +106,7 @@ func (n *network) open() {
 		}
 		listeners, err := netns.Listen(n.ns)
 		if errors.Is(err, unix.EADDRINUSE) {
-			return &plan.Refusal{Field: "linux.namespaces.network", Reason: "its network namespace is another sandbox's: two cannot share one yet"}
+			return errors.New("config.json: linux.namespaces.network: its network namespace is another sandbox's: two cannot share one yet")
 		}
 		if err != nil {
 			return err
