@@ -23,10 +23,22 @@ func (w *world) stubborn(id string) (*exec.Cmd, int) {
 		filepath.Join(built.bin, "openshell"), "run", "--root", filepath.Join(w.dir, "state"), "--rootfs", w.rootfs,
 		"--policy", w.policy, "--config", w.config, "--name", id, "--", "/bin/probe", "stay", "10m",
 	)
+	// A file: a pipe would have Wait wait for whoever else holds it.
+	printed := filepath.Join(w.dir, id+".out")
+	out, err := os.OpenFile(printed, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer out.Close()
+	cmd.Stdout = out
 	if err := cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _, _ = w.runtime("delete", "--force", id) })
+	w.until("signals are ignored", func() bool {
+		text, err := os.ReadFile(printed)
+		return err == nil && strings.Contains(string(text), "staying")
+	})
 	var s struct {
 		Status string
 		Pid    int

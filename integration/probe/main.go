@@ -257,8 +257,9 @@ func main() {
 		var line string
 		_, err := fmt.Scanln(&line)
 		report(fmt.Sprintf("terminal, read %q", line), err)
-	case "stay": // like sleep, and no signal but SIGKILL ends it
+	case "stay": // like sleep, and no signal but SIGKILL ends it, once it has said so
 		signal.Ignore()
+		fmt.Println("staying")
 		d, err := time.ParseDuration(args[0])
 		if err == nil {
 			time.Sleep(d)

@@ -39,14 +39,16 @@ func (h *Host) plug() (s *sockets, err error) {
 		return nil, fmt.Errorf("open this network namespace: %w", err)
 	}
 	defer here.Close()
-	if h.ns, err = netns.New(); err != nil {
+	ns, err := netns.New()
+	if err != nil {
 		return nil, err
 	}
-	err = h.Within(func() error {
+	err = netns.Within(ns, func() error {
 		inner := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: h.link, PeerNamespace: netlink.NsFd(here.Fd())}
 		if err := netlink.LinkAdd(inner); err != nil {
-			return fmt.Errorf("create veth %s: %w", h.link, err)
+			return errors.Join(fmt.Errorf("create veth %s: %w", h.link, err), ns.Close())
 		}
+		h.ns = ns // from now on the link is this host's, which Close removes
 		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge}}); err != nil {
 			return fmt.Errorf("create bridge: %w", err)
 		}
