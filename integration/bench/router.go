@@ -103,6 +103,13 @@ func router(b *bench) error {
 
 // streamed has both take turns with n streams at once.
 func (b *bench) streamed(p, base *peer, n int) error {
+	what := fmt.Sprintf("router, %d streams at once: ", n)
+	if n == 1 {
+		what = "router, 1 stream: "
+	}
+	if !strings.Contains(what, b.scenario) {
+		return nil
+	}
 	type sample struct{ first50, first99, part50, part99 []float64 }
 	got := map[string]*sample{direct: {}, ours: {}}
 	for turn := range b.rounds + 1 {
@@ -118,10 +125,6 @@ func (b *bench) streamed(p, base *peer, n int) error {
 			s.first50, s.first99 = append(s.first50, r.First50), append(s.first99, r.First99)
 			s.part50, s.part99 = append(s.part50, r.P50), append(s.part99, r.P99)
 		}
-	}
-	what := fmt.Sprintf("router, %d streams at once: ", n)
-	if n == 1 {
-		what = "router, 1 stream: "
 	}
 	d, o := got[direct], got[ours]
 	for _, row := range []struct {
