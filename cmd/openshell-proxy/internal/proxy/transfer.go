@@ -8,7 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -95,33 +95,48 @@ type vessel struct {
 	n, gone int
 }
 
-// vessels has a place for each pipe that there may be, with the pipe in it if
-// there is one that nobody uses.
-var vessels = func() chan *vessel {
-	c := make(chan *vessel, maxPipes)
-	for range maxPipes {
-		c <- nil
-	}
-	return c
-}()
+// pipes are those that nobody uses, the last one used last: it is still in the
+// processor's cache. open counts also those in use.
+var pipes struct {
+	sync.Mutex
+	idle []*vessel
+	open int
+	// closing says that closePipes has been called for and has not come.
+	closing bool
+}
 
 func takeVessel() *vessel {
-	select {
-	case v := <-vessels:
-		if v != nil {
+	pipes.Lock()
+	if last := len(pipes.idle) - 1; last >= 0 {
+		v := pipes.idle[last]
+		pipes.idle = pipes.idle[:last]
+		pipes.Unlock()
+		return v
+	}
+	enough := pipes.open == maxPipes
+	if !enough {
+		pipes.open++
+	}
+	pipes.Unlock()
+	if !enough {
+		if v, err := newPipe(); err == nil {
 			return v
 		}
-	default:
-		return &vessel{buf: copyBuffers.Get().(*[]byte)}
+		pipes.Lock()
+		pipes.open--
+		pipes.Unlock()
 	}
+	return &vessel{buf: copyBuffers.Get().(*[]byte)}
+}
+
+func newPipe() (*vessel, error) {
 	var ends [2]int
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		vessels <- nil
-		return &vessel{buf: copyBuffers.Get().(*[]byte)}
+		return nil, os.NewSyscallError("pipe2", err)
 	}
 	// One that stays small is slower, nothing else.
 	_, _ = unix.FcntlInt(uintptr(ends[0]), unix.F_SETPIPE_SZ, pipeSize)
-	return &vessel{r: ends[0], w: ends[1]}
+	return &vessel{r: ends[0], w: ends[1]}, nil
 }
 
 // give gives the vessel back. A pipe that still holds something ends.
@@ -130,12 +145,16 @@ func (v *vessel) give() {
 		copyBuffers.Put(v.buf)
 		return
 	}
+	pipes.Lock()
+	defer pipes.Unlock()
 	if v.n > 0 {
 		v.close()
-		v = nil
+		pipes.open--
+		return
 	}
-	vessels <- v
-	if closing.CompareAndSwap(false, true) {
+	pipes.idle = append(pipes.idle, v)
+	if !pipes.closing {
+		pipes.closing = true
 		time.AfterFunc(tidyAfter, closePipes)
 	}
 }
@@ -145,23 +164,16 @@ func (v *vessel) close() {
 	_ = unix.Close(v.w)
 }
 
-// closing says that closePipes has been called for and has not come.
-var closing atomic.Bool
-
 // closePipes ends the pipes that nobody uses: others want some.
 func closePipes() {
-	closing.Store(false)
-	for range maxPipes {
-		select {
-		case v := <-vessels:
-			if v != nil {
-				v.close()
-			}
-			vessels <- nil
-		default:
-			return
-		}
+	pipes.Lock()
+	defer pipes.Unlock()
+	pipes.closing = false
+	for _, v := range pipes.idle {
+		v.close()
 	}
+	pipes.open -= len(pipes.idle)
+	pipes.idle = nil
 }
 
 // fill takes what a socket has; nothing is its end.

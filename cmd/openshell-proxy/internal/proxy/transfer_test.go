@@ -39,9 +39,11 @@ func TestTransferIsWhole(t *testing.T) {
 	for _, way := range []string{"pipes", "buffers"} {
 		t.Run(way, func(t *testing.T) {
 			if way == "buffers" {
-				for range maxPipes {
-					v := <-vessels
-					defer func() { vessels <- v }()
+				closePipes()
+				all := make([]*vessel, maxPipes)
+				for i := range all {
+					all[i] = takeVessel()
+					defer all[i].give()
 				}
 			}
 			sent := make([]byte, size)
@@ -92,16 +94,19 @@ func TestPipesAreGivenBackEmpty(t *testing.T) {
 	if err := <-failed; !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
 		t.Errorf("a receiver that is gone: %v", err)
 	}
-	for range maxPipes {
-		v := <-vessels
-		defer func() { vessels <- v }()
-		if v == nil {
-			continue
-		}
+	pipes.Lock()
+	defer pipes.Unlock()
+	for _, v := range pipes.idle {
 		if n, err := unix.IoctlGetInt(v.r, unix.TIOCINQ); err != nil || n != 0 {
 			t.Errorf("a pipe with %d bytes, %v", n, err)
 		}
 	}
+}
+
+func openPipes() int {
+	pipes.Lock()
+	defer pipes.Unlock()
+	return pipes.open
 }
 
 func TestIdleTransfersHoldNothing(t *testing.T) {
@@ -112,7 +117,7 @@ func TestIdleTransfersHoldNothing(t *testing.T) {
 		to, _ := ends(t)
 		go func() { _, _ = transfer(to, from) }()
 	}
-	if !settles(func() bool { closePipes(); return openFDs() == before+4*2*maxPipes && len(vessels) == maxPipes }) {
+	if !settles(func() bool { closePipes(); return openFDs() == before+4*2*maxPipes && openPipes() == 0 }) {
 		t.Errorf("%d descriptors for %d connections", openFDs()-before, 4*maxPipes)
 	}
 }
