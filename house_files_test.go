@@ -263,3 +263,29 @@ func TestNamesOfBypasses(t *testing.T) {
 		}
 	}
 }
+
+// TestPatternsAreCompiledWhenNeeded: one at package level costs each start of a
+// program milliseconds, and there are several programs in each start of a container.
+func TestPatternsAreCompiledWhenNeeded(t *testing.T) {
+	for _, path := range files(t, func(p string) bool {
+		return isGo(p) && !strings.HasSuffix(p, "_test.go") && !strings.HasPrefix(p, "integration/")
+	}) {
+		f, err := parser.ParseFile(token.NewFileSet(), path, read(t, path), parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range f.Decls {
+			g, ok := d.(*ast.GenDecl)
+			if !ok {
+				continue
+			}
+			ast.Inspect(g, func(n ast.Node) bool {
+				if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == "MustCompile" {
+					t.Errorf("%s: MustCompile at package level: put it into sync.OnceValue", path)
+				}
+				_, later := n.(*ast.FuncLit)
+				return !later
+			})
+		}
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
@@ -30,28 +31,32 @@ const backendIdle = 90 * time.Second
 // backends makes privacy routers, one after the other: each has the operator's routes
 // of its time, all have the same connections and the same budget used so far.
 type backends struct {
-	change    inference.Change
-	log       *decisionlog.Log
-	transport *http.Transport
+	change inference.Change
+	log    *decisionlog.Log
+	// transport is made for the first request: most sandboxes have no routes, and
+	// the roots are long to parse.
+	transport func() *http.Transport
 	meter     inference.Meter
 }
 
 func newBackends(dial operatorDialer, roots func() *x509.CertPool, change inference.Change, log *decisionlog.Log) *backends {
-	return &backends{change: change, log: log, transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
-			host, digits, err := net.SplitHostPort(address)
-			if err != nil {
-				return nil, err
-			}
-			port, err := strconv.ParseUint(digits, 10, 16)
-			if err != nil {
-				return nil, err
-			}
-			return dial(ctx, host, uint16(port))
-		},
-		ForceAttemptHTTP2: true, DisableCompression: true, IdleConnTimeout: backendIdle, MaxResponseHeaderBytes: 64 << 10,
-		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots()},
-	}}
+	return &backends{change: change, log: log, transport: sync.OnceValue(func() *http.Transport {
+		return &http.Transport{
+			DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+				host, digits, err := net.SplitHostPort(address)
+				if err != nil {
+					return nil, err
+				}
+				port, err := strconv.ParseUint(digits, 10, 16)
+				if err != nil {
+					return nil, err
+				}
+				return dial(ctx, host, uint16(port))
+			},
+			ForceAttemptHTTP2: true, DisableCompression: true, IdleConnTimeout: backendIdle, MaxResponseHeaderBytes: 64 << 10,
+			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots()},
+		}
+	})}
 }
 
 // router is the one of these routes; nil without any.
@@ -61,7 +66,7 @@ func (b *backends) router(c *handoff.Inference) (*inference.Router, error) {
 	}
 	config := inference.Config{
 		Budget: inference.Budget(c.Budget), Meter: &b.meter, Change: b.change,
-		Do:     func(req *http.Request) (*http.Response, error) { return b.transport.RoundTrip(req) },
+		Do:     func(req *http.Request) (*http.Response, error) { return b.transport().RoundTrip(req) },
 		Record: func(u inference.Usage) { b.log.Record(usage(u)) },
 	}
 	for _, r := range c.Routes {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"regexp"
+	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -29,7 +30,7 @@ type assumeRole struct {
 }
 
 // errorCode is what AWS calls an error.
-var errorCode = regexp.MustCompile(`^[A-Za-z]{1,64}$`)
+var errorCode = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z]{1,64}$`) })
 
 func (s *assumeRole) get(name, otherwise string) string {
 	if v := s.o.Material[name].Reveal(); v != "" {
@@ -63,7 +64,7 @@ func (s *assumeRole) Fetch(ctx context.Context) (*Made, error) {
 	keys, err := role.Retrieve(ctx)
 	if err != nil {
 		var api smithy.APIError
-		if errors.As(err, &api) && errorCode.MatchString(api.ErrorCode()) {
+		if errors.As(err, &api) && errorCode().MatchString(api.ErrorCode()) {
 			return nil, plain("AWS STS refuses: " + api.ErrorCode())
 		}
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -37,15 +38,15 @@ type MiddlewareService struct {
 }
 
 var (
-	serviceName    = regexp.MustCompile(`^[A-Za-z0-9._/-]{1,128}$`)
-	serviceTimeout = regexp.MustCompile(`^[0-9]+(ms|s)$`)
+	serviceName    = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9._/-]{1,128}$`) })
+	serviceTimeout = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9]+(ms|s)$`) })
 )
 
 func (m *MiddlewareService) check() error {
 	u, err := url.Parse(m.Endpoint)
 	timeout, late := m.Patience()
 	switch {
-	case !serviceName.MatchString(m.Name) || strings.HasPrefix(m.Name, "openshell/"):
+	case !serviceName().MatchString(m.Name) || strings.HasPrefix(m.Name, "openshell/"):
 		return fmt.Errorf("name %q: want letters, digits, '.', '_', '-' and '/', and not openshell/ in front", m.Name)
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		return fmt.Errorf("grpc_endpoint %q: want https://HOST:PORT", m.Endpoint)
@@ -67,7 +68,7 @@ func (m *MiddlewareService) Patience() (time.Duration, error) {
 		return 0, nil
 	}
 	d, err := time.ParseDuration(m.Timeout)
-	if err != nil || !serviceTimeout.MatchString(m.Timeout) {
+	if err != nil || !serviceTimeout().MatchString(m.Timeout) {
 		return 0, fmt.Errorf("timeout %q: want a whole number of ms or s", m.Timeout)
 	}
 	return d, nil
