@@ -116,21 +116,25 @@ type payloadReader struct {
 	done  bool
 }
 
-func (r *payloadReader) Read(b []byte) (int, error) {
+// Read gives as much as there is room for, over the parts' ends: transports send
+// what one Read gives as one piece.
+func (r *payloadReader) Read(b []byte) (n int, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.done {
 		return 0, errReleased
 	}
-	for len(r.parts) > 0 && len(r.parts[0]) == 0 {
-		r.parts = r.parts[1:]
+	for len(r.parts) > 0 && n < len(b) {
+		m := copy(b[n:], r.parts[0])
+		n += m
+		if r.parts[0] = r.parts[0][m:]; len(r.parts[0]) == 0 {
+			r.parts = r.parts[1:]
+		}
 	}
 	if len(r.parts) == 0 {
-		return 0, io.EOF
+		err = io.EOF
 	}
-	n := copy(b, r.parts[0])
-	r.parts[0] = r.parts[0][n:]
-	return n, nil
+	return n, err
 }
 
 func (r *payloadReader) Close() error {
