@@ -113,7 +113,8 @@ type payloadReader struct {
 	p     *payload
 	mu    sync.Mutex
 	parts [][]byte
-	done  bool
+	// done says that it was closed, released that it does not hold the payload.
+	done, released bool
 }
 
 // Read gives as much as there is room for, over the parts' ends: transports send
@@ -132,21 +133,29 @@ func (r *payloadReader) Read(b []byte) (n int, err error) {
 		}
 	}
 	if len(r.parts) == 0 {
-		err = io.EOF
+		// HTTP/2 closes it no sooner than the answer has ended.
+		r.release()
+		return n, io.EOF
 	}
-	return n, err
+	return n, nil
 }
 
 func (r *payloadReader) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.done {
-		return nil
+	r.done = true
+	r.release()
+	return nil
+}
+
+// release says that nothing more is read. Preconditions: r.mu is held.
+func (r *payloadReader) release() {
+	if r.released {
+		return
 	}
-	r.done, r.parts = true, nil
+	r.released, r.parts = true, nil
 	r.p.mu.Lock()
 	defer r.p.mu.Unlock()
 	r.p.readers--
 	r.p.free()
-	return nil
 }

@@ -35,8 +35,10 @@ const (
 	// exhaustedRetry is the Retry-After of a total that is used up: it never
 	// refills by itself.
 	exhaustedRetry = time.Hour
-	// streamBuffer is the size of a stream's parts, in bytes.
-	streamBuffer = 16 << 10
+	// smallBuffer is the size of a stream's parts in bytes, and largeBuffer of one's
+	// that has filled a small one.
+	smallBuffer = 2 << 10
+	largeBuffer = 16 << 10
 	// maxRecorded bounds the text of a caller's in a record, in bytes.
 	maxRecorded = 256
 )

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-var streamBuffers = sync.Pool{New: func() any { b := make([]byte, streamBuffer); return &b }}
+// largeBuffers are lent to streams whose parts are large.
+var largeBuffers = sync.Pool{New: func() any { b := make([]byte, largeBuffer); return &b }}
 
 // relay passes a stream on as it comes, each part at once. It ends well only where
 // the dialect says that the answer is whole.
@@ -22,17 +23,21 @@ func (x *exchange) relay(a *answer) *failure {
 	if err := x.rc.Flush(); err != nil {
 		return x.gone()
 	}
-	buf := streamBuffers.Get().(*[]byte)
-	defer streamBuffers.Put(buf)
+	buf := make([]byte, smallBuffer)
 	for {
 		a.timer.Reset(a.rt.IdleTimeout)
-		n, rerr := a.resp.Body.Read(*buf)
+		n, rerr := a.resp.Body.Read(buf)
 		a.timer.Stop()
 		if n > 0 {
-			if !x.write(a, (*buf)[:n]) {
+			if !x.write(a, buf[:n]) {
 				return x.gone()
 			}
-			a.stream.feed((*buf)[:n])
+			a.stream.feed(buf[:n])
+		}
+		if n == smallBuffer && len(buf) == smallBuffer {
+			large := largeBuffers.Get().(*[]byte)
+			defer largeBuffers.Put(large)
+			buf = *large
 		}
 		switch {
 		case x.usage.BytesOut > MaxStream:

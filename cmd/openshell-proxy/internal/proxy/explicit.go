@@ -42,7 +42,7 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 			return
 		}
 		c.client.unread(h.br)
-		h.br.Reset(nil)
+		h.giveReader()
 		if first, err := c.peek(c.s.waits.idle); err == nil {
 			c.route(ctx, first, to)
 		}

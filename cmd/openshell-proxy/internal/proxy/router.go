@@ -58,16 +58,18 @@ func (c *connection) route(ctx context.Context, first opening, to target) {
 			refuse(err.Error())
 			return
 		}
-		defer conn.Close()
-		if conn.ConnectionState().NegotiatedProtocol == "h2" {
-			server := &http2.Server{MaxConcurrentStreams: MaxStreams, IdleTimeout: IdleTimeout, ReadIdleTimeout: IdleTimeout}
-			server.ServeConn(conn, &http2.ServeConnOpts{
-				Context: ctx, Handler: c.routed(to),
-				BaseConfig: &http.Server{MaxHeaderBytes: MaxHead, ErrorLog: log.New(io.Discard, "", 0)},
-			})
-			return
+		c.then = func(ctx context.Context) {
+			defer conn.Close()
+			if conn.ConnectionState().NegotiatedProtocol == "h2" {
+				server := &http2.Server{MaxConcurrentStreams: MaxStreams, IdleTimeout: IdleTimeout, ReadIdleTimeout: IdleTimeout}
+				server.ServeConn(conn, &http2.ServeConnOpts{
+					Context: ctx, Handler: c.routed(to),
+					BaseConfig: &http.Server{MaxHeaderBytes: MaxHead, ErrorLog: log.New(io.Discard, "", 0)},
+				})
+				return
+			}
+			serveOne(ctx, conn, c.routed(to))
 		}
-		serveOne(ctx, conn, c.routed(to))
 	case to.port == 80 && first.Kind == inspect.HTTP1:
 		serveOne(ctx, c.client, c.routed(to))
 	default:
