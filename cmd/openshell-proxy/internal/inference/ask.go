@@ -193,7 +193,7 @@ func (x *exchange) receive(a *answer) *failure {
 
 func (x *exchange) receiveWhole(a *answer, o *observer) *failure {
 	var err error
-	a.body, err = readAll(a.resp.Body, MaxResponse, &a.held)
+	a.body, err = readAll(a.resp.Body, a.resp.ContentLength, MaxResponse, &a.held)
 	switch {
 	case errors.Is(err, errNoRoom):
 		return noRoom

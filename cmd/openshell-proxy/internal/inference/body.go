@@ -38,12 +38,16 @@ func (h *holding) release() {
 const firstRead = 8 << 10
 
 // readAll reads at most limit bytes, and holds no more than twice what it has read:
-// a size that is only claimed costs nothing.
-func readAll(from io.Reader, limit int, h *holding) ([]byte, error) {
-	if !h.grow(firstRead) {
+// a size that is only claimed costs nothing. The claim is negative without one.
+func readAll(from io.Reader, claim int64, limit int, h *holding) ([]byte, error) {
+	first := firstRead
+	if claim >= 0 && claim < firstRead {
+		first = int(claim) + 1 // for its end
+	}
+	if !h.grow(first) {
 		return nil, errNoRoom
 	}
-	buf := make([]byte, 0, firstRead)
+	buf := make([]byte, 0, first)
 	for {
 		if len(buf) == cap(buf) {
 			more := min(cap(buf), limit+1-cap(buf))

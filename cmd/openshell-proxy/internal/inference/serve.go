@@ -109,7 +109,7 @@ func (x *exchange) readBody() *failure {
 	}
 	// Not every writer has deadlines; the proxy's own connections do.
 	_ = x.rc.SetReadDeadline(time.Now().Add(RequestTimeout))
-	raw, err := readAll(x.req.Body, MaxRequest, &x.body.held)
+	raw, err := readAll(x.req.Body, x.req.ContentLength, MaxRequest, &x.body.held)
 	_ = x.rc.SetReadDeadline(time.Time{})
 	switch {
 	case errors.Is(err, errTooLarge):

@@ -232,7 +232,7 @@ func TestClaimedSizeIsNotHeld(t *testing.T) {
 	h.m = new(Meter)
 	r, w := io.Pipe()
 	go func() { _, _ = w.Write([]byte(`{"a":`)); w.CloseWithError(io.ErrUnexpectedEOF) }()
-	if _, err := readAll(r, MaxRequest, &h); err == nil || h.n > firstRead {
+	if _, err := readAll(r, MaxRequest, MaxRequest, &h); err == nil || h.n > firstRead {
 		t.Errorf("%d bytes held, %v", h.n, err)
 	}
 	h.release()
