@@ -72,8 +72,10 @@ var agents = []agent{
 		paths: []string{"/v1beta/models/gemini-2.5-pro:streamGenerateContent"},
 		router: agentRoute{
 			// 0.61.0 refuses the kind of key that it takes by itself with a base URL.
-			argv: []string{"sh", "-c", `mkdir -p ~/.gemini && echo '{"security": {"auth": {"selectedType": "gemini-api-key"}}}' >~/.gemini/settings.json && exec "$@"`, "sh",
-				"gemini", "--model", "gemini-2.5-pro", "--yolo", "--skip-trust", "--prompt", agentTask},
+			argv: []string{
+				"sh", "-c", `mkdir -p ~/.gemini && echo '{"security": {"auth": {"selectedType": "gemini-api-key"}}}' >~/.gemini/settings.json && exec "$@"`, "sh",
+				"gemini", "--model", "gemini-2.5-pro", "--yolo", "--skip-trust", "--prompt", agentTask,
+			},
 			dialect: "gemini", base: "https://generativelanguage.googleapis.com", profile: "gemini", variable: "GEMINI_API_KEY",
 		},
 	},

@@ -148,7 +148,8 @@ func TestRunSaysWhy(t *testing.T) {
 		status      int
 	}{
 		"invalid policy": {
-			[]string{"--policy", bad}, []string{"/bin/probe", "self"},
+			[]string{"--policy", bad},
+			[]string{"/bin/probe", "self"},
 			"openshell-runtime run failed: policy " + bad + ": " + bad + ":2:1: unknown field \"filesystem_polic\" in policy (did you mean \"filesystem_policy\"?)\n" + bad + ":3:1: ", 1,
 		},
 		"missing policy": {[]string{"--policy", "missing"}, []string{"/bin/probe", "self"}, "openshell-runtime run failed: --policy: there is no policy ", 1},
@@ -156,15 +157,18 @@ func TestRunSaysWhy(t *testing.T) {
 			[]string{"--policy", fifo(t)}, []string{"/bin/probe", "self"}, "openshell-runtime run failed: --policy: policy /", 1,
 		},
 		"uncovered mount": {
-			[]string{"-v", host + ":/data"}, []string{"/bin/probe", "write", "/data/x"},
+			[]string{"-v", host + ":/data"},
+			[]string{"/bin/probe", "write", "/data/x"},
 			"warning: policy " + w.policy + ": no path of the policy covers /data (mounts[8]), so nothing of it can be opened\nerror: EACCES", 1,
 		},
 		"network rules alone": {
-			[]string{"--policy", network}, []string{"/bin/probe", "read", "/etc/passwd"},
+			[]string{"--policy", network},
+			[]string{"/bin/probe", "read", "/etc/passwd"},
 			"warning: policy " + network + ": endpoints do not set enforcement, which means audit: requests that their rules refuse are recorded and pass (line 4)\nok: ", 0,
 		},
 		"nothing to run": {
-			[]string{"--policy", w.file("files.yaml", "version: 1\nfilesystem_policy: {read_only: [/etc]}\n")}, []string{"/bin/probe", "self"},
+			[]string{"--policy", w.file("files.yaml", "version: 1\nfilesystem_policy: {read_only: [/etc]}\n")},
+			[]string{"/bin/probe", "self"},
 			"exec /bin/probe: permission denied (it and its interpreter must be executable and below a path of the policy's filesystem_policy)", 126,
 		},
 	} {

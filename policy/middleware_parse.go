@@ -192,9 +192,10 @@ func (m *middlewareReader) value(n *yaml.Node, where string) (any, bool) {
 			return f, true
 		}
 		return m.str(n, where), len(m.errs) == errs
+	default:
+		m.fail(n, "YAML aliases are not accepted in policies", "")
+		return nil, false
 	}
-	m.fail(n, "YAML aliases are not accepted in policies", "")
-	return nil, false
 }
 
 // uninspectable refuses middlewares that must see what others say must not be

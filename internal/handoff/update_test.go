@@ -45,14 +45,26 @@ func TestApply(t *testing.T) {
 		u    Update
 		want string
 	}{
-		{"new values", Update{Name: "work", Revision: 2, Credentials: []Credential{{Key: "A", Name: "a", Value: "a2"}, {Key: "B", Name: "b", Value: "b2", Expires: end}}},
-			"work@2 A.2=a2 B.2=b2 A.1=a1 B.1=b1; other@4 C.4=c4; r=a2 s=c4"},
-		{"one is gone", Update{Name: "work", Revision: 2, Credentials: []Credential{{Key: "B", Name: "b", Value: "b2"}}},
-			"work@2 B.2=b2 A.2= A.1=a1 B.1=b1; other@4 C.4=c4; r= s=c4"},
-		{"one is the sandbox's own", Update{Name: "work", Revision: 2, Kept: []string{"a"}, Credentials: []Credential{{Key: "B", Name: "b", Value: "b2"}}},
-			"work@2 B.2=b2 A.1=a1 B.1=b1; other@4 C.4=c4; r=a1 s=c4"},
-		{"known already", Update{Name: "work", Revision: 1, Credentials: []Credential{{Key: "A", Name: "a", Value: "x"}}},
-			"work@1 A.1=a1 B.1=b1; other@4 C.4=c4; r=a1 s=c4"},
+		{
+			"new values",
+			Update{Name: "work", Revision: 2, Credentials: []Credential{{Key: "A", Name: "a", Value: "a2"}, {Key: "B", Name: "b", Value: "b2", Expires: end}}},
+			"work@2 A.2=a2 B.2=b2 A.1=a1 B.1=b1; other@4 C.4=c4; r=a2 s=c4",
+		},
+		{
+			"one is gone",
+			Update{Name: "work", Revision: 2, Credentials: []Credential{{Key: "B", Name: "b", Value: "b2"}}},
+			"work@2 B.2=b2 A.2= A.1=a1 B.1=b1; other@4 C.4=c4; r= s=c4",
+		},
+		{
+			"one is the sandbox's own",
+			Update{Name: "work", Revision: 2, Kept: []string{"a"}, Credentials: []Credential{{Key: "B", Name: "b", Value: "b2"}}},
+			"work@2 B.2=b2 A.1=a1 B.1=b1; other@4 C.4=c4; r=a1 s=c4",
+		},
+		{
+			"known already",
+			Update{Name: "work", Revision: 1, Credentials: []Credential{{Key: "A", Name: "a", Value: "x"}}},
+			"work@1 A.1=a1 B.1=b1; other@4 C.4=c4; r=a1 s=c4",
+		},
 		{"deleted", Update{Name: "work", Deleted: true}, "work@1 A.1= B.1=; other@4 C.4=c4; r= s=c4"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -46,6 +46,7 @@ func (s *Store) Lock(name string, how Hold) (release func(), err error) {
 		op = unix.LOCK_SH
 	case Refreshing:
 		file += refreshSuffix
+	case Exclusive:
 	}
 	f, err := flock(file, op)
 	if err != nil {

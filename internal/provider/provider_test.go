@@ -126,7 +126,9 @@ func TestStore(t *testing.T) {
 func TestStoreRefuses(t *testing.T) {
 	s, dir := open(t)
 	for _, p := range []*Provider{
-		{Name: "../x"}, {Name: ""}, {Name: "a", Values: map[string]Secret{"k": NewSecret("")}},
+		{Name: "../x"},
+		{Name: ""},
+		{Name: "a", Values: map[string]Secret{"k": NewSecret("")}},
 		{Name: "a", Values: map[string]Secret{"k": NewSecret(strings.Repeat("x", MaxValue+1))}},
 	} {
 		if err := s.Put(p); err == nil {

@@ -60,8 +60,15 @@ func (s Secret) Reveal() string { return s.value }
 
 const redacted = "[redacted]"
 
-func (Secret) String() string               { return redacted }
-func (Secret) GoString() string             { return redacted }
+// Whatever prints, formats or marshals a Secret gets no value.
+
+// String implements fmt.Stringer.
+func (Secret) String() string { return redacted }
+
+// GoString implements fmt.GoStringer, which is %#v.
+func (Secret) GoString() string { return redacted }
+
+// MarshalText implements encoding.TextMarshaler.
 func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // stored is the file of a provider, before encryption.

@@ -113,7 +113,7 @@ func (r *Refresher) one(ctx context.Context, p *provider.Provider, name string) 
 		if asking != nil {
 			o.Status.Failures++
 			o.Status.Error, o.Status.Next = asking.Error(), at.Add(backoff(o.Status.Failures))
-			return false, nil
+			return false, nil //nolint:nilerr // it is told in the status
 		}
 		o.Status = provider.Status{Tried: at, Succeeded: at, Next: next(o, at, made.Expires)}
 		for k, v := range made.Material {

@@ -267,8 +267,11 @@ func TestRefreshRefuses(t *testing.T) {
 func TestNext(t *testing.T) {
 	now := time.Now()
 	for _, tc := range []struct{ before, life, want time.Duration }{
-		{0, time.Hour, 55 * time.Minute}, {time.Minute, time.Hour, 59 * time.Minute},
-		{time.Hour, 10 * time.Minute, 5 * time.Minute}, {0, time.Second, time.Second}, {0, 0, again},
+		{0, time.Hour, 55 * time.Minute},
+		{time.Minute, time.Hour, 59 * time.Minute},
+		{time.Hour, 10 * time.Minute, 5 * time.Minute},
+		{0, time.Second, time.Second},
+		{0, 0, again},
 	} {
 		end := now.Add(tc.life)
 		if tc.life == 0 {

@@ -327,7 +327,9 @@ func TestBypass_B67_UnverifiedConnection(t *testing.T) {
 			query, body string
 			h           http.Header
 		}{
-			{h: http.Header{"Authorization": {"Bearer " + gh}}}, {query: "a=" + gh}, {body: "a=" + gh},
+			{h: http.Header{"Authorization": {"Bearer " + gh}}},
+			{query: "a=" + gh},
+			{body: "a=" + gh},
 			{h: http.Header{"Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte("git:"+gh))}}},
 		} {
 			out, _, err := sent(testSet(t), clear, o, "/", c.query, c.h, formCT, c.body)

@@ -44,9 +44,12 @@ func providers() []Provider {
 		{
 			Name: "github", Endpoints: []Endpoint{{Host: "*.github.com", Ports: []uint16{443}}, {Host: "paths.example", Ports: []uint16{443, 8443}, Path: "/v1/**"}},
 			Credentials: []Credential{
-				{Key: "GITHUB_TOKEN", Value: NewSecret(token)}, {Key: "TELEGRAM", Value: NewSecret("123:AAtele-gram_token")},
-				{Key: "BROKEN_LINE", Value: NewSecret("line\nbreak-value")}, {Key: "UPWARD", Value: NewSecret("../../admin-token")},
-				{Key: "EMPTY", Value: NewSecret("")}, {Key: "BINARY", Value: NewSecret("\x80\xff\xfe\x81binary-value")},
+				{Key: "GITHUB_TOKEN", Value: NewSecret(token)},
+				{Key: "TELEGRAM", Value: NewSecret("123:AAtele-gram_token")},
+				{Key: "BROKEN_LINE", Value: NewSecret("line\nbreak-value")},
+				{Key: "UPWARD", Value: NewSecret("../../admin-token")},
+				{Key: "EMPTY", Value: NewSecret("")},
+				{Key: "BINARY", Value: NewSecret("\x80\xff\xfe\x81binary-value")},
 			},
 		},
 	}

@@ -78,8 +78,3 @@ func scan(b []byte) bool {
 	_, ok, _ := findMarker(b, 0, true)
 	return ok
 }
-
-// errReader is a body that cannot be read.
-type errReader struct{ err error }
-
-func (e errReader) Read([]byte) (int, error) { return 0, e.err }

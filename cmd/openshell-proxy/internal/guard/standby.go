@@ -91,7 +91,7 @@ func (g *Guard) Follow() error {
 	for {
 		var s handoff.Secrets
 		if err := g.Documents.Decode(&s); err != nil {
-			return nil // the guard has ended, perhaps in the middle of a word
+			return nil //nolint:nilerr // the guard has ended, perhaps in the middle of a word
 		}
 		g.Config.Providers, g.Config.Inference = s.Providers, s.Inference
 	}

@@ -26,7 +26,7 @@ type answer struct {
 	body   []byte
 	held   holding
 	timer  *time.Timer
-	ctx    context.Context
+	ctx    context.Context //nolint:containedctx // an answer lives as long as the call that it is of
 	cancel context.CancelCauseFunc
 }
 
@@ -132,7 +132,7 @@ func (x *exchange) send(a *answer, doc *document, model string, stream bool) *fa
 		}
 		return unavailable(rt.Auth.redact(err.Error()))
 	}
-	a.resp, err = x.r.do(out.WithContext(a.ctx))
+	a.resp, err = x.r.do(out.WithContext(a.ctx)) //nolint:bodyclose // a.close does
 	if err != nil {
 		if cause := context.Cause(a.ctx); cause != nil {
 			err = cause
@@ -199,7 +199,7 @@ func (x *exchange) receiveWhole(a *answer, o *observer) *failure {
 		return noRoom
 	case errors.Is(err, errTooLarge):
 		return broken("the backend's answer is larger than 32 MiB")
-	case err != nil && context.Cause(a.ctx) == errLate:
+	case err != nil && errors.Is(context.Cause(a.ctx), errLate):
 		return unavailable(errLate.Error())
 	case err != nil:
 		return broken("the backend's answer breaks off: " + a.rt.Auth.redact(err.Error()))

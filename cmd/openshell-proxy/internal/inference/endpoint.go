@@ -8,17 +8,6 @@ import (
 	"strings"
 )
 
-// form is the wire format of a streamed answer.
-type form int
-
-const (
-	noStream form = iota
-	sseForm
-	linesForm  // a JSON document a line
-	arrayForm  // one JSON array, an element at a time
-	framesForm // Amazon's event stream
-)
-
 // ending is what tells that an answer of an endpoint is whole.
 type ending int
 

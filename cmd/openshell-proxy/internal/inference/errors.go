@@ -83,8 +83,9 @@ func (f *failure) answer(d Dialect) (body []byte, header http.Header) {
 		return bedrockError(f.message), header
 	case Ollama:
 		return ollamaError(f.message), header
+	default: // no caller's
+		return marshal(map[string]string{"error": f.message}), header
 	}
-	return marshal(map[string]string{"error": f.message}), header
 }
 
 func anthropicError(kind, message string) []byte {

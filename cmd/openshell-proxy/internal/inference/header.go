@@ -18,8 +18,10 @@ var framing = set("Connection", "Proxy-Connection", "Keep-Alive", "Te", "Trailer
 	"Upgrade", "Content-Length", "Host", "Expect", "Accept-Encoding", "Content-Encoding")
 
 // reserved are those, and the ones that carry credentials.
-var reserved = set(append([]string{"Authorization", "Proxy-Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key",
-	"Cookie", "Set-Cookie", "X-Amz-Security-Token"}, keysOf(framing)...)...)
+var reserved = set(append([]string{
+	"Authorization", "Proxy-Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key",
+	"Cookie", "Set-Cookie", "X-Amz-Security-Token",
+}, keysOf(framing)...)...)
 
 // carried are the callers' headers that reach a backend; all others are stripped,
 // whatever they are called.
@@ -33,8 +35,10 @@ var carriedFor = map[Dialect][]string{
 }
 
 // returned are a backend's headers that reach the caller.
-var returned = []string{"Content-Type", "Cache-Control", "Retry-After", "Retry-After-Ms", "X-Should-Retry",
-	"Request-Id", "X-Request-Id", "X-Amzn-Requestid", "X-Amzn-Errortype", "Openai-Processing-Ms", "Openai-Model"}
+var returned = []string{
+	"Content-Type", "Cache-Control", "Retry-After", "Retry-After-Ms", "X-Should-Retry",
+	"Request-Id", "X-Request-Id", "X-Amzn-Requestid", "X-Amzn-Errortype", "Openai-Processing-Ms", "Openai-Model",
+}
 
 // returnedPrefixes are the begins of more of them.
 var returnedPrefixes = []string{"X-Ratelimit-", "Anthropic-Ratelimit-", "X-Amzn-Bedrock-"}
@@ -74,6 +78,7 @@ func (r *route) authenticate(req *http.Request, body func() ([]byte, error)) err
 			return err
 		}
 		return r.Auth.Sign(req, b)
+	default: // by a value
 	}
 	v := r.Auth.Value.Reveal()
 	if v == "" || len(v) > MaxSecret || !httpguts.ValidHeaderFieldValue(v) || strings.TrimSpace(v) != v {
@@ -88,6 +93,8 @@ func (r *route) authenticate(req *http.Request, body func() ([]byte, error)) err
 		q := req.URL.Query()
 		q.Set(r.Auth.Name, v)
 		req.URL.RawQuery = q.Encode()
+	default:
+		return fmt.Errorf("route %q: no way %d to send a credential", r.Name, r.Auth.Kind)
 	}
 	return nil
 }

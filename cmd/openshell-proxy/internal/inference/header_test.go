@@ -9,8 +9,10 @@ import (
 )
 
 func TestHeadersThatPass(t *testing.T) {
-	asked := []string{"User-Agent", "sdk/1", "Accept", "text/event-stream", "Anthropic-Version", "2099-01-01", "Anthropic-Beta", "b1,b2",
-		"Openai-Organization", "org", "X-Model-Id", "mid", "X-Stainless-Os", "Linux", "Accept-Encoding", "gzip", "X-Title", "t"}
+	asked := []string{
+		"User-Agent", "sdk/1", "Accept", "text/event-stream", "Anthropic-Version", "2099-01-01", "Anthropic-Beta", "b1,b2",
+		"Openai-Organization", "org", "X-Model-Id", "mid", "X-Stainless-Os", "Linux", "Accept-Encoding", "gzip", "X-Title", "t",
+	}
 	tests := []struct {
 		d    Dialect
 		want map[string]string // of those asked and the route's defaults; others must be absent
@@ -18,7 +20,10 @@ func TestHeadersThatPass(t *testing.T) {
 		{OpenAI, map[string]string{"Openai-Organization": "org", "X-Model-Id": "mid"}},
 		{NVIDIA, map[string]string{"X-Model-Id": "mid"}},
 		{Anthropic, map[string]string{"Anthropic-Version": "2099-01-01", "Anthropic-Beta": "b1,b2"}},
-		{VertexClaude, nil}, {Gemini, nil}, {Bedrock, nil}, {Ollama, nil},
+		{VertexClaude, nil},
+		{Gemini, nil},
+		{Bedrock, nil},
+		{Ollama, nil},
 	}
 	for _, tt := range tests {
 		b := newBackend(t, replying(200, `{}`))
@@ -26,14 +31,18 @@ func TestHeadersThatPass(t *testing.T) {
 		rt.Auth = Auth{}
 		rt.DefaultHeaders = map[string]string{"x-title": "operator", "user-agent": "no"}
 		s := serve(t, Config{Routes: []Route{rt}})
-		path := map[Dialect]string{OpenAI: "/v1/embeddings", NVIDIA: "/v1/embeddings", Anthropic: "/v1/messages", VertexClaude: "/v1/messages",
-			Gemini: "/v1/models/m:countTokens", Bedrock: "/model/m/invoke", Ollama: "/api/embed"}[tt.d]
+		path := map[Dialect]string{
+			OpenAI: "/v1/embeddings", NVIDIA: "/v1/embeddings", Anthropic: "/v1/messages", VertexClaude: "/v1/messages",
+			Gemini: "/v1/models/m:countTokens", Bedrock: "/model/m/invoke", Ollama: "/api/embed",
+		}[tt.d]
 		body := `{"model":"m"}`
 		if status, got := s.ask(t, "POST", path, body, asked...); status != 200 {
 			t.Fatalf("%s: %d %s", tt.d, status, got)
 		}
-		want := http.Header{"User-Agent": {"sdk/1"}, "Accept": {"text/event-stream"}, "Content-Type": {"application/json"},
-			"Accept-Encoding": {"identity"}, "X-Title": {"operator"}}
+		want := http.Header{
+			"User-Agent": {"sdk/1"}, "Accept": {"text/event-stream"}, "Content-Type": {"application/json"},
+			"Accept-Encoding": {"identity"}, "X-Title": {"operator"},
+		}
 		for k, v := range tt.want {
 			want.Set(k, v)
 		}

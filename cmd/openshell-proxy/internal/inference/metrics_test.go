@@ -31,7 +31,9 @@ func TestMetrics(t *testing.T) {
 		{Route: "main", Tried: 1, Status: 200, TokensIn: 3, TokensOut: 5, FirstByte: 30 * time.Millisecond, Duration: 2 * time.Second},
 		{Route: "main", Tried: 1, Status: 200, TokensIn: 10, TokensOut: 20, Estimated: true, FirstByte: time.Hour, Duration: time.Hour},
 		{Route: "main", Tried: 1, Status: 503, Duration: time.Millisecond},
-		{Status: 403}, {Status: 429}, {Route: "main", Tried: 1, Status: statusGone},
+		{Status: 403},
+		{Status: 429},
+		{Route: "main", Tried: 1, Status: statusGone},
 	} {
 		m.begin()
 		m.observe(&u, false)

@@ -103,6 +103,7 @@ func (o *observer) ends(path, value []byte) bool {
 		return string(path) == "done" && v == "true"
 	case endMetrics:
 		return bytes.HasPrefix(path, []byte("amazon-bedrock-invocationMetrics."))
+	default: // what has no end of its own, or one that is no value
 	}
 	return false
 }

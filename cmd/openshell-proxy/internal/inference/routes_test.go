@@ -251,8 +251,10 @@ func TestErrorsInTheCallersDialect(t *testing.T) {
 		text   string
 		kinds  map[Dialect]string
 	}{
-		{"not configured", func(Dialect) Config { return Config{} }, "", 503, "not configured",
-			map[Dialect]string{OpenAI: "server_error", Anthropic: "api_error", Gemini: "UNAVAILABLE", Bedrock: "ServiceUnavailableException"}},
+		{
+			"not configured", func(Dialect) Config { return Config{} }, "", 503, "not configured",
+			map[Dialect]string{OpenAI: "server_error", Anthropic: "api_error", Gemini: "UNAVAILABLE", Bedrock: "ServiceUnavailableException"},
+		},
 		{"no route", func(d Dialect) Config {
 			other := OpenAI
 			if d == OpenAI {
@@ -260,20 +262,28 @@ func TestErrorsInTheCallersDialect(t *testing.T) {
 			}
 			return Config{Routes: []Route{{Name: "r", Dialect: other, BaseURL: u}}}
 		}, "", 400, "no compatible inference route", map[Dialect]string{OpenAI: "invalid_request_error", Anthropic: "invalid_request_error", Gemini: "INVALID_ARGUMENT", Bedrock: "ValidationException"}},
-		{"unreachable", func(d Dialect) Config { return Config{Routes: []Route{{Name: "r", Dialect: d, BaseURL: u}}} }, "", 503, "inference service unavailable",
-			map[Dialect]string{OpenAI: "server_error", Anthropic: "api_error", Gemini: "UNAVAILABLE", Bedrock: "ServiceUnavailableException"}},
-		{"bad body", func(d Dialect) Config { return Config{Routes: []Route{{Name: "r", Dialect: d, BaseURL: u}}} }, `{"a":1,"a":2}`, 400, "twice",
-			map[Dialect]string{OpenAI: "invalid_request_error", Anthropic: "invalid_request_error", Gemini: "INVALID_ARGUMENT", Bedrock: "ValidationException"}},
-		{"too large", func(d Dialect) Config { return Config{Routes: []Route{{Name: "r", Dialect: d, BaseURL: u}}} }, `{"a":"` + strings.Repeat("x", MaxRequest) + `"}`, 413, "10 MiB",
-			map[Dialect]string{OpenAI: "invalid_request_error", Anthropic: "request_too_large", Gemini: "INVALID_ARGUMENT", Bedrock: "ValidationException"}},
-		{"budget", func(d Dialect) Config {
-			m := new(Meter)
-			if _, over := m.admit(Budget{}, time.Now(), 0); over != nil {
-				t.Fatal(over)
-			}
-			return Config{Meter: m, Budget: Budget{RequestsPerMinute: 1}, Routes: []Route{{Name: "r", Dialect: d, BaseURL: u}}}
-		}, "", 429, "requests per minute",
-			map[Dialect]string{OpenAI: "rate_limit_error", Anthropic: "rate_limit_error", Gemini: "RESOURCE_EXHAUSTED", Bedrock: "ThrottlingException"}},
+		{
+			"unreachable", func(d Dialect) Config { return Config{Routes: []Route{{Name: "r", Dialect: d, BaseURL: u}}} }, "", 503, "inference service unavailable",
+			map[Dialect]string{OpenAI: "server_error", Anthropic: "api_error", Gemini: "UNAVAILABLE", Bedrock: "ServiceUnavailableException"},
+		},
+		{
+			"bad body", func(d Dialect) Config { return Config{Routes: []Route{{Name: "r", Dialect: d, BaseURL: u}}} }, `{"a":1,"a":2}`, 400, "twice",
+			map[Dialect]string{OpenAI: "invalid_request_error", Anthropic: "invalid_request_error", Gemini: "INVALID_ARGUMENT", Bedrock: "ValidationException"},
+		},
+		{
+			"too large", func(d Dialect) Config { return Config{Routes: []Route{{Name: "r", Dialect: d, BaseURL: u}}} }, `{"a":"` + strings.Repeat("x", MaxRequest) + `"}`, 413, "10 MiB",
+			map[Dialect]string{OpenAI: "invalid_request_error", Anthropic: "request_too_large", Gemini: "INVALID_ARGUMENT", Bedrock: "ValidationException"},
+		},
+		{
+			"budget", func(d Dialect) Config {
+				m := new(Meter)
+				if _, over := m.admit(Budget{}, time.Now(), 0); over != nil {
+					t.Fatal(over)
+				}
+				return Config{Meter: m, Budget: Budget{RequestsPerMinute: 1}, Routes: []Route{{Name: "r", Dialect: d, BaseURL: u}}}
+			}, "", 429, "requests per minute",
+			map[Dialect]string{OpenAI: "rate_limit_error", Anthropic: "rate_limit_error", Gemini: "RESOURCE_EXHAUSTED", Bedrock: "ThrottlingException"},
+		},
 	}
 	for _, cause := range causes {
 		for _, c := range calls {
@@ -313,6 +323,7 @@ func TestErrorsInTheCallersDialect(t *testing.T) {
 				case Ollama:
 					_ = json.Unmarshal(got.Error, &message)
 					kind = cause.kinds[Ollama]
+				default: // says it where it is looked for
 				}
 				if resp.StatusCode != cause.status || kind != cause.kinds[c.d] || resp.Header.Get("Content-Type") != "application/json" {
 					t.Errorf("%d %q, want %d %q", resp.StatusCode, kind, cause.status, cause.kinds[c.d])

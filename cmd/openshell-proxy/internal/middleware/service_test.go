@@ -429,8 +429,12 @@ func TestManifest(t *testing.T) {
 func TestNewRefuses(t *testing.T) {
 	u := &url.URL{Scheme: "https", Host: "a"}
 	for _, s := range []Service{
-		{URL: nil, MaxBody: 1}, {URL: &url.URL{Scheme: "ftp", Host: "a"}, MaxBody: 1}, {URL: u}, {URL: u, MaxBody: MaxBody + 1},
-		{URL: u, MaxBody: 1, Timeout: time.Millisecond}, {URL: u, MaxBody: 1, Timeout: time.Minute},
+		{URL: nil, MaxBody: 1},
+		{URL: &url.URL{Scheme: "ftp", Host: "a"}, MaxBody: 1},
+		{URL: u},
+		{URL: u, MaxBody: MaxBody + 1},
+		{URL: u, MaxBody: 1, Timeout: time.Millisecond},
+		{URL: u, MaxBody: 1, Timeout: time.Minute},
 	} {
 		if _, err := New(Config{Services: []Service{s}}); err == nil {
 			t.Errorf("%+v is accepted", s)

@@ -211,8 +211,9 @@ func decodeManifest(b []byte) (out []binding, err error) {
 				return f.number64(&at.maxBody)
 			case 4:
 				return f.text(&at.timeout)
+			default: // of a later version
+				return nil
 			}
-			return nil
 		})
 	})
 	return out, err
@@ -226,8 +227,9 @@ func decodeValidation(b []byte) (valid bool, reason string, err error) {
 			return f.number64(&v)
 		case 2:
 			return f.text(&reason)
+		default: // of a later version
+			return nil
 		}
-		return nil
 	})
 	return v != 0, reason, err
 }
@@ -287,6 +289,7 @@ func decodeAnswer(b []byte) (*answer, error) {
 			metadataBytes += len(f.bytes)
 		case 8:
 			return f.text(&a.reasonCode)
+		default: // of a later version
 		}
 		return nil
 	})

@@ -5,6 +5,7 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -82,7 +83,7 @@ func FuzzForward(f *testing.F) {
 		br := bufio.NewReader(bytes.NewReader(arrived))
 		for i := 0; ; i++ {
 			req, err := http.ReadRequest(br)
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {

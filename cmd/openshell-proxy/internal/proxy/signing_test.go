@@ -71,11 +71,11 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *service) take() (asked int, broken error, body []byte, h http.Header) {
+func (s *service) take() (asked int, body []byte, h http.Header, broken error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	asked, s.asked = s.asked, 0
-	return asked, s.broken, s.body, s.header
+	return asked, s.body, s.header, s.broken
 }
 
 const s3Endpoint = "host: api.example.com, port: 443, protocol: rest, enforcement: enforce, access: full, signing_service: s3, signing_region: eu-west-1, credential_signing: "
@@ -130,7 +130,7 @@ func TestSignedRequests(t *testing.T) {
 				}
 				answer, _ := io.ReadAll(resp.Body)
 				resp.Body.Close()
-				asked, broken, got, h := s.take()
+				asked, got, h, broken := s.take()
 				if resp.StatusCode != 200 || asked != 1 || broken != nil {
 					t.Fatalf("status %d %s, asked %d times, %v", resp.StatusCode, answer, asked, broken)
 				}
@@ -201,7 +201,7 @@ func TestBypass_B64_B67_SignedNowhereElse(t *testing.T) {
 				t.Fatal(err)
 			default: // a client that still sends may miss the answer
 			}
-			if _, _, body, _ := s.take(); strings.Contains(string(body), credentials.Marker) {
+			if _, body, _, _ := s.take(); strings.Contains(string(body), credentials.Marker) {
 				t.Errorf("arrived: %q", body)
 			}
 			if r := w.recorded(0); r.Verdict != "deny" || strings.Contains(r.Reason+string(answer), awsKeys.Secret) {
@@ -233,7 +233,7 @@ func TestSignedBodyThatIsAskedFor(t *testing.T) {
 		if resp, _ := answerOf(t, br, "PUT"); resp.StatusCode != 200 {
 			t.Errorf("%s: status %d", mode, resp.StatusCode)
 		}
-		if _, broken, body, _ := s.take(); broken != nil || string(body) != "body" {
+		if _, body, _, broken := s.take(); broken != nil || string(body) != "body" {
 			t.Errorf("%s: %q, %v", mode, body, broken)
 		}
 	}

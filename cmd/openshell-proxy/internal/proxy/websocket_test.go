@@ -63,7 +63,7 @@ func (s *chat) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	for {
-		f, err := ws.ReadFrame(rw)
+		f, err := readFrame(rw)
 		s.mu.Lock()
 		if err != nil {
 			s.ended = err
@@ -128,6 +128,19 @@ func (w *world) begin(t *testing.T, path, more string) (*wsClient, *http.Respons
 	return c, resp
 }
 
+// readFrame reads a frame of a test's.
+func readFrame(r io.Reader) (f ws.Frame, err error) {
+	if f.Header, err = ws.ReadHeader(r); err != nil {
+		return f, err
+	}
+	if f.Header.Length > MaxTexts {
+		return f, fmt.Errorf("a frame of %d bytes", f.Header.Length)
+	}
+	f.Payload = make([]byte, f.Header.Length)
+	_, err = io.ReadFull(r, f.Payload)
+	return f, err
+}
+
 func (c *wsClient) send(op ws.OpCode, fin bool, payload string) {
 	c.t.Helper()
 	if err := ws.WriteFrame(c.conn, ws.MaskFrame(ws.NewFrame(op, fin, []byte(payload)))); err != nil {
@@ -140,15 +153,14 @@ func (c *wsClient) text(s string) { c.t.Helper(); c.send(ws.OpText, true, s) }
 // closed is the code of the Close that comes, or an error.
 func (c *wsClient) closed() (ws.StatusCode, error) {
 	for {
-		f, err := ws.ReadFrame(c.br)
+		f, err := readFrame(c.br)
 		if err != nil {
 			return 0, err
 		}
 		if f.Header.OpCode == ws.OpClose {
 			code, _ := ws.ParseCloseFrameData(f.Payload)
-			_, err := c.br.ReadByte()
-			if !errors.Is(err, io.EOF) {
-				return code, fmt.Errorf("after the Close came %v", err)
+			if _, err := c.br.ReadByte(); !errors.Is(err, io.EOF) {
+				return code, fmt.Errorf("after the Close came something, or %w", err)
 			}
 			return code, nil
 		}
@@ -160,7 +172,7 @@ func (c *wsClient) message() string {
 	c.t.Helper()
 	var out []byte
 	for {
-		f, err := ws.ReadFrame(c.br)
+		f, err := readFrame(c.br)
 		if err != nil {
 			c.t.Fatalf("after %q: %v", out, err)
 		}
