@@ -245,6 +245,17 @@ func (p *Provider) Stale(now time.Time) []string {
 	return out
 }
 
+// Usable fails if one of the credentials cannot be used now.
+func (p *Provider) Usable(now time.Time) error {
+	stale := p.Stale(now)
+	if len(stale) == 0 {
+		return nil
+	}
+	o := p.Origins[p.Made()[stale[0]]]
+	return fmt.Errorf("provider %s: credential %s has no value that can be used: %s; tried again at %s, or by: openshell provider refresh %s",
+		p.Name, stale[0], o.Status.Error, o.Status.Next.Format(time.RFC3339), p.Name)
+}
+
 // Due says which origins must be asked at now.
 func (p *Provider) Due(now time.Time) []string {
 	var out []string

@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -93,8 +94,10 @@ type Guard struct {
 	attached, ended chan struct{}
 	container       handoff.Container
 	who             *identity.Resolver
-	// secrets are Config's as updates have made them.
-	secrets live
+	// secrets are Config's as updates have made them; refreshes has a refresher run for
+	// them.
+	secrets   live
+	refreshes sync.Once
 	// binaries are the programs that the policy names; aliases is where their paths
 	// led before the workload ran, until the first worker has asked for it.
 	binaries []string
@@ -123,13 +126,11 @@ func (g *Guard) Run() error {
 		return err
 	}
 	defer control.Close()
-	if g.Config.Attached != "" {
-		leave, err := g.receive()
-		if err != nil {
-			return err
-		}
-		defer leave()
+	leave, err := g.receive()
+	if err != nil {
+		return err
 	}
+	defer leave()
 	failed := make(chan error, 1)
 	go func() {
 		defer close(g.ended)
