@@ -202,7 +202,7 @@ func (c *Credential) validate(p *Profile) error {
 		return errors.New("query_param is required for query auth")
 	}
 	if c.TokenGrant != nil {
-		return errors.New("token_grant is not supported by this version, so a profile that has it is refused")
+		return errors.New("token_grant is not supported, so a profile that has it is refused: it wants an identity of the sandbox's own from SPIFFE; refresh makes tokens with a client's secret")
 	}
 	if c.Refresh != nil {
 		return c.Refresh.validate(p, c.Name)
