@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -145,4 +146,59 @@ func (b *box) killed(check func()) {
 	kill(b.t, guard, unix.SIGKILL)
 	b.until("the standby is the guard", func() bool { return b.guard() != guard })
 	check()
+}
+
+// TestAttachRefreshed: a provider whose value has ended is attached with one made anew,
+// or not at all; from then on it is made anew, until it is detached.
+func TestAttachRefreshed(t *testing.T) {
+	t.Parallel()
+	i := newIssuer(t, 1)
+	b, h := refreshBox(t, i)
+	b.flags = b.flags[:len(b.flags)-2] // without --provider
+	if out, err := b.runtime("run", "--detach", "--bundle", b.dir, b.id); err != nil {
+		t.Fatalf("run: %v: %s", err, out)
+	}
+	time.Sleep(1100 * time.Millisecond)
+	i.breaks(true)
+	if out, ok := b.attachment("attach", "work"); ok || !strings.Contains(out, "invalid_grant") || strings.Contains(out, refreshBegin) {
+		t.Errorf("attach of what has ended: %s", out)
+	}
+	b.refusesNothing(h)
+	store := filepath.Join(b.dir, "providers")
+	if r := refreshers(store); len(r) > 0 {
+		t.Errorf("refreshers run: %v", r)
+	}
+	i.mu.Lock()
+	i.broken, i.life = false, 8
+	i.mu.Unlock()
+	b.until("it is tried again", func() bool {
+		out, ok := b.attachment("attach", "work")
+		return ok && !strings.Contains(out, accessBegin)
+	})
+	first, out := b.key(h)
+	if !strings.HasPrefix(first, accessBegin) || strings.Contains(out, accessBegin) {
+		t.Fatalf("the API heard %q, the sandbox %q", first, out)
+	}
+	b.until("another token is used", func() bool {
+		now, _ := b.key(h)
+		return now != first && strings.HasPrefix(now, accessBegin)
+	})
+	b.until("the standby waits", func() bool { return len(b.proxies()) == 3 })
+	secretsIn(t, b, store)
+	if out, ok := b.attachment("detach", "work"); !ok {
+		t.Fatalf("detach: %s", out)
+	}
+	b.refusesKey(h, "its provider work was detached")
+	b.until("no refresher runs", func() bool { return len(refreshers(store)) == 0 })
+}
+
+// refusesNothing fails unless a placeholder reaches the API as it is: the sandbox has no
+// provider.
+func (b *box) refusesNothing(h *heard) {
+	b.t.Helper()
+	h.take()
+	out := b.exec("/bin/probe", "keyed", "GET", "https://api.test/v1", "X-Api-Key:openshell:resolve:env:TEST_API_KEY")
+	if got := h.take(); !strings.Contains(got, "x-api-key=openshell:resolve:env:TEST_API_KEY ") {
+		b.t.Errorf("the API heard %q, the sandbox %q", got, out)
+	}
 }
