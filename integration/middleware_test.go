@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -130,5 +131,50 @@ func TestMiddlewares(t *testing.T) {
 	out, status := set("unknown.yaml", middlewarePolicy+strings.Replace(middlewareEntries, "local-guard", "other-guard", 1))
 	if status != 3 || !strings.Contains(out, "no service 'other-guard' is registered") {
 		t.Errorf("policy set: %d: %s", status, out)
+	}
+}
+
+// TestMiddlewareRefusesConfig: what a service says no to is not created, and nothing of
+// the image runs; what it accepts is, and so is what it does not answer to.
+func TestMiddlewareRefusesConfig(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepts := false
+	service := &middleware.Service{Validate: func(map[string]any) (bool, string) { return accepts, "level is at most 2" }}
+	server, err := service.Serve(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Stop()
+	h := &heard{}
+	up := startUpstream(t)
+	up.Handler = h
+	b := boxOf(t, boxOptions{policy: middlewarePolicy + middlewareEntries, up: up, argv: []string{"/bin/probe", "http", "POST", "https://denied.test/x", "ran"}})
+	config, err := os.ReadFile(b.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := fmt.Sprintf("middlewares: [{name: local-guard, grpc_endpoint: \"http://127.0.0.1:%d\", allow_insecure_transport: true, max_body_bytes: 65536, timeout: 2s}]\n", l.Addr().(*net.TCPAddr).Port)
+	if err := os.WriteFile(b.config, append(config, more...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := b.runtime("run", "--bundle", b.dir, b.id)
+	if got := h.take(); err == nil || got != "" || !strings.Contains(out, "network_middlewares.guard.config (line 17): service 'local-guard' refuses it: ") || !strings.Contains(out, "level is at most 2") {
+		t.Errorf("%v: %s; arrived %q", err, out, got)
+	}
+	b.gone()
+	if left, err := os.ReadDir(filepath.Dir(b.stateDir())); err == nil && len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	accepts = true
+	if out, err := b.runtime("run", "--bundle", b.dir, b.id); err != nil || !strings.Contains(h.take(), "body=ran") {
+		t.Errorf("what is accepted: %v: %s", err, out)
+	}
+	server.Stop()
+	if out, err := b.runtime("run", "--bundle", b.dir, b.id); err != nil || !strings.Contains(h.take(), "body=ran") {
+		t.Errorf("when nobody answers: %v: %s", err, out)
 	}
 }

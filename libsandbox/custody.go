@@ -35,7 +35,12 @@ type custody struct {
 	config *operator.Config
 	store  *provider.Store
 	held   []func()
-	taken  map[string]*handoff.Update
+	taken  map[string]taken
+}
+
+type taken struct {
+	handed  *handoff.Update
+	profile *provider.Profile
 }
 
 // take gives what the sandbox's proxy gets of a provider, made anew before if it has
@@ -46,31 +51,20 @@ func (c *custody) take(name string) (*handoff.Update, *provider.Profile, error) 
 		if c.store, err = provider.Open(c.config.ProvidersDir); err != nil {
 			return nil, nil, err
 		}
-		c.taken = map[string]*handoff.Update{}
+		c.taken = map[string]taken{}
 	}
-	if c.taken[name] == nil {
-		if err := c.refresh(name); err != nil {
-			return nil, nil, err
-		}
-		release, err := c.store.Lock(name, provider.Shared)
-		if err != nil {
-			return nil, nil, err
-		}
-		c.held = append(c.held, release)
+	if t, ok := c.taken[name]; ok {
+		return t.handed, t.profile, nil
 	}
-	p, err := c.store.Get(name)
+	if err := c.refresh(name); err != nil {
+		return nil, nil, err
+	}
+	handed, profile, release, err := c.store.Take(name, os.Getenv)
 	if err != nil {
 		return nil, nil, err
 	}
-	profile, err := c.store.Profile(p.Profile)
-	if err != nil {
-		return nil, nil, fmt.Errorf("provider %s: %w", name, err)
-	}
-	handed, err := p.Handed(profile, os.Getenv)
-	if err != nil {
-		return nil, nil, err
-	}
-	c.taken[name] = handed
+	c.held = append(c.held, release)
+	c.taken[name] = taken{handed, profile}
 	return handed, profile, nil
 }
 
@@ -111,12 +105,7 @@ func (c *custody) refresh(name string) error {
 	if p, err = c.store.Get(name); err != nil {
 		return err
 	}
-	if stale := p.Stale(time.Now()); len(stale) > 0 {
-		o := p.Origins[p.Made()[stale[0]]]
-		return fmt.Errorf("provider %s: credential %s has no value that can be used: %s; tried again at %s, or by: openshell provider refresh %s",
-			name, stale[0], o.Status.Error, o.Status.Next.Format(time.RFC3339), name)
-	}
-	return nil
+	return p.Usable(time.Now())
 }
 
 // refresher is the command line of the refresher for the operator's store.
@@ -149,7 +138,7 @@ func (c *custody) follow(h *handoff.Config) error {
 	h.Attached = provider.AttachedDir(dir)
 	argv, err := c.refresher("serve")
 	if errors.Is(err, os.ErrNotExist) && !c.renewed() {
-		return nil // nothing that this sandbox has needs it
+		return nil // nothing that this sandbox begins with needs it
 	}
 	if err != nil {
 		return err
@@ -161,8 +150,8 @@ func (c *custody) follow(h *handoff.Config) error {
 }
 
 func (c *custody) renewed() bool {
-	for _, u := range c.taken {
-		if u.Renewed {
+	for _, t := range c.taken {
+		if t.handed.Renewed {
 			return true
 		}
 	}

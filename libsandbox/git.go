@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/provider"
 	"openshell.dev/runtime/policy"
 )
 
@@ -56,7 +57,7 @@ func gitToken(host string, attached []handoff.Provider) string {
 			return e.Host == host && e.Path == "" && slices.Contains(e.Ports, portHTTPS)
 		})
 		if bound && !p.ModelAPI && len(p.Credentials) > 0 {
-			return placeholder + p.Credentials[0].Key
+			return provider.Placeholder(p.Credentials[0].Key)
 		}
 	}
 	return ""

@@ -10,14 +10,12 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/provider"
 	"openshell.dev/runtime/libsandbox/operator"
 )
 
 // AnnotationProviders attaches providers to a container: names, with commas.
 const AnnotationProviders = "openshell.dev/providers"
-
-// placeholder is what a workload has instead of a credential.
-const placeholder = "openshell:resolve:env:"
 
 // providers reads the providers that the flag or the annotation names: what the
 // proxy is given of them, and the variables that the workload gets. One that is
@@ -44,28 +42,15 @@ func providers(flag []string, spec *specs.Spec, c *operator.Config, from *custod
 		if err != nil {
 			return nil, nil, err
 		}
-		h := handoff.Provider{
-			Name: name, Revision: handed.Revision, Renewed: handed.Renewed, ModelAPI: profile.InferenceCapable, Credentials: handed.Credentials,
-		}
-		for _, e := range profile.Endpoints {
-			h.Endpoints = append(h.Endpoints, handoff.Endpoint{Host: strings.ToLower(e.Host), Ports: e.EffectivePorts(), Path: e.Path})
-		}
-		for _, k := range profile.Credentials {
-			if k.HeaderName != "" {
-				h.AuthHeaders = append(h.AuthHeaders, k.HeaderName)
-			}
-			if k.QueryParam != "" {
-				h.AuthQuery = append(h.AuthQuery, k.QueryParam)
-			}
-		}
-		for _, k := range handed.Credentials {
+		h := profile.Bind(handed)
+		for _, k := range h.Credentials {
 			if o := owner[k.Key]; o != "" {
 				return nil, nil, fmt.Errorf("providers %s and %s both bring %s: attach one of them", o, name, k.Key)
 			}
 			owner[k.Key] = name
-			env = append(env, k.Key+"="+placeholder+k.Key)
 		}
-		out = append(out, h)
+		out = append(out, *h)
+		env = append(env, provider.Placeholders(h)...)
 	}
 	return out, env, nil
 }

@@ -204,10 +204,8 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 		return nil, err
 	}
 	h.Providers, h.Inference, h.Middlewares = attached, router, services
-	if len(attached) > 0 || router != nil {
-		if err := from.follow(h); err != nil {
-			return nil, err
-		}
+	if err := from.follow(h); err != nil {
+		return nil, err
 	}
 	spec := pl.Spec(o.Container.Spec)
 	spec.Annotations = maps.Clone(spec.Annotations)

@@ -22,7 +22,7 @@ func credentialSet(list []handoff.Provider) (*credentials.Set, error) {
 	var out []credentials.Provider
 	hosts := map[string]policy.Glob{}
 	for _, p := range list {
-		n := credentials.Provider{Name: p.Name, ModelAPI: p.ModelAPI, Deleted: p.Deleted, AuthHeaders: p.AuthHeaders, AuthQuery: p.AuthQuery}
+		n := credentials.Provider{Name: p.Name, ModelAPI: p.ModelAPI, Gone: string(p.Gone), AuthHeaders: p.AuthHeaders, AuthQuery: p.AuthQuery}
 		for _, e := range p.Endpoints {
 			glob, err := policy.CompileGlob(e.Host, '.')
 			if err != nil {
@@ -81,13 +81,13 @@ func (w *worker) apply(s *handoff.Secrets) error {
 // recordChange notes that a provider is another than before.
 func (w *worker) recordChange(p handoff.Provider) {
 	for _, o := range w.config.Providers {
-		if o.Name == p.Name && o.Revision == p.Revision && o.Deleted == p.Deleted {
+		if o.Name == p.Name && o.Revision == p.Revision && o.Gone == p.Gone {
 			return
 		}
 	}
 	r := decisionlog.Record{Time: time.Now(), Verdict: policy.Allow.String(), Layer: "credentials", Rule: p.Name, Reason: fmt.Sprintf("provider %s: revision %d is in use", p.Name, p.Revision)}
-	if p.Deleted {
-		r.Verdict, r.Reason = policy.Deny.String(), "provider "+p.Name+" was deleted: its placeholders are refused"
+	if p.Gone != "" {
+		r.Verdict, r.Reason = policy.Deny.String(), "provider "+p.Name+" was "+string(p.Gone)+": its placeholders are refused"
 	}
 	w.log.Record(r)
 }

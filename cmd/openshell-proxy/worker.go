@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -81,27 +82,29 @@ func (w *worker) prepare() (err error) {
 }
 
 // check fails if no worker could do with what c says: a container is not made with
-// it. It returns the programs that its policy names.
-func check(c *guard.Worker) ([]string, error) {
+// it.
+func check(c *guard.Worker) (out guard.Checked, err error) {
 	w := &worker{config: c}
 	if err := w.prepare(); err != nil {
-		return nil, err
+		return out, err
 	}
 	defer w.log.Close()
 	if _, err := newBackends(nil, w.roots, nil, w.log).router(c.Inference); err != nil {
-		return nil, err
+		return out, err
 	}
 	if _, err := newMiddlewares(c, nil, w.roots); err != nil {
-		return nil, err
+		return out, err
 	}
 	p, err := policy.Parse(w.first.name, w.first.text)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
 	if _, err := policy.Compile(p, policy.CompileOptions{}); err != nil {
-		return nil, err
+		return out, err
 	}
-	return p.Binaries(), nil
+	out.Binaries = p.Binaries()
+	out.Asks = slices.ContainsFunc(p.Middlewares, func(m policy.Middleware) bool { return m.Uses != policy.RegexMiddleware })
+	return out, nil
 }
 
 func (w *worker) run() error {
@@ -156,7 +159,7 @@ func (w *worker) run() error {
 	}
 	w.proxy.SetCredentials(w.set)
 	if err := w.proxy.Load(w.first.name, w.first.text, w.first.revision); err != nil {
-		return err
+		return errors.Join(err, w.guard.Begun(err))
 	}
 	dir := policies(&c.Config)
 	commands, err := control.New(judge{w}, dir)
@@ -166,6 +169,9 @@ func (w *worker) run() error {
 	trimLater(workerGarbage)
 	if err := lockDown([]string{dir, c.LogDir}, mark != 0); err != nil {
 		return err
+	}
+	if err := w.guard.Begun(nil); err != nil {
+		return fmt.Errorf("tell the guard: %w", err)
 	}
 	return w.serve(ctx, names, commands)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
 
+	"openshell.dev/runtime/internal/attached"
 	"openshell.dev/runtime/internal/controlapi"
 	"openshell.dev/runtime/libsandbox/landlock"
 	"openshell.dev/runtime/libsandbox/state"
@@ -45,6 +46,8 @@ type inspection struct {
 	// Network is what the proxy says, NetworkError why it says nothing.
 	Network      *controlapi.Status `json:"network,omitempty"`
 	NetworkError string             `json:"network_error,omitempty"`
+	// Providers are those it has, and those that are gone.
+	Providers []controlapi.Attached `json:"providers,omitempty"`
 }
 
 // process is what /proc says of one.
@@ -87,6 +90,8 @@ func inspectAction(c *cli.Context) error {
 	in.Network, err = networkStatus(c, s)
 	if err != nil {
 		in.NetworkError = err.Error()
+	} else if in.Providers, err = attached.Providers(c.Context, s.dir()); err != nil {
+		return err
 	}
 	if wantsJSON(c) {
 		return printJSON(c, in)
@@ -173,6 +178,16 @@ func (in *inspection) print(out io.Writer) error {
 		row("network", "revision %d from %s, since %s; %d connections, proxy pid %d", n.Revision, clean(n.Policy), n.Since.Format(time.RFC3339), n.Connections, n.Pid)
 	} else {
 		row("network", "closed: %s", in.NetworkError)
+	}
+	for _, p := range in.Providers {
+		use := ""
+		switch {
+		case p.Gone != "":
+			use = ", " + string(p.Gone)
+		case len(p.Routes) > 0:
+			use = ", for routes " + strings.Join(p.Routes, " ")
+		}
+		row("provider", "%s, revision %d%s", p.Name, p.Revision, use)
 	}
 	if l := in.Landlock; l.ABI == 0 {
 		row("landlock", "none: the kernel has none and the operator accepts that")

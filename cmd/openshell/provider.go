@@ -37,6 +37,14 @@ func providerCommand() *cli.Command {
 			},
 			{Name: "get", Usage: "show a provider, without its values", ArgsUsage: "NAME", Flags: []cli.Flag{outputFlag(), storeFlag()}, Action: providerGet},
 			{Name: "list", Usage: "list the providers", Flags: []cli.Flag{outputFlag(), storeFlag()}, Action: providerList},
+			{
+				Name: "attach", Usage: "give a running sandbox a provider", ArgsUsage: "CONTAINER NAME",
+				Description: containerUsage + searched(), Flags: []cli.Flag{rootFlag(), configFlag(), storeFlag()}, Action: providerAttach,
+			},
+			{
+				Name: "detach", Usage: "take a provider from a running sandbox", ArgsUsage: "CONTAINER NAME",
+				Description: containerUsage + searched(), Flags: []cli.Flag{rootFlag()}, Action: providerDetach,
+			},
 			{Name: "delete", Usage: "forget a provider; running sandboxes lose it", ArgsUsage: "NAME", Flags: []cli.Flag{storeFlag()}, Action: providerDelete},
 			refreshCommand(), keyCommand(),
 			{
@@ -230,7 +238,7 @@ func printSandboxes(c *cli.Context, store *provider.Store, name string) error {
 	slices.SortFunc(all, func(a, b attached.Sandbox) int { return strings.Compare(a.ID, b.ID) })
 	for _, s := range all {
 		for _, p := range s.Providers {
-			if p.Name != name {
+			if p.Name != name || p.Gone != "" {
 				continue
 			}
 			if _, err := fmt.Fprintf(c.App.Writer, "in sandbox %s: revision %d\n", s.ID, p.Revision); err != nil {

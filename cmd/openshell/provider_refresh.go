@@ -46,6 +46,7 @@ func refreshCommand() *cli.Command {
 					key(true),
 					&cli.StringFlag{Name: "strategy", Usage: "`STRATEGY`; it must be the profile's (default: that)"},
 					&cli.StringSliceFlag{Name: "material", Usage: "what is no secret: `KEY=VALUE`"},
+					&cli.BoolFlag{Name: "ambient-credentials", Usage: "assume an AWS role with what AWS's tools would take here: this environment's variables, AWS's files, the machine's role"},
 					&cli.StringSliceFlag{Name: "secret-material-env", Usage: "a secret from this environment: `KEY[=VARIABLE]`"},
 					&cli.StringSliceFlag{Name: "secret-material-file", Usage: "a secret from a file, kept: `KEY=PATH`; KEY=- from a line of standard input"},
 					configFlag(), storeFlag(),
@@ -175,10 +176,25 @@ func materials(c *cli.Context, profile *provider.Profile, credential string) (se
 		switch {
 		case profile.SecretMaterial(credential, k):
 			return nil, nil, wrongUse(c, fmt.Sprintf("--material %s=…: it is a secret, and an argument is read by everybody: --secret-material-env %s=VARIABLE, or --secret-material-file", k, k))
+		case k == provider.Ambient:
+			return nil, nil, wrongUse(c, "--material "+k+": write --ambient-credentials, which keeps what AWS's tools go by here")
 		case !ok || value == "":
 			return nil, nil, wrongUse(c, fmt.Sprintf("--material %s: want KEY=VALUE", clean(k)))
 		}
 		settings[k] = value
+	}
+	if c.Bool("ambient-credentials") {
+		settings[provider.Ambient] = "true"
+		for _, name := range provider.AmbientVariables {
+			if v := os.Getenv(name); v != "" {
+				settings[name] = v
+			}
+		}
+		for _, name := range provider.SecretVariables {
+			if v := os.Getenv(name); v != "" {
+				secret[name] = provider.NewSecret(v)
+			}
+		}
 	}
 	for _, v := range c.StringSlice("secret-material-env") {
 		k, variable, ok := strings.Cut(v, "=")

@@ -44,17 +44,16 @@ type Sandbox struct {
 func List(ctx context.Context, store *provider.Store) (found []Sandbox, err error) {
 	var mu sync.Mutex
 	err = each(store.Attached(), func(s Sandbox) error {
-		if err := patiently(ctx, s, func(c *controlapi.Client) (err error) {
-			s.Providers, err = c.Providers(ctx)
-			return err
-		}); err != nil {
+		var err error
+		if s.Providers, err = Providers(ctx, s.Dir); errors.Is(err, errEnded) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if s.Providers != nil {
-			found = append(found, s)
-		}
+		found = append(found, s)
 		return nil
 	})
 	return found, err
@@ -88,7 +87,7 @@ func all(ctx context.Context, dir string, say func(*controlapi.Client) error) (t
 	var mu sync.Mutex
 	err = each(dir, func(s Sandbox) error {
 		taken := false
-		err := patiently(ctx, s, func(c *controlapi.Client) error {
+		err := patiently(ctx, s.Dir, func(c *controlapi.Client) error {
 			err := say(c)
 			var f *controlapi.Failure
 			if errors.As(err, &f) && f.Code == controlapi.CodeNotAttached {
@@ -97,6 +96,9 @@ func all(ctx context.Context, dir string, say func(*controlapi.Client) error) (t
 			taken = err == nil
 			return err
 		})
+		if errors.Is(err, errEnded) {
+			return nil
+		}
 		if taken {
 			mu.Lock()
 			defer mu.Unlock()
@@ -142,18 +144,21 @@ func each(dir string, f func(Sandbox) error) error {
 	return errors.Join(failed...)
 }
 
-// patiently asks a sandbox's guard, again for as long as there may be another soon.
-// A sandbox that has ended meanwhile is none to ask.
-func patiently(ctx context.Context, s Sandbox, ask func(*controlapi.Client) error) error {
-	socket := controlapi.Secrets(s.Dir)
+// errEnded is about a sandbox that is not there any more.
+var errEnded = errors.New("the sandbox has ended")
+
+// patiently asks the guard of the sandbox of a state folder, again for as long as there
+// may be another soon.
+func patiently(ctx context.Context, dir string, ask func(*controlapi.Client) error) error {
+	socket := controlapi.Secrets(dir)
 	for late := time.Now().Add(comeback); ; {
 		err := ask(controlapi.Dial(socket))
 		var f *controlapi.Failure
 		if err == nil || errors.As(err, &f) {
 			return err
 		}
-		if _, e := os.Stat(s.Dir); errors.Is(e, fs.ErrNotExist) {
-			return nil
+		if _, e := os.Stat(dir); errors.Is(e, fs.ErrNotExist) {
+			return errEnded
 		}
 		if time.Now().After(late) || ctx.Err() != nil {
 			return err

@@ -103,23 +103,29 @@ func (c *Client) Providers(ctx context.Context) ([]Attached, error) {
 // error wraps *Failure if the guard refused.
 // Preconditions: the client is of the guard's socket.
 func (c *Client) Update(ctx context.Context, u *handoff.Update) error {
-	body, err := json.Marshal(u)
-	if err != nil {
-		return fmt.Errorf("encode provider %s: %w", u.Name, err)
-	}
-	var done Updated
-	_, err = c.do(ctx, http.MethodPut, PathProvider, body, &done)
-	return err
+	return c.put(ctx, PathProvider, u)
+}
+
+// Attach gives one more provider; else as Update.
+func (c *Client) Attach(ctx context.Context, a *Attachment) error { return c.put(ctx, PathAttach, a) }
+
+// Detach takes a provider's values away; else as Update.
+func (c *Client) Detach(ctx context.Context, name string) error {
+	return c.put(ctx, PathDetach, Detachment{name})
 }
 
 // SetInference gives all routes anew, with their keys; else as Update.
 func (c *Client) SetInference(ctx context.Context, i *handoff.Inference) error {
-	body, err := json.Marshal(i)
+	return c.put(ctx, PathInference, i)
+}
+
+func (c *Client) put(ctx context.Context, path string, document any) error {
+	body, err := json.Marshal(document)
 	if err != nil {
-		return fmt.Errorf("encode routes: %w", err)
+		return fmt.Errorf("encode what %s is told: %w", c.socket, err)
 	}
 	var done Updated
-	_, err = c.do(ctx, http.MethodPut, PathInference, body, &done)
+	_, err = c.do(ctx, http.MethodPut, path, body, &done)
 	return err
 }
 

@@ -6,7 +6,8 @@
 //
 // The paths are PathStatus, PathMetrics (GET), PathPolicy (GET, POST), PathPolicies (GET) and
 // PathRollback (POST). Credentials go to the guard, at a socket of its own: there
-// the paths are PathProviders (GET), PathProvider and PathInference (PUT).
+// the paths are PathProviders (GET), PathProvider, PathAttach, PathDetach and
+// PathInference (PUT).
 package controlapi
 
 import (
@@ -31,6 +32,8 @@ const (
 const (
 	PathProviders = "/v1/providers"
 	PathProvider  = "/v1/provider"
+	PathAttach    = "/v1/attach"
+	PathDetach    = "/v1/detach"
 	PathInference = "/v1/inference"
 )
 
@@ -67,7 +70,8 @@ type Attached struct {
 	Name     string `json:"name"`
 	Revision int    `json:"revision"`
 	Renewed  bool   `json:"renewed,omitempty"`
-	Deleted  bool   `json:"deleted,omitempty"`
+	// Gone says why the sandbox has it no more; empty while it has it.
+	Gone handoff.Gone `json:"gone,omitempty"`
 	// Expires says when the newest value of a key ends, for those that do.
 	Expires map[string]time.Time `json:"expires,omitempty"`
 	// Routes are those of the privacy router that use it.
@@ -112,6 +116,17 @@ const (
 // PathRollback.
 type Loaded struct {
 	Revision int `json:"revision"`
+}
+
+// Attachment is one more provider for a sandbox, out of the store in a folder.
+type Attachment struct {
+	Store    string           `json:"store"`
+	Provider handoff.Provider `json:"provider"`
+}
+
+// Detachment names a provider that a sandbox is to have no more.
+type Detachment struct {
+	Name string `json:"name"`
 }
 
 // Updated is the guard's answer to what is now in use.

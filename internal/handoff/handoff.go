@@ -160,6 +160,15 @@ type Middleware struct {
 	Timeout time.Duration `json:"timeout,omitempty"`
 }
 
+// Gone is why a sandbox has a provider no more; empty while it has it.
+type Gone string
+
+// The reasons, as they are said.
+const (
+	Deleted  Gone = "deleted"
+	Detached Gone = "detached"
+)
+
 // Provider is a service with its credentials and where they belong.
 type Provider struct {
 	Name string `json:"name"`
@@ -167,9 +176,9 @@ type Provider struct {
 	Revision int `json:"revision,omitempty"`
 	// Renewed says that values of it are made anew while the sandbox runs.
 	Renewed bool `json:"renewed,omitempty"`
-	// Deleted providers keep endpoints and keys, and have no value: what belonged
-	// there is refused.
-	Deleted bool `json:"deleted,omitempty"`
+	// Gone providers keep endpoints and keys, and have no value: what belonged there
+	// is refused.
+	Gone Gone `json:"gone,omitempty"`
 	// ModelAPI services take no credential but the provider's.
 	ModelAPI    bool         `json:"modelAPI,omitempty"`
 	Endpoints   []Endpoint   `json:"endpoints"`

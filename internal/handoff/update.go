@@ -36,9 +36,9 @@ type Secrets struct {
 // ErrNotAttached is about a provider that the sandbox does not have.
 var ErrNotAttached = errors.New("the provider is not attached to this sandbox")
 
-// ErrDeleted is about a provider that was deleted: it stays so for this sandbox,
-// since what has its name now may be somebody else's.
-var ErrDeleted = errors.New("the provider was deleted while this sandbox ran: create another sandbox")
+// ErrDeleted is about a provider that was deleted: it stays so for this sandbox until
+// somebody attaches it, since what has its name now may be somebody else's.
+var ErrDeleted = errors.New("the provider was deleted while this sandbox ran: attach it anew")
 
 // Apply gives what s becomes by u; s stays as it is. A revision that s has already
 // changes nothing.
@@ -46,16 +46,18 @@ func (s *Secrets) Apply(u *Update) (*Secrets, error) {
 	out := *s
 	found := false
 	out.Providers = slices.Clone(s.Providers)
+	has := slices.IndexFunc(s.Providers, func(p Provider) bool { return p.Name == u.Name && p.Gone != Detached })
 	for i := range out.Providers {
-		p := &out.Providers[i]
-		if p.Name != u.Name {
-			if k := sharedKey(p, u); k != "" {
+		if p := &out.Providers[i]; has >= 0 && i != has {
+			if k := sharedKey(p, u.Credentials); k != "" {
 				return nil, fmt.Errorf("provider %s brings %s, which is %s's in this sandbox", u.Name, k, p.Name)
 			}
-			continue
 		}
+	}
+	if has >= 0 {
 		found = true
-		if p.Deleted && !u.Deleted {
+		p := &out.Providers[has]
+		if p.Gone == Deleted && !u.Deleted {
 			return nil, ErrDeleted
 		}
 		p.apply(u)
@@ -77,8 +79,46 @@ func (s *Secrets) Apply(u *Update) (*Secrets, error) {
 	return &out, nil
 }
 
-func sharedKey(p *Provider, u *Update) string {
-	for _, c := range u.Credentials {
+// Attach gives what s becomes with one more provider; s stays as it is. One that it
+// has already changes nothing, one that is gone is as new, and a key of one that is gone
+// is the new one's.
+func (s *Secrets) Attach(n *Provider) (*Secrets, error) {
+	out := *s
+	out.Providers = nil
+	for _, p := range s.Providers {
+		switch k := sharedKey(&p, n.Credentials); {
+		case p.Name == n.Name && p.Gone == "":
+			return s, nil
+		case p.Name == n.Name:
+			continue
+		case k != "" && p.Gone == "":
+			return nil, fmt.Errorf("providers %s and %s both bring %s: detach %s first", p.Name, n.Name, k, p.Name)
+		case k != "":
+			p.Credentials = slices.DeleteFunc(slices.Clone(p.Credentials), func(c Credential) bool {
+				return slices.ContainsFunc(n.Credentials, func(o Credential) bool { return o.Key == c.Key })
+			})
+		}
+		out.Providers = append(out.Providers, p)
+	}
+	out.Providers = append(out.Providers, *n)
+	return &out, nil
+}
+
+// Detach gives what s becomes without the values of a provider; s stays as it is. The
+// routes of the privacy router are the operator's, and keep theirs.
+func (s *Secrets) Detach(name string) (*Secrets, error) {
+	i := slices.IndexFunc(s.Providers, func(p Provider) bool { return p.Name == name })
+	if i < 0 {
+		return nil, ErrNotAttached
+	}
+	out := *s
+	out.Providers = slices.Clone(s.Providers)
+	out.Providers[i].leave(Detached)
+	return &out, nil
+}
+
+func sharedKey(p *Provider, brought []Credential) string {
+	for _, c := range brought {
 		if slices.ContainsFunc(p.Credentials, func(o Credential) bool { return o.Key == c.Key }) {
 			return c.Key
 		}
@@ -89,11 +129,7 @@ func sharedKey(p *Provider, u *Update) string {
 func (p *Provider) apply(u *Update) {
 	switch {
 	case u.Deleted:
-		p.Deleted, p.Renewed = true, false
-		p.Credentials = slices.Clone(p.Credentials)
-		for i := range p.Credentials {
-			p.Credentials[i].Value = ""
-		}
+		p.leave(Deleted)
 		return
 	case u.Revision <= p.Revision:
 		return
@@ -113,6 +149,18 @@ func (p *Provider) apply(u *Update) {
 		next = append(next, c)
 	}
 	p.Revision, p.Renewed, p.Credentials = u.Revision, u.Renewed, recent(next)
+}
+
+// leave takes the values away. The first reason is the one that is said.
+func (p *Provider) leave(why Gone) {
+	if p.Gone != "" {
+		return
+	}
+	p.Gone, p.Renewed = why, false
+	p.Credentials = slices.Clone(p.Credentials)
+	for i := range p.Credentials {
+		p.Credentials[i].Value = ""
+	}
 }
 
 // recent keeps the newest Generations of each key.

@@ -120,3 +120,67 @@ func TestApplyKeepsGenerations(t *testing.T) {
 		t.Errorf("kept %v", revisions)
 	}
 }
+
+// TestAttach: one more provider, one that is there, one whose key another has, and one
+// that takes the key of one that is gone.
+func TestAttach(t *testing.T) {
+	s := secrets()
+	more := &Provider{Name: "more", Revision: 3, Credentials: []Credential{{Key: "D", Name: "d", Value: "d3", Revision: 3}}}
+	rival := &Provider{Name: "rival", Revision: 1, Credentials: []Credential{{Key: "A", Name: "a", Value: "ra1", Revision: 1}}}
+	attach := func(s *Secrets, p *Provider, want string) *Secrets {
+		t.Helper()
+		got, err := s.Attach(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text(got) != want {
+			t.Errorf("got  %s\nwant %s", text(got), want)
+		}
+		return got
+	}
+	detach := func(s *Secrets, name string) *Secrets {
+		t.Helper()
+		got, err := s.Detach(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	before := text(s)
+	three := attach(s, more, "work@1 A.1=a1 B.1=b1; other@4 C.4=c4; more@3 D.3=d3; r=a1 s=c4")
+	attach(three, &Provider{Name: "more", Revision: 9}, text(three))
+	if _, err := s.Attach(rival); err == nil || !strings.Contains(err.Error(), "work and rival both bring A: detach work first") {
+		t.Errorf("error %v", err)
+	}
+	if _, err := s.Detach("none"); !errors.Is(err, ErrNotAttached) {
+		t.Errorf("error %v", err)
+	}
+	// The router's routes are the operator's, and keep their keys.
+	gone := detach(s, "work")
+	if got := text(gone); got != "work@1 A.1= B.1=; other@4 C.4=c4; r=a1 s=c4" || gone.Providers[0].Gone != Detached {
+		t.Errorf("%s %q", got, gone.Providers[0].Gone)
+	}
+	swapped := attach(gone, rival, "work@1 B.1=; other@4 C.4=c4; rival@1 A.1=ra1; r=a1 s=c4")
+	// News of what was detached concerns the routes alone, whosever its keys are now.
+	news := &Update{Name: "work", Revision: 2, Credentials: []Credential{{Key: "A", Name: "a", Value: "a2"}}}
+	got, err := swapped.Apply(news)
+	if err != nil || text(got) != "work@1 B.1=; other@4 C.4=c4; rival@1 A.1=ra1; r=a2 s=c4" {
+		t.Errorf("%s, %v", text(got), err)
+	}
+	back := attach(detach(swapped, "rival"), &s.Providers[0], "other@4 C.4=c4; rival@1; work@1 A.1=a1 B.1=b1; r=a1 s=c4")
+	if back.Providers[2].Gone != "" {
+		t.Error("what was attached anew is gone")
+	}
+	// One that was deleted is as new, too, and stays deleted until then.
+	dead, err := s.Apply(&Update{Name: "work", Deleted: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again := detach(dead, "work"); again.Providers[0].Gone != Deleted {
+		t.Errorf("%q", again.Providers[0].Gone)
+	}
+	attach(dead, &s.Providers[0], "other@4 C.4=c4; work@1 A.1=a1 B.1=b1; r= s=c4")
+	if text(s) != before {
+		t.Errorf("what was there has changed: %s", text(s))
+	}
+}

@@ -37,18 +37,22 @@ func (s *oauth) Fetch(ctx context.Context) (*Made, error) {
 	way := &bounded{next: client.Transport}
 	client.Transport = way
 	ctx = context.WithValue(ctx, oauth2.HTTPClient, client)
+	style := oauth2.AuthStyleInParams
+	if s.o.AuthMethod == provider.SecretBasic {
+		style = oauth2.AuthStyleInHeader
+	}
 	var tokens oauth2.TokenSource
 	switch s.o.Kind {
 	case provider.RefreshToken:
 		c := oauth2.Config{
 			ClientID: s.get("client_id"), ClientSecret: s.get("client_secret"), Scopes: s.o.Scopes,
-			Endpoint: oauth2.Endpoint{TokenURL: s.o.TokenURL, AuthStyle: oauth2.AuthStyleInParams},
+			Endpoint: oauth2.Endpoint{TokenURL: s.o.TokenURL, AuthStyle: style},
 		}
 		tokens = c.TokenSource(ctx, &oauth2.Token{RefreshToken: s.get("refresh_token")})
 	case provider.ClientCredentials:
 		c := clientcredentials.Config{
 			ClientID: s.get("client_id"), ClientSecret: s.get("client_secret"), Scopes: s.o.Scopes, TokenURL: s.o.TokenURL,
-			AuthStyle: oauth2.AuthStyleInParams,
+			AuthStyle: style,
 		}
 		tokens = c.TokenSource(ctx)
 	case provider.ServiceAccount:

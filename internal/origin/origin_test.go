@@ -13,9 +13,11 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -88,6 +90,29 @@ func TestClientCredentials(t *testing.T) {
 	near(t, m.Expires, 10*time.Minute) // max_lifetime_seconds
 	if m.Material != nil {
 		t.Errorf("material %v", m.Material)
+	}
+}
+
+// TestSecretInHeader: where the profile says so, the client's name and secret go in
+// Basic, each as in a form before that (RFC 6749 2.3.1), and nowhere else.
+func TestSecretInHeader(t *testing.T) {
+	const id, secret = "me:or you", "s3cr3t+/%:material"
+	for kind, more := range map[string]map[string]provider.Secret{
+		provider.ClientCredentials: material("client_secret", secret),
+		provider.RefreshToken:      material("client_secret", secret, "refresh_token", theSecret),
+	} {
+		f := newFake(t, 200, `{"access_token":"tok","token_type":"bearer","expires_in":7200}`)
+		if _, err := fetch(t, f, &provider.Origin{Kind: kind, AuthMethod: provider.SecretBasic, Settings: map[string]string{"client_id": id}, Material: more}); err != nil {
+			t.Fatal(err)
+		}
+		form, header := f.asked(t)
+		want := "Basic " + base64.StdEncoding.EncodeToString([]byte("me%3Aor+you:s3cr3t%2B%2F%25%3Amaterial"))
+		if got := header.Get("Authorization"); got != want {
+			t.Errorf("%s: Authorization %q, want %q", kind, got, want)
+		}
+		if form.Has("client_secret") || form.Has("client_id") {
+			t.Errorf("%s: the form has %v", kind, form)
+		}
 	}
 }
 
@@ -173,6 +198,81 @@ func TestAssumeRole(t *testing.T) {
 	o.TokenURL = f.URL
 	if _, err := fetch(t, f, o); err == nil || err.Error() != "AWS STS refuses: AccessDenied" {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestAmbientRole: the role is assumed with what AWS's own chain finds by the kept
+// environment, and the process has none of that afterwards.
+func TestAmbientRole(t *testing.T) {
+	end := time.Now().Add(30 * time.Minute).UTC().Format(time.RFC3339)
+	for _, e := range os.Environ() { // the refresher's is empty
+		if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "AWS_") {
+			t.Setenv(name, "")
+		}
+	}
+	dir := t.TempDir()
+	t.Setenv("HOME", dir)
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	both := fmt.Sprintf(assumed, end) // an answer to a web identity is the same in another element
+	_, result, _ := strings.Cut(both, "Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">")
+	result = strings.TrimSuffix(result, "</AssumeRoleResponse>")
+	f := newFake(t, 200, "<Response>"+result+strings.ReplaceAll(result, "AssumeRoleResult", "AssumeRoleWithWebIdentityResult")+"</Response>")
+	f.more = http.Header{"Content-Type": {"text/xml"}}
+	files := map[string]string{
+		"AWS_SHARED_CREDENTIALS_FILE": write("credentials", "[work]\naws_access_key_id = AKIASHARED\naws_secret_access_key = "+theSecret+"\n"),
+		"AWS_CONFIG_FILE":             write("config", "[profile web]\nregion = eu-west-1\n"),
+	}
+	for _, tc := range []struct {
+		name     string
+		settings map[string]string
+		material map[string]provider.Secret
+		caller   string // of the key that signs; empty is an error
+	}{
+		{"a profile of the shared files", map[string]string{"AWS_PROFILE": "work"}, nil, "AKIASHARED"},
+		{"the environment", map[string]string{"AWS_ACCESS_KEY_ID": "AKIAENV"}, material("AWS_SECRET_ACCESS_KEY", theSecret), "AKIAENV"},
+		{"a web identity", map[string]string{"AWS_PROFILE": "web", "AWS_ROLE_ARN": "arn:aws:iam::1:role/web", "AWS_WEB_IDENTITY_TOKEN_FILE": write("token", "the-web-token")}, nil, "ASIAEXAMPLE"},
+		{"nothing", map[string]string{"HOME": dir}, nil, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f.mu.Lock()
+			f.forms, f.header = nil, nil
+			f.mu.Unlock()
+			o := &provider.Origin{Kind: provider.AssumeRole, TokenURL: f.URL, Material: tc.material, Settings: map[string]string{
+				"role_arn": "arn:aws:iam::1:role/x", provider.Ambient: "true", "AWS_EC2_METADATA_DISABLED": "true",
+			}}
+			maps.Copy(o.Settings, files)
+			maps.Copy(o.Settings, tc.settings)
+			_, err := fetch(t, f, o)
+			for _, name := range slices.Concat(provider.AmbientVariables, provider.SecretVariables) {
+				if v := os.Getenv(name); v != "" && name != "HOME" {
+					t.Errorf("%s=%s is left", name, v)
+				}
+			}
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if tc.caller == "" {
+				if err == nil || len(f.forms) > 0 || !strings.Contains(err.Error(), "finds no credentials") {
+					t.Errorf("error %v; asked with %v", err, f.forms)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			last := len(f.forms) - 1
+			if a := f.header[last].Get("Authorization"); !strings.Contains(a, "Credential="+tc.caller+"/") || f.forms[last].Get("RoleArn") != "arn:aws:iam::1:role/x" {
+				t.Errorf("asked by %q with %v", a, f.forms[last])
+			}
+			if tc.settings["AWS_ROLE_ARN"] != "" && (last != 1 || f.forms[0].Get("WebIdentityToken") != "the-web-token" || f.forms[0].Get("Action") != "AssumeRoleWithWebIdentity") {
+				t.Errorf("asked with %v first", f.forms[0])
+			}
+		})
 	}
 }
 

@@ -5,10 +5,13 @@ package origin
 import (
 	"context"
 	"errors"
+	"os"
 	"regexp"
+	"slices"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -43,9 +46,15 @@ func (s *assumeRole) get(name, otherwise string) string {
 }
 
 func (s *assumeRole) Fetch(ctx context.Context) (*Made, error) {
+	caller := credentials.NewStaticCredentialsProvider(s.get("aws_access_key_id", ""), s.get("aws_secret_access_key", ""), s.get("aws_session_token", ""))
+	if s.o.Settings[provider.Ambient] != "" {
+		var err error
+		if caller.Value, err = s.ambient(ctx); err != nil {
+			return nil, err
+		}
+	}
 	client := sts.New(sts.Options{
-		Region: s.get("aws_region", stsRegion), HTTPClient: s.c.client(nil), RetryMaxAttempts: 1,
-		Credentials: credentials.NewStaticCredentialsProvider(s.get("aws_access_key_id", ""), s.get("aws_secret_access_key", ""), s.get("aws_session_token", "")),
+		Region: s.get("aws_region", stsRegion), HTTPClient: s.c.client(nil), RetryMaxAttempts: 1, Credentials: caller,
 	}, func(o *sts.Options) {
 		if s.o.TokenURL != "" {
 			o.BaseEndpoint = aws.String(s.o.TokenURL)
@@ -63,9 +72,8 @@ func (s *assumeRole) Fetch(ctx context.Context) (*Made, error) {
 	})
 	keys, err := role.Retrieve(ctx)
 	if err != nil {
-		var api smithy.APIError
-		if errors.As(err, &api) && errorCode().MatchString(api.ErrorCode()) {
-			return nil, plain("AWS STS refuses: " + api.ErrorCode())
+		if code := codeOf(err); code != "" {
+			return nil, plain("AWS STS refuses: " + code)
 		}
 		return nil, err
 	}
@@ -79,4 +87,51 @@ func (s *assumeRole) Fetch(ctx context.Context) (*Made, error) {
 			"secret_access_key": provider.NewSecret(keys.SecretAccessKey), "session_token": provider.NewSecret(keys.SessionToken),
 		},
 	}, nil
+}
+
+// codeOf is what AWS calls an error, "" if it is not AWS's.
+func codeOf(err error) string {
+	var api smithy.APIError
+	if errors.As(err, &api) && errorCode().MatchString(api.ErrorCode()) {
+		return api.ErrorCode()
+	}
+	return ""
+}
+
+// chain is AWS's own: it reads this process's environment, which is empty but for who
+// holds it.
+var chain sync.Mutex
+
+// ambient are the keys that AWS's own chain finds, as the environment of whoever
+// configured the refresh tells it: in that, in AWS's files, by a web identity, from the
+// machine's metadata. Programs that its files name are not run: the refresher may run
+// none.
+func (s *assumeRole) ambient(ctx context.Context) (aws.Credentials, error) {
+	chain.Lock()
+	defer chain.Unlock()
+	for _, name := range slices.Concat(provider.AmbientVariables, provider.SecretVariables) {
+		if v := s.get(name, ""); v != "" {
+			if err := os.Setenv(name, v); err != nil {
+				return aws.Credentials{}, plain("the setting " + name + " is not text")
+			}
+			defer os.Unsetenv(name)
+		}
+	}
+	options := []func(*config.LoadOptions) error{
+		config.WithHTTPClient(s.c.client(nil)), config.WithRegion(s.get("aws_region", stsRegion)), config.WithRetryMaxAttempts(1),
+	}
+	if s.o.TokenURL != "" {
+		options = append(options, config.WithBaseEndpoint(s.o.TokenURL))
+	}
+	c, err := config.LoadDefaultConfig(ctx, options...)
+	if err == nil {
+		var keys aws.Credentials
+		if keys, err = c.Credentials.Retrieve(ctx); err == nil {
+			return keys, nil
+		}
+	}
+	if code := codeOf(err); code != "" {
+		return aws.Credentials{}, plain("AWS refuses this machine's credentials: " + code)
+	}
+	return aws.Credentials{}, plain("AWS's own chain finds no credentials on this machine that it can use")
 }

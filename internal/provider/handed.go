@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"openshell.dev/runtime/internal/handoff"
 )
@@ -37,6 +38,58 @@ func (p *Provider) Handed(profile *Profile, getenv func(string) string) (*handof
 	}
 	out.Renewed = p.Renewed()
 	return out, nil
+}
+
+// Take is what a sandbox's proxy is given of a provider, which stays as it is until
+// release: what changes later, the proxy hears of.
+func (s *Store) Take(name string, getenv func(string) string) (handed *handoff.Update, profile *Profile, release func(), err error) {
+	if release, err = s.Lock(name, Shared); err != nil {
+		return nil, nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			release()
+		}
+	}()
+	p, err := s.Get(name)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if profile, err = s.Profile(p.Profile); err != nil {
+		return nil, nil, nil, fmt.Errorf("provider %s: %w", name, err)
+	}
+	handed, err = p.Handed(profile, getenv)
+	return handed, profile, release, err
+}
+
+// Bind is what was handed with where it belongs.
+func (p *Profile) Bind(handed *handoff.Update) *handoff.Provider {
+	h := &handoff.Provider{
+		Name: handed.Name, Revision: handed.Revision, Renewed: handed.Renewed, ModelAPI: p.InferenceCapable, Credentials: handed.Credentials,
+	}
+	for _, e := range p.Endpoints {
+		h.Endpoints = append(h.Endpoints, handoff.Endpoint{Host: strings.ToLower(e.Host), Ports: e.EffectivePorts(), Path: e.Path})
+	}
+	for _, k := range p.Credentials {
+		if k.HeaderName != "" {
+			h.AuthHeaders = append(h.AuthHeaders, k.HeaderName)
+		}
+		if k.QueryParam != "" {
+			h.AuthQuery = append(h.AuthQuery, k.QueryParam)
+		}
+	}
+	return h
+}
+
+// Placeholder is what a workload has instead of the credential in a variable.
+func Placeholder(variable string) string { return "openshell:resolve:env:" + variable }
+
+// Placeholders are the variables, NAME=VALUE, that a workload has of a provider.
+func Placeholders(p *handoff.Provider) (env []string) {
+	for _, k := range p.Credentials {
+		env = append(env, k.Key+"="+Placeholder(k.Key))
+	}
+	return env
 }
 
 // Renewed says whether values of p are made anew.

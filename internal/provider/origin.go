@@ -3,6 +3,7 @@
 package provider
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -31,6 +32,28 @@ const (
 	AssumeRole        = "aws_sts_assume_role"
 )
 
+// How a client's secret is sent to a token endpoint (RFC 7591, RFC 6749 2.3.1). In the
+// form, if a profile does not say.
+const (
+	SecretPost  = "client_secret_post"
+	SecretBasic = "client_secret_basic"
+)
+
+// Ambient is the setting of AssumeRole by which AWS's own chain finds the keys that the
+// role is assumed with, in place of given ones. It is asked for, never fallen back to.
+const Ambient = "ambient_credentials"
+
+// AmbientVariables are what AWS's chain is told by the environment of whoever
+// configures the refresh; the secret ones are SecretVariables.
+var (
+	AmbientVariables = []string{
+		"HOME", "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_ACCESS_KEY_ID", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME",
+		"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+		"AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_EC2_METADATA_DISABLED",
+	}
+	SecretVariables = []string{"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN"}
+)
+
 // Origin is where a credential comes from, again and again. What a profile says of
 // it is kept as it was when a person configured it: a profile that is changed later
 // leads no secret elsewhere.
@@ -40,9 +63,10 @@ type Origin struct {
 	// Settings are no secrets; Material is, and is kept with the values.
 	Settings map[string]string `json:"settings,omitempty"`
 	Material map[string]Secret `json:"-"`
-	// TokenURL and Scopes are the profile's.
-	TokenURL string   `json:"token_url,omitempty"`
-	Scopes   []string `json:"scopes,omitempty"`
+	// TokenURL, AuthMethod and Scopes are the profile's.
+	TokenURL   string   `json:"token_url,omitempty"`
+	AuthMethod string   `json:"token_endpoint_auth_method,omitempty"`
+	Scopes     []string `json:"scopes,omitempty"`
 	// Before is how long before its end a value is made anew, Lifetime the longest
 	// it is used.
 	Before   time.Duration `json:"before,omitempty"`
@@ -83,9 +107,9 @@ var strategyMaterials = map[string]materials{
 	},
 	ServiceAccount: {required: []string{"client_email", "private_key"}, optional: []string{"subject", "sub", "private_key_id"}, secret: []string{"private_key"}},
 	AssumeRole: {
-		required: []string{"role_arn", "aws_access_key_id", "aws_secret_access_key"},
-		optional: []string{"session_name", "external_id", "aws_region", "aws_session_token"},
-		secret:   []string{"aws_secret_access_key", "aws_session_token"}, outputs: []string{"secret_access_key", "session_token"},
+		required: []string{"role_arn"},
+		optional: []string{"session_name", "external_id", "aws_region", "aws_access_key_id", "aws_secret_access_key", "aws_session_token"},
+		secret:   slices.Concat([]string{"aws_secret_access_key", "aws_session_token"}, SecretVariables), outputs: []string{"secret_access_key", "session_token"},
 	},
 }
 
@@ -104,7 +128,7 @@ func (p *Profile) NewRefresh(credential string, settings map[string]string, mate
 		return nil, fmt.Errorf("credential %s: its strategy %s makes nothing: openshell provider update gives it a value", credential, r.Strategy)
 	}
 	o := &Origin{
-		Kind: r.Strategy, Settings: settings, Material: material, TokenURL: r.TokenURL, Scopes: r.Scopes, Configured: now.UTC(),
+		Kind: r.Strategy, Settings: settings, Material: material, TokenURL: r.TokenURL, AuthMethod: r.AuthMethod, Scopes: r.Scopes, Configured: now.UTC(),
 		Before: time.Duration(r.RefreshBeforeSeconds) * time.Second, Lifetime: time.Duration(r.MaxLifetimeSeconds) * time.Second,
 	}
 	extra := map[string]bool{}
@@ -119,8 +143,15 @@ func (p *Profile) NewRefresh(credential string, settings map[string]string, mate
 			return nil, fmt.Errorf("credential %s: %s needs the material %s", credential, r.Strategy, k)
 		}
 	}
+	if r.AuthMethod == SecretBasic && !o.has("client_secret") {
+		return nil, fmt.Errorf("credential %s: %s needs the material client_secret", credential, SecretBasic)
+	}
+	if err := o.checkKeys(); err != nil {
+		return nil, fmt.Errorf("credential %s: %w", credential, err)
+	}
 	for _, k := range slices.Concat(slices.Sorted(maps.Keys(settings)), slices.Sorted(maps.Keys(material))) {
-		if !slices.Contains(want.required, k) && !slices.Contains(want.optional, k) && !extra[k] {
+		ambient := settings[Ambient] != "" && (k == Ambient || slices.Contains(AmbientVariables, k) || slices.Contains(SecretVariables, k))
+		if !slices.Contains(want.required, k) && !slices.Contains(want.optional, k) && !extra[k] && !(ambient && r.Strategy == AssumeRole) {
 			return nil, fmt.Errorf("%s takes no material %q: it takes %s", r.Strategy, k, strings.Join(slices.Concat(want.required, want.optional), ", "))
 		}
 	}
@@ -145,6 +176,23 @@ func (p *Profile) NewRefresh(credential string, settings map[string]string, mate
 		o.Outputs[a.Output] = a.Credential
 	}
 	return o, nil
+}
+
+// checkKeys refuses a role that nobody can tell who assumes it.
+func (o *Origin) checkKeys() error {
+	if o.Kind != AssumeRole {
+		return nil
+	}
+	id, secret := o.has("aws_access_key_id"), o.has("aws_secret_access_key")
+	switch ambient := o.Settings[Ambient] != ""; {
+	case id != secret, o.has("aws_session_token") && !id:
+		return fmt.Errorf("%s takes aws_access_key_id and aws_secret_access_key together, and aws_session_token with them", AssumeRole)
+	case ambient && id:
+		return errors.New("--ambient-credentials and aws_access_key_id: want one of them")
+	case !ambient && !id:
+		return fmt.Errorf("%s needs the materials aws_access_key_id and aws_secret_access_key; --ambient-credentials takes what AWS's tools would take here", AssumeRole)
+	}
+	return nil
 }
 
 // Refreshes says whether the origin makes values out of others, by a profile's
@@ -197,6 +245,11 @@ func (r *Refresh) validate(p *Profile, self string) error {
 			return err
 		}
 	}
+	switch {
+	case r.AuthMethod == "", (r.AuthMethod == SecretPost || r.AuthMethod == SecretBasic) && (r.Strategy == RefreshToken || r.Strategy == ClientCredentials):
+	default:
+		return fmt.Errorf("refresh.token_endpoint_auth_method %q: want %s or %s, of a strategy that has a client's secret", r.AuthMethod, SecretPost, SecretBasic)
+	}
 	if r.RefreshBeforeSeconds < 0 || r.MaxLifetimeSeconds < 0 || r.RefreshBeforeSeconds > maxSeconds || r.MaxLifetimeSeconds > maxSeconds {
 		return fmt.Errorf("refresh: seconds must be 0 to %d", maxSeconds)
 	}
@@ -243,6 +296,17 @@ func (p *Provider) Stale(now time.Time) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// Usable fails if one of the credentials cannot be used now.
+func (p *Provider) Usable(now time.Time) error {
+	stale := p.Stale(now)
+	if len(stale) == 0 {
+		return nil
+	}
+	o := p.Origins[p.Made()[stale[0]]]
+	return fmt.Errorf("provider %s: credential %s has no value that can be used: %s; tried again at %s, or by: openshell provider refresh %s",
+		p.Name, stale[0], o.Status.Error, o.Status.Next.Format(time.RFC3339), p.Name)
 }
 
 // Due says which origins must be asked at now.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -71,6 +72,57 @@ func TestNewRefresh(t *testing.T) {
 	}
 }
 
+// TestRoleKeys: keys are given, or AWS's own chain is asked for; nothing falls back to
+// it, and its variables are for nothing else.
+func TestRoleKeys(t *testing.T) {
+	p, err := ParseProfile("p.yaml", []byte("id: aws\ncredentials: [{name: id, env_vars: [ID], refresh: {strategy: aws_sts_assume_role}}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := map[string]Secret{"aws_secret_access_key": NewSecret("s")}
+	for _, tc := range []struct {
+		settings map[string]string
+		material map[string]Secret
+		want     string
+	}{
+		{map[string]string{"aws_access_key_id": "A"}, secret, ""},
+		{map[string]string{Ambient: "true", "AWS_PROFILE": "p"}, map[string]Secret{"AWS_SECRET_ACCESS_KEY": NewSecret("s")}, ""},
+		{nil, nil, "needs the materials aws_access_key_id and aws_secret_access_key; --ambient-credentials"},
+		{map[string]string{"aws_access_key_id": "A"}, nil, "takes aws_access_key_id and aws_secret_access_key together"},
+		{nil, secret, "takes aws_access_key_id and aws_secret_access_key together"},
+		{nil, map[string]Secret{"aws_session_token": NewSecret("s")}, "and aws_session_token with them"},
+		{map[string]string{Ambient: "true", "aws_access_key_id": "A"}, secret, "want one of them"},
+		{map[string]string{Ambient: "true"}, map[string]Secret{"aws_session_token": NewSecret("s")}, "and aws_session_token with them"},
+		{map[string]string{"aws_access_key_id": "A", "AWS_PROFILE": "p"}, secret, `takes no material "AWS_PROFILE"`},
+	} {
+		settings := map[string]string{"role_arn": "arn"}
+		maps.Copy(settings, tc.settings)
+		_, err := p.NewRefresh("id", settings, tc.material, time.Now())
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%v: error %v, want %q", tc.settings, err, tc.want)
+		}
+	}
+	if !p.SecretMaterial("id", "AWS_SECRET_ACCESS_KEY") || p.SecretMaterial("id", "AWS_ACCESS_KEY_ID") {
+		t.Error("the wrong one is secret")
+	}
+}
+
+// TestAuthMethod: the profile's word is kept, and wants a secret that can be sent so.
+func TestAuthMethod(t *testing.T) {
+	p, err := ParseProfile("p.yaml", []byte(strings.Replace(refreshing, "scopes: [a]", "token_endpoint_auth_method: client_secret_basic", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings, rt := map[string]string{"client_id": "me"}, map[string]Secret{"refresh_token": NewSecret("rt")}
+	if _, err := p.NewRefresh("token", settings, rt, time.Now()); err == nil || !strings.Contains(err.Error(), "client_secret_basic needs the material client_secret") {
+		t.Errorf("error %v", err)
+	}
+	rt["client_secret"] = NewSecret("cs")
+	if o, err := p.NewRefresh("token", settings, rt, time.Now()); err != nil || o.AuthMethod != SecretBasic {
+		t.Errorf("%+v, %v", o, err)
+	}
+}
+
 // TestTenant: Microsoft's tenants have one token endpoint, whatever stands in the name.
 func TestTenant(t *testing.T) {
 	p, err := ParseProfile("p.yaml", []byte("id: ms\ncredentials: [{name: t, env_vars: [T], refresh: {strategy: oauth2_client_credentials}}]\n"))
@@ -91,6 +143,8 @@ func TestRefreshValidation(t *testing.T) {
 	for _, tc := range []struct{ refresh, more, want string }{
 		{"strategy: oauth2_refresh_token, token_url: \"http://x/\"", "", "want https://host/path"},
 		{"strategy: oauth2_refresh_token, token_url: \"https://u:p@x/\"", "", "want https://host/path"},
+		{"strategy: oauth2_refresh_token, token_endpoint_auth_method: private_key_jwt", "", "want client_secret_post or client_secret_basic"},
+		{"strategy: aws_sts_assume_role, token_endpoint_auth_method: client_secret_basic", "", "of a strategy that has a client's secret"},
 		{"strategy: oauth2_refresh_token, refresh_before_seconds: -1", "", "seconds must be 0 to"},
 		{"strategy: oauth2_refresh_token, additional_outputs: [{output: x, credential: l}]", ", {name: l, env_vars: [L]}", `has no output "x"`},
 		{"strategy: aws_sts_assume_role, additional_outputs: [{output: session_token, credential: none}]", "", "must be another credential"},

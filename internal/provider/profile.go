@@ -62,8 +62,11 @@ type Credential struct {
 
 // Refresh is how a credential is made anew.
 type Refresh struct {
-	Strategy             string     `yaml:"strategy" json:"strategy"`
-	TokenURL             string     `yaml:"token_url" json:"token_url,omitempty"`
+	Strategy string `yaml:"strategy" json:"strategy"`
+	TokenURL string `yaml:"token_url" json:"token_url,omitempty"`
+	// AuthMethod is how the client's secret is sent, as RFC 7591 calls it: ours alone,
+	// OpenShell sends it in the form.
+	AuthMethod           string     `yaml:"token_endpoint_auth_method" json:"token_endpoint_auth_method,omitempty"`
 	Scopes               []string   `yaml:"scopes" json:"scopes,omitempty"`
 	RefreshBeforeSeconds int64      `yaml:"refresh_before_seconds" json:"refresh_before_seconds,omitempty"`
 	MaxLifetimeSeconds   int64      `yaml:"max_lifetime_seconds" json:"max_lifetime_seconds,omitempty"`
@@ -199,7 +202,7 @@ func (c *Credential) validate(p *Profile) error {
 		return errors.New("query_param is required for query auth")
 	}
 	if c.TokenGrant != nil {
-		return errors.New("token_grant is not supported by this version, so a profile that has it is refused")
+		return errors.New("token_grant is not supported, so a profile that has it is refused: it wants an identity of the sandbox's own from SPIFFE; refresh makes tokens with a client's secret")
 	}
 	if c.Refresh != nil {
 		return c.Refresh.validate(p, c.Name)

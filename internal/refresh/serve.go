@@ -88,7 +88,7 @@ func (r *Refresher) wanted(ctx context.Context, say func(string, ...any)) map[st
 	out := map[string]bool{}
 	for _, s := range all {
 		for _, p := range s.Providers {
-			if p.Renewed && !p.Deleted {
+			if p.Renewed {
 				out[p.Name] = true
 			}
 		}

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"openshell.dev/runtime/internal/atomicfile"
 	"openshell.dev/runtime/libsandbox/plan"
 )
@@ -68,6 +70,25 @@ func (s *State) Save(dir string) error {
 		return fmt.Errorf("write sandbox state: %w", err)
 	}
 	return nil
+}
+
+// Edit changes the state of the sandbox of container id; of two who do at once, the
+// second sees what the first has written.
+func Edit(root, id string, edit func(*State)) error {
+	dir, err := os.Open(Dir(root, id))
+	if err != nil {
+		return fmt.Errorf("open sandbox state of %s: %w", id, err)
+	}
+	defer dir.Close()
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock sandbox state of %s: %w", id, err)
+	}
+	s, err := LoadState(root, id)
+	if err != nil {
+		return err
+	}
+	edit(s)
+	return s.Save(dir.Name())
 }
 
 // LoadState reads the state of the sandbox of container id. The error wraps

@@ -53,9 +53,9 @@ type Provider struct {
 	Name        string
 	Endpoints   []Endpoint
 	Credentials []Credential
-	// Deleted says that nothing is left of it but where it belongs and what its keys
-	// are.
-	Deleted bool
+	// Gone says why nothing is left of it but where it belongs and what its keys are:
+	// deleted, detached. Empty is a provider that is there.
+	Gone string
 	// ModelAPI says that data sent under somebody else's account is lost data.
 	ModelAPI bool
 	// AuthHeaders and AuthQuery name where the provider's credential travels,
@@ -201,6 +201,19 @@ func (s *Set) Has(name string) bool {
 // connection there must be intercepted.
 func (s *Set) Needed(t Target) bool {
 	return slices.ContainsFunc(s.providers, func(p *provider) bool { return p.near(s, t) })
+}
+
+// Lost says whether a provider that is bound to the target's host and port has gone
+// since before, which may be nil.
+func (s *Set) Lost(before *Set, t Target) bool {
+	return slices.ContainsFunc(s.providers, func(p *provider) bool {
+		return p.Gone != "" && p.near(s, t) && before.there(p.Name)
+	})
+}
+
+// there says whether the set has a provider of this name that is not gone.
+func (s *Set) there(name string) bool {
+	return s != nil && slices.ContainsFunc(s.providers, func(p *provider) bool { return p.Name == name && p.Gone == "" })
 }
 
 // near says whether the provider is bound to the target's host and port, on any

@@ -49,7 +49,7 @@ func TestExpired(t *testing.T) {
 // stays protected.
 func TestDeletedProvider(t *testing.T) {
 	s, err := New(Config{}, []Provider{{
-		Name: "p", Deleted: true, ModelAPI: true, Endpoints: []Endpoint{{Host: "api.test", Ports: []uint16{443}}}, AuthHeaders: []string{"X-Key"},
+		Name: "p", Gone: "deleted", ModelAPI: true, Endpoints: []Endpoint{{Host: "api.test", Ports: []uint16{443}}}, AuthHeaders: []string{"X-Key"},
 		Credentials: []Credential{{Key: "K", Revision: 2}, {Key: "K", Revision: 1}},
 	}})
 	if err != nil {

@@ -24,7 +24,7 @@ func (r *resolver) value(key, where string) (string, error) {
 		return "", &MalformedError{Where: where, Reason: "the key is too long"}
 	}
 	var value string
-	known, has, here, deleted := false, false, false, ""
+	known, has, here, gone := false, false, false, ""
 	var expires time.Time
 	for _, p := range r.set.providers {
 		table := p.newest
@@ -33,8 +33,8 @@ func (r *resolver) value(key, where string) (string, error) {
 		}
 		if _, ok := p.newest[k.name]; ok {
 			known = true
-			if p.Deleted {
-				deleted = p.Name
+			if p.Gone != "" {
+				gone = p.Name + " was " + p.Gone
 			}
 		}
 		s, ok := table[key]
@@ -61,8 +61,8 @@ func (r *resolver) value(key, where string) (string, error) {
 		return "", &MismatchError{k.name, r.to.Host, r.to.Port, where, "its provider is not bound to this host, port and path"}
 	case !r.to.TLSVerified:
 		return "", &MismatchError{k.name, r.to.Host, r.to.Port, where, "the connection is not verified TLS"}
-	case value == "" && deleted != "":
-		return "", &UnresolvedError{Key: k.name, Where: where, Reason: "its provider " + deleted + " was deleted"}
+	case value == "" && gone != "":
+		return "", &UnresolvedError{Key: k.name, Where: where, Reason: "its provider " + gone}
 	case value == "":
 		return "", &UnresolvedError{Key: k.name, Where: where, Reason: "its value is empty"}
 	case !expires.IsZero() && !time.Now().Before(expires):

@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -48,6 +49,9 @@ const (
 	// nobody has spoken to the proxy before: a container that ends at once needs
 	// none, others find it running.
 	workerAfter = 500 * time.Millisecond
+	// askPatience bounds the wait for the operator's services before a container is
+	// made: within it the first worker has started, and asked.
+	askPatience = 5 * time.Second
 	// steady is how long a worker must have lived for its death to be the first.
 	steady = 10 * time.Second
 	// stopPatience is how long a worker may take to write its last records.
@@ -81,9 +85,8 @@ type Guard struct {
 	// Ready, Netns and Listeners are donated by the runtime. Ready is nil for a
 	// guard that takes the place of another, and so is Check.
 	Ready, Netns *os.File
-	// Check fails if no worker could serve; it returns the programs that the policy
-	// names.
-	Check     func(*Worker) (binaries []string, err error)
+	// Check fails if no worker could serve.
+	Check     func(*Worker) (Checked, error)
 	Listeners [handoff.Listeners]*os.File
 	// Init is a pidfd of the container's first process; nil until it is known.
 	Init *os.File
@@ -93,12 +96,62 @@ type Guard struct {
 	attached, ended chan struct{}
 	container       handoff.Container
 	who             *identity.Resolver
-	// secrets are Config's as updates have made them.
-	secrets live
-	// binaries are the programs that the policy names; aliases is where their paths
-	// led before the workload ran, until the first worker has asked for it.
-	binaries []string
-	aliases  atomic.Pointer[map[string][]string]
+	// secrets are Config's as updates have made them; refreshes has a refresher run for
+	// them.
+	secrets   live
+	refreshes sync.Once
+	// checked is what Check says; aliases is where the programs' paths led before the
+	// workload ran, until the first worker has asked for it.
+	checked Checked
+	aliases atomic.Pointer[map[string][]string]
+	opening opening
+}
+
+// Checked is what the guard knows of the policy.
+type Checked struct {
+	// Binaries are the programs that it names.
+	Binaries []string
+	// Asks says that the operator's services are asked about it, which a worker does:
+	// the container is made if they do not refuse.
+	Asks bool
+}
+
+// opening is the word to the runtime that the proxy serves.
+type opening struct {
+	mu      sync.Mutex
+	ready   *os.File // nil where the runtime does not wait for it
+	refused error
+	// said is closed once it is said.
+	said chan struct{}
+}
+
+// say says it, or notes why not. What comes later changes nothing.
+func (o *opening) say(refused string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	select {
+	case <-o.said:
+		return
+	default:
+	}
+	if o.refused != nil {
+		return
+	}
+	if refused != "" {
+		o.refused = errors.New(refused)
+		return
+	}
+	if o.ready != nil {
+		_, _ = o.ready.WriteString(handoff.ReadyWord)
+		_ = o.ready.Close()
+	}
+	close(o.said)
+}
+
+func (o *opening) refusal() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.refused
 }
 
 // Run returns when the container has ended, or when no worker could serve it.
@@ -114,7 +167,7 @@ func (g *Guard) Run() error {
 		return err
 	}
 	if g.Check != nil {
-		if g.binaries, err = g.Check(w); err != nil {
+		if g.checked, err = g.Check(w); err != nil {
 			return err
 		}
 	}
@@ -123,13 +176,11 @@ func (g *Guard) Run() error {
 		return err
 	}
 	defer control.Close()
-	if g.Config.Attached != "" {
-		leave, err := g.receive()
-		if err != nil {
-			return err
-		}
-		defer leave()
+	leave, err := g.receive()
+	if err != nil {
+		return err
 	}
+	defer leave()
 	failed := make(chan error, 1)
 	go func() {
 		defer close(g.ended)
@@ -178,7 +229,7 @@ func (g *Guard) attach() error {
 		return err
 	}
 	if g.Check != nil {
-		found := g.who.Aliases(g.binaries)
+		found := g.who.Aliases(g.checked.Binaries)
 		g.aliases.Store(&found)
 	}
 	close(g.attached)
@@ -194,11 +245,15 @@ func (g *Guard) serve(w *Worker, control *os.File) error {
 	case <-g.ended:
 		return nil
 	}
-	if g.Ready != nil {
-		_, _ = g.Ready.WriteString(handoff.ReadyWord)
-		_ = g.Ready.Close()
+	g.opening.ready, g.opening.said = g.Ready, make(chan struct{})
+	go g.keepStandby(g.opening.said)
+	if g.checked.Asks {
+		// A service that does not answer is no reason not to make the container.
+		late := time.AfterFunc(askPatience, func() { g.opening.say("") })
+		defer late.Stop()
+		return g.supervise(w, control)
 	}
-	go g.keepStandby()
+	g.opening.say("")
 	files := []*os.File{g.Init, control}
 	for _, l := range g.Listeners {
 		if l != nil {
@@ -206,20 +261,22 @@ func (g *Guard) serve(w *Worker, control *os.File) error {
 		}
 	}
 	await(workerAfter, files...)
-	g.supervise(w, control)
-	return nil
+	return g.supervise(w, control)
 }
 
-// supervise has a worker run until the container ends.
-func (g *Guard) supervise(w *Worker, control *os.File) {
+// supervise has a worker run until the container ends, or is not to be made.
+func (g *Guard) supervise(w *Worker, control *os.File) error {
 	pause := restartFirst
 	for {
 		began := time.Now()
 		err := g.work(w, control)
 		select {
 		case <-g.ended:
-			return
+			return nil
 		default:
+		}
+		if refused := g.opening.refusal(); refused != nil {
+			return refused
 		}
 		fmt.Fprintf(os.Stderr, "%s worker ended (%v), starting another\n", time.Now().UTC().Format(time.RFC3339), err)
 		if time.Since(began) > steady {
@@ -227,7 +284,7 @@ func (g *Guard) supervise(w *Worker, control *os.File) {
 		}
 		select {
 		case <-g.ended:
-			return
+			return nil
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, restartMost)

@@ -23,8 +23,8 @@ import (
 	"openshell.dev/runtime/internal/handoff"
 )
 
-// receive opens the guard's socket, serves it, and shows in the store's folder that
-// it is there, until leave is called.
+// receive opens the guard's socket and serves it until leave is called. Who has
+// credentials shows that in the store's folder.
 func (g *Guard) receive() (leave func(), err error) {
 	f, err := listen(filepath.Join(g.Config.StateDir, handoff.SecretsSocket))
 	if err != nil {
@@ -41,6 +41,14 @@ func (g *Guard) receive() (leave func(), err error) {
 		var u handoff.Update
 		change(g, w, r, &u, func(s *handoff.Secrets) (*handoff.Secrets, error) { return s.Apply(&u) })
 	})
+	mux.HandleFunc("PUT "+controlapi.PathAttach, func(w http.ResponseWriter, r *http.Request) {
+		var a controlapi.Attachment
+		change(g, w, r, &a, func(s *handoff.Secrets) (*handoff.Secrets, error) { return g.attachProvider(s, &a) })
+	})
+	mux.HandleFunc("PUT "+controlapi.PathDetach, func(w http.ResponseWriter, r *http.Request) {
+		var d controlapi.Detachment
+		change(g, w, r, &d, func(s *handoff.Secrets) (*handoff.Secrets, error) { return s.Detach(d.Name) })
+	})
 	mux.HandleFunc("PUT "+controlapi.PathInference, func(w http.ResponseWriter, r *http.Request) {
 		var i handoff.Inference
 		change(g, w, r, &i, func(s *handoff.Secrets) (*handoff.Secrets, error) {
@@ -54,35 +62,68 @@ func (g *Guard) receive() (leave func(), err error) {
 		Handler: mux, MaxHeaderBytes: maxHeader, ReadHeaderTimeout: headerPatience, ReadTimeout: requestPatience,
 		IdleTimeout: headerPatience, ErrorLog: log.New(io.Discard, "", 0),
 	}
-	link, err := g.show()
-	if err != nil {
-		return nil, errors.Join(err, l.Close())
+	if len(g.Config.Providers) > 0 || g.Config.Inference != nil {
+		if err := g.join(); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
 	}
 	go func() { _ = server.Serve(netutil.LimitListener(l, maxSpeakers)) }()
-	if g.Config.Refresher != nil {
-		go g.keepRefresher()
-	}
 	return func() {
-		_ = os.Remove(link)
+		_ = os.Remove(g.link())
 		_ = server.Close()
 	}, nil
 }
 
-// show leaves a link to the sandbox's folder where those look who have news of a
-// provider. The name differs between sandboxes of one ID under different roots.
-func (g *Guard) show() (link string, err error) {
-	if err := os.MkdirAll(g.Config.Attached, 0o700); err != nil {
-		return "", fmt.Errorf("create the folder of attached sandboxes: %w", err)
+// attachProvider makes one more provider the sandbox's, if news of it would be heard.
+func (g *Guard) attachProvider(s *handoff.Secrets, a *controlapi.Attachment) (*handoff.Secrets, error) {
+	if ours := filepath.Dir(g.Config.Attached); a.Store != ours {
+		return nil, fmt.Errorf("the sandbox has its providers from %s, not from %s", ours, a.Store)
 	}
+	if a.Provider.Renewed && g.Config.Refresher == nil {
+		return nil, errors.New("the runtime had no openshell-refresher beside it when the sandbox was created, and the provider needs it")
+	}
+	next, err := s.Attach(&a.Provider)
+	if err != nil {
+		return nil, err
+	}
+	return next, g.join()
+}
+
+// join makes the guard one of those that hear of the store's changes, and that keep its
+// refresher running.
+func (g *Guard) join() error {
+	if err := g.show(); err != nil {
+		return err
+	}
+	if g.Config.Refresher != nil {
+		g.refreshes.Do(func() { go g.keepRefresher() })
+	}
+	return nil
+}
+
+// link is where the sandbox shows itself. The name differs between sandboxes of one ID
+// under different roots.
+func (g *Guard) link() string {
 	sum := sha256.Sum256([]byte(g.Config.StateDir))
-	link = filepath.Join(g.Config.Attached, g.Config.ID+"."+hex.EncodeToString(sum[:4]))
-	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("remove an old link: %w", err)
+	return filepath.Join(g.Config.Attached, g.Config.ID+"."+hex.EncodeToString(sum[:4]))
+}
+
+// show leaves a link to the sandbox's folder where those look who have news of a
+// provider.
+func (g *Guard) show() error {
+	if to, err := os.Readlink(g.link()); err == nil && to == g.Config.StateDir {
+		return nil // who looks must not miss it meanwhile
 	}
-	if err := os.Symlink(g.Config.StateDir, link); err != nil {
-		return "", fmt.Errorf("show the sandbox to the store: %w", err)
+	if err := os.MkdirAll(g.Config.Attached, 0o700); err != nil {
+		return fmt.Errorf("create the folder of attached sandboxes: %w", err)
 	}
-	return link, nil
+	if err := os.Remove(g.link()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove an old link: %w", err)
+	}
+	if err := os.Symlink(g.Config.StateDir, g.link()); err != nil {
+		return fmt.Errorf("show the sandbox to the store: %w", err)
+	}
+	return nil
 }
 
 // change reads a document, edits the secrets by it and answers when they are in use.
@@ -124,7 +165,7 @@ func answer(w http.ResponseWriter, v any, err error) {
 func (l *live) attached() []controlapi.Attached {
 	s, out := l.current(), []controlapi.Attached{}
 	for _, p := range s.Providers {
-		a := controlapi.Attached{Name: p.Name, Revision: p.Revision, Renewed: p.Renewed, Deleted: p.Deleted}
+		a := controlapi.Attached{Name: p.Name, Revision: p.Revision, Renewed: p.Renewed, Gone: p.Gone}
 		for _, c := range p.Credentials {
 			if c.Revision == p.Revision && !c.Expires.IsZero() {
 				if a.Expires == nil {
@@ -138,15 +179,17 @@ func (l *live) attached() []controlapi.Attached {
 	if s.Inference == nil {
 		return out
 	}
-	routes := map[string][]string{}
+	routes := map[string][]string{} // of a provider
 	for _, r := range s.Inference.Routes {
 		if r.Provider != "" {
 			routes[r.Provider] = append(routes[r.Provider], r.Name)
 		}
 	}
 	for i := range out {
-		out[i].Routes = routes[out[i].Name]
-		delete(routes, out[i].Name)
+		if of := routes[out[i].Name]; len(of) > 0 {
+			out[i].Routes, out[i].Renewed = of, out[i].Renewed || s.Inference.Keys[of[0]].Renewed
+			delete(routes, out[i].Name)
+		}
 	}
 	for name, of := range routes {
 		k := s.Inference.Keys[of[0]]

@@ -48,6 +48,12 @@ func (a *answers) Aliases(paths []string, out *map[string][]string) error {
 	return nil
 }
 
+// Begun is told why a worker's policy cannot be loaded; nothing if it serves.
+func (a *answers) Begun(refused string, _ *struct{}) error {
+	a.g.opening.say(refused)
+	return nil
+}
+
 // Secrets answers what the secrets are once they are others than the worker knows.
 func (a *answers) Secrets(k Known, out *handoff.Secrets) error {
 	s, err := a.g.secrets.after(k, a.gone)
@@ -74,6 +80,15 @@ func (c *Client) Holders(local, remote netip.AddrPort) (out []identity.Process, 
 func (c *Client) Aliases(paths []string) (out map[string][]string, err error) {
 	err = c.c.Call(service+".Aliases", paths, &out)
 	return out, err
+}
+
+// Begun tells the guard that the worker serves, or why it cannot load the policy.
+func (c *Client) Begun(err error) error {
+	refused := ""
+	if err != nil {
+		refused = err.Error()
+	}
+	return c.c.Call(service+".Begun", refused, &struct{}{})
 }
 
 // Secrets waits for other secrets than the known ones, about which it tells the

@@ -92,6 +92,69 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
+// TestAttachProvider: the guard takes providers of its own store alone, shows itself
+// when it has the first, and gives away no values.
+func TestAttachProvider(t *testing.T) {
+	dir := t.TempDir()
+	g := &Guard{ended: make(chan struct{}), Config: &handoff.Config{ID: "box", StateDir: filepath.Join(dir, "box"), Attached: filepath.Join(dir, "store", "attached")}}
+	if err := os.Mkdir(g.Config.StateDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	g.secrets.begin(g.Config)
+	leave, err := g.receive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leave()
+	work(t, g, func(*handoff.Secrets) string { return "" })
+	if _, err := os.Lstat(g.link()); err == nil {
+		t.Error("it shows itself without credentials")
+	}
+	c, ctx := controlapi.Dial(controlapi.Secrets(g.Config.StateDir)), context.Background()
+	p := handoff.Provider{Name: "work", Revision: 2, Credentials: []handoff.Credential{{Key: "A", Name: "a", Value: theKey, Revision: 2}}}
+	for _, tc := range []struct {
+		store   string
+		renewed bool
+		want    string
+	}{
+		{filepath.Join(dir, "other"), false, "not from " + filepath.Join(dir, "other")},
+		{filepath.Join(dir, "store"), true, "openshell-refresher"},
+	} {
+		refused := p
+		refused.Renewed = tc.renewed
+		if err := c.Attach(ctx, &controlapi.Attachment{Store: tc.store, Provider: refused}); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("error %v, want …%s…", err, tc.want)
+		}
+	}
+	if n := len(g.secrets.current().Providers); n > 0 {
+		t.Fatalf("%d providers", n)
+	}
+	for range 2 {
+		if err := c.Attach(ctx, &controlapi.Attachment{Store: filepath.Join(dir, "store"), Provider: p}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := value(g.secrets.current()); got != theKey {
+		t.Errorf("the value is %q", got)
+	}
+	if to, err := os.Readlink(g.link()); err != nil || to != g.Config.StateDir {
+		t.Errorf("shown as %s, %v", to, err)
+	}
+	if err := c.Detach(ctx, "work"); err != nil {
+		t.Fatal(err)
+	}
+	var f *controlapi.Failure
+	if err := c.Detach(ctx, "none"); !errors.As(err, &f) || f.Code != controlapi.CodeNotAttached {
+		t.Errorf("error %v", err)
+	}
+	if all, err := c.Providers(ctx); err != nil || len(all) != 1 || all[0].Gone != handoff.Detached {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if text, err := json.Marshal(g.secrets.current()); err != nil || strings.Contains(string(text), theKey) {
+		t.Errorf("kept after detaching: %s, %v", text, err)
+	}
+}
+
 // TestRefusedUpdate: what the worker cannot use is taken back, or the next worker
 // would not start.
 func TestRefusedUpdate(t *testing.T) {

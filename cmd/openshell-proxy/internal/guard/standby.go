@@ -22,9 +22,14 @@ const (
 )
 
 // keepStandby has another process ready to be the guard, for as long as the
-// container lives: whichever of guard, worker and standby is killed, one of the
-// others starts it anew.
-func (g *Guard) keepStandby() {
+// container lives, once there is to be one: whichever of guard, worker and standby is
+// killed, one of the others starts it anew.
+func (g *Guard) keepStandby(made <-chan struct{}) {
+	select {
+	case <-g.ended:
+		return
+	case <-made:
+	}
 	select {
 	case <-g.ended:
 		return

@@ -190,7 +190,7 @@ func (r *Runner) validate(ctx context.Context, m *policy.Middleware) error {
 	err := s.validate(ctx, encodeStruct(m.Config))
 	var refused *configError
 	if errors.As(err, &refused) {
-		return fmt.Errorf("middleware config '%s' is invalid: service '%s' refuses it: %s", m.Key, m.Uses, refused.reason)
+		return fmt.Errorf("network_middlewares.%s.config (line %d): service '%s' refuses it: %s", m.Key, m.Line, m.Uses, refused.reason)
 	}
 	return nil // or not there, which on_error is about
 }

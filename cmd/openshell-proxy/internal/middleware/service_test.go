@@ -388,7 +388,7 @@ func TestPrepareRefuses(t *testing.T) {
 		want string
 	}{
 		"unknown": {policy.Middleware{Key: "m", Uses: "other"}, "middleware config 'm': no service 'other' is registered in the operator's configuration (middlewares)"},
-		"refused": {guarded, `middleware config 'm' is invalid: service 'guard' refuses it: "s is not\nknown"`},
+		"refused": {guarded, `network_middlewares.m.config (line 0): service 'guard' refuses it: "s is not\nknown"`},
 		"pattern": {policy.Middleware{Key: "m", Uses: policy.RegexMiddleware, Patterns: []string{"("}}, "middleware config 'm': pattern \"(\": error parsing regexp: missing closing ): `(`"},
 	} {
 		if _, err := r.Prepare(t.Context(), []policy.Middleware{tc.m}); err == nil || err.Error() != tc.want {

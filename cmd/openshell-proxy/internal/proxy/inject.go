@@ -26,6 +26,13 @@ type refusedBody struct{ credentials.Refusal }
 // keys are the sandbox's credentials; nil if it has none.
 func (s *Server) keys() *credentials.Set { return s.credentials.Load() }
 
+// lost says whether the sandbox has lost a provider where a request went since the
+// request began.
+func (s *Server) lost(j *judged) bool {
+	set := s.keys()
+	return set != nil && set.Lost(j.set, credentials.Target{Host: j.to.host, Port: j.to.port})
+}
+
 // hasCredentials says that requests to the target must be read for the sake of the
 // credentials that belong there, whatever policy asks.
 func (s *Server) hasCredentials(to target, dec policy.Decision) bool {
@@ -54,6 +61,7 @@ func options(p *policy.Credentials) credentials.Options {
 // told on interim, if that must be read first.
 func (c *connection) inject(req *http.Request, j *judged, interim io.Writer) (*http.Request, *answer) {
 	set, says := c.s.keys(), j.dec.Credentials
+	j.set = set
 	if set == nil {
 		says.AllowUninspected = false
 		if says == (policy.Credentials{}) {

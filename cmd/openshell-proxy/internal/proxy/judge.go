@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/identity"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/middleware"
 	"openshell.dev/runtime/internal/decisionlog"
@@ -54,8 +55,9 @@ type judged struct {
 	// cancel ends the request; socket says that it has become a WebSocket.
 	cancel context.CancelCauseFunc
 	socket bool
-	// injected is the request with credentials put in; nil if there are none.
+	// injected is the request with credentials of set put in; nil if there are none.
 	injected *injected
+	set      *credentials.Set
 }
 
 // target is the request's path and query as they are sent.

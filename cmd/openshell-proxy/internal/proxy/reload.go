@@ -73,7 +73,8 @@ func (s *Server) Loaded() (name string, revision int, since time.Time) {
 	return l.name, l.engine.Revision(), l.since
 }
 
-// errReloaded is why something ended that a new policy does not allow.
+// errReloaded is why something ended that a new policy, or other credentials, do not
+// allow.
 var errReloaded = errors.New("no longer allowed by the policy")
 
 // changedSince says whether another policy is in force than the one that made dec.
@@ -115,6 +116,9 @@ func (c *connection) becomes(j *judged, rec record, looks bool) bool {
 	j.socket = true
 	c.mu.Unlock()
 	_, ok := c.begin(rec.to, rec.dec, looks)
+	if ok && c.s.keys() != j.set {
+		ok = c.rejudge()
+	}
 	return ok
 }
 
@@ -137,7 +141,7 @@ func (c *connection) rejudge() bool {
 	}
 	for r, j := range c.requests {
 		again := *r
-		if dec, _ := c.judgeAll(&again); !stays || dec.Verdict == policy.Deny || j.socket && !mayUpgrade(dec) {
+		if dec, _ := c.judgeAll(&again); !stays || dec.Verdict == policy.Deny || j.socket && (!mayUpgrade(dec) || c.s.lost(j)) {
 			j.cancel(errReloaded)
 		}
 	}

@@ -135,8 +135,13 @@ func connectionsWithin(limit uint64) int {
 	return int(min((limit-reservedDescriptors)/descriptors, MaxConnections))
 }
 
-// SetCredentials has requests that begin from now on use other credentials.
-func (s *Server) SetCredentials(set *credentials.Set) { s.credentials.Store(set) }
+// SetCredentials has requests that begin from now on use other credentials. What has
+// begun keeps what it began with, but bytes that nobody looks at do not go on to where
+// credentials belong now, nor do WebSockets to where they belonged.
+func (s *Server) SetCredentials(set *credentials.Set) {
+	s.credentials.Store(set)
+	s.rejudge()
+}
 
 // MayResolve says whether host is the router's or the policy in force knows it.
 func (s *Server) MayResolve(host string) bool {
