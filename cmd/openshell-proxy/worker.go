@@ -29,11 +29,12 @@ import (
 	"openshell.dev/runtime/internal/controlapi"
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/harden"
 	"openshell.dev/runtime/policy"
 )
 
 func runWorker() error {
-	if err := harden(); err != nil {
+	if err := harden.Process(); err != nil {
 		return err
 	}
 	for fd := guard.FDIdentity; fd < guard.FDListeners+handoff.Listeners; fd++ {
