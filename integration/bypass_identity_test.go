@@ -72,6 +72,64 @@ func dynamic(t *testing.T, rootfs, program string) {
 	}
 }
 
+// TestBypass_B34_InjectedCode: a binary is a file, not what runs in it. Code that
+// LD_PRELOAD brings into a permitted program passes for that program, which is not
+// stopped; what it reaches is what the program's rule allows and nothing else, and in a
+// program without a rule it reaches nothing.
+func TestBypass_B34_InjectedCode(t *testing.T) {
+	t.Parallel()
+	library := filepath.Join(t.TempDir(), "inject.so")
+	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-o", library, "testdata/inject.c").CombinedOutput(); err != nil {
+		t.Fatalf("gcc, which make setup installs: %v\n%s", err, out)
+	}
+	b := newBox(t, boxOptions{policy: identityPolicy, files: func(rootfs string) {
+		for _, program := range []string{"/usr/bin/curl", "/usr/bin/cat"} {
+			dynamic(t, rootfs, program)
+		}
+		data, err := os.ReadFile(library)
+		err = errors.Join(
+			err, os.WriteFile(filepath.Join(rootfs, "usr/inject.so"), data, 0o755),
+			os.Rename(filepath.Join(rootfs, "bin/probe"), filepath.Join(rootfs, "bin/first")),
+		)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}, argv: []string{"/bin/first", "sleep", "10m"}})
+	for _, tc := range []struct {
+		name, program, inject string
+		// arrives says what the program's rule allows.
+		arrives bool
+	}{
+		{"what the rule allows", "/usr/bin/curl", "GET api.test /injected", true},
+		{"another method", "/usr/bin/curl", "POST api.test /injected", false},
+		{"another host", "/usr/bin/curl", "GET denied.test /injected", false},
+		{"a program without a rule", "/usr/bin/cat", "GET api.test /injected", false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := b.at(t)
+			b.up.Reset()
+			out := b.execEnv([]string{"LD_PRELOAD=/usr/inject.so", "INJECT=" + tc.inject}, tc.program, "--version")
+			if !strings.Contains(out, "injected: ") {
+				t.Fatalf("the code did not run: %q", out)
+			}
+			if !tc.arrives {
+				b.noRequestArrived([]string{tc.program, tc.inject}, out)
+				r := b.record("the refusal", func(r decisionlog.Record) bool { return r.Verdict == "deny" && r.Binary == tc.program })
+				if r.Port != 80 {
+					t.Errorf("recorded %+v", r)
+				}
+				return
+			}
+			if got := b.up.Requests(); len(got) != 1 || !strings.Contains(out, "injected: HTTP/1.1 200") {
+				t.Errorf("printed %q, arrived %v", out, got)
+			}
+			b.record("the request", func(r decisionlog.Record) bool {
+				return r.Verdict == "allow" && r.Binary == tc.program && r.Path == "/injected"
+			})
+		})
+	}
+}
+
 var get = []string{"direct", "GET", "https://api.test/x"}
 
 // TestBypass_B32_OtherNames: an allowed program under another name is another

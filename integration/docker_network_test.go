@@ -157,7 +157,9 @@ func (e *engine) published(t *testing.T, up *upstream.Host) {
 	e.must("run", "--detach", "--name", "server", "--publish", "18080:8080/tcp", "--publish", "18080:8080/udp", "--runtime", "openshell", "probe", "/bin/probe", "serve", "8080")
 	e.until("the server serves", func() bool { return strings.Contains(e.must("logs", "server"), "serving") })
 	for _, addr := range []string{"127.0.0.1:18080", up.Gateway.String() + ":18080"} {
-		// Docker's own proxy resets what it cannot hand on yet.
+		// Now and then the first connection is reset, and the next is not; why is not
+		// known: with docker-proxy's errors or the bridge's packets looked at (11 runs) it
+		// did not happen, and docker-proxy said nothing.
 		e.until(addr+" answers", func() (done bool) {
 			e.within(func() error {
 				c, err := net.DialTimeout("tcp", addr, 10*time.Second)

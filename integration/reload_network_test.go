@@ -8,6 +8,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/decisionlog"
 )
 
 // enforcedWithin bounds the time from `openshell policy set` to its end, after
@@ -94,6 +98,76 @@ func TestBypass_B74_Reload(t *testing.T) {
 	if st.Revision != 5 {
 		t.Errorf("revision %d, want 5: what was refused counts for none", st.Revision)
 	}
+}
+
+// TestBypass_B74_FailClosed: where the operator chose it, an invalid policy has
+// everything denied, to the next worker too, until a valid one is set.
+func TestBypass_B74_FailClosed(t *testing.T) {
+	t.Parallel()
+	b := boxOf(t, boxOptions{})
+	b.file("config.yaml", "log_dir: "+b.records()+"\npolicy_validation_failure_mode: fail_closed\n")
+	if out, err := b.runtime("run", "--detach", "--bundle", b.dir, b.id); err != nil {
+		t.Fatalf("run: %v: %s", err, out)
+	}
+	soFar, wait := b.watch(nil, "/bin/probe", "stream", "https://plain.test/ok/events")
+	b.until("it is open", func() bool { return strings.Contains(soFar(), "status 200") && b.up.Streams() == 1 })
+	if out, status := b.set(strings.Replace(netPolicy, "read_write: [/tmp]", "read_write: [/tmp, /usr]", 1)); status != 3 || b.up.Streams() != 1 {
+		t.Errorf("a locked field: status %d, %s, %d streams", status, out, b.up.Streams())
+	}
+	const invalid = netPolicy + "network_polices: {}\n"
+	out, status := b.set(invalid)
+	if status != 3 || !strings.Contains(out, "network_polices") || !strings.Contains(out, "denied everything until a valid policy is set (revision 2)") {
+		t.Errorf("status %d, %s", status, out)
+	}
+	b.until("the upstream's side ends", func() bool { return b.up.Streams() == 0 })
+	if out := wait(); strings.Contains(out, "still open") {
+		t.Errorf("printed %q", out)
+	}
+	const why = "an invalid policy was set"
+	r := b.record("the end of the stream", func(r decisionlog.Record) bool { return r.Protocol == "tcp" && r.Host == "plain.test" })
+	if r.Verdict != "deny" || r.Revision != 2 || !strings.Contains(r.Reason, why) {
+		t.Errorf("recorded %+v", r)
+	}
+	recorded := func() int { return strings.Count(strings.Join(b.log(), "\n"), why) }
+	closed := func() {
+		t.Helper()
+		before := recorded()
+		for _, argv := range [][]string{{"http", "GET", "https://api.test/ok/1"}, {"http", "GET", "http://api.test/ok/1"}, {"http", "GET", "https://plain.test/ok/1"}} {
+			b.refused(append([]string{"/bin/probe"}, argv...)...)
+		}
+		b.until("all three are recorded", func() bool { return recorded() == before+3 })
+		if st := b.proxy(); !strings.Contains(st.Closed, why) || st.Revision != 2 {
+			t.Errorf("status %+v", st)
+		}
+		if out, _ := b.cli("policy", "list", b.id); !strings.Contains(out, "failed") || strings.Contains(out, "loaded") {
+			t.Errorf("list printed %s", out)
+		}
+		if out, _ := b.cli("inspect", b.id); !strings.Contains(out, why) {
+			t.Errorf("inspect printed %s", out)
+		}
+	}
+	closed()
+	before := b.proxy()
+	kill(t, before.Pid, unix.SIGKILL)
+	b.until("another worker serves", func() bool {
+		st, err := b.control().Status(t.Context())
+		return err == nil && st.Pid != before.Pid
+	})
+	closed()
+	b.mustSet(postPolicy)
+	if !b.post() {
+		t.Error("a valid policy does not heal it")
+	}
+	if st := b.proxy(); st.Closed != "" || st.Revision != 3 {
+		t.Errorf("status %+v", st)
+	}
+	if _, status := b.set(invalid); status != 3 || b.post() {
+		t.Error("it does not close again")
+	}
+	if out, status := b.cli("policy", "rollback", b.id, "--revision", "1"); status != 0 || out != "revision 5" {
+		t.Errorf("rollback: %s", out)
+	}
+	b.allowed("/bin/probe", "http", "GET", "https://api.test/ok/1")
 }
 
 // TestBypass_B30_B77_OpenConnections: what a new policy does not allow ends, on

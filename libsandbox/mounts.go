@@ -32,12 +32,7 @@ func sources(spec *specs.Spec, allow []string) error {
 		if !plan.IsBind(m) {
 			continue
 		}
-		// libcontainer takes a relative path from the bundle, too, where the
-		// runtime is by now.
-		source, err := filepath.Abs(m.Source)
-		if err == nil {
-			source, err = filepath.EvalSymlinks(source)
-		}
+		source, err := bindSource(m)
 		if err != nil {
 			continue // libcontainer says so, in runc's words
 		}
@@ -49,4 +44,14 @@ func sources(spec *specs.Spec, allow []string) error {
 		}
 	}
 	return nil
+}
+
+// bindSource is where a bind mount's source leads. libcontainer takes a relative path
+// from the bundle, too, where the runtime is by now.
+func bindSource(m specs.Mount) (string, error) {
+	source, err := filepath.Abs(m.Source)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(source)
 }

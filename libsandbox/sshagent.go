@@ -44,10 +44,7 @@ func sshAgents(spec *specs.Spec, allow []string) error {
 		if !plan.IsBind(m) {
 			continue
 		}
-		source, err := filepath.Abs(m.Source)
-		if err == nil {
-			source, err = filepath.EvalSymlinks(source)
-		}
+		source, err := bindSource(m)
 		if err != nil {
 			continue // libcontainer says so, in runc's words
 		}

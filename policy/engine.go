@@ -29,6 +29,13 @@ type Engine struct {
 	index     hostIndex
 	// stages are the middlewares in their order.
 	stages []stage
+	// closed is why there is nothing in it, if there should be.
+	closed string
+}
+
+// DenyAll makes an Engine that denies everything, for a reason of the caller's.
+func DenyAll(revision int, reason string) *Engine {
+	return &Engine{revision: revision, closed: reason}
 }
 
 // maxMisses bounds how many policies without the caller's binary a Reason names.
@@ -112,6 +119,9 @@ func (d *Decision) connect(matched []*endpoint) {
 
 // whyNot is why no endpoint matched, in OpenShell's words.
 func (e *Engine) whyNot(r *Request) string {
+	if e.closed != "" {
+		return e.closed
+	}
 	if len(e.policies) == 0 {
 		return "network connections not allowed by policy"
 	}

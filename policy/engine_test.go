@@ -257,3 +257,15 @@ func TestStaticDiff(t *testing.T) {
 		})
 	}
 }
+
+func TestDenyAll(t *testing.T) {
+	e := DenyAll(7, "because")
+	for _, r := range []*Request{{}, {Host: "api.example.com", Port: 443, Binary: "/bin/x", HTTP: &HTTP{Method: "GET", Path: "/"}}} {
+		if d := e.Decide(r); d.Verdict != Deny || d.Reason != "because" || d.Revision != 7 {
+			t.Errorf("%+v", d)
+		}
+	}
+	if e.MayResolve("api.example.com") || e.Revision() != 7 {
+		t.Error("it knows a name")
+	}
+}

@@ -20,6 +20,7 @@ import (
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/guard"
 	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/harden"
 )
 
 // heapLimit makes the collector work rather than the process grow, in bytes.
@@ -65,7 +66,7 @@ func runGuard() (err error) {
 			_, _ = fmt.Fprint(ready, err)
 		}
 	}()
-	if err := harden(); err != nil {
+	if err := harden.Process(); err != nil {
 		return err
 	}
 	g, err := newGuard(os.NewFile(handoff.FDConfig, "config"))
@@ -86,7 +87,7 @@ func runStandby() error {
 	}
 	unix.CloseOnExec(guard.FDInit)
 	unix.CloseOnExec(guard.FDGuard)
-	if err := harden(); err != nil {
+	if err := harden.Process(); err != nil {
 		return err
 	}
 	g, err := newGuard(os.NewFile(handoff.FDConfig, "config"))

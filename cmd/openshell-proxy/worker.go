@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -29,11 +30,12 @@ import (
 	"openshell.dev/runtime/internal/controlapi"
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/harden"
 	"openshell.dev/runtime/policy"
 )
 
 func runWorker() error {
-	if err := harden(); err != nil {
+	if err := harden.Process(); err != nil {
 		return err
 	}
 	for fd := guard.FDIdentity; fd < guard.FDListeners+handoff.Listeners; fd++ {
@@ -131,7 +133,7 @@ func (w *worker) run() error {
 		Normalize:  policy.NormalizeHost, V6: true,
 		Record: func(name, qtype string, allowed bool) {
 			if !allowed {
-				log.Record(decisionlog.Record{Time: time.Now(), Verdict: policy.Deny.String(), Layer: "dns", Host: name, Protocol: "dns", Method: qtype, Reason: "no endpoint of the policy has this name"})
+				log.Record(decisionlog.Record{Time: time.Now(), Verdict: policy.Deny.String(), Layer: "dns", Host: name, Protocol: "dns", Method: qtype, Reason: cmp.Or(w.proxy.Closed(), "no endpoint of the policy has this name")})
 			}
 		},
 	})
@@ -162,6 +164,13 @@ func (w *worker) run() error {
 		return errors.Join(err, w.guard.Begun(err))
 	}
 	dir := policies(&c.Config)
+	refused, name, err := control.Refused(dir)
+	if err != nil {
+		return err
+	}
+	if refused > 0 {
+		w.proxy.DenyAll(name, refused)
+	}
 	commands, err := control.New(judge{w}, dir)
 	if err != nil {
 		return err
@@ -253,7 +262,12 @@ func (j judge) Load(name string, text []byte) (int, error) {
 	case errors.As(err, &static):
 		return 0, &control.StaticError{Fields: static.Fields}
 	case errors.Is(err, proxy.ErrInvalid):
-		return 0, &control.InvalidError{Err: err}
+		invalid := &control.InvalidError{Err: err}
+		if j.w.config.FailClosed {
+			invalid.Denies = n + 1
+			j.w.proxy.DenyAll(name, n+1)
+		}
+		return 0, invalid
 	case err != nil:
 		return 0, err
 	}
@@ -263,7 +277,7 @@ func (j judge) Load(name string, text []byte) (int, error) {
 func (j judge) Status() controlapi.Status {
 	name, n, since := j.w.proxy.Loaded()
 	return controlapi.Status{
-		ID: j.w.config.ID, Revision: n, Policy: name, Since: since, Connections: j.w.proxy.Connections(),
+		ID: j.w.config.ID, Revision: n, Policy: name, Since: since, Closed: j.w.proxy.Closed(), Connections: j.w.proxy.Connections(),
 		Pid: os.Getpid(), Started: j.w.started,
 	}
 }

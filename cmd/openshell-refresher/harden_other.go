@@ -4,7 +4,7 @@
 
 package main
 
-// harden has nothing to do where there are no sandboxes.
-func harden() error { return nil }
+// keepToItself has nothing to do where there are no sandboxes.
+func keepToItself() error { return nil }
 
 func lockDown(...string) error { return nil }

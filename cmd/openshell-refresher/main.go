@@ -51,7 +51,7 @@ func main() {
 }
 
 func run(app *cli.App) error {
-	if err := harden(); err != nil {
+	if err := keepToItself(); err != nil {
 		return err
 	}
 	return app.Run(os.Args)

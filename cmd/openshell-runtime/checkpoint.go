@@ -23,25 +23,15 @@ var checkpointCommand = &cli.Command{
 	Usage:       "checkpoint a running container",
 	ArgsUsage:   "<container-id>",
 	Description: "The checkpoint command saves the state of the container instance. A sandbox is\nrefused: criu does not restore its Landlock domains.",
-	Flags: []cli.Flag{
-		&cli.StringFlag{Name: "image-path", Usage: "path for saving criu image files"},
-		&cli.StringFlag{Name: "work-path", Usage: "path for saving work files and logs"},
+	Flags: criuFlags("path for saving criu image files",
 		&cli.StringFlag{Name: "parent-path", Usage: "path for previous criu image files in pre-dump"},
 		&cli.BoolFlag{Name: "leave-running", Usage: "leave the process running after checkpointing"},
-		&cli.BoolFlag{Name: "tcp-established", Usage: "allow open tcp connections"},
 		&cli.BoolFlag{Name: "tcp-skip-in-flight", Usage: "skip in-flight tcp connections"},
 		&cli.BoolFlag{Name: "link-remap", Usage: "allow one to link unlinked files back when possible"},
-		&cli.BoolFlag{Name: "ext-unix-sk", Usage: "allow external unix sockets"},
-		&cli.BoolFlag{Name: "shell-job", Usage: "allow shell jobs"},
-		&cli.BoolFlag{Name: "lazy-pages", Usage: "use userfaultfd to lazily restore memory pages"},
 		&cli.IntFlag{Name: "status-fd", Value: -1, Usage: "criu writes \\0 to this FD once lazy-pages is ready"},
 		&cli.StringFlag{Name: "page-server", Usage: "ADDRESS:PORT of the page server"},
-		&cli.BoolFlag{Name: "file-locks", Usage: "handle file locks, for safety"},
 		&cli.BoolFlag{Name: "pre-dump", Usage: "dump container's memory information only, leave the container running after this"},
-		&cli.StringFlag{Name: "manage-cgroups-mode", Usage: "cgroups mode: soft|full|strict|ignore (default: soft)"},
-		&cli.StringSliceFlag{Name: "empty-ns", Usage: "create a namespace, but don't restore its properties"},
-		&cli.BoolFlag{Name: "auto-dedup", Usage: "enable auto deduplication of memory images"},
-	},
+	),
 	Action: func(c *cli.Context) error {
 		if err := arguments(c, 1, 1); err != nil {
 			return err
@@ -53,6 +43,23 @@ var checkpointCommand = &cli.Command{
 		o.StatusFd = c.Int("status-fd")
 		return libsandbox.Checkpoint(c.String("root"), c.Args().First(), o)
 	},
+}
+
+// criuFlags are the flags that checkpoint and restore share, and those that one of
+// them has alone; images says what the folder of images is for.
+func criuFlags(images string, own ...cli.Flag) []cli.Flag {
+	return append([]cli.Flag{
+		&cli.StringFlag{Name: "image-path", Usage: images},
+		&cli.StringFlag{Name: "work-path", Usage: "path for saving work files and logs"},
+		&cli.BoolFlag{Name: "tcp-established", Usage: "allow open tcp connections"},
+		&cli.BoolFlag{Name: "ext-unix-sk", Usage: "allow external unix sockets"},
+		&cli.BoolFlag{Name: "shell-job", Usage: "allow shell jobs"},
+		&cli.BoolFlag{Name: "lazy-pages", Usage: "use userfaultfd to lazily restore memory pages"},
+		&cli.BoolFlag{Name: "file-locks", Usage: "handle file locks, for safety"},
+		&cli.StringFlag{Name: "manage-cgroups-mode", Usage: "cgroups mode: soft|full|strict|ignore (default: soft)"},
+		&cli.StringSliceFlag{Name: "empty-ns", Usage: "create a namespace, but don't restore its properties"},
+		&cli.BoolFlag{Name: "auto-dedup", Usage: "enable auto deduplication of memory images"},
+	}, own...)
 }
 
 // criuOptions are the flags of checkpoint and restore; a flag that only one of

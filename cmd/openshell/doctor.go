@@ -42,7 +42,7 @@ func doctorCommand() *cli.Command {
 		Name: "doctor", Usage: "say what this kernel and machine can enforce; status 3 if no sandbox can be made",
 		Flags: []cli.Flag{
 			outputFlag(),
-			&cli.StringFlag{Name: "config", Usage: "operator's configuration `FILE` (default " + operator.DefaultConfigFile + ")"},
+			operatorFlag(),
 			&cli.StringFlag{Name: "docker-config", Usage: "dockerd's configuration `FILE`", Value: "/etc/docker/daemon.json"},
 		},
 		Action: doctorAction,

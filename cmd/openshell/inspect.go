@@ -176,6 +176,9 @@ func (in *inspection) print(out io.Writer) error {
 	row("policy", "%s (at creation)", clean(in.Policy))
 	if n := in.Network; n != nil {
 		row("network", "revision %d from %s, since %s; %d connections, proxy pid %d", n.Revision, clean(n.Policy), n.Since.Format(time.RFC3339), n.Connections, n.Pid)
+		if n.Closed != "" {
+			row("", "%s", n.Closed)
+		}
 	} else {
 		row("network", "closed: %s", in.NetworkError)
 	}

@@ -29,7 +29,7 @@ func logsCommand() *cli.Command {
 			&cli.IntFlag{Name: "n", Usage: "begin with the last `N` (default: all that are kept)"},
 			outputFlag(),
 			&cli.StringFlag{Name: "log-dir", Usage: "`DIR` of all logs (default: the operator's log_dir)"},
-			&cli.StringFlag{Name: "config", Usage: "operator's configuration `FILE` (default " + operator.DefaultConfigFile + ")"},
+			operatorFlag(),
 		},
 		Action: logsAction,
 	}

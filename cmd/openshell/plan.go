@@ -43,7 +43,7 @@ func planCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "bundle", Aliases: []string{"b"}, Usage: "OCI bundle `DIR`", Required: true},
 			&cli.StringFlag{Name: "policy", Usage: "policy `FILE` or the name of one of the operator's policies"},
-			&cli.StringFlag{Name: "config", Usage: "operator's configuration `FILE` (default " + operator.DefaultConfigFile + ")"},
+			operatorFlag(),
 		},
 		Action: planAction,
 	}

@@ -28,14 +28,15 @@ func policyEvalCommand() *cli.Command {
 in it the request begins a WebSocket or, with the method WEBSOCKET_TEXT, is a message on one.
 An answer is {"id": 1, "decision": "allow|deny|audit", "layer": "l4|l7", "policy": "KEY", "reason": "..."}, or {"id": 1, "error": "..."}
 for a line that is no request.`,
+		Flags: []cli.Flag{operatorFlag()},
 		Action: func(c *cli.Context) error {
 			_, p, err := readPolicy(c)
 			if err != nil {
 				return err
 			}
-			e, err := policy.Compile(p, policy.CompileOptions{})
+			e, _, err := compile(c, p)
 			if err != nil {
-				return cli.Exit(err.Error(), exitProblems)
+				return err
 			}
 			if err := evalLines(e, c.App.Reader, c.App.Writer); err != nil {
 				return fmt.Errorf("%s: %w", c.Command.HelpName, err)

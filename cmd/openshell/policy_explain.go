@@ -24,7 +24,7 @@ func policyExplainCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "ancestor", Usage: "path of a program that started it, nearest first; may be repeated"},
 			&cli.StringFlag{Name: "method", Usage: "method of an HTTP request; without it the connection alone is judged"},
 			&cli.StringFlag{Name: "path", Usage: "path of the HTTP request, with its query"},
-			outputFlag(),
+			operatorFlag(), outputFlag(),
 			&cli.BoolFlag{Name: "websocket", Usage: "the request begins a WebSocket or, with --method WEBSOCKET_TEXT, is a message on one"},
 		},
 		Action: explain,
@@ -55,10 +55,9 @@ func explain(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	var o policy.CompileOptions
-	e, err := policy.Compile(p, o)
+	e, o, err := compile(c, p)
 	if err != nil {
-		return cli.Exit(err.Error(), exitProblems)
+		return err
 	}
 	d, r := judge(e, &q)
 	x := explained{

@@ -3,8 +3,30 @@
 package main
 
 import (
+	"github.com/urfave/cli/v2"
+
+	"openshell.dev/runtime/libsandbox/operator"
 	"openshell.dev/runtime/policy"
 )
+
+// operatorFlag names the configuration that a command reads as the runtime does.
+func operatorFlag() cli.Flag {
+	return &cli.StringFlag{Name: "config", Usage: "operator's configuration `FILE` (default " + operator.DefaultConfigFile + ")"}
+}
+
+// compile makes an engine of the policy as a sandbox of this operator's would.
+func compile(c *cli.Context, p *policy.Policy) (*policy.Engine, policy.CompileOptions, error) {
+	config, err := operator.LoadConfig(c.String("config"))
+	if err != nil {
+		return nil, policy.CompileOptions{}, err
+	}
+	o := policy.CompileOptions{UnspecifiedEnforcement: config.UnspecifiedEnforcement}
+	e, err := policy.Compile(p, o)
+	if err != nil {
+		err = cli.Exit(err.Error(), exitProblems)
+	}
+	return e, o, err
+}
 
 // question is one request as a person or a program writes it.
 type question struct {

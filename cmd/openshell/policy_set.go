@@ -47,7 +47,11 @@ func livePolicyCommands() []*cli.Command {
 func asked(err error) error {
 	var f *controlapi.Failure
 	if errors.As(err, &f) && (f.Code == controlapi.CodeStaticChange || f.Code == controlapi.CodeInvalidPolicy) {
-		return cli.Exit(f.Error()+"\nthe sandbox keeps its old policy", exitProblems)
+		outcome := "the sandbox keeps its old policy"
+		if f.Denies > 0 {
+			outcome = fmt.Sprintf("the sandbox is denied everything until a valid policy is set (revision %d)", f.Denies)
+		}
+		return cli.Exit(f.Error()+"\n"+outcome, exitProblems)
 	}
 	return err
 }

@@ -66,12 +66,18 @@ func storeFlag() cli.Flag {
 
 func openStore(c *cli.Context) (*provider.Store, error) { return provider.Open(c.String("store")) }
 
-func providerCreate(c *cli.Context) error {
-	name, err := oneArgument(c, "NAME")
+// argumentAndStore is what a command on one thing of the store begins with.
+func argumentAndStore(c *cli.Context, what string) (string, *provider.Store, error) {
+	argument, err := oneArgument(c, what)
 	if err != nil {
-		return err
+		return "", nil, err
 	}
 	store, err := openStore(c)
+	return argument, store, err
+}
+
+func providerCreate(c *cli.Context) error {
+	name, store, err := argumentAndStore(c, "NAME")
 	if err != nil {
 		return err
 	}
@@ -140,11 +146,7 @@ func nothingFound(p *provider.Profile) error {
 }
 
 func providerUpdate(c *cli.Context) error {
-	name, err := oneArgument(c, "NAME")
-	if err != nil {
-		return err
-	}
-	store, err := openStore(c)
+	name, store, err := argumentAndStore(c, "NAME")
 	if err != nil {
 		return err
 	}
@@ -184,15 +186,15 @@ func providerUpdate(c *cli.Context) error {
 			return err
 		}
 	}
-	return announce(c, store, name)
+	return announce(c, store, name, "in use")
 }
 
-// announce has running sandboxes use what is stored, and says which do.
-func announce(c *cli.Context, store *provider.Store, name string) error {
+// announce tells running sandboxes what is stored now, and says what that is in which.
+func announce(c *cli.Context, store *provider.Store, name, outcome string) error {
 	told, err := attached.Announce(c.Context, store, name)
 	slices.Sort(told)
 	for _, id := range told {
-		if _, err := fmt.Fprintf(c.App.Writer, "in use in sandbox %s\n", id); err != nil {
+		if _, err := fmt.Fprintf(c.App.Writer, "%s in sandbox %s\n", outcome, id); err != nil {
 			return err
 		}
 	}
@@ -206,11 +208,7 @@ type shown struct {
 }
 
 func providerGet(c *cli.Context) error {
-	name, err := oneArgument(c, "NAME")
-	if err != nil {
-		return err
-	}
-	store, err := openStore(c)
+	name, store, err := argumentAndStore(c, "NAME")
 	if err != nil {
 		return err
 	}
@@ -278,25 +276,14 @@ func providerList(c *cli.Context) error {
 }
 
 func providerDelete(c *cli.Context) error {
-	name, err := oneArgument(c, "NAME")
-	if err != nil {
-		return err
-	}
-	store, err := openStore(c)
+	name, store, err := argumentAndStore(c, "NAME")
 	if err != nil {
 		return err
 	}
 	if err := store.Delete(name); err != nil {
 		return err
 	}
-	told, err := attached.Announce(c.Context, store, name)
-	slices.Sort(told)
-	for _, id := range told {
-		if _, err := fmt.Fprintf(c.App.Writer, "refused from now on in sandbox %s\n", id); err != nil {
-			return err
-		}
-	}
-	return err
+	return announce(c, store, name, "refused from now on")
 }
 
 func profileList(c *cli.Context) error {
@@ -320,11 +307,7 @@ func profileList(c *cli.Context) error {
 }
 
 func profileGet(c *cli.Context) error {
-	id, err := oneArgument(c, "ID")
-	if err != nil {
-		return err
-	}
-	store, err := openStore(c)
+	id, store, err := argumentAndStore(c, "ID")
 	if err != nil {
 		return err
 	}

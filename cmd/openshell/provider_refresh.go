@@ -243,7 +243,7 @@ func refreshDelete(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return announce(c, store, p.Name)
+	return announce(c, store, p.Name, "in use")
 }
 
 // origin is one credential's origin as it is printed: what it is made from is named,

@@ -86,6 +86,8 @@ type Status struct {
 	Revision int       `json:"revision"`
 	Policy   string    `json:"policy"`
 	Since    time.Time `json:"since"`
+	// Closed is why everything is denied; empty if Revision is a valid policy.
+	Closed string `json:"closed,omitempty"`
 	// Connections are open now.
 	Connections int `json:"connections"`
 	// Pid is the proxy's worker; Started is when it began, which is later than
@@ -110,6 +112,8 @@ type RevisionStatus string
 const (
 	StatusLoaded     RevisionStatus = "loaded"
 	StatusSuperseded RevisionStatus = "superseded"
+	// StatusFailed is of an invalid policy, for which everything is denied.
+	StatusFailed RevisionStatus = "failed"
 )
 
 // Loaded is the answer to a policy that is now enforced, and the body of
@@ -134,11 +138,14 @@ type Updated struct {
 	Generation int `json:"generation"`
 }
 
-// Failure is the answer to a request that changed nothing.
+// Failure is the answer to a request that changed nothing, or that Denies.
 type Failure struct {
 	Code   string   `json:"error"`
 	Fields []string `json:"fields,omitempty"`
 	Detail string   `json:"detail,omitempty"`
+	// Denies is the revision with which everything is denied from now on; 0 if
+	// nothing has changed.
+	Denies int `json:"denies,omitempty"`
 }
 
 func (f *Failure) Error() string {

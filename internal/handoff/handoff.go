@@ -94,6 +94,8 @@ type Config struct {
 	PolicyText []byte `json:"policyText"`
 	// Enforce makes an absent enforcement block instead of audit.
 	Enforce bool `json:"enforce,omitempty"`
+	// FailClosed has everything denied when an invalid policy is set.
+	FailClosed bool `json:"failClosed,omitempty"`
 	// StateDir is the sandbox's own folder: control socket, CA, revisions.
 	StateDir string `json:"stateDir"`
 	// LogDir is where decisions are recorded.

@@ -66,7 +66,22 @@ type Config struct {
 	// UnspecifiedEnforcement is what an endpoint without enforcement does: audit,
 	// OpenShell's default, or enforce.
 	UnspecifiedEnforcement policy.Enforcement `yaml:"unspecified_enforcement"`
+	// PolicyValidationFailureMode is what becomes of a running sandbox that is given
+	// an invalid policy.
+	PolicyValidationFailureMode FailureMode `yaml:"policy_validation_failure_mode"`
 }
+
+// FailureMode is what an invalid policy does to a running sandbox, in OpenShell's
+// words.
+type FailureMode string
+
+// The modes.
+const (
+	// RetainLastValid leaves it the policy that it has.
+	RetainLastValid FailureMode = "retain_last_valid"
+	// FailClosed denies everything until a valid policy is set.
+	FailClosed FailureMode = "fail_closed"
+)
 
 // UpstreamConfig is how upstreams are verified.
 type UpstreamConfig struct {
@@ -126,6 +141,13 @@ func (c *Config) complete(file string) error {
 	case policy.EnforcementUnset, policy.EnforcementAudit, policy.EnforcementBlock:
 	default:
 		return fmt.Errorf("operator configuration %s: unspecified_enforcement is %q, want audit or enforce", file, c.UnspecifiedEnforcement)
+	}
+	switch c.PolicyValidationFailureMode {
+	case "":
+		c.PolicyValidationFailureMode = RetainLastValid
+	case RetainLastValid, FailClosed:
+	default:
+		return fmt.Errorf("operator configuration %s: policy_validation_failure_mode is %q, want %s or %s", file, c.PolicyValidationFailureMode, RetainLastValid, FailClosed)
 	}
 	if err := checkMiddlewares(c.Middlewares); err != nil {
 		return fmt.Errorf("operator configuration %s: %w", file, err)

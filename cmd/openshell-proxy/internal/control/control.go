@@ -37,7 +37,8 @@ import (
 type Judge interface {
 	// Load parses, validates, compiles and swaps; open connections are judged again
 	// before it returns. A changed static section is a *StaticError, a policy that
-	// cannot be used an *InvalidError, and with any error the old one stays.
+	// cannot be used an *InvalidError, and with any error the old one stays, unless
+	// that says otherwise.
 	Load(name string, text []byte) (revision int, err error)
 	Status() controlapi.Status
 	// Metrics are the counters, as Prometheus reads them.
@@ -52,7 +53,12 @@ func (e *StaticError) Error() string {
 }
 
 // InvalidError is a policy that cannot be used.
-type InvalidError struct{ Err error }
+type InvalidError struct {
+	Err error
+	// Denies is the revision with which everything is denied in its place; 0 if the
+	// old policy stays.
+	Denies int
+}
 
 func (e *InvalidError) Error() string { return e.Err.Error() }
 
@@ -151,7 +157,7 @@ func failure(err error) *controlapi.Failure {
 	case errors.As(err, &static):
 		return &controlapi.Failure{Code: controlapi.CodeStaticChange, Fields: static.Fields}
 	case errors.As(err, &invalid):
-		return &controlapi.Failure{Code: controlapi.CodeInvalidPolicy, Detail: bounded(invalid.Error())}
+		return &controlapi.Failure{Code: controlapi.CodeInvalidPolicy, Detail: bounded(invalid.Error()), Denies: invalid.Denies}
 	case errors.As(err, &large):
 		return &controlapi.Failure{Code: controlapi.CodeTooLarge, Detail: fmt.Sprintf("the body is larger than %d bytes", large.Limit)}
 	}
@@ -194,9 +200,12 @@ func (s *Server) policies(_ http.ResponseWriter, r *http.Request) (any, error) {
 	out := make([]controlapi.Revision, len(s.index.Revisions))
 	for i, k := range s.index.Revisions {
 		out[i] = controlapi.Revision{Revision: k.Revision, LoadedAt: k.LoadedAt, Name: k.Name, Status: controlapi.StatusSuperseded}
-		if i == len(out)-1 {
-			out[i].Status = controlapi.StatusLoaded
-		}
+	}
+	if k := s.index.Refused; k != nil {
+		return append(out, controlapi.Revision{Revision: k.Revision, LoadedAt: k.LoadedAt, Name: k.Name, Status: controlapi.StatusFailed}), nil
+	}
+	if len(out) > 0 {
+		out[len(out)-1].Status = controlapi.StatusLoaded
 	}
 	return out, nil
 }
@@ -216,6 +225,8 @@ func (s *Server) policy(w http.ResponseWriter, r *http.Request) (any, error) {
 		if n, err = strconv.Atoi(p); err != nil {
 			return nil, &controlapi.Failure{Code: controlapi.CodeBadRequest, Detail: fmt.Sprintf("%s %.20q is not a number", controlapi.ParamRevision, p)}
 		}
+	} else if k := s.index.Refused; k != nil {
+		return nil, &controlapi.Failure{Code: controlapi.CodeNotFound, Detail: fmt.Sprintf("everything is denied: revision %d is invalid; %s N asks for an older one", k.Revision, controlapi.ParamRevision)}
 	}
 	_, text, err := s.revision(n)
 	if err != nil {
@@ -280,7 +291,14 @@ func (s *Server) load(name string, text []byte) (any, error) {
 	}
 	n, err := s.judge.Load(name, text)
 	if err != nil {
-		return nil, errors.Join(err, os.Remove(filepath.Join(s.dir, pendingFile)))
+		err = errors.Join(err, os.Remove(filepath.Join(s.dir, pendingFile)))
+		var invalid *InvalidError
+		if errors.As(err, &invalid) && invalid.Denies > 0 {
+			if rerr := s.index.refuse(s.dir, kept{Revision: invalid.Denies, LoadedAt: time.Now().UTC(), Name: name}); rerr != nil {
+				return nil, fmt.Errorf("everything is denied, but a proxy that starts again will not know it: %w; %w", rerr, invalid.Err)
+			}
+		}
+		return nil, err
 	}
 	if err := s.index.add(s.dir, kept{Revision: n, LoadedAt: time.Now().UTC(), Name: name, Size: len(text)}); err != nil {
 		return nil, fmt.Errorf("revision %d is enforced, but a proxy that starts again will not know it: %w", n, err)

@@ -23,7 +23,7 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// court is a judge that knows three kinds of text.
+// court is a judge that knows four kinds of text.
 type court struct {
 	mu       sync.Mutex
 	inside   int
@@ -48,10 +48,15 @@ func (c *court) Load(name string, text []byte) (int, error) {
 	case strings.HasPrefix(s, "static"):
 		return 0, &StaticError{[]string{"filesystem_policy", "process"}}
 	case strings.HasPrefix(s, "invalid"):
-		return 0, &InvalidError{fmt.Errorf("%s:1:1: %s", name, s)}
+		return 0, &InvalidError{Err: fmt.Errorf("%s:1:1: %s", name, s)}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if strings.HasPrefix(string(text), "closes") {
+		c.revision++
+		c.text = ""
+		return 0, &InvalidError{Err: errors.New(name), Denies: c.revision}
+	}
 	c.revision++
 	c.text = string(text)
 	return c.revision, nil
@@ -257,11 +262,52 @@ func TestRevisionsSurviveARestart(t *testing.T) {
 	}
 }
 
+// An invalid policy since which everything is denied is a revision without a text,
+// which a worker that starts again finds, until another is set.
+func TestBypass_B74_DenyingIsKept(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "policies")
+	f := start(t, dir)
+	f.set(t, "second")
+	for want := 3; want <= 4; want++ {
+		_, err := f.client.SetPolicy(t.Context(), "bad", []byte("closes"))
+		var got *controlapi.Failure
+		if !errors.As(err, &got) || got.Code != controlapi.CodeInvalidPolicy || got.Denies != want {
+			t.Fatalf("%v, want that revision %d denies", err, want)
+		}
+		if n, name, err := Refused(dir); n != want || name != "bad" || err != nil {
+			t.Errorf("kept is %d %q, %v", n, name, err)
+		}
+	}
+	list, err := f.client.Policies(t.Context())
+	want := []controlapi.Revision{
+		{Revision: 1, Name: "created.yaml", Status: "superseded"}, {Revision: 2, Name: "second.yaml", Status: "superseded"}, {Revision: 4, Name: "bad", Status: "failed"},
+	}
+	if d := cmp.Diff(want, list, cmpopts.IgnoreFields(controlapi.Revision{}, "LoadedAt")); d != "" || err != nil {
+		t.Error(d, err)
+	}
+	if text, _, err := f.client.Policy(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "revision 4 is invalid") {
+		t.Errorf("in force is %q, %v", text, err)
+	}
+	if text, _, err := f.client.Policy(t.Context(), 2); string(text) != "second" || err != nil {
+		t.Errorf("%q, %v", text, err)
+	}
+	again := start(t, dir)
+	again.judge.revision = 4 // as Refused tells a worker
+	if n, err := again.client.Rollback(t.Context(), 1); n != 5 || err != nil {
+		t.Errorf("rollback: %d, %v", n, err)
+	}
+	if n, _, err := Refused(dir); n != 0 || err != nil {
+		t.Errorf("still refused: %d, %v", n, err)
+	}
+}
+
 func TestBrokenIndexIsAnError(t *testing.T) {
 	for _, tc := range []struct{ name, index string }{
 		{"not JSON", "{"},
 		{"other version", `{"version":2,"revisions":[]}`},
 		{"out of order", `{"version":1,"revisions":[{"revision":2},{"revision":1}]}`},
+		{"refused and nothing else", `{"version":1,"revisions":[],"refused":{"revision":1}}`},
+		{"refused out of order", `{"version":1,"revisions":[{"revision":2,"size":5}],"refused":{"revision":2}}`},
 		{"text is missing", `{"version":1,"revisions":[{"revision":1,"size":1}]}`},
 		{"text is cut off", `{"version":1,"revisions":[{"revision":2,"size":100}]}`},
 	} {

@@ -38,10 +38,13 @@ type kept struct {
 type index struct {
 	Version   int    `json:"version"`
 	Revisions []kept `json:"revisions"`
+	// Refused is newer than all of them: an invalid policy, of which no text is kept
+	// and since which everything is denied.
+	Refused *kept `json:"refused,omitempty"`
 }
 
-// Latest is what a proxy that starts in dir enforces: the newest revision that was
-// loaded. n is 0 where none was. An index that cannot be read is an error: an
+// Latest is what a proxy that starts in dir enforces, unless Refused says otherwise:
+// the newest revision that was loaded. n is 0 where none was. An index that cannot be read is an error: an
 // older policy in its place might allow more.
 func Latest(dir string) (n int, text []byte, name string, err error) {
 	x, err := readIndex(dir)
@@ -54,6 +57,16 @@ func Latest(dir string) (n int, text []byte, name string, err error) {
 		return 0, nil, "", err
 	}
 	return last.Revision, text, last.Name, nil
+}
+
+// Refused is the invalid policy since which everything is denied; n is 0 if the
+// latest policy holds.
+func Refused(dir string) (n int, name string, err error) {
+	x, err := readIndex(dir)
+	if err != nil || x.Refused == nil {
+		return 0, "", err
+	}
+	return x.Refused.Revision, x.Refused.Name, nil
 }
 
 // First keeps the policy a sandbox was created with as revision 1 of an empty dir,
@@ -86,8 +99,8 @@ func prepare(dir string, text []byte) error {
 
 // add makes what prepare wrote revision k and forgets what is too old.
 func (x *index) add(dir string, k kept) error {
-	if last := len(x.Revisions) - 1; last >= 0 && k.Revision <= x.Revisions[last].Revision {
-		return fmt.Errorf("keep revision %d: revision %d is newer", k.Revision, x.Revisions[last].Revision)
+	if n := x.newest(); k.Revision <= n {
+		return fmt.Errorf("keep revision %d: revision %d is newer", k.Revision, n)
 	}
 	if err := os.Rename(filepath.Join(dir, pendingFile), textFile(dir, k.Revision)); err != nil {
 		return fmt.Errorf("keep revision %d: %w", k.Revision, err)
@@ -103,19 +116,43 @@ func (x *index) add(dir string, k kept) error {
 		drop++
 	}
 	forgotten := next[:drop]
-	data, err := json.Marshal(index{indexVersion, next[drop:]})
+	if err := x.become(dir, index{Version: indexVersion, Revisions: next[drop:]}); err != nil {
+		return err
+	}
+	for _, r := range forgotten {
+		// One that stays is found by the next tidy.
+		_ = os.Remove(textFile(dir, r.Revision))
+	}
+	return nil
+}
+
+// refuse keeps that everything is denied, as revision k.
+func (x *index) refuse(dir string, k kept) error {
+	return x.become(dir, index{Version: indexVersion, Revisions: x.Revisions, Refused: &k})
+}
+
+// become writes the index that follows, and is it then.
+func (x *index) become(dir string, next index) error {
+	data, err := json.Marshal(next)
 	if err != nil {
 		return fmt.Errorf("encode index of revisions: %w", err)
 	}
 	if err := atomicfile.Write(filepath.Join(dir, indexFile), data, 0o600); err != nil {
 		return fmt.Errorf("write index of revisions: %w", err)
 	}
-	x.Revisions = next[drop:]
-	for _, r := range forgotten {
-		// One that stays is found by the next tidy.
-		_ = os.Remove(textFile(dir, r.Revision))
-	}
+	*x = next
 	return nil
+}
+
+// newest is the number of the last revision; 0 without any.
+func (x *index) newest() int {
+	if x.Refused != nil {
+		return x.Refused.Revision
+	}
+	if last := len(x.Revisions) - 1; last >= 0 {
+		return x.Revisions[last].Revision
+	}
+	return 0
 }
 
 // tidy removes texts that the index does not name: what a kill between two writes
@@ -169,6 +206,9 @@ func readIndex(dir string) (*index, error) {
 		if k.Revision < 1 || i > 0 && k.Revision <= x.Revisions[i-1].Revision {
 			return nil, fmt.Errorf("index of revisions %s: revision %d is out of order", file, k.Revision)
 		}
+	}
+	if r, last := x.Refused, len(x.Revisions)-1; r != nil && (last < 0 || r.Revision <= x.Revisions[last].Revision) {
+		return nil, fmt.Errorf("index of revisions %s: revision %d is out of order", file, r.Revision)
 	}
 	return &x, nil
 }

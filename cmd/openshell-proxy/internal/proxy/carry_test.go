@@ -215,29 +215,93 @@ func TestHTTP1Answers(t *testing.T) {
 	}
 }
 
-// An answer that nobody asked for is not the next request's.
-func TestUnaskedAnswerIsDropped(t *testing.T) {
-	w := newWorld(t, endpoints(everything))
-	w.raw("api.example.com", 80, func(c net.Conn) {
-		br := bufio.NewReader(c)
-		for {
-			req, err := http.ReadRequest(br)
+// An answer that nobody asked for is not the next request's, wherever it waits:
+// before TLS, in it as a record that is still to be opened, or behind it.
+func TestBypass_B25_UnaskedAnswerIsDropped(t *testing.T) {
+	const evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL"
+	for _, tc := range []struct {
+		name string
+		port uint16
+		// filling makes the answer longer than a buffer.
+		filling     int
+		unasked     []string
+		connections int64
+	}{
+		{"plain", 80, 0, []string{evil}, 2},
+		{"in the same record", 443, 0, []string{evil}, 2},
+		{"in the same record, behind a buffer", 443, 2 * upstreamBuffer, []string{evil}, 2},
+		{"in the next record", 443, 0, []string{"", evil}, 2},
+		{"no answer but one byte", 443, 0, []string{"", "x"}, 2},
+		{"control: nothing", 443, 2 * upstreamBuffer, nil, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, endpoints(everything))
+			leaf, err := w.upstream.Leaf("api.example.com")
 			if err != nil {
-				return
+				t.Fatal(err)
 			}
-			answer := "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" + req.URL.Path[1:]
-			if req.URL.Path == "/own1" {
-				answer += "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL"
+			body := func(path string) string { return path + strings.Repeat(".", tc.filling) }
+			w.raw("api.example.com", tc.port, func(c net.Conn) {
+				held := &heldConn{Conn: c}
+				c = held
+				if tc.port == 443 {
+					c = tls.Server(held, &tls.Config{Certificates: []tls.Certificate{*leaf}, DynamicRecordSizingDisabled: true})
+				}
+				br := bufio.NewReader(c)
+				for {
+					req, err := http.ReadRequest(br)
+					if err != nil {
+						return
+					}
+					answer := body(req.URL.Path)
+					records := []string{fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(answer), answer)}
+					if req.URL.Path == "/1" && len(tc.unasked) > 0 {
+						records[0] += tc.unasked[0]
+						records = append(records, tc.unasked[1:]...)
+					}
+					held.hold()
+					for _, r := range records {
+						_, _ = io.WriteString(c, r)
+					}
+					held.release()
+				}
+			})
+			var c net.Conn = w.tunnel(fmt.Sprintf("api.example.com:%d", tc.port))
+			if tc.port == 443 {
+				c = w.secure(c, "api.example.com")
 			}
-			_, _ = io.WriteString(c, answer)
-		}
-	})
-	c := w.tunnel("api.example.com:80")
-	for _, want := range []string{"own1", "own2"} {
-		if _, got := ask(t, c, "GET /"+want+" HTTP/1.1\r\nHost: api.example.com\r\n\r\n"); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
+			for _, path := range []string{"/1", "/2"} {
+				if _, got := ask(t, c, "GET "+path+" HTTP/1.1\r\nHost: api.example.com\r\n\r\n"); got != body(path) {
+					t.Errorf("%s: got %.20q", path, got)
+				}
+			}
+			if n := w.accepts.Load(); n != tc.connections {
+				t.Errorf("%d connections, want %d", n, tc.connections)
+			}
+		})
 	}
+}
+
+// heldConn sends what is written while it is held in one piece.
+type heldConn struct {
+	net.Conn
+	holds bool
+	held  []byte
+}
+
+func (c *heldConn) Write(b []byte) (int, error) {
+	if !c.holds {
+		return c.Conn.Write(b)
+	}
+	c.held = append(c.held, b...)
+	return len(b), nil
+}
+
+func (c *heldConn) hold() { c.holds = true }
+
+func (c *heldConn) release() {
+	_, _ = c.Conn.Write(c.held)
+	c.holds, c.held = false, nil
 }
 
 func TestExpectContinue(t *testing.T) {

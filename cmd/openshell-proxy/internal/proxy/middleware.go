@@ -219,6 +219,9 @@ type callerKey struct{}
 // header that it returns is what they wrote.
 func (s *Server) Transform(req *http.Request, body []byte) ([]byte, http.Header, []decisionlog.Middleware, error) {
 	l := s.engine.Load()
+	if l.closed { // since the request was let in; nobody knows what it must go through
+		return nil, nil, nil, errors.New(deniesAll)
+	}
 	chain := l.engine.Middlewares(RouterHost)
 	if len(chain) == 0 {
 		return body, nil, nil, nil

@@ -7,7 +7,9 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -265,6 +267,77 @@ func TestMiddlewareMustSee(t *testing.T) {
 			}
 			if !found {
 				t.Errorf("recorded %+v", w.log.all()[before:])
+			}
+		})
+	}
+}
+
+// TLS that holds no HTTP does not go where a middleware is, even one that fails open:
+// what the proxy has opened it does not send on unread. HTTP, in TLS and without, does;
+// and without a middleware nobody opens the TLS.
+func TestMiddlewareTLSWithoutHTTP(t *testing.T) {
+	const policy = "host: raw.example.com, ports: [80, 443, 993]"
+	const request = "GET /a HTTP/1.1\r\nHost: HOST\r\n\r\n"
+	for _, tc := range []struct {
+		name       string
+		middleware bool
+		port       uint16
+		say        string
+		arrives    bool
+	}{
+		{"text", true, 993, "a1 LOGIN user secret\r\n\r\n", false},
+		{"text on HTTPS's port", true, 443, "a1 LOGIN user secret\r\n\r\n", false},
+		{"binary", true, 993, "\x00\x01\x02\r\n\r\n", false},
+		{"HTTP/2 that was not agreed on", true, 443, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", false},
+		{"control: HTTP in TLS", true, 993, request, true},
+		{"control: HTTP in TLS on its port", true, 443, request, true},
+		{"control: HTTP without TLS", true, 80, request, true},
+		{"control: text, no middleware", false, 993, "a1 LOGIN user secret\r\n\r\n", true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			text, roots := endpoints(policy), tls.Config{ServerName: "raw.example.com"}
+			w := newWorld(t, text)
+			roots.RootCAs = pool(w.upstream)
+			if tc.middleware {
+				roots.RootCAs = w.roots
+				w.load(text + "network_middlewares:\n  m: {middleware: openshell/regex, on_error: fail_open, endpoints: {include: ['**.example.com']}}\n")
+			}
+			leaf, err := w.upstream.Leaf("raw.example.com")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := tap{answer: "HTTP/1.1 204 No Content\r\n\r\n"}
+			w.raw("raw.example.com", tc.port, func(c net.Conn) {
+				if tc.port != 80 {
+					c = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{*leaf}})
+				}
+				got.serve(c)
+			})
+			authority := fmt.Sprintf("raw.example.com:%d", tc.port)
+			var c net.Conn = w.tunnel(authority)
+			header := authority
+			if tc.port != 80 {
+				c = tls.Client(c, &roots)
+			}
+			if tc.port == 80 || tc.port == 443 {
+				header = "raw.example.com"
+			}
+			say := strings.Replace(tc.say, "HOST", header, 1)
+			if _, err := io.WriteString(c, say); err != nil {
+				t.Fatal(err)
+			}
+			if tc.arrives {
+				if !settles(func() bool { return got.got() == say }) {
+					t.Errorf("arrived %q", got.got())
+				}
+				return
+			}
+			answer, _ := io.ReadAll(c)
+			if strings.Contains(string(answer), " 204 ") || got.got() != "" {
+				t.Errorf("the client got %q, the server %q", answer, got.got())
+			}
+			if r := w.recorded(0); r.Verdict != "deny" {
+				t.Errorf("recorded %+v", r)
 			}
 		})
 	}

@@ -67,6 +67,27 @@ func (s *Server) Load(name string, text []byte, revision int) error {
 	return nil
 }
 
+// deniesAll is why everything is denied after DenyAll. The workload reads it.
+const deniesAll = "everything is denied: an invalid policy was set, and no valid one since"
+
+// DenyAll puts in force that everything is denied, the router included, until Load
+// succeeds: name is of a policy that is invalid. What is open has ended when it
+// returns. Preconditions: Load has succeeded once; revision is as there.
+func (s *Server) DenyAll(name string, revision int) {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	s.engine.Store(&loaded{policy: s.engine.Load().policy, engine: policy.DenyAll(revision, deniesAll), name: name, since: time.Now(), closed: true})
+	s.rejudge()
+}
+
+// Closed is why everything is denied; empty if a policy is in force.
+func (s *Server) Closed() string {
+	if s.engine.Load().closed {
+		return deniesAll
+	}
+	return ""
+}
+
 // Loaded is the name of the policy in force, its revision, and since when.
 func (s *Server) Loaded() (name string, revision int, since time.Time) {
 	l := s.engine.Load()
@@ -135,7 +156,7 @@ func (c *connection) addressOf(to target) netip.Addr {
 func (c *connection) rejudge() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	stays := c.to.host == "" || c.stays()
+	stays := c.stays()
 	if !stays {
 		reset(c.client)
 	}
@@ -150,6 +171,13 @@ func (c *connection) rejudge() bool {
 
 // stays judges the connection again. Preconditions: c.mu is held.
 func (c *connection) stays() bool {
+	if why := c.s.Closed(); why != "" { // which asks no target: the router's are not noted
+		c.record(record{dec: policy.Decision{Reason: why, Revision: c.s.engine.Load().engine.Revision()}, to: c.to, protocol: "tcp"})
+		return false
+	}
+	if c.to.host == "" {
+		return true
+	}
 	dec := c.judge(c.to, nil)
 	allowed := dec.Verdict == policy.Allow
 	// Bytes that nobody looks at must not go on where requests are judged now.

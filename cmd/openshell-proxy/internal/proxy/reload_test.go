@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"sync"
@@ -192,6 +193,111 @@ func TestLoadKeepsThePolicyBefore(t *testing.T) {
 		if n, rev, _ := w.s.Loaded(); n != "test" || rev != w.revision || !w.s.MayResolve("api.example.com") {
 			t.Errorf("%s: %s %d", name, n, rev)
 		}
+	}
+}
+
+// DenyAll ends what is open, the router's connections too, lets nothing new out and
+// says why, until a policy is loaded.
+func TestBypass_B74_DenyAll(t *testing.T) {
+	w := newWorld(t, endpoints(openHost, "host: api.example.com, port: 25"))
+	ended := make(chan string, 3)
+	streams := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(rw, "first")
+		_ = http.NewResponseController(rw).Flush()
+		select {
+		case <-r.Context().Done():
+			ended <- r.Host
+		case <-time.After(patience):
+		}
+	})
+	plain, _ := w.both(streams, "http/1.1")
+	asked := 0
+	w.s.SetRouter(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		asked++
+		streams(rw, r)
+	}))
+	w.raw("api.example.com", 25, func(c net.Conn) {
+		_, _ = io.WriteString(c, "220\n")
+		_, _ = io.Copy(c, c)
+		ended <- "tunnel"
+	})
+	get := func(host, path string) (*tls.Conn, *bufio.Reader) {
+		c := w.secure(w.tunnel(host+":443"), host)
+		_, _ = io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
+		return c, bufio.NewReader(c)
+	}
+	tunnel := w.tunnel("api.example.com:25")
+	open := []*bufio.Reader{bufio.NewReader(tunnel)}
+	for _, host := range []string{"api.example.com", RouterHost} {
+		_, br := get(host, "/a")
+		open = append(open, br)
+	}
+	for _, br := range open {
+		if _, err := br.Peek(1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dials, noted := len(w.dials()), len(w.log.all())
+	w.revision++
+	w.s.DenyAll("bad.yaml", w.revision)
+	for range open {
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			t.Fatal("the other side of something stays open")
+		}
+	}
+	for i, br := range open {
+		if b, err := io.ReadAll(br); err == nil {
+			t.Errorf("%d ended with %q as if it were whole", i, b)
+		}
+	}
+	// The router's connection is for no target of the policy.
+	denials := func(want map[uint16]int) {
+		t.Helper()
+		var got map[uint16]int
+		if !settles(func() bool {
+			got = map[uint16]int{}
+			for _, r := range w.log.all()[noted:] {
+				if r.Reason == deniesAll && r.Revision == w.revision && r.Verdict == "deny" {
+					got[r.Port]++
+				}
+			}
+			return maps.Equal(got, want)
+		}) {
+			t.Errorf("recorded by port %v, want %v", got, want)
+		}
+	}
+	denials(map[uint16]int{25: 1, 443: 1, 0: 1})
+	for _, authority := range []string{"api.example.com:25", "api.example.com:443", "api.example.com:80"} {
+		if status, head := connect(t, w.dial(), authority); status != 403 {
+			t.Errorf("CONNECT %s: %s", authority, head)
+		}
+	}
+	denials(map[uint16]int{25: 2, 443: 2, 80: 1, 0: 1})
+	_, br := get(RouterHost, "/a")
+	if resp, body := answerOf(t, br, "GET"); resp.StatusCode != 403 || asked != 1 {
+		t.Errorf("the router, asked %d times: %d %s", asked, resp.StatusCode, body)
+	}
+	if body, _, _, err := w.s.Transform(&http.Request{}, []byte("prompt")); err == nil {
+		t.Errorf("the router sends %q on", body)
+	}
+	if n := len(w.dials()); n != dials || len(plain.got()) > 0 || w.s.MayResolve("api.example.com") {
+		t.Errorf("%d dials, were %d", n, dials)
+	}
+	if err := w.s.Load("x", []byte("process: {run_as_user: nobody}\n"+endpoints(everything)), w.revision+1); err == nil || w.s.Closed() == "" {
+		t.Errorf("a locked field was changed: %v", err)
+	}
+	w.load(endpoints(openHost))
+	if w.s.Closed() != "" {
+		t.Error("still closed")
+	}
+	for _, host := range []string{"api.example.com", RouterHost} {
+		c, br := get(host, "/a")
+		if resp, err := http.ReadResponse(br, nil); err != nil || resp.StatusCode != 200 {
+			t.Errorf("%s: %v %v", host, resp, err)
+		}
+		c.Close()
 	}
 }
 

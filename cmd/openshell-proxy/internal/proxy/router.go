@@ -23,7 +23,7 @@ const RouterHost = "inference.local"
 const routerPorts = RouterHost + " answers HTTPS on port 443 and HTTP on port 80"
 
 // SetRouter has h answer what is asked of RouterHost from now on, whatever the policy
-// says; nil leaves that name a name like any other.
+// says unless that is DenyAll; nil leaves that name a name like any other.
 func (s *Server) SetRouter(h http.Handler) {
 	if h == nil {
 		s.router.Store(nil)
@@ -95,6 +95,11 @@ func (c *connection) routed(to target) http.Handler {
 		}
 		if err := c.identify(); err != nil {
 			refusedConnection(req.Method, to, err.Error()).serve(w)
+			return
+		}
+		if why := c.s.Closed(); why != "" {
+			c.record(record{dec: policy.Decision{Reason: why, Revision: c.s.engine.Load().engine.Revision()}, to: to, protocol: "http", status: http.StatusForbidden})
+			refusedConnection(req.Method, to, why).serve(w)
 			return
 		}
 		if who := c.who(); len(who) > 0 {

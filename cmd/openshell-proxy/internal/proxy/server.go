@@ -94,6 +94,8 @@ type loaded struct {
 	stages *middleware.Set
 	name   string
 	since  time.Time
+	// closed says that everything is denied; policy is then the one before.
+	closed bool
 }
 
 // New makes a Server.

@@ -115,12 +115,19 @@ const unlimited = math.MaxInt64
 // quiet says that nothing has come since the last answer: no end, and no answer
 // that nobody asked for, which the next request would get.
 func (c *upConn) quiet() bool {
-	if c.br.Buffered() > 0 {
-		return false
-	}
 	conn := c.conn
 	if t, ok := conn.(*tls.Conn); ok {
+		// TLS reads more than it gives out. With its time over, it gives what it has
+		// and asks nobody; half a record is as one that is still on its way.
+		_ = t.SetReadDeadline(past)
+		_, err := c.br.Peek(1)
+		_ = t.SetReadDeadline(time.Time{})
+		if !timedOut(err) {
+			return false
+		}
 		conn = t.NetConn()
+	} else if c.br.Buffered() > 0 {
+		return false
 	}
 	raw, err := conn.(*net.TCPConn).SyscallConn()
 	if err != nil {

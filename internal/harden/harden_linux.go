@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package harden is how a program of ours that holds credentials gives up what would
+// let others read them, and what it does not need: on all of its threads, for good.
+package harden
+
+import (
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/psx"
+)
+
+// Process keeps what the process knows to itself: no core, no tracing, no new
+// rights.
+func Process() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("become non-dumpable: %w", err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("forbid core dumps: %w", err)
+	}
+	if err := allThreads(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); err != nil {
+		return fmt.Errorf("set no_new_privs: %w", err)
+	}
+	return nil
+}
+
+// Capabilities drops all but those of keep, a bit for each, that the process has.
+func Capabilities(keep uint64) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	for i := range data {
+		data[i].Permitted &= uint32(keep >> (32 * i))
+		data[i].Effective = data[i].Permitted
+		data[i].Inheritable = 0
+	}
+	err := allThreads(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data)), 0)
+	runtime.KeepAlive(&header)
+	runtime.KeepAlive(&data)
+	if err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
+	}
+	return nil
+}
+
+// Files leaves the process these files and no others that it has not opened. A kernel
+// without Landlock runs it without: what a sandbox needs of Landlock is the
+// operator's floor, not this. The network is what such programs are for.
+func Files(rules ...landlock.Rule) error {
+	config := landlock.V7
+	config.HandledAccessNet = 0
+	if err := config.BestEffort().Restrict(rules...); err != nil {
+		return fmt.Errorf("apply Landlock: %w", err)
+	}
+	return nil
+}
+
+func allThreads(trap, a, b, c uintptr) error {
+	if _, _, errno := psx.Syscall6(trap, a, b, c, 0, 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
