@@ -5,11 +5,14 @@ package integration
 import (
 	"encoding/hex"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"openshell.dev/runtime/integration/middleware"
 )
 
 const moreProfile = `id: moreapi
@@ -18,12 +21,14 @@ endpoints: [{host: plain.test, port: 443}]
 `
 
 // TestDockerProvider: an agent that is not root has the provider of its runtime, and one
-// that is attached later; where Docker has annotations (API 1.43), one names another.
+// that is attached later; where Docker has annotations (API 1.43), one names another. What
+// a middleware refuses is not run.
 func TestDockerProvider(t *testing.T) {
 	policy := strings.Replace(providerPolicy, "read_only: [/bin, /etc, /proc]", "read_only: [/]", 1)
 	w := newWorld(t, policy)
 	ca := filepath.Join(w.dir, "upstream.pem")
-	e := startDocker(t, map[string]string{"openshell": policy}, "--upstream-ca", ca, "--provider", "work")
+	guarded := policy + "network_middlewares: {guard: {middleware: local-guard, endpoints: {include: [api.test]}}}\n"
+	e := startDocker(t, map[string]string{"openshell": policy, "guarded": guarded}, "--upstream-ca", ca, "--provider", "work")
 	e.importImage("probe", w.rootfs)
 	h := &heard{}
 	up := e.upstream("api.test", "plain.test")
@@ -48,7 +53,8 @@ func TestDockerProvider(t *testing.T) {
 	provider("create", "more", "--type", "moreapi", "--from-existing", "--store", store)
 	text, err := os.ReadFile(operator)
 	if err == nil {
-		err = os.WriteFile(operator, fmt.Appendf(text, "providers_dir: %s\nannotation_providers: true\n", store), 0o644)
+		service := fmt.Sprintf("middlewares: [{name: local-guard, grpc_endpoint: \"http://host.docker.internal:%d\", allow_insecure_transport: true, max_body_bytes: 65536}]\n", e.refuses())
+		err = os.WriteFile(operator, fmt.Appendf(text, "providers_dir: %s\nannotation_providers: true\n%s", store, service), 0o644)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +96,12 @@ func TestDockerProvider(t *testing.T) {
 	}
 	e.must("rm", "--force", "box")
 
+	// In the container's own network, too, a service is asked before anything runs.
+	out, status := e.sandbox("guarded", append(run, "probe", "/bin/probe", "self")...)
+	if status != 125 || !strings.Contains(out, "network_middlewares.guard.config (line ") || strings.Contains(out, "uid=") {
+		t.Errorf("a config that is refused: status %d, %s", status, out)
+	}
+
 	var major, minor int
 	if _, err := fmt.Sscanf(e.must("version", "--format", "{{.Server.APIVersion}}"), "%d.%d", &major, &minor); err != nil {
 		t.Fatal(err)
@@ -103,4 +115,22 @@ func TestDockerProvider(t *testing.T) {
 		t.Errorf("the API heard %q; the sandbox %q", got, out)
 	}
 	e.nothingRemains()
+}
+
+// refuses serves a middleware, where Docker's containers find the host, that refuses
+// every config, and says at which port.
+func (e *engine) refuses() int {
+	e.t.Helper()
+	var l net.Listener
+	e.within(func() (err error) {
+		l, err = net.Listen("tcp4", ":0")
+		return err
+	})
+	service := &middleware.Service{Validate: func(map[string]any) (bool, string) { return false, "no" }}
+	server, err := service.Serve(l)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.t.Cleanup(server.Stop)
+	return l.Addr().(*net.TCPAddr).Port
 }

@@ -49,7 +49,11 @@ func TestAttachEndsTunnels(t *testing.T) {
 			if s, err := br.ReadString('\n'); err != nil {
 				t.Fatal(s, err)
 			}
+			before := len(w.log.all())
 			w.s.SetCredentials(provides(t, tc.host, 25, secretValue, ""))
+			if all := w.log.all()[before:]; !tc.stays && (len(all) == 0 || all[0].Reason != notInspected) {
+				t.Errorf("recorded %+v", all)
+			}
 			_, _ = io.WriteString(c, "x\n")
 			s, err := br.ReadString('\n')
 			if stays := err == nil && s == "x\n"; stays != tc.stays {

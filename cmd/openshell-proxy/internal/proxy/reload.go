@@ -179,9 +179,13 @@ func (c *connection) stays() bool {
 		return true
 	}
 	dec := c.judge(c.to, nil)
-	allowed := dec.Verdict == policy.Allow
+	allowed, why := dec.Verdict == policy.Allow, errReloaded.Error()
 	// Bytes that nobody looks at must not go on where requests are judged now.
-	if !c.inspected && (dec.Inspect || c.s.uninspected(c.to, dec) || c.s.mustSee(c.to.host) != "") {
+	switch {
+	case c.inspected:
+	case allowed && c.s.uninspected(c.to, dec):
+		allowed, why = false, notInspected
+	case dec.Inspect || c.s.mustSee(c.to.host) != "":
 		allowed = false
 	}
 	if a := c.addressOf(c.to); a.IsValid() {
@@ -189,7 +193,7 @@ func (c *connection) stays() bool {
 		allowed = allowed && ok
 	}
 	if !allowed {
-		c.record(record{dec: denied(dec, errReloaded.Error()), to: c.to, protocol: "tcp"})
+		c.record(record{dec: denied(dec, why), to: c.to, protocol: "tcp"})
 	}
 	return allowed
 }
