@@ -289,3 +289,12 @@ func TestPatternsAreCompiledWhenNeeded(t *testing.T) {
 		}
 	}
 }
+
+// TestNoBuiltPrograms: a program belongs into bin/, where git does not look.
+func TestNoBuiltPrograms(t *testing.T) {
+	for _, path := range files(t, func(string) bool { return true }) {
+		if bytes.HasPrefix(read(t, path), []byte("\x7fELF")) {
+			t.Errorf("%s is a program", path)
+		}
+	}
+}
