@@ -4,6 +4,7 @@ package identity
 
 import (
 	"net/netip"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -21,14 +22,23 @@ func TestNoDescriptorsLeft(t *testing.T) {
 	program := c.install(allowed, "")
 	good := c.client(program, "role", "parent", program, "dial", c.addr4)
 	hidden := c.client(c.self, "role", "memfd", c.addr4, allowed)
-	count := func() int {
+	open := func() (files []string) {
 		t.Helper()
 		names, err := list(unix.AT_FDCWD, "/proc/self/fd")
 		must(t, err)
-		return len(names)
+		for _, n := range names {
+			to, _ := os.Readlink("/proc/self/fd/" + n)
+			files = append(files, n+" → "+to)
+		}
+		return files
 	}
-	before := count()
+	// What the Go runtime opens once is open before.
 	r, err := Open(Config{Pid: c.pid, Netns: c.nsFile})
+	must(t, err)
+	one(t, r, good)
+	must(t, r.Close())
+	before := open()
+	r, err = Open(Config{Pid: c.pid, Netns: c.nsFile})
 	must(t, err)
 	for range 20 {
 		one(t, r, good)
@@ -46,12 +56,12 @@ func TestNoDescriptorsLeft(t *testing.T) {
 		}
 	}
 	// Those of the Go runtime's own come and go.
-	after := count()
-	for end := time.Now().Add(10 * time.Second); after > before && time.Now().Before(end); after = count() {
+	after := open()
+	for end := time.Now().Add(10 * time.Second); len(after) > len(before) && time.Now().Before(end); after = open() {
 		time.Sleep(10 * time.Millisecond)
 	}
-	if after > before {
-		t.Errorf("%d descriptors, %d before", after, before)
+	if len(after) > len(before) {
+		t.Errorf("%d descriptors %q, %d before %q", len(after), after, len(before), before)
 	}
 }
 

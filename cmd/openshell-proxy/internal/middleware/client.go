@@ -62,14 +62,16 @@ const prefix = 5
 // what a service or a connection says is not repeated, since it may quote the
 // request.
 func (c *client) call(ctx context.Context, method string, message []byte, timeout time.Duration) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	deadline := time.Now().Add(timeout)
+	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	out, err := c.exchange(ctx, method, message, timeout)
 	var known code
 	switch {
 	case err == nil:
 		return out, nil
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+	// The service knows the deadline as well, and its clock may ring first.
+	case !time.Now().Before(deadline):
 		return nil, codeTimeout
 	case errors.As(err, &known):
 		return nil, known

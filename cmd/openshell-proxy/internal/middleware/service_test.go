@@ -332,6 +332,8 @@ func TestServiceIsLate(t *testing.T) {
 		Manifest: map[string]any{"bindings": []any{map[string]any{"operation": 1, "phase": 1, "maxBodyBytes": 4 << 20, "timeout": "50ms"}}},
 		Evaluate: func(ctx context.Context, _ *fake.Evaluation) (fake.Result, error) {
 			<-ctx.Done() // the deadline is the caller's
+			// Its own clock may be the later one by a little.
+			time.Sleep(200 * time.Millisecond)
 			return fake.Allow, nil
 		},
 	}
