@@ -144,11 +144,15 @@ func TestBypass_B62_Tasks(t *testing.T) {
 	if !slices.Equal(limits, []string{"8192"}) {
 		t.Errorf("limits %q", limits)
 	}
+	runtime, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", childOf(t, cmd.Process.Pid)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	w.until("the cgroups are gone", func() bool { return len(cgroupsOf(t, id)) == 0 })
+	w.until("the cgroups are gone, and the runtime that removes what is left", func() bool { return len(cgroupsOf(t, id)) == 0 && len(inNamespace(t, runtime)) == 0 })
 	w.nothingRemains()
 }
 
