@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	llsys "github.com/landlock-lsm/go-landlock/landlock/syscall"
+
 	"openshell.dev/runtime/libsandbox/netns"
 )
 
@@ -27,6 +29,9 @@ func TestBypass_B44_AbstractSockets(t *testing.T) {
 		{"from outside in the same namespace", fmt.Sprintf("/proc/%d/ns/net", a.init()), "EPERM"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			if abi, err := llsys.LandlockGetABIVersion(); tc.want == "EPERM" && (err != nil || abi < scopes) {
+				t.Skipf("Landlock ABI %d keeps no abstract socket apart: docs/threat-model.md says so", abi)
+			}
 			address := fmt.Sprintf("@openshell-test-%d-%d", os.Getpid(), boxes.Add(1))
 			var stream net.Listener
 			var packets net.PacketConn
@@ -55,6 +60,9 @@ func TestBypass_B44_AbstractSockets(t *testing.T) {
 		})
 	}
 }
+
+// scopes is the first ABI of Landlock that keeps abstract sockets apart.
+const scopes = 6
 
 // inNetns runs f in a network namespace, which may be this one.
 func inNetns(t *testing.T, path string, f func() error) {

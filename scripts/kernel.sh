@@ -60,6 +60,9 @@ for p in $packages; do
 done
 mkdir -p "$root/suite/integration/demo"
 cp integration/demo/policy.yaml "$root/suite/integration/demo/"
+# Tests that look beside their sources look here: that is what trimmed programs call it.
+mkdir -p "$root/suite/integration/openshell.dev/runtime/docs"
+cp docs/middleware.proto "$root/suite/integration/openshell.dev/runtime/docs/"
 
 # A system: busybox, and bash as a dynamically linked program to run.
 cp "$(command -v busybox)" "$root/bin/busybox"
