@@ -11,7 +11,7 @@ FUZZTIME ?= 10s
 # What this machine has and no test may skip for want of (internal/testenv).
 # Root has the rest by make setup; a way to the package registries is the
 # machine's own: CI names that, too.
-REQUIRE := $(if $(filter 0,$(shell id -u)),root$(comma)cgroups$(comma)docker$(comma)debian)
+REQUIRE := $(if $(filter 0,$(shell id -u)),root$(comma)cgroups$(comma)docker$(comma)debian$(comma)compiler)
 export OPENSHELL_TEST_REQUIRE ?= $(REQUIRE)
 
 # The programs lie side by side: the runtime finds the others beside itself.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"openshell.dev/runtime/internal/decisionlog"
+	"openshell.dev/runtime/internal/testenv"
 )
 
 // identityPolicy allows programs by different kinds of paths. The container's first
@@ -77,10 +78,11 @@ func dynamic(t *testing.T, rootfs, program string) {
 // stopped; what it reaches is what the program's rule allows and nothing else, and in a
 // program without a rule it reaches nothing.
 func TestBypass_B34_InjectedCode(t *testing.T) {
+	testenv.Require(t, testenv.Compiler)
 	t.Parallel()
 	library := filepath.Join(t.TempDir(), "inject.so")
 	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-o", library, "testdata/inject.c").CombinedOutput(); err != nil {
-		t.Fatalf("gcc, which make setup installs: %v\n%s", err, out)
+		t.Fatalf("gcc: %v\n%s", err, out)
 	}
 	b := newBox(t, boxOptions{policy: identityPolicy, files: func(rootfs string) {
 		for _, program := range []string{"/usr/bin/curl", "/usr/bin/cat"} {

@@ -64,13 +64,17 @@ cp integration/demo/policy.yaml "$root/suite/integration/demo/"
 mkdir -p "$root/suite/integration/openshell.dev/runtime/docs"
 cp docs/middleware.proto "$root/suite/integration/openshell.dev/runtime/docs/"
 
-# A system: busybox, and bash as a dynamically linked program to run.
+# A system: busybox, and bash and curl as dynamically linked programs to run.
 cp "$(command -v busybox)" "$root/bin/busybox"
-cp "$(command -v bash)" "$root/bin/bash"
-ldd "$root/bin/bash" | grep -o '/[^ ]*' | while read -r library; do
-	mkdir -p "$root/$(dirname "$library")"
-	cp -L "$library" "$root/$library"
+cp "$(command -v ldd)" "$root/usr/bin/ldd"
+for p in bash curl; do
+	cp "$(command -v $p)" "$root/bin/$p"
+	ldd "$root/bin/$p" | grep -o '/[^ ]*' | while read -r library; do
+		mkdir -p "$root/$(dirname "$library")"
+		cp -L "$library" "$root/$library"
+	done
 done
+ln -s /bin/curl "$root/usr/bin/curl"
 printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' >"$root/etc/passwd"
 printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
 printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts"

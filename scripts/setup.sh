@@ -21,6 +21,7 @@ need iptables command -v iptables
 need debootstrap command -v debootstrap
 need gpgv command -v gpgv
 need procps command -v ps
+need curl command -v curl
 need ca-certificates test -s /etc/ssl/certs/ca-certificates.crt
 if [ "${1-}" = kernels ]; then
 	need qemu-system-x86 command -v qemu-system-x86_64

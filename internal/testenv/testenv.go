@@ -27,6 +27,8 @@ const (
 	Docker = "docker"
 	// Debian is debootstrap, and a mirror for it.
 	Debian = "debian"
+	// Compiler is gcc.
+	Compiler = "compiler"
 	// Registries is a way to the registries that the machine's package clients are
 	// configured for.
 	Registries = "registries"
@@ -43,8 +45,9 @@ var checks = map[string]func() error{
 		}
 		return nil
 	},
-	Docker: func() error { return programs("dockerd", "docker", "iptables") },
-	Debian: func() error { return programs("debootstrap") },
+	Docker:   func() error { return programs("dockerd", "docker", "iptables") },
+	Debian:   func() error { return programs("debootstrap") },
+	Compiler: func() error { return programs("gcc") },
 	Agents: func() error {
 		if !must(Agents) {
 			return errors.New("make test-agents runs it")
