@@ -41,12 +41,13 @@ func TestBypass_B21_OtherProtocols(t *testing.T) {
 		{"raw", "raw", inside + ":0"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			began := time.Now()
-			if out := b.at(t).refused("/bin/probe", "socket", tc.kind, tc.at); !strings.HasPrefix(out, "error: ") {
+			out := b.at(t).refused("/bin/probe", "socket", tc.kind, tc.at)
+			if !strings.HasPrefix(out, "error: ") {
 				t.Errorf("printed %q", out)
 			}
-			if d := time.Since(began); strings.HasPrefix(tc.name, "QUIC") && d > 900*time.Millisecond {
-				t.Errorf("the refusal took %s: who falls back to TCP must learn it at once", d)
+			// Who falls back to TCP must learn it at once, not by waiting.
+			if strings.HasPrefix(tc.name, "QUIC") && strings.Contains(out, "timeout") {
+				t.Errorf("no refusal came: %s", out)
 			}
 		})
 	}

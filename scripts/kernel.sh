@@ -14,6 +14,9 @@ KERNEL=${KERNEL:-linux-image-cloud-amd64}
 MEMORY=${MEMORY:-3G}
 PATIENCE=${PATIENCE:-1500} # seconds for everything
 pattern=${1:-.}
+# What asks nothing of a kernel and needs more than is brought along: the documents,
+# and the search of a container for keys, which is for the agents from npm.
+elsewhere='^(TestDocumentedCommands|TestSearchFindsKeys)$'
 
 scripts/setup.sh kernels
 work=build/kernel
@@ -77,6 +80,7 @@ done
 ln -s /bin/curl "$root/usr/bin/curl"
 printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' >"$root/etc/passwd"
 printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
+: >"$root/etc/resolv.conf"
 printf '127.0.0.1 localhost\n::1 localhost\n' >"$root/etc/hosts"
 cat >"$root/suite/start" <<START
 #!/bin/sh
@@ -99,7 +103,7 @@ echo "kernel \$(uname -r)"
 /suite/bin/openshell doctor
 for t in \$(cd /suite && find . -name tests | sort); do
 	echo "=== SUITE \${t%/tests}"
-	cd /suite/\${t%/tests} && ./tests -test.v -test.timeout=8m -test.run '$pattern'
+	cd /suite/\${t%/tests} && ./tests -test.v -test.timeout=8m -test.run '$pattern' -test.skip '$elsewhere'
 	echo "=== STATUS \$?"
 done
 echo '=== END'
