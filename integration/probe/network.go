@@ -75,13 +75,17 @@ func say(ctx context.Context, network, address, text, device string) {
 	report(fmt.Sprintf("%q", b), err)
 }
 
+// floodPatience is how long one connection of many may take: an emulated machine needs
+// most of it.
+const floodPatience = 40 * time.Second
+
 // flood opens n connections at once, holds them and says how many there were.
 func flood(n int, address string) {
 	var open atomic.Int64
 	var wait sync.WaitGroup
 	for range n {
 		wait.Go(func() {
-			c, err := net.DialTimeout("tcp", address, 5*time.Second)
+			c, err := net.DialTimeout("tcp", address, floodPatience)
 			if err != nil {
 				return
 			}
