@@ -24,7 +24,7 @@ func policyCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "policy",
 		Usage:       "work with policy files",
-		Subcommands: []*cli.Command{policyCheckCommand(), policyExplainCommand(), policyEvalCommand()},
+		Subcommands: []*cli.Command{policyCheckCommand(), policyExplainCommand(), policyEvalCommand(), policyPresetCommand()},
 	}
 }
 
