@@ -32,8 +32,12 @@ func lockDown(folders []string, marks bool) error {
 			return fmt.Errorf("the guard left capability %d in the bounding set", c)
 		}
 	}
-	if err := harden.Capabilities(keep); err != nil {
+	has, err := harden.Capabilities(keep)
+	if err != nil {
 		return err
+	}
+	if has != keep {
+		return fmt.Errorf("the worker lacks a right that it needs: capabilities are %#x, want %#x", has, keep)
 	}
 	return filter()
 }

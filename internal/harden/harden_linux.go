@@ -29,25 +29,27 @@ func Process() error {
 	return nil
 }
 
-// Capabilities drops all but those of keep, a bit for each, that the process has.
-func Capabilities(keep uint64) error {
+// Capabilities drops all but those of keep, a bit for each, that the process has, and
+// returns these.
+func Capabilities(keep uint64) (has uint64, err error) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&header, &data[0]); err != nil {
-		return fmt.Errorf("read capabilities: %w", err)
+		return 0, fmt.Errorf("read capabilities: %w", err)
 	}
 	for i := range data {
 		data[i].Permitted &= uint32(keep >> (32 * i))
 		data[i].Effective = data[i].Permitted
 		data[i].Inheritable = 0
+		has |= uint64(data[i].Permitted) << (32 * i)
 	}
-	err := allThreads(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data)), 0)
+	err = allThreads(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data)), 0)
 	runtime.KeepAlive(&header)
 	runtime.KeepAlive(&data)
 	if err != nil {
-		return fmt.Errorf("drop capabilities: %w", err)
+		return 0, fmt.Errorf("drop capabilities: %w", err)
 	}
-	return nil
+	return has, nil
 }
 
 // Files leaves the process these files and no others that it has not opened. A kernel
