@@ -19,11 +19,11 @@ func newMiddlewares(c *guard.Worker, reach operatorDialer, roots func() *x509.Ce
 		if err != nil {
 			return nil, fmt.Errorf("middleware service %s: %w", m.Name, err)
 		}
-		s := middleware.Service{Name: m.Name, URL: u, MaxBody: m.MaxBody, Timeout: m.Timeout, Roots: roots()}
-		if len(m.Roots) > 0 {
-			if s.Roots = x509.NewCertPool(); !s.Roots.AppendCertsFromPEM(m.Roots) {
-				return nil, fmt.Errorf("middleware service %s: no certificate among its roots", m.Name)
-			}
+		s := middleware.Service{Name: m.Name, URL: u, MaxBody: m.MaxBody, Timeout: m.Timeout}
+		if len(m.Roots) == 0 {
+			s.Roots = roots()
+		} else if s.Roots = x509.NewCertPool(); !s.Roots.AppendCertsFromPEM(m.Roots) {
+			return nil, fmt.Errorf("middleware service %s: no certificate among its roots", m.Name)
 		}
 		config.Services = append(config.Services, s)
 	}

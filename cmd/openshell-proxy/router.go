@@ -42,17 +42,7 @@ type backends struct {
 func newBackends(dial operatorDialer, roots func() *x509.CertPool, change inference.Change, log *decisionlog.Log) *backends {
 	return &backends{change: change, log: log, transport: sync.OnceValue(func() *http.Transport {
 		return &http.Transport{
-			DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
-				host, digits, err := net.SplitHostPort(address)
-				if err != nil {
-					return nil, err
-				}
-				port, err := strconv.ParseUint(digits, 10, 16)
-				if err != nil {
-					return nil, err
-				}
-				return dial(ctx, host, uint16(port))
-			},
+			DialContext:       dial,
 			ForceAttemptHTTP2: true, DisableCompression: true, IdleConnTimeout: backendIdle, MaxResponseHeaderBytes: 64 << 10,
 			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots()},
 		}
@@ -114,8 +104,8 @@ func auth(k *handoff.RouteKey, region string) (inference.Auth, error) {
 // bedrockService is what Bedrock's runtime is called in signatures.
 const bedrockService = "bedrock"
 
-// operatorDialer reaches what the operator named.
-type operatorDialer func(ctx context.Context, host string, port uint16) (net.Conn, error)
+// operatorDialer reaches what the operator named, as net.Dialer.DialContext does.
+type operatorDialer func(ctx context.Context, network, address string) (net.Conn, error)
 
 // operatorDial reaches the operator's backends and services wherever they are; but
 // in the container's own namespace the loopback is the workload's.
@@ -129,14 +119,22 @@ func operatorDial(egress handoff.Egress, dial *upstream.Dialer) operatorDialer {
 		}
 		return nil
 	}
-	return func(ctx context.Context, host string, port uint16) (net.Conn, error) {
+	return func(ctx context.Context, _, address string) (net.Conn, error) {
+		host, digits, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		port, err := strconv.ParseUint(digits, 10, 16)
+		if err != nil {
+			return nil, err
+		}
 		if slices.Contains(hostNames, strings.ToLower(host)) {
 			if noMachine != nil {
 				return nil, fmt.Errorf("reach %s: %w", host, noMachine)
 			}
 			host = machine.String()
 		}
-		conn, _, err := dial.Dial(ctx, host, port, check)
+		conn, _, err := dial.Dial(ctx, host, uint16(port), check)
 		return conn, err
 	}
 }

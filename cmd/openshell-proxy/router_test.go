@@ -42,7 +42,7 @@ func TestBedrockIsSigned(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	reach := func(ctx context.Context, _ string, _ uint16) (net.Conn, error) {
+	reach := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", backend.Listener.Addr().String())
 	}
 	b := newBackends(reach, func() *x509.CertPool { return roots }, nil, log)

@@ -21,8 +21,8 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// Dialer reaches a host that the operator named.
-type Dialer func(ctx context.Context, host string, port uint16) (net.Conn, error)
+// Dialer reaches a host that the operator named, as net.Dialer.DialContext does.
+type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
 // client makes unary gRPC calls over HTTP/2.
 type client struct {
@@ -33,16 +33,12 @@ type client struct {
 func newClient(u *url.URL, roots *x509.CertPool, dial Dialer) *client {
 	return &client{base: *u, transport: &http2.Transport{
 		AllowHTTP: true, DisableCompression: true, MaxHeaderListSize: maxServiceHeader, ReadIdleTimeout: pingAfter, PingTimeout: pingTimeout,
-		DialTLSContext: func(ctx context.Context, _, address string, _ *tls.Config) (net.Conn, error) {
-			host, digits, err := net.SplitHostPort(address)
+		DialTLSContext: func(ctx context.Context, network, address string, _ *tls.Config) (net.Conn, error) {
+			host, _, err := net.SplitHostPort(address)
 			if err != nil {
 				return nil, err
 			}
-			port, err := strconv.ParseUint(digits, 10, 16)
-			if err != nil {
-				return nil, err
-			}
-			conn, err := dial(ctx, host, uint16(port))
+			conn, err := dial(ctx, network, address)
 			if err != nil || u.Scheme == "http" {
 				return conn, err
 			}
@@ -62,9 +58,9 @@ const prefix = 5
 // what a service or a connection says is not repeated, since it may quote the
 // request.
 func (c *client) call(ctx context.Context, method string, message []byte, timeout time.Duration) ([]byte, error) {
-	deadline := time.Now().Add(timeout)
-	ctx, cancel := context.WithDeadline(ctx, deadline)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	deadline, _ := ctx.Deadline() // which may be an earlier one of the caller's
 	out, err := c.exchange(ctx, method, message, timeout)
 	var known code
 	switch {

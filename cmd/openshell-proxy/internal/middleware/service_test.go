@@ -29,7 +29,7 @@ import (
 
 // dialTo reaches one address, whatever is asked for.
 func dialTo(l net.Listener) Dialer {
-	return func(ctx context.Context, _ string, _ uint16) (net.Conn, error) {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
 	}
 }
@@ -351,7 +351,7 @@ func TestServiceComesLater(t *testing.T) {
 	l := listen(t)
 	address := l.Addr().String()
 	_ = l.Close()
-	dial := func(ctx context.Context, _ string, _ uint16) (net.Conn, error) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", address)
 	}
 	r, err := New(Config{Services: []Service{{Name: "guard", URL: &url.URL{Scheme: "http", Host: "guard.test:1"}, MaxBody: 10}}, Dial: dial})

@@ -50,7 +50,7 @@ func guarded(t *testing.T, s *fake.Service, policyText string) *world {
 		Services: []middleware.Service{{
 			Name: "guard", URL: &url.URL{Scheme: "http", Host: "guard.test:1"}, MaxBody: 64 << 10, Timeout: 2 * time.Second,
 		}},
-		Dial: func(ctx context.Context, _ string, _ uint16) (net.Conn, error) {
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
 		},
 	})
