@@ -20,6 +20,13 @@ PROGRAMS := openshell openshell-runtime openshell-proxy openshell-launch openshe
 
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
+# A line for each package, what a failed test printed, and at the end all that failed
+# or was skipped, with the counts; every event is in test.json.
+GOTESTSUM := gotest.tools/gotestsum@v1.13.0
+# The first run makes a Debian root filesystem.
+go_test = go run $(GOTESTSUM) --format pkgname-and-test-fails --format-icons text --jsonfile $(BIN)/test.json -- \
+	-p 2 -timeout 20m -count=1 -tags seccomp
+
 # Tests that ask testenv what the machine has may need root; all others do not.
 needs_root = $(shell go list -f '{{range .TestImports}}{{if eq . "openshell.dev/runtime/internal/testenv"}}{{$$.ImportPath}}{{end}}{{end}}' ./...)
 
@@ -73,14 +80,14 @@ cover: setup ## every statement of policy/, the judge, must be tested
 	case $$out in *'coverage: 100.0% of statements'*) ;; *) echo "cover: see go test -coverprofile"; exit 1;; esac
 
 test: build vet cover ## all tests; as root the kernel's, too
-	scripts/test.sh $(BIN)/test.log ./...
+	$(go_test) ./...
 
 test-unit: setup ## the tests that need no root, in seconds
 	@mkdir -p $(BIN)
-	scripts/test.sh $(BIN)/test.log $(filter-out $(needs_root),$(shell go list ./...))
+	$(go_test) $(filter-out $(needs_root),$(shell go list ./...))
 
 test-root: build ## the tests that may need root
-	scripts/test.sh $(BIN)/test.log $(needs_root)
+	$(go_test) $(needs_root)
 
 test-agents: build ## agents from npm in sandboxes, without keys (root; 1.7 GB from npm, once)
 	OPENSHELL_TEST_REQUIRE=$(REQUIRE),registries,agents go test -count=1 -timeout 30m -tags seccomp -v ./integration -run 'TestBypass_B63_B64_Agents'

@@ -295,6 +295,37 @@ func TestBypass_B39_GoneAtOnce(t *testing.T) {
 	b.refused("/bin/other", "hurry", "10", "127.0.0.1:15001", "GET http://api.test/c2VjcmV0 HTTP/1.1\r\nHost: api.test\r\n\r\n")
 }
 
+// TestBypass_B39_SamePort: connections from one port to several places are each known
+// by the port that they have, not by that which they get when they are led to the
+// proxy and have to be told apart.
+func TestBypass_B39_SamePort(t *testing.T) {
+	t.Parallel()
+	b := newIdentityBox(t)
+	for _, tc := range []struct {
+		name, first string
+		env         []string
+	}{
+		{"to the proxy", "api.test:443", nil},
+		{"to the proxy, a name refused before", "denied.test:80", nil},
+		{"led to the proxy", "192.0.2.7:443", []string{"HTTP_PROXY=", "http_proxy="}},
+		{"led to the proxy, another port before", "api.test:443", []string{"HTTP_PROXY=", "http_proxy="}},
+		{"led to the proxy, to which there is one", "127.0.0.1:15001", []string{"HTTP_PROXY=", "http_proxy="}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := b.at(t)
+			b.up.Reset()
+			for who, want := range map[string]string{"/bin/probe": "upstream saw GET /x", "/bin/other": "not permitted by policy"} {
+				if out := b.execEnv(tc.env, who, "sameport", tc.first, "GET", "http://api.test/x"); !strings.Contains(out, want) {
+					t.Errorf("%s printed %q", who, out)
+				}
+			}
+			if got := b.up.Requests(); len(got) != 1 {
+				t.Errorf("the upstream saw %v", got)
+			}
+		})
+	}
+}
+
 // TestBypass_B52_ProgramsOfTheHost: a workload that catches the runtime's programs
 // while they run in its container cannot write to them.
 func TestBypass_B52_ProgramsOfTheHost(t *testing.T) {

@@ -85,6 +85,8 @@ func main() {
 			report("", err)
 		}
 		flood(n, args[1])
+	case "sameport": // sameport ADDRESS METHOD URL
+		samePort(ctx, args[0], args[1], args[2])
 	case "copy": // copy FROM TO [MORE]
 		report("copied", copyFile(args[0], args[1], args[2]))
 	case "link":
@@ -318,8 +320,11 @@ func request(ctx context.Context, method, target, body string, proxy func(*http.
 }
 
 func perform(req *http.Request, proxy func(*http.Request) (*url.URL, error), h2 bool) {
-	client := &http.Client{Transport: &http.Transport{Proxy: proxy, TLSClientConfig: &tls.Config{}, ForceAttemptHTTP2: h2}}
-	resp, err := client.Do(req)
+	send(req, &http.Transport{Proxy: proxy, TLSClientConfig: &tls.Config{}, ForceAttemptHTTP2: h2})
+}
+
+func send(req *http.Request, by http.RoundTripper) {
+	resp, err := by.RoundTrip(req)
 	if err != nil {
 		report("", err)
 	}

@@ -100,6 +100,27 @@ func flood(n int, address string) {
 	report(strconv.FormatInt(open.Load(), 10), nil)
 }
 
+// samePort sends a request from the port that a connection to address has already,
+// which it may: their other ends differ.
+func samePort(ctx context.Context, address, method, target string) {
+	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
+		return errors.Join(e, err)
+	}}
+	c, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		report("", err)
+	}
+	defer c.Close()
+	d.LocalAddr = c.LocalAddr()
+	req, err := http.NewRequestWithContext(ctx, method, target, http.NoBody)
+	if err != nil {
+		report("", err)
+	}
+	send(req, &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: d.DialContext})
+}
+
 // stream reads lines of url until they end or time is up.
 func stream(ctx context.Context, url string) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)

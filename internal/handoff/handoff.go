@@ -15,6 +15,13 @@ import (
 // namespace: the only ones that are not led back to the proxy.
 const Mark = 0x6f736801
 
+// SourceTag is the second half, as bytes in memory, of the mark of each connection
+// that reaches the proxy; the first half is the port it started from, in network
+// order. The address that accept(2) tells may have another port: where two
+// connections to different destinations have the same port, one of them gets a new one
+// as it is redirected, for the kernel to tell them apart.
+var SourceTag = [2]byte{0x74, 0x6f}
+
 // The proxy's ports on lo in the container's namespace.
 const (
 	PortProxy = 15001

@@ -4,6 +4,7 @@ package netns
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -21,9 +22,13 @@ import (
 	"openshell.dev/runtime/internal/handoff"
 )
 
-// redirected is a client's address and where it wanted to go, as the proxy
-// learns them.
-type redirected struct{ client, wanted netip.AddrPort }
+// redirected is a client's address, the port of it that the connection's mark says,
+// and where it wanted to go, as the proxy learns them.
+type redirected struct {
+	client netip.AddrPort
+	port   uint16
+	wanted netip.AddrPort
+}
 
 // proxy opens the listeners in ns and reports what reaches them; a query is
 // answered with its own bytes.
@@ -47,7 +52,8 @@ func proxy(t *testing.T, ns vnetns.NsHandle) (conns chan redirected, queries cha
 					if err != nil {
 						return
 					}
-					conns <- redirected{c.RemoteAddr().(*net.TCPAddr).AddrPort(), wanted(c.(*net.TCPConn), i == handoff.ProxyTCP6)}
+					tcp := c.(*net.TCPConn)
+					conns <- redirected{c.RemoteAddr().(*net.TCPAddr).AddrPort(), started(tcp), wanted(tcp, i == handoff.ProxyTCP6)}
 					_, _ = c.Write([]byte("proxy\n"))
 					_ = c.Close()
 				}
@@ -71,6 +77,22 @@ func proxy(t *testing.T, ns vnetns.NsHandle) (conns chan redirected, queries cha
 		must(t, file.Close())
 	}
 	return conns, queries
+}
+
+// started is the port that a connection's mark says it started from; 0 if none.
+func started(c *net.TCPConn) (port uint16) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) {
+		mark, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK)
+		b := binary.NativeEndian.AppendUint32(nil, uint32(mark))
+		if err == nil && [2]byte(b[2:]) == handoff.SourceTag {
+			port = binary.BigEndian.Uint16(b)
+		}
+	})
+	return port
 }
 
 func wanted(c *net.TCPConn, six bool) (a netip.AddrPort) {
@@ -154,6 +176,44 @@ func TestCaptureLeadsToProxy(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Connections from one port to several destinations each say that port to the proxy. Their addresses do not: at the proxy they would be the same,
+// so that the kernel changes all but one.
+func TestConnectionsFromOnePort(t *testing.T) {
+	for _, tc := range []struct {
+		network      string
+		destinations []string
+	}{
+		{"tcp4", []string{"192.0.2.7:443", "192.0.2.7:80", "198.18.0.1:22"}},
+		{"tcp6", []string{"[2001:db8::7]:443", "[2001:db8::7]:80", "[2001:db8::8]:22"}},
+	} {
+		p := newPair(t)
+		p.close(t)
+		conns, _ := proxy(t, p.inside)
+		seen := map[uint16]int{}
+		in(t, p.inside, func() {
+			d := net.Dialer{Timeout: patience, Control: func(_, _ string, raw syscall.RawConn) (err error) {
+				e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
+				return errors.Join(e, err)
+			}}
+			for _, to := range tc.destinations {
+				c, err := d.Dial(tc.network, to)
+				must(t, err)
+				defer c.Close()
+				own := c.LocalAddr().(*net.TCPAddr)
+				d.LocalAddr = own
+				got := <-conns
+				if int(got.port) != own.Port || got.client.Addr() != own.AddrPort().Addr() {
+					t.Errorf("%s from %s came from %s, by its mark from port %d", to, own, got.client, got.port)
+				}
+				seen[got.client.Port()]++
+			}
+		})
+		if len(seen) < 3 {
+			t.Errorf("%s: ports at the proxy: %v, so that nothing was tried", tc.network, seen)
+		}
 	}
 }
 

@@ -85,10 +85,11 @@ func (t *table) add(parts ...[]expr.Any) {
 // (tcp_fwmark_accept) carry the mark on; a UDP server's answers are marked as
 // they leave, which has them routed again. What comes by lo loses its mark: where a
 // name leads the proxy back into the container, the workload would accept a
-// connection with the proxy's.
+// connection with the proxy's. Instead, packets to the proxy say where they started.
 func (t *table) marks() {
 	t.begin("inbound", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, priorityMark, nftables.ChainPolicyAccept)
 	t.add(fromLo(expr.CmpOpEq), setMark(0))
+	t.add(fromLo(expr.CmpOpEq), proto(unix.IPPROTO_TCP), port(handoff.PortProxy), markSource())
 	t.add(fromLo(expr.CmpOpNeq), setMark(markInbound))
 	t.begin("answers", nftables.ChainTypeRoute, nftables.ChainHookOutput, priorityMark, nftables.ChainPolicyAccept)
 	t.add(proto(unix.IPPROTO_UDP), unmarked(), answers(), setMark(markInbound))
@@ -154,6 +155,19 @@ func unmarked() []expr.Any { return marked(0) }
 func setMark(m uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Immediate{Register: 1, Data: binaryutil.NativeEndian.PutUint32(m)},
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
+	}
+}
+
+// markSource makes a mark of the port that a connection started from, whatever it was
+// translated to. Not only its first packet has it: with SYN cookies, another one
+// makes the connection.
+func markSource() []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeyPROTOSRC, Register: 1},
+		&expr.Bitwise{
+			SourceRegister: 1, DestRegister: 1, Len: 4, Mask: []byte{0xff, 0xff, 0, 0}, Xor: append([]byte{0, 0}, handoff.SourceTag[:]...),
+		},
 		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
 	}
 }

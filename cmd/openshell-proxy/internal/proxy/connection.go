@@ -99,19 +99,17 @@ func (s *Server) handle(ctx context.Context, tcp *net.TCPConn) {
 		delete(s.open, c)
 		s.mu.Unlock()
 	}()
-	c.local = addrPort(tcp.RemoteAddr())
-	self := addrPort(tcp.LocalAddr())
-	wanted, err := s.destination(tcp, self)
-	if err != nil {
-		reset(c.client) // nobody can say what it was for
+	var err error
+	if c.local, c.wanted, err = s.ends(tcp); err != nil {
+		c.wanted = addrPort(tcp.LocalAddr())
+		c.refuseUnknown(err)
 		return
 	}
-	c.wanted = wanted
 	if err := c.identify(); err != nil {
 		c.refuseUnknown(err)
 		return
 	}
-	if wanted == self {
+	if c.wanted == addrPort(tcp.LocalAddr()) {
 		c.explicit(ctx)
 	} else {
 		c.transparent(ctx)

@@ -74,9 +74,8 @@ type Server struct {
 	middlewares  *middleware.Runner
 	slots        chan struct{}
 	waits        waits
-	// destination is where a connection was meant to go, given the listener's
-	// address.
-	destination func(*net.TCPConn, netip.AddrPort) (netip.AddrPort, error)
+	// ends are a connection's as the client sees them.
+	ends func(*net.TCPConn) (local, wanted netip.AddrPort, err error)
 
 	// texts is how much memory WebSockets' messages take that are being read.
 	texts atomic.Int64
@@ -104,7 +103,7 @@ func New(c Config) *Server {
 		c: c, open: map[*connection]struct{}{}, names: map[netip.Addr][]string{}, slots: make(chan struct{}, maxConnections()),
 		tls:         &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(MaxSessions)},
 		tickets:     &tls.Config{MinVersion: tls.VersionTLS12},
-		middlewares: c.Middlewares, waits: usualWaits, destination: originalDestination,
+		middlewares: c.Middlewares, waits: usualWaits, ends: originalEnds,
 	}
 	if s.middlewares == nil {
 		s.middlewares = middleware.Builtin()

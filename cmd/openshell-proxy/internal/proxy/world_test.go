@@ -176,13 +176,14 @@ func newWorld(t testing.TB, policyText string) *world {
 		Upstream: upstream.New(upstream.Config{Hosts: hosts, Connect: w.connect}),
 	})
 	w.s.waits = waits{head: 2 * time.Second, idle: patience, handshake: 2 * time.Second, serverFirst: 50 * time.Millisecond, gone: 50 * time.Millisecond}
-	w.s.destination = func(_ *net.TCPConn, self netip.AddrPort) (netip.AddrPort, error) {
+	w.s.ends = func(c *net.TCPConn) (local, wanted netip.AddrPort, err error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if to, ok := w.redirected[self]; ok {
-			return to, nil
+		wanted = addrPort(c.LocalAddr())
+		if to, ok := w.redirected[wanted]; ok {
+			wanted = to
 		}
-		return self, nil
+		return addrPort(c.RemoteAddr()), wanted, nil
 	}
 	if policyText != "" {
 		w.load(policyText)
