@@ -7,6 +7,7 @@ LDFLAGS := -s -w
 TAGS := seccomp,urfave_cli_no_docs
 COMMIT := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 10s
+SOAK ?= 10m
 
 # What this machine has and no test may skip for want of (internal/testenv).
 # Root has the rest by make setup; a way to the package registries is the
@@ -30,7 +31,7 @@ go_test = go run $(GOTESTSUM) --format pkgname-and-test-fails --format-icons tex
 # Tests that ask testenv what the machine has may need root; all others do not.
 needs_root = $(shell go list -f '{{range .TestImports}}{{if eq . "openshell.dev/runtime/internal/testenv"}}{{$$.ImportPath}}{{end}}{{end}}' ./...)
 
-.PHONY: help setup build static install uninstall check vet lint cover test test-unit test-root test-agents test-kernels test-runc-bats rootfs bench demo fuzz clean
+.PHONY: help setup build static install uninstall check vet lint cover test test-unit test-root test-agents test-soak test-kernels test-runc-bats rootfs bench demo fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -91,6 +92,9 @@ test-root: build ## the tests that may need root
 
 test-agents: build ## agents from npm in sandboxes, without keys (root; 1.7 GB from npm, once)
 	OPENSHELL_TEST_REQUIRE=$(REQUIRE),registries,agents go test -count=1 -timeout 30m -tags seccomp -v ./integration -run 'TestBypass_B63_B64_Agents'
+
+test-soak: build ## everything usual at once, for SOAK, in sandboxes whose policy changes (root)
+	OPENSHELL_TEST_REQUIRE=$(REQUIRE) OPENSHELL_TEST_SOAK=$(SOAK) go test -count=1 -timeout 24h -tags seccomp -v ./integration -run 'TestSoak'
 
 test-kernels: ## the kernel's tests on Debian's 6.1 in qemu (10 minutes)
 	scripts/kernel.sh

@@ -87,6 +87,8 @@ func main() {
 		flood(n, args[1])
 	case "sameport": // sameport ADDRESS METHOD URL
 		samePort(ctx, args[0], args[1], args[2])
+	case "soak": // soak DURATION
+		soak(args[0])
 	case "copy": // copy FROM TO [MORE]
 		report("copied", copyFile(args[0], args[1], args[2]))
 	case "link":
@@ -324,7 +326,8 @@ func perform(req *http.Request, proxy func(*http.Request) (*url.URL, error), h2 
 }
 
 func send(req *http.Request, by http.RoundTripper) {
-	resp, err := by.RoundTrip(req)
+	client := &http.Client{Transport: by}
+	resp, err := client.Do(req)
 	if err != nil {
 		report("", err)
 	}

@@ -18,8 +18,10 @@ const Table = "openshell"
 
 // Where the chains stand among others in the namespace. Redirection comes before
 // Docker's DNAT of its resolver's address (-100), which would turn port 53 into
-// another before it is seen; marks come before redirection.
+// another before it is seen; marks come before redirection, zones before connections
+// are tracked (-200).
 const (
+	priorityZone     = -300
 	priorityMark     = -160
 	priorityRedirect = -150
 	priorityFilter   = 0
@@ -38,6 +40,12 @@ const (
 	markMask = ^uint32(3)
 )
 
+// portDNS is any resolver's.
+const portDNS = 53
+
+// zoneOutside is the conntrack zone of connections that leave the namespace or come in.
+const zoneOutside = 1
+
 // rules replaces the table of the thread's namespace.
 func rules() error {
 	c, err := nftables.New()
@@ -53,6 +61,7 @@ func rules() error {
 		c.DelTable(t.t)
 	}
 	c.AddTable(t.t)
+	t.zones()
 	t.marks()
 	t.redirect()
 	t.filter()
@@ -80,6 +89,22 @@ func (t *table) add(parts ...[]expr.Any) {
 	t.c.AddRule(&nftables.Rule{Table: t.t, Chain: t.chain, Exprs: e})
 }
 
+// zones tracks what stays inside apart from what goes out or comes in. The workload's
+// connections and queries have the same addresses as the proxy's to the same place, and
+// sooner or later the same ports: within one zone, the one would be taken for the other
+// for as long as that is remembered, so that a query of the proxy's is led to the proxy,
+// and one of the workload's not. What stays inside keeps the default zone, which is
+// where the kernel looks for what a connection's destination was (SO_ORIGINAL_DST).
+func (t *table) zones() {
+	t.begin("arrive", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, priorityZone, nftables.ChainPolicyAccept)
+	t.add(fromLo(expr.CmpOpNeq), setZone(zoneOutside))
+	t.begin("leave", nftables.ChainTypeFilter, nftables.ChainHookOutput, priorityZone, nftables.ChainPolicyAccept)
+	t.add(toLo(expr.CmpOpNeq), setZone(zoneOutside))
+	// A UDP server's answers to the outside seem to stay inside until they are known
+	// for what they are. Queries, and what answers them, do stay.
+	t.add(proto(unix.IPPROTO_UDP), port(expr.CmpOpNeq, portDNS), sourcePort(expr.CmpOpNeq, handoff.PortDNS), setZone(zoneOutside))
+}
+
 // marks makes answers to the outside routable. What arrives is marked, so that
 // the kernel's own answers (fwmark_reflect) and accepted connections
 // (tcp_fwmark_accept) carry the mark on; a UDP server's answers are marked as
@@ -89,7 +114,7 @@ func (t *table) add(parts ...[]expr.Any) {
 func (t *table) marks() {
 	t.begin("inbound", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, priorityMark, nftables.ChainPolicyAccept)
 	t.add(fromLo(expr.CmpOpEq), setMark(0))
-	t.add(fromLo(expr.CmpOpEq), proto(unix.IPPROTO_TCP), port(handoff.PortProxy), markSource())
+	t.add(fromLo(expr.CmpOpEq), proto(unix.IPPROTO_TCP), port(expr.CmpOpEq, handoff.PortProxy), markSource())
 	t.add(fromLo(expr.CmpOpNeq), setMark(markInbound))
 	t.begin("answers", nftables.ChainTypeRoute, nftables.ChainHookOutput, priorityMark, nftables.ChainPolicyAccept)
 	t.add(proto(unix.IPPROTO_UDP), unmarked(), answers(), setMark(markInbound))
@@ -104,7 +129,7 @@ func (t *table) redirect() {
 	// Queries first: even a resolver at a local address would ask others
 	// (Docker's 127.0.0.11).
 	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
-		t.add(proto(p), port(53), redirectTo(handoff.PortDNS))
+		t.add(proto(p), port(expr.CmpOpEq, portDNS), redirectTo(handoff.PortDNS))
 	}
 	t.add(local(destination, expr.CmpOpEq), accept())
 	t.add(proto(unix.IPPROTO_TCP), redirectTo(handoff.PortProxy))
@@ -118,9 +143,13 @@ func (t *table) filter() {
 	// the proxy's questions in the resolver's name.
 	t.add(proto(unix.IPPROTO_UDP), local(source, expr.CmpOpNeq), reject())
 	t.add(answers(), accept())
+	// What the kernel answers itself on the proxy's connections (that one is closed, or
+	// over) reflects the mark of what came in. Sockets that have this mark begin with a
+	// SYN, which never leaves.
+	t.add(marked(markInbound), proto(unix.IPPROTO_TCP), noSYN(), known(), accept())
 	// By lo only: a socket that is bound to another interface keeps to it, and what
 	// was redirected would leave with the proxy's address on it.
-	t.add(toLo(), local(destination, expr.CmpOpEq), accept())
+	t.add(toLo(expr.CmpOpEq), local(destination, expr.CmpOpEq), accept())
 	// IPv6 needs neighbours to be found before it can answer anybody.
 	for _, kind := range []byte{neighbourSolicitation, neighbourAdvertisement} {
 		t.add(proto(unix.IPPROTO_ICMPV6), icmpType(kind), accept())
@@ -176,8 +205,22 @@ func proto(p byte) []expr.Any {
 	return equal(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, []byte{p})
 }
 
-func port(p uint16) []expr.Any {
-	return equal(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}, binaryutil.BigEndian.PutUint16(p))
+func port(op expr.CmpOp, p uint16) []expr.Any { return portAt(2, op, p) }
+
+func sourcePort(op expr.CmpOp, p uint16) []expr.Any { return portAt(0, op, p) }
+
+func portAt(offset uint32, op expr.CmpOp, p uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2},
+		&expr.Cmp{Op: op, Register: 1, Data: binaryutil.BigEndian.PutUint16(p)},
+	}
+}
+
+func setZone(z uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: 1, Data: binaryutil.NativeEndian.PutUint16(z)},
+		&expr.Ct{Key: expr.CtKeyZONE, SourceRegister: true, Register: 1},
+	}
 }
 
 func icmpType(kind byte) []expr.Any {
@@ -188,8 +231,8 @@ func fromLo(op expr.CmpOp) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIF, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: binaryutil.NativeEndian.PutUint32(loIndex)}}
 }
 
-func toLo() []expr.Any {
-	return equal(&expr.Meta{Key: expr.MetaKeyOIF, Register: 1}, binaryutil.NativeEndian.PutUint32(loIndex))
+func toLo(op expr.CmpOp) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyOIF, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: binaryutil.NativeEndian.PutUint32(loIndex)}}
 }
 
 // The ends of a packet, one of which local looks at.
@@ -210,9 +253,12 @@ func local(end expr.Fib, op expr.CmpOp) []expr.Any {
 // answers matches replies only: a socket that was accepted and then reconnected
 // elsewhere starts a new connection, in the original direction.
 func answers() []expr.Any {
-	e := equal(&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}, []byte{1})
-	return append(
-		e,
+	return append(equal(&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}, []byte{1}), known()...)
+}
+
+// known matches what belongs to a connection that has been answered.
+func known() []expr.Any {
+	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
 		&expr.Bitwise{
 			SourceRegister: 1, DestRegister: 1, Len: 4,
@@ -220,7 +266,17 @@ func answers() []expr.Any {
 			Xor:  binaryutil.NativeEndian.PutUint32(0),
 		},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(0)},
-	)
+	}
+}
+
+// noSYN matches TCP's packets that do not begin a connection.
+func noSYN() []expr.Any {
+	const offsetFlags, syn = 13, 0x02
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offsetFlags, Len: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{syn}, Xor: []byte{0}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0}},
+	}
 }
 
 func redirectTo(p uint16) []expr.Any {
