@@ -159,11 +159,11 @@ func boxOf(t *testing.T, o boxOptions) *box {
 }
 
 // imageFile writes a file of the image.
-func (b *box) imageFile(name, text string) {
-	b.t.Helper()
-	file := filepath.Join(b.rootfs, name)
+func (w *world) imageFile(name, text string) {
+	w.t.Helper()
+	file := filepath.Join(w.rootfs, name)
 	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o755)); err != nil {
-		b.t.Fatal(err)
+		w.t.Fatal(err)
 	}
 }
 

@@ -4,8 +4,11 @@ package integration
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -29,14 +32,14 @@ const (
 	soakDescriptors = 8
 )
 
+// publishedPause is between two requests to a published port.
+const publishedPause = 20 * time.Millisecond
+
 // TestSoak: whatever a workload does for however long, and while its policy changes to
 // others that allow the same, everything allowed works, all else is refused, and
 // nothing is left.
 func TestSoak(t *testing.T) {
-	length, err := time.ParseDuration(cmp.Or(os.Getenv(soakVariable), usualSoak))
-	if err != nil {
-		t.Fatal(err)
-	}
+	length := soakLength(t)
 	t.Parallel()
 	up := startUpstream(t)
 	for name, o := range map[string]boxOptions{"from the host": {up: up}, "from its own network": {up: up, uplink: true, nth: 1}} {
@@ -45,6 +48,95 @@ func TestSoak(t *testing.T) {
 			newBox(t, o).soak(length)
 		})
 	}
+}
+
+// TestDockerSoak is a soak in a container of Docker's that also serves a published port.
+func TestDockerSoak(t *testing.T) {
+	length := soakLength(t)
+	t.Parallel()
+	w := newWorld(t, netPolicy)
+	ca := filepath.Join(w.dir, "upstream.pem")
+	e := startDocker(t, map[string]string{"openshell": netPolicy}, "--upstream-ca", ca)
+	up := e.upstream(names...)
+	if err := up.WriteCA(ca); err != nil {
+		t.Fatal(err)
+	}
+	w.imageFile("etc/ssl/certs/ca-certificates.crt", string(up.CA))
+	e.importImage("probe", w.rootfs)
+	run := []string{"run", "--detach", "--name", "busy", "--publish", "18080:8080", "--runtime", "openshell"}
+	for _, name := range names {
+		run = append(run, "--add-host", name+":"+up.Addr.String())
+	}
+	e.must(append(run, "probe", "/bin/probe", "serve", "8080")...)
+	e.until("it serves", func() bool { return strings.Contains(e.must("logs", "busy"), "serving") })
+	cmd := e.command("exec", "busy", "/bin/probe", "soak", length.String(), "IPv6")
+	out := &output{}
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	asked := 0
+	for ended := false; !ended; asked++ {
+		time.Sleep(publishedPause)
+		for _, addr := range []string{"127.0.0.1:18080", up.Gateway.String() + ":18080"} {
+			if got, err := e.get(addr); err != nil || got != "served GET /published" {
+				t.Errorf("%s the %dth time, at %s: %q, %v", addr, asked, time.Now().UTC().Format(time.StampMilli), got, err)
+			}
+		}
+		select {
+		case err := <-done:
+			if ended = true; err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+		default:
+		}
+	}
+	t.Logf("the published port was asked %d times", 2*asked)
+	asExpected(t, out.String())
+	e.must("rm", "--force", "busy")
+	e.nothingRemains()
+}
+
+// get asks for /published at addr, of Docker's host, on a new connection.
+func (e *engine) get(addr string) (body string, err error) {
+	e.within(func() error {
+		var c net.Conn
+		if c, err = net.DialTimeout("tcp", addr, patience); err != nil {
+			return nil
+		}
+		defer c.Close()
+		client := http.Client{Timeout: patience, Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }}}
+		var resp *http.Response
+		if resp, err = client.Get("http://server/published"); err != nil {
+			return nil
+		}
+		defer resp.Body.Close()
+		var b []byte
+		b, err = io.ReadAll(resp.Body)
+		body = string(b)
+		return nil
+	})
+	return body, err
+}
+
+// asExpected fails unless a soak ran to its end and had no surprises.
+func asExpected(t *testing.T, out string) {
+	t.Helper()
+	if strings.Contains(out, "surprise") || !strings.Contains(out, "\tprogram") {
+		t.Error(out)
+	}
+	t.Log(out)
+}
+
+func soakLength(t *testing.T) time.Duration {
+	t.Helper()
+	length, err := time.ParseDuration(cmp.Or(os.Getenv(soakVariable), usualSoak))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return length
 }
 
 func (b *box) soak(length time.Duration) {
@@ -110,10 +202,7 @@ func (b *box) traffic(length time.Duration, aside func()) {
 		}
 		break
 	}
-	if strings.Contains(out.String(), "surprise") || !strings.Contains(out.String(), "\tprogram") {
-		t.Error(out)
-	}
-	t.Log(out)
+	asExpected(t, out.String())
 	for _, line := range b.log() {
 		var r decisionlog.Record
 		if err := json.Unmarshal([]byte(line), &r); err != nil {

@@ -87,8 +87,8 @@ func main() {
 		flood(n, args[1])
 	case "sameport": // sameport ADDRESS METHOD URL
 		samePort(ctx, args[0], args[1], args[2])
-	case "soak": // soak DURATION
-		soak(args[0])
+	case "soak": // soak DURATION [KIND]: without that kind of traffic
+		soak(args[0], args[1])
 	case "copy": // copy FROM TO [MORE]
 		report("copied", copyFile(args[0], args[1], args[2]))
 	case "link":

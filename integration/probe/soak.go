@@ -34,7 +34,7 @@ type traffic func(ctx context.Context, n int) error
 
 // soak does everything usual, all kinds at once, again and again, until the time is up.
 // It prints how often, and what went otherwise than it must.
-func soak(text string) {
+func soak(text, without string) {
 	length, err := time.ParseDuration(text)
 	if err != nil {
 		report("", err)
@@ -59,6 +59,7 @@ func soak(text string) {
 		"echo":                     echo,
 		"program":                  program,
 	}
+	delete(kinds, without)
 	var (
 		wait      sync.WaitGroup
 		mu        sync.Mutex
