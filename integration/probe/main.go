@@ -88,7 +88,11 @@ func main() {
 	case "sameport": // sameport ADDRESS METHOD URL
 		samePort(ctx, args[0], args[1], args[2])
 	case "soak": // soak DURATION [KIND]: without that kind of traffic
-		soak(args[0], args[1])
+		kinds := usual()
+		delete(kinds, args[1])
+		soak(args[0], kinds)
+	case "soakkeys": // soakkeys DURATION: with a key that it has not, and a model
+		soak(args[0], keys())
 	case "copy": // copy FROM TO [MORE]
 		report("copied", copyFile(args[0], args[1], args[2]))
 	case "link":

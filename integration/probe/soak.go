@@ -32,15 +32,10 @@ const (
 // must.
 type traffic func(ctx context.Context, n int) error
 
-// soak does everything usual, all kinds at once, again and again, until the time is up.
-// It prints how often, and what went otherwise than it must.
-func soak(text, without string) {
-	length, err := time.ParseDuration(text)
-	if err != nil {
-		report("", err)
-	}
+// usual is what workloads do, with a policy that allows /ok/ at api.test.
+func usual() map[string]traffic {
 	by := http.ProxyFromEnvironment
-	kinds := map[string]traffic{
+	return map[string]traffic{
 		"kept-alive":               get(by, false, true, "https://api.test/ok/%d"),
 		"kept-alive, led there":    get(nil, false, true, "https://api.test/ok/%d"),
 		"HTTP/2":                   get(by, true, true, "https://api.test/ok/%d"),
@@ -59,7 +54,15 @@ func soak(text, without string) {
 		"echo":                     echo,
 		"program":                  program,
 	}
-	delete(kinds, without)
+}
+
+// soak does everything of some kinds, all of them at once, again and again, until the
+// time is up. It prints how often, and what went otherwise than it must.
+func soak(text string, kinds map[string]traffic) {
+	length, err := time.ParseDuration(text)
+	if err != nil {
+		report("", err)
+	}
 	var (
 		wait      sync.WaitGroup
 		mu        sync.Mutex
@@ -94,31 +97,38 @@ func soak(text, without string) {
 	}
 }
 
-func roundTrip(by func(*http.Request) (*url.URL, error), h2, keep bool) func(ctx context.Context, method, target string) (int, string, error) {
+// exchange is a request and the answer's status and body.
+type exchange func(ctx context.Context, method, target, body string, fields ...string) (int, string, error)
+
+// exchanger makes requests over connections of its own. fields are names and values.
+func exchanger(by func(*http.Request) (*url.URL, error), h2, keep bool) exchange {
 	tr := &http.Transport{Proxy: by, ForceAttemptHTTP2: h2, DisableKeepAlives: !keep, TLSClientConfig: &tls.Config{}}
-	return func(ctx context.Context, method, target string) (int, string, error) {
-		req, err := http.NewRequestWithContext(ctx, method, target, http.NoBody)
+	return func(ctx context.Context, method, target, body string, fields ...string) (int, string, error) {
+		req, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(body))
 		if err != nil {
 			return 0, "", err
+		}
+		for f := range slices.Chunk(fields, 2) {
+			req.Header.Set(f[0], f[1])
 		}
 		resp, err := tr.RoundTrip(req)
 		if err != nil {
 			return 0, "", err
 		}
 		defer resp.Body.Close()
-		body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 		if !keep {
 			tr.CloseIdleConnections() // HTTP/2 keeps them all the same
 		}
-		return resp.StatusCode, strings.TrimSpace(string(body)), err
+		return resp.StatusCode, strings.TrimSpace(string(b)), err
 	}
 }
 
 func get(by func(*http.Request) (*url.URL, error), h2, keep bool, target string) traffic {
-	send := roundTrip(by, h2, keep)
+	send := exchanger(by, h2, keep)
 	return func(ctx context.Context, n int) error {
 		to := fmt.Sprintf(target, n)
-		status, body, err := send(ctx, http.MethodGet, to)
+		status, body, err := send(ctx, http.MethodGet, to, "")
 		if want := fmt.Sprintf("upstream saw GET /ok/%d", n); err == nil && (status != http.StatusOK || body != want) {
 			err = fmt.Errorf("GET %s: %d %q", to, status, body)
 		}
@@ -127,10 +137,10 @@ func get(by func(*http.Request) (*url.URL, error), h2, keep bool, target string)
 }
 
 func refused(by func(*http.Request) (*url.URL, error), method, target string, keep bool) traffic {
-	send := roundTrip(by, false, keep)
+	send := exchanger(by, false, keep)
 	return func(ctx context.Context, n int) error {
 		to := fmt.Sprintf(target, n)
-		status, body, err := send(ctx, method, to)
+		status, body, err := send(ctx, method, to, "")
 		if err == nil && (status != http.StatusForbidden || !strings.Contains(body, "policy_denied")) {
 			err = fmt.Errorf("%s %s: %d %q", method, to, status, body)
 		}
