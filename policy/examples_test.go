@@ -28,7 +28,7 @@ func TestExamples(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, w := range Lint(p) {
+			for _, w := range Lint(p, CompileOptions{}) {
 				t.Errorf("line %d: %s", w.Line, w.Msg)
 			}
 			if _, err := Compile(p, CompileOptions{}); err != nil {

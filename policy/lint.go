@@ -16,10 +16,10 @@ type Warning struct {
 	Msg  string
 }
 
-// Lint says what a valid document does that its author may not expect, sorted by
-// line.
-func Lint(p *Policy) []Warning {
-	l := &linter{work: MaxOverlapWork}
+// Lint says what a valid document, compiled with o, does that its author may not
+// expect, sorted by line.
+func Lint(p *Policy, o CompileOptions) []Warning {
+	l := &linter{options: o, work: MaxOverlapWork}
 	l.filesystem(&p.Filesystem)
 	for i := range p.Network {
 		l.policy(&p.Network[i])
@@ -47,7 +47,8 @@ func (e *Endpoint) auditedByDefault() bool {
 }
 
 type linter struct {
-	out []Warning
+	options CompileOptions
+	out     []Warning
 	// work is what is left for overlap, in the whole document.
 	work int
 }
@@ -132,7 +133,7 @@ func (l *linter) endpoint(e *Endpoint) {
 		}
 		return
 	}
-	if e.auditedByDefault() {
+	if e.auditedByDefault() && l.options.UnspecifiedEnforcement != EnforcementBlock {
 		l.warn(e.Line, "enforcement is not set, which means audit: requests that the rules refuse are recorded and pass; write enforcement: enforce")
 	}
 	if e.TLSSkip {

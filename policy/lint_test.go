@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -95,7 +96,7 @@ network_policies:
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d := cmp.Diff(tc.want, Lint(p)); d != "" {
+			if d := cmp.Diff(tc.want, Lint(p, CompileOptions{})); d != "" {
 				t.Error(d)
 			}
 		})
@@ -161,6 +162,17 @@ network_policies:
 `))
 	if err != nil {
 		t.Fatal(err)
+	}
+	count := func(o CompileOptions) (n int) {
+		for _, w := range Lint(p, o) {
+			if strings.Contains(w.Msg, "which means audit") {
+				n++
+			}
+		}
+		return n
+	}
+	if unset, block := count(CompileOptions{}), count(CompileOptions{UnspecifiedEnforcement: EnforcementBlock}); unset != 2 || block != 0 {
+		t.Errorf("%d warnings, and %d where an operator has it block", unset, block)
 	}
 	if d := cmp.Diff([]int{5, 11}, AuditedByDefault(p)); d != "" {
 		t.Error(d)

@@ -195,7 +195,7 @@ func TestCompileRefusesMiddlewares(t *testing.T) {
 		if _, err := Compile(p, CompileOptions{}); err == nil || !strings.Contains(err.Error(), `middleware config "m"`) {
 			t.Errorf("%+v: %v", m, err)
 		}
-		if w := Lint(p); len(w) != 0 {
+		if w := Lint(p, CompileOptions{}); len(w) != 0 {
 			t.Errorf("%+v: %v", m, w)
 		}
 	}
@@ -217,11 +217,11 @@ network_middlewares:
 		{5, "middleware config 'elsewhere' selects no host of the policy's endpoints"},
 		{6, "middleware config 'open' fails open: requests pass without it while it is not there"},
 	}
-	if d := cmp.Diff(want, Lint(p)); d != "" {
+	if d := cmp.Diff(want, Lint(p, CompileOptions{})); d != "" {
 		t.Error(d)
 	}
 	p.Network[0].Endpoints[0].Host = "{a,b}*.example.com"
-	if w := Lint(p); slices.ContainsFunc(w, func(w Warning) bool { return w.Line == 5 && strings.Contains(w.Msg, "selects no") }) {
+	if w := Lint(p, CompileOptions{}); slices.ContainsFunc(w, func(w Warning) bool { return w.Line == 5 && strings.Contains(w.Msg, "selects no") }) {
 		t.Error(w)
 	}
 }

@@ -127,7 +127,7 @@ func FuzzParse(f *testing.F) {
 		if len(p.Filesystem.ReadOnly)+len(p.Filesystem.ReadWrite) > MaxPaths {
 			t.Error("too many paths got through")
 		}
-		Lint(p)
+		Lint(p, CompileOptions{})
 		for _, n := range p.Network {
 			for _, e := range n.Endpoints {
 				if e.Host == "" && len(e.AllowedIPs) == 0 || len(e.Ports) == 0 {

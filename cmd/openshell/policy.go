@@ -36,6 +36,7 @@ func policyCheckCommand() *cli.Command {
 		Description: "Warnings say what a valid policy does that may not be meant; they change no status.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "bundle", Aliases: []string{"b"}, Usage: "OCI bundle `DIR` whose mounts the policy should cover"},
+			operatorFlag(),
 			outputFlag(),
 		},
 		Action: policyCheck,
@@ -70,7 +71,11 @@ func policyCheck(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range policy.Lint(p) {
+	o, err := operatorOptions(c)
+	if err != nil {
+		return err
+	}
+	for _, w := range policy.Lint(p, o) {
 		out.Warnings = append(out.Warnings, finding{Line: w.Line, Message: w.Msg})
 	}
 	if dir := c.String("bundle"); dir != "" {

@@ -14,13 +14,21 @@ func operatorFlag() cli.Flag {
 	return &cli.StringFlag{Name: "config", Usage: "operator's configuration `FILE` (default " + operator.DefaultConfigFile + ")"}
 }
 
-// compile makes an engine of the policy as a sandbox of this operator's would.
-func compile(c *cli.Context, p *policy.Policy) (*policy.Engine, policy.CompileOptions, error) {
+// operatorOptions are those that a sandbox of this operator's compiles a policy with.
+func operatorOptions(c *cli.Context) (policy.CompileOptions, error) {
 	config, err := operator.LoadConfig(c.String("config"))
 	if err != nil {
-		return nil, policy.CompileOptions{}, err
+		return policy.CompileOptions{}, err
 	}
-	o := policy.CompileOptions{UnspecifiedEnforcement: config.UnspecifiedEnforcement}
+	return policy.CompileOptions{UnspecifiedEnforcement: config.UnspecifiedEnforcement}, nil
+}
+
+// compile makes an engine of the policy as a sandbox of this operator's would.
+func compile(c *cli.Context, p *policy.Policy) (*policy.Engine, policy.CompileOptions, error) {
+	o, err := operatorOptions(c)
+	if err != nil {
+		return nil, o, err
+	}
 	e, err := policy.Compile(p, o)
 	if err != nil {
 		err = cli.Exit(err.Error(), exitProblems)
