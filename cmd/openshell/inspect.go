@@ -128,9 +128,8 @@ func ociState(c *cli.Context, s sandbox) (*specs.State, error) {
 	return &st, nil
 }
 
-// readProcess reads a file of proc_pid_status(5)'s format. A field that is not
-// there is an error: its absence must not look like a fact.
-func readProcess(file string) (*process, error) {
+// processFields reads a file of proc_pid_status(5)'s format.
+func processFields(file string) (map[string]string, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("look at the sandbox's process: %w", err)
@@ -144,6 +143,16 @@ func readProcess(file string) (*process, error) {
 	for line := range strings.SplitSeq(string(b), "\n") {
 		k, v, _ := strings.Cut(line, ":")
 		field[k] = strings.TrimSpace(v)
+	}
+	return field, nil
+}
+
+// readProcess reads what a file of proc_pid_status(5)'s format says of confinement. A
+// field that is not there is an error: its absence must not look like a fact.
+func readProcess(file string) (*process, error) {
+	field, err := processFields(file)
+	if err != nil {
+		return nil, err
 	}
 	filters, err := strconv.Atoi(field["Seccomp_filters"])
 	if err != nil {

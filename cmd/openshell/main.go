@@ -19,7 +19,7 @@ var version = "0.1.0-dev"
 func commands() []*cli.Command {
 	policies := policyCommand()
 	policies.Subcommands = append(policies.Subcommands, livePolicyCommands()...)
-	return []*cli.Command{runCommand(), policies, logsCommand(), providerCommand(), inferenceCommand(), inspectCommand(), planCommand(), doctorCommand()}
+	return []*cli.Command{runCommand(), execCommand(), policies, logsCommand(), providerCommand(), inferenceCommand(), inspectCommand(), planCommand(), doctorCommand()}
 }
 
 func main() {

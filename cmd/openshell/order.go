@@ -10,8 +10,8 @@ import (
 )
 
 // order puts a command's flags before its arguments, as urfave/cli v2 wants them:
-// people write `openshell policy set BOX --policy FILE`. `run` keeps its order,
-// because what follows its first argument is another program's.
+// people write `openshell policy set BOX --policy FILE`. `run` and `exec` keep their
+// order, because what follows their arguments is another program's.
 func order(commands []*cli.Command, args []string) []string {
 	at := 1
 	var cmd *cli.Command
@@ -22,7 +22,7 @@ func order(commands []*cli.Command, args []string) []string {
 		}
 		cmd, commands = commands[i], commands[i].Subcommands
 	}
-	if cmd == nil || cmd.Name == "run" {
+	if cmd == nil || cmd.Name == "run" || cmd.Name == "exec" {
 		return args
 	}
 	var flags, others []string

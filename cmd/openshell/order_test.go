@@ -12,6 +12,7 @@ import (
 func TestOrder(t *testing.T) {
 	commands := []*cli.Command{
 		{Name: "run", Flags: []cli.Flag{&cli.BoolFlag{Name: "tty"}}},
+		{Name: "exec", Flags: []cli.Flag{&cli.BoolFlag{Name: "tty"}}},
 		{Name: "logs", Flags: []cli.Flag{&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}}, &cli.IntFlag{Name: "n"}}},
 		{Name: "policy", Subcommands: []*cli.Command{{Name: "set", Flags: []cli.Flag{&cli.StringFlag{Name: "policy"}}}}},
 	}
@@ -23,6 +24,7 @@ func TestOrder(t *testing.T) {
 		{"unknown flag", "logs box --what", "logs --what box"},
 		{"after --", "logs -- box -n 3", "logs -- box -n 3"},
 		{"run's command is not ours", "run ls --tty", "run ls --tty"},
+		{"nor exec's", "exec box ls --tty", "exec box ls --tty"},
 		{"no command", "--version", "--version"},
 		{"unknown command", "what --policy p", "what --policy p"},
 	} {

@@ -6,11 +6,15 @@ package main
 
 import "github.com/urfave/cli/v2"
 
-// runCommand says why there is no `openshell run` on this system.
-func runCommand() *cli.Command {
+func runCommand() *cli.Command { return elsewhere("run", "run a command in a sandbox") }
+
+func execCommand() *cli.Command { return elsewhere("exec", "run another command in a sandbox") }
+
+// elsewhere says why there is no such command on this system.
+func elsewhere(name, usage string) *cli.Command {
 	return &cli.Command{
-		Name:   "run",
-		Usage:  "run a command in a sandbox (Linux only)",
-		Action: func(*cli.Context) error { return cli.Exit("openshell run: sandboxes need a Linux kernel", 1) },
+		Name:   name,
+		Usage:  usage + " (Linux only)",
+		Action: func(*cli.Context) error { return cli.Exit("openshell "+name+": sandboxes need a Linux kernel", 1) },
 	}
 }

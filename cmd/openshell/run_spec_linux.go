@@ -69,16 +69,7 @@ func runSpec(c *cli.Context, img *v1.Config) (*specs.Spec, error) {
 	for _, e := range img.Env {
 		env.set(e)
 	}
-	for _, e := range c.StringSlice("env") {
-		if !strings.Contains(e, "=") {
-			value, ok := os.LookupEnv(e)
-			if !ok {
-				continue // as docker run: there is nothing to pass on
-			}
-			e += "=" + value
-		}
-		env.set(e)
-	}
+	env.pass(c.StringSlice("env"))
 	caps := []string{
 		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID",
 		"CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL",
@@ -126,6 +117,20 @@ func runSpec(c *cli.Context, img *v1.Config) (*specs.Spec, error) {
 
 // environment is a list of NAME=VALUE in which a name is once.
 type environment []string
+
+// pass sets NAME=VALUE, or NAME to what it is here.
+func (e *environment) pass(list []string) {
+	for _, v := range list {
+		if !strings.Contains(v, "=") {
+			value, ok := os.LookupEnv(v)
+			if !ok {
+				continue // as docker run: there is nothing to pass on
+			}
+			v += "=" + value
+		}
+		e.set(v)
+	}
+}
 
 func (e *environment) set(pair string) {
 	if i := e.find(pair); i >= 0 {

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+)
+
+// execCommand makes `openshell exec`: another command in a sandbox that runs.
+func execCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "exec",
+		Usage:     "run another command in a running sandbox, under the same policy",
+		ArgsUsage: "CONTAINER COMMAND [ARG...]",
+		Description: "The command has the environment, the folder and the user that the sandbox was made\n" +
+			"with, and what providers that were attached since give it. The exit status is its own.\n" +
+			containerUsage + searched(),
+		Flags: []cli.Flag{
+			rootFlag(), runtimeFlag(),
+			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "environment variable `NAME[=VALUE]`"},
+			&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "working `DIR` inside the sandbox"},
+			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "`UID[:GID]`, numbers"},
+			&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "keep standard input open"},
+			&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "allocate a terminal"},
+			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "do not wait for its end"},
+		},
+		UseShortOptionHandling: true,
+		Action:                 execAction,
+	}
+}
+
+// execAction becomes the runtime, whose exec passes on signals and the exit status.
+func execAction(c *cli.Context) error {
+	command := c.Args().Tail()
+	if len(command) > 0 && command[0] == "--" {
+		command = command[1:]
+	}
+	if len(command) == 0 {
+		return usage(c, "want a CONTAINER and a COMMAND")
+	}
+	s, err := findSandbox(c, c.Args().First())
+	if err != nil {
+		return err
+	}
+	bin, err := runtimePath(c)
+	if err != nil {
+		return err
+	}
+	args := []string{bin, "--root", s.root, "--log-format", "plain", "exec"}
+	env := environment{}
+	if c.Bool("tty") {
+		args = append(args, "--tty")
+		env.set("TERM=xterm")
+	}
+	env.pass(c.StringSlice("env"))
+	for _, e := range env {
+		args = append(args, "--env", e)
+	}
+	if cwd := c.String("workdir"); cwd != "" {
+		args = append(args, "--cwd", cwd)
+	}
+	if user := c.String("user"); user != "" {
+		args = append(args, "--user", user)
+	}
+	if c.Bool("detach") {
+		args = append(args, "--detach")
+	}
+	if !c.Bool("interactive") && !c.Bool("tty") {
+		if err := noInput(); err != nil {
+			return err
+		}
+	}
+	st, err := ociState(c, s)
+	if err != nil {
+		return err
+	}
+	if st.Bundle == stageDir {
+		// The runtime comes from this thread, which is never given back.
+		runtime.LockOSThread()
+		if err := joinStage(st.Pid); err != nil {
+			return fmt.Errorf("enter the mount namespace of sandbox %s: %w", s.id, err)
+		}
+	}
+	err = unix.Exec(bin, append(append(args, s.id), command...), os.Environ())
+	return fmt.Errorf("start %s: %w", bin, err)
+}
+
+// joinStage enters the mount namespace in which `openshell run` has laid the bundle
+// of the container with the first process pid out: that of the process's parent.
+//
+// Preconditions: the calling goroutine is locked to its thread for good.
+func joinStage(pid int) error {
+	field, err := processFields(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return err
+	}
+	ns, err := os.Open(filepath.Join("/proc", field["PPid"], "ns/mnt"))
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	// A mount namespace is for who shares working directory and root with nobody.
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
+		return err
+	}
+	return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS)
+}
+
+// noInput makes the standard input an empty one.
+func noInput() error {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Dup3(int(null.Fd()), 0, 0), null.Close())
+}
