@@ -108,6 +108,8 @@ func instructions() []bpf.Instruction {
 		unix.SYS_SOCKET, test{0, ^uint32(0), []uint32{unix.AF_INET, unix.AF_INET6}},
 		test{1, sockType, []uint32{unix.SOCK_STREAM, unix.SOCK_DGRAM}},
 	)
+	// To an address of IPv4, from which Docker's resolver is asked; nobody listens.
+	when(unix.SYS_BIND, test{2, ^uint32(0), []uint32{unix.SizeofSockaddrInet4}})
 	// Nobody reads clone3's flags; who gets ENOSYS takes clone.
 	out = append(out, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_CLONE3, SkipTrue: 1}, bpf.RetConstant{Val: uint32(unix.SECCOMP_RET_ERRNO) | uint32(unix.ENOSYS)})
 	when(unix.SYS_CLONE, test{0, unix.CLONE_THREAD, []uint32{unix.CLONE_THREAD}})

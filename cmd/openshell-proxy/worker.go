@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -124,9 +125,9 @@ func (w *worker) run() error {
 	}
 	log := w.log
 	defer log.Close()
-	mark := 0
+	mark, loopback := 0, netip.Addr{}
 	if c.Egress == handoff.EgressNamespace {
-		mark = handoff.Mark
+		mark, loopback = handoff.Mark, handoff.LoopbackSource
 	}
 	names := dns.New(dns.Config{
 		MayResolve: func(name string) bool { return w.proxy.MayResolve(name) },
@@ -144,7 +145,7 @@ func (w *worker) run() error {
 		}
 		return fmt.Errorf("read the guard's second document: %w", err)
 	}
-	dial := upstream.New(upstream.Config{Hosts: ctr.Hosts, Resolvers: ctr.Resolvers, Mark: mark, Synthetic: dns.Synthetic})
+	dial := upstream.New(upstream.Config{Hosts: ctr.Hosts, Resolvers: ctr.Resolvers, Mark: mark, LoopbackSource: loopback, Synthetic: dns.Synthetic})
 	reach := operatorDial(c.Egress, dial)
 	middlewares, err := newMiddlewares(c, reach, w.roots)
 	if err != nil {

@@ -22,6 +22,10 @@ const Mark = 0x6f736801
 // as it is redirected, for the kernel to tell them apart.
 var SourceTag = [2]byte{0x74, 0x6f}
 
+// LoopbackSource is the address from which the proxy asks a resolver on the container's
+// loopback: nobody else connects from it or to it.
+var LoopbackSource = netip.AddrFrom4([4]byte{127, 111, 115, 104})
+
 // The proxy's ports on lo in the container's namespace.
 const (
 	PortProxy = 15001

@@ -3,6 +3,7 @@
 package netns
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
@@ -32,10 +33,13 @@ const (
 const (
 	// markInbound is on what answers somebody outside: it may leave.
 	markInbound = handoff.Mark + 1
+	// markAnswer is on what answers the proxy, and on what the kernel says to that
+	// itself: it may leave. What begins a connection never has it, so no socket has.
+	markAnswer = handoff.Mark - 1
 	// markProbe asks the routing tables where an address really is; no packet
 	// keeps it.
 	markProbe = handoff.Mark + 2
-	// markBase and markMask match the three.
+	// markBase and markMask match the four.
 	markBase = handoff.Mark &^ 3
 	markMask = ^uint32(3)
 )
@@ -116,6 +120,7 @@ func (t *table) marks() {
 	t.add(fromLo(expr.CmpOpEq), setMark(0))
 	t.add(fromLo(expr.CmpOpEq), proto(unix.IPPROTO_TCP), port(expr.CmpOpEq, handoff.PortProxy), markSource())
 	t.add(fromLo(expr.CmpOpNeq), setMark(markInbound))
+	t.add(fromLo(expr.CmpOpNeq), proto(unix.IPPROTO_TCP), flags(flagACK, flagACK), answers(), setMark(markAnswer))
 	t.begin("answers", nftables.ChainTypeRoute, nftables.ChainHookOutput, priorityMark, nftables.ChainPolicyAccept)
 	t.add(proto(unix.IPPROTO_UDP), unmarked(), answers(), setMark(markInbound))
 }
@@ -138,15 +143,24 @@ func (t *table) redirect() {
 // filter stops whatever is not the proxy's, local or an answer.
 func (t *table) filter() {
 	t.begin("output", nftables.ChainTypeFilter, nftables.ChainHookOutput, priorityFilter, nftables.ChainPolicyDrop)
+	// A connection of the workload's own with the same two ends, the wrong way round and
+	// never answered, would have this one taken for its answer: no address is
+	// translated, and it is led to the workload.
+	t.add(proto(unix.IPPROTO_TCP), opens(), answers(), reset())
 	t.add(marked(handoff.Mark), accept())
+	// Nor does anybody connect from somebody else's address (as below), or from or to
+	// the one from which the proxy asks Docker's resolver.
+	t.add(proto(unix.IPPROTO_TCP), opens(), local(source, expr.CmpOpNeq), reset())
+	for _, offset := range []uint32{12, 16} {
+		t.add(proto(unix.IPPROTO_TCP), opens(), addressAt(offset, handoff.LoopbackSource), reset())
+	}
 	// A socket may be bound to anybody's address (IPV6_FREEBIND) and would answer
 	// the proxy's questions in the resolver's name.
 	t.add(proto(unix.IPPROTO_UDP), local(source, expr.CmpOpNeq), reject())
 	t.add(answers(), accept())
 	// What the kernel answers itself on the proxy's connections (that one is closed, or
-	// over) reflects the mark of what came in. Sockets that have this mark begin with a
-	// SYN, which never leaves.
-	t.add(marked(markInbound), proto(unix.IPPROTO_TCP), noSYN(), known(), accept())
+	// over) reflects the mark of what came in. No socket has it.
+	t.add(marked(markAnswer), proto(unix.IPPROTO_TCP), noSYN(), known(), accept())
 	// By lo only: a socket that is bound to another interface keeps to it, and what
 	// was redirected would leave with the proxy's address on it.
 	t.add(toLo(expr.CmpOpEq), local(destination, expr.CmpOpEq), accept())
@@ -155,7 +169,7 @@ func (t *table) filter() {
 		t.add(proto(unix.IPPROTO_ICMPV6), icmpType(kind), accept())
 	}
 	// Rejected, not dropped: who tries UDP or QUIC learns it at once.
-	t.add(proto(unix.IPPROTO_TCP), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
+	t.add(proto(unix.IPPROTO_TCP), reset())
 	t.add(reject())
 }
 
@@ -168,6 +182,8 @@ const (
 func reject() []expr.Any {
 	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
 }
+
+func reset() []expr.Any { return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}} }
 
 func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
 
@@ -269,14 +285,27 @@ func known() []expr.Any {
 	}
 }
 
-// noSYN matches TCP's packets that do not begin a connection.
-func noSYN() []expr.Any {
-	const offsetFlags, syn = 13, 0x02
+const flagSYN, flagACK = 0x02, 0x10
+
+// noSYN matches TCP's packets that do not begin a connection, on either side.
+func noSYN() []expr.Any { return flags(flagSYN, 0) }
+
+// opens matches the first packet of a connection.
+func opens() []expr.Any { return flags(flagSYN|flagACK, flagSYN) }
+
+func flags(mask, value byte) []expr.Any {
+	const offset = 13
 	return []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offsetFlags, Len: 1},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{syn}, Xor: []byte{0}},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{mask}, Xor: []byte{0}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{value}},
 	}
+}
+
+// addressAt matches an address in the header of IPv4.
+func addressAt(offset uint32, a netip.Addr) []expr.Any {
+	return append(equal(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, []byte{unix.NFPROTO_IPV4}),
+		equal(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4}, a.AsSlice())...)
 }
 
 func redirectTo(p uint16) []expr.Any {

@@ -23,6 +23,8 @@ type resolver struct {
 	synthetic func(netip.Addr) bool
 	// shared says that the workload is in the resolver's network namespace.
 	shared bool
+	// loopback is where questions to the loopback come from; none is anywhere.
+	loopback netip.Addr
 
 	mu    sync.Mutex
 	cache map[string]cached
@@ -34,7 +36,7 @@ type cached struct {
 }
 
 func newResolver(c *Config, d *net.Dialer) *resolver {
-	return &resolver{servers: c.Resolvers, dial: d, synthetic: c.Synthetic, shared: c.Mark != 0, cache: map[string]cached{}}
+	return &resolver{servers: c.Resolvers, dial: d, synthetic: c.Synthetic, shared: c.Mark != 0, loopback: c.LoopbackSource, cache: map[string]cached{}}
 }
 
 func (r *resolver) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
@@ -146,14 +148,21 @@ func (r *resolver) exchange(ctx context.Context, server netip.AddrPort, name str
 	q := new(dns.Msg)
 	q.SetQuestion(dns.Fqdn(name), kind)
 	q.SetEdns0(1232, false)
-	networks := []string{"udp", "tcp"}
-	// Everybody in the namespace may send from its loopback's addresses: a datagram
-	// could be the workload's (Docker's resolver is there).
+	networks, dial := []string{"udp", "tcp"}, r.dial
 	if r.shared && server.Addr().IsLoopback() {
+		// Everybody in the namespace may send from its loopback's addresses: a datagram
+		// could be the workload's (Docker's resolver is there).
 		networks = networks[1:]
+		// And from a usual address, the workload could prepare for every port that a
+		// question may come from.
+		if r.loopback.IsValid() && server.Addr().Is4() {
+			from := *dial
+			from.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(r.loopback, 0))
+			dial = &from
+		}
 	}
 	for _, network := range networks {
-		c := &dns.Client{Net: network, Timeout: QueryTimeout, Dialer: r.dial, UDPSize: 1232}
+		c := &dns.Client{Net: network, Timeout: QueryTimeout, Dialer: dial, UDPSize: 1232}
 		m, _, err := c.ExchangeContext(ctx, q, server.String())
 		if err != nil {
 			return nil, fmt.Errorf("resolver %s: %w", server, err)

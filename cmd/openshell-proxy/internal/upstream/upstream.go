@@ -31,6 +31,9 @@ type Config struct {
 	Synthetic func(netip.Addr) bool
 	// Mark is set on every socket, unless 0 (SO_MARK, which needs CAP_NET_ADMIN).
 	Mark int
+	// LoopbackSource is, with a Mark, where questions to a resolver at a loopback address
+	// of IPv4 come from, if it is set.
+	LoopbackSource netip.Addr
 	// Connect reaches an address that was checked; nil is TCP from this machine.
 	Connect func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
 }

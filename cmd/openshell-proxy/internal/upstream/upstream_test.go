@@ -89,6 +89,35 @@ func TestBypass_B16_ForgedAnswer(t *testing.T) {
 	}
 }
 
+// A resolver at the loopback that the workload shares is asked from an address that the
+// workload does not have.
+func TestLoopbackSource(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := make(chan string, 2)
+	s := &dns.Server{Listener: l, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		host, _, _ := net.SplitHostPort(w.RemoteAddr().String())
+		from <- host
+		m := new(dns.Msg).SetReply(q)
+		add(m, "a.test. 5 A 192.0.2.1")
+		_ = w.WriteMsg(m)
+	})}
+	go func() { _ = s.ActivateAndServe() }()
+	t.Cleanup(func() { _ = s.Shutdown() })
+	c := &Config{Resolvers: []netip.AddrPort{netip.MustParseAddrPort(l.Addr().String())}, Mark: 1, LoopbackSource: netip.MustParseAddr("127.1.2.3")}
+	if got, err := newResolver(c, &net.Dialer{}).lookup(context.Background(), "a.test"); err != nil || len(got) != 1 {
+		t.Errorf("%v, %v", got, err)
+	}
+	for range 2 {
+		if got := <-from; got != "127.1.2.3" {
+			t.Errorf("asked from %s", got)
+		}
+	}
+}
+
 func TestLookup(t *testing.T) {
 	plain := func(m *dns.Msg, _ string) bool { return add(m, "a.test. 5 A 192.0.2.1", "a.test. 5 AAAA 2001:db8::1") }
 	for _, tc := range []struct {
