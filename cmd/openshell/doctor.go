@@ -109,7 +109,7 @@ func kernelChecks(f features.Features) []check {
 	}
 	nf := check{Name: "nf_tables", Grade: gradeOK, Found: "usable"}
 	if f.NFTablesError != "" {
-		nf = check{"nf_tables", gradeMissing, f.NFTablesError, "run as root on a kernel with nf_tables (modprobe nf_tables)"}
+		nf = check{"nf_tables", gradeMissing, f.NFTablesError, "run as root on a kernel with nf_tables (modprobe nf_tables), its NAT, FIB and reject, and conntrack zones"}
 	}
 	cg := check{Name: "cgroup", Grade: gradeOK, Found: string(f.Cgroup)}
 	if f.Cgroup == features.CgroupNone {

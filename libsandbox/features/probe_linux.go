@@ -9,9 +9,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/nftables"
 	llsys "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/libsandbox/netns"
 )
 
 // Probe asks the kernel. What needs root and is asked without it is reported as
@@ -57,13 +58,15 @@ func seccompErrno() error {
 	return nil
 }
 
+// nfTables closes a network namespace as a sandbox's is: a kernel may have nf_tables
+// without all that the rules ask of it.
 func nfTables() error {
-	c, err := nftables.New()
+	ns, err := netns.New()
 	if err != nil {
 		return err
 	}
-	_, err = c.ListTables()
-	return err
+	defer ns.Close()
+	return netns.Capture(ns)
 }
 
 func cgroup(dir string) CgroupMode {
