@@ -87,9 +87,11 @@ func main() {
 		flood(n, args[1])
 	case "sameport": // sameport ADDRESS METHOD URL
 		samePort(ctx, args[0], args[1], args[2])
-	case "soak": // soak DURATION [KIND]: without that kind of traffic
+	case "soak": // soak DURATION [KIND...]: without those kinds of traffic
 		kinds := usual()
-		delete(kinds, args[1])
+		for _, without := range args[1:] {
+			delete(kinds, without)
+		}
 		soak(args[0], kinds)
 	case "soakkeys": // soakkeys DURATION: with a key that it has not, and a model
 		soak(args[0], keys())
