@@ -85,7 +85,7 @@ func refused(err error) error {
 	if errors.Is(err, unix.ECONNREFUSED) {
 		return nil
 	}
-	return fmt.Errorf("%v, want refused", err)
+	return fmt.Errorf("%w, want refused", err)
 }
 
 // What is usual within the container, and from outside, goes on, and what ends ends
@@ -138,7 +138,7 @@ func TestOrdinary(t *testing.T) {
 			check("TCP without proxy to "+out, p.inside, func() error { _, err := net.DialTimeout(tcp, at(out, "443"), patience); return refused(err) })
 			check("UDP refused to "+out, p.inside, func() error {
 				if err := udpAsk(udp, "", at(out, "443"), 10); !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.EACCES) {
-					return fmt.Errorf("%v", err)
+					return fmt.Errorf("want refused: %w", err)
 				}
 				return nil
 			})

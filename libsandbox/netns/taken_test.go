@@ -164,7 +164,7 @@ func TestForeignAddressDisturbsNothing(t *testing.T) {
 				defer unix.Close(fd)
 				must(t, unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_FREEBIND, 1))
 				must(t, unix.Bind(fd, &unix.SockaddrInet6{Port: 8080, Addr: netip.MustParseAddr(outsideAddrs[1]).As16()}))
-				err = unix.Connect(fd, &unix.SockaddrInet6{Port: 40001, Addr: netip.MustParseAddr(insideAddrs[1]).As16()})
+				_ = unix.Connect(fd, &unix.SockaddrInet6{Port: 40001, Addr: netip.MustParseAddr(insideAddrs[1]).As16()})
 			}
 			time.Sleep(100 * time.Millisecond)
 			in(t, p.outside, func() {
