@@ -100,6 +100,32 @@ func (p *pair) close(t *testing.T) {
 	must(t, Capture(f))
 }
 
+// echo sends back what c gets, and tells got of it unless that is nil.
+func echo(c net.PacketConn, got chan<- string) {
+	b := make([]byte, 1<<16)
+	for {
+		n, from, err := c.ReadFrom(b)
+		if err != nil {
+			return
+		}
+		if got != nil {
+			got <- string(b[:n])
+		}
+		_, _ = c.WriteTo(b[:n], from)
+	}
+}
+
+// acceptAll hands on what l accepts.
+func acceptAll(l net.Listener, into chan<- net.Conn) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		into <- c
+	}
+}
+
 // serve gives one line to each TCP client in ns and counts them.
 func serve(t *testing.T, ns vnetns.NsHandle, network, addr string) (accepted chan string) {
 	t.Helper()

@@ -23,16 +23,7 @@ func udpEcho(t *testing.T, ns vnetns.NsHandle, network, addr string) {
 		c, err := net.ListenPacket(network, addr)
 		must(t, err)
 		t.Cleanup(func() { c.Close() })
-		go func() {
-			b := make([]byte, 1<<16)
-			for {
-				n, from, err := c.ReadFrom(b)
-				if err != nil {
-					return
-				}
-				_, _ = c.WriteTo(b[:n], from)
-			}
-		}()
+		go echo(c, nil)
 	})
 }
 

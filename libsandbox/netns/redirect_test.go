@@ -62,17 +62,7 @@ func proxy(t *testing.T, ns vnetns.NsHandle) (conns chan redirected, queries cha
 			c, err := net.FilePacketConn(file)
 			must(t, err)
 			t.Cleanup(func() { c.Close() })
-			go func() {
-				b := make([]byte, 512)
-				for {
-					n, from, err := c.ReadFrom(b)
-					if err != nil {
-						return
-					}
-					queries <- string(b[:n])
-					_, _ = c.WriteTo(b[:n], from)
-				}
-			}()
+			go echo(c, queries)
 		}
 		must(t, file.Close())
 	}
@@ -194,10 +184,7 @@ func TestConnectionsFromOnePort(t *testing.T) {
 		conns, _ := proxy(t, p.inside)
 		seen := map[uint16]int{}
 		in(t, p.inside, func() {
-			d := net.Dialer{Timeout: patience, Control: func(_, _ string, raw syscall.RawConn) (err error) {
-				e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
-				return errors.Join(e, err)
-			}}
+			d := net.Dialer{Timeout: patience, Control: reuse}
 			for _, to := range tc.destinations {
 				c, err := d.Dial(tc.network, to)
 				must(t, err)
@@ -330,16 +317,7 @@ func TestInboundUDPIsAnswered(t *testing.T) {
 			c, err := net.ListenPacket("udp", ":7000")
 			must(t, err)
 			t.Cleanup(func() { c.Close() })
-			go func() {
-				b := make([]byte, 100)
-				for {
-					n, from, err := c.ReadFrom(b)
-					if err != nil {
-						return
-					}
-					_, _ = c.WriteTo(b[:n], from)
-				}
-			}()
+			go echo(c, nil)
 		})
 		in(t, p.outside, func() {
 			d := net.Dialer{Timeout: patience}

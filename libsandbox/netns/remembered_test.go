@@ -53,15 +53,7 @@ func TestBypass_B21_RememberedConnectionWithHelp(t *testing.T) {
 		l, err := net.Listen("tcp4", outsideAddrs[0]+":8080")
 		must(t, err)
 		t.Cleanup(func() { l.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				secret <- c
-			}
-		}()
+		go acceptAll(l, secret)
 		raw, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_TCP)
 		must(t, err)
 	})

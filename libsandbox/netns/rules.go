@@ -243,12 +243,12 @@ func icmpType(kind byte) []expr.Any {
 	return equal(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1}, []byte{kind})
 }
 
-func fromLo(op expr.CmpOp) []expr.Any {
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIF, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: binaryutil.NativeEndian.PutUint32(loIndex)}}
-}
+func fromLo(op expr.CmpOp) []expr.Any { return lo(expr.MetaKeyIIF, op) }
 
-func toLo(op expr.CmpOp) []expr.Any {
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyOIF, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: binaryutil.NativeEndian.PutUint32(loIndex)}}
+func toLo(op expr.CmpOp) []expr.Any { return lo(expr.MetaKeyOIF, op) }
+
+func lo(key expr.MetaKey, op expr.CmpOp) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: binaryutil.NativeEndian.PutUint32(loIndex)}}
 }
 
 // The ends of a packet, one of which local looks at.

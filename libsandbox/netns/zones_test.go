@@ -40,17 +40,7 @@ func TestQueriesFromOnePort(t *testing.T) {
 			c, err := net.ListenPacket(network, server)
 			must(t, err)
 			t.Cleanup(func() { c.Close() })
-			go func() {
-				b := make([]byte, 100)
-				for {
-					n, from, err := c.ReadFrom(b)
-					if err != nil {
-						return
-					}
-					asked <- string(b[:n])
-					_, _ = c.WriteTo(b[:n], from)
-				}
-			}()
+			go echo(c, asked)
 		})
 		in(t, p.inside, func() {
 			ask := func(d net.Dialer, what string, want, not chan string) *net.UDPAddr {
@@ -131,15 +121,7 @@ func TestBypass_B21_RememberedConnection(t *testing.T) {
 		l, err := net.Listen("tcp4", outsideAddrs[0]+":8080")
 		must(t, err)
 		t.Cleanup(func() { l.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				secret <- c
-			}
-		}()
+		go acceptAll(l, secret)
 	})
 	p.close(t)
 	at := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(insideAddrs[0] + ":9000"))
