@@ -79,31 +79,19 @@ func TestDockerSoak(t *testing.T) {
 	e.must(append(run, "probe", "/bin/probe", "serve", "8080")...)
 	e.until("it serves", func() bool { return strings.Contains(e.must("logs", "busy"), "serving") })
 	cmd := e.command("exec", "busy", "/bin/probe", "soak", length.String(), "IPv6", sharedAddress)
-	out := &output{}
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
 	asked := 0
-	for ended := false; !ended; asked++ {
-		time.Sleep(publishedPause)
+	soaking(t, cmd, length, publishedPause, func() {
 		for _, addr := range []string{"127.0.0.1:18080", up.Gateway.String() + ":18080"} {
 			if got, err := e.get(addr); err != nil || got != "served GET /published" {
 				t.Errorf("%s the %dth time, at %s: %q, %v", addr, asked, time.Now().UTC().Format(time.StampMilli), got, err)
 			}
 		}
-		select {
-		case err := <-done:
-			if ended = true; err != nil {
-				t.Errorf("%v: %s", err, out)
-			}
-		default:
-		}
+		asked++
+	})
+	if asked == 0 {
+		t.Error("the published port was never asked")
 	}
 	t.Logf("the published port was asked %d times", 2*asked)
-	asExpected(t, out.String())
 	e.must("rm", "--force", "busy")
 	e.nothingRemains()
 }
@@ -130,13 +118,40 @@ func (e *engine) get(addr string) (body string, err error) {
 	return body, err
 }
 
-// asExpected fails unless a soak did something of every kind and had no surprises.
-func asExpected(t *testing.T, out string) {
+// soaking runs a soak of that length and calls aside from time to time. The soak must end,
+// have done something of every kind, and have had no surprises.
+func soaking(t *testing.T, cmd *exec.Cmd, length, every time.Duration, aside func()) {
 	t.Helper()
-	if strings.Contains(out, "surprise") || strings.Contains("\n"+out, "\n0\t") || !strings.Contains(out, "\t") {
-		t.Error(out)
+	out := &output{}
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
 	}
-	t.Log(out)
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	late := time.After(length + time.Minute)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for running := true; running; {
+		select {
+		case <-tick.C:
+			if aside != nil {
+				aside()
+			}
+		case <-late:
+			_ = cmd.Process.Kill()
+			t.Fatalf("it does not end: %s", out)
+		case err := <-ended:
+			if running = false; err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+		}
+	}
+	text := out.String()
+	if strings.Contains(text, "surprise") || strings.Contains("\n"+text, "\n0\t") || !strings.Contains(text, "\t") {
+		t.Error(text)
+	}
+	t.Log(text)
 }
 
 func soakLength(t *testing.T) time.Duration {
@@ -196,38 +211,17 @@ func (b *box) traffic(length time.Duration, verb string, aside func(), without .
 	t := b.t
 	t.Helper()
 	cmd := exec.Command(filepath.Join(b.bin, "openshell-runtime"), b.runtimeArgs(append([]string{"exec", b.id, "/bin/probe", verb, length.String()}, without...)...)...)
-	out := &output{}
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	for tick := time.NewTicker(time.Second); ; {
-		select {
-		case <-tick.C:
-			if aside != nil {
-				aside()
-			}
-			continue
-		case err := <-done:
-			tick.Stop()
-			if err != nil {
-				t.Errorf("%v: %s", err, out)
-			}
-		case <-time.After(length + time.Minute):
-			_ = cmd.Process.Kill()
-			t.Fatalf("it does not end: %s", out)
-		}
-		break
-	}
-	asExpected(t, out.String())
+	soaking(t, cmd, length, time.Second, aside)
 }
 
 // refusedOnly fails if anything else was refused than what meant says.
 func (b *box) refusedOnly(meant func(r decisionlog.Record) bool) {
 	b.t.Helper()
-	for _, line := range b.log() {
+	lines := b.log()
+	if len(lines) == 0 {
+		b.t.Error("nothing was recorded")
+	}
+	for _, line := range lines {
 		var r decisionlog.Record
 		if err := json.Unmarshal([]byte(line), &r); err != nil {
 			b.t.Fatalf("%s: %v", line, err)
