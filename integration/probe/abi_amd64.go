@@ -31,10 +31,12 @@ var foreign = []foreignCall{
 	{"i386:socket(AF_VSOCK)", int80, 359, [3]uintptr{unix.AF_VSOCK, unix.SOCK_STREAM}},
 	{"i386:socketcall", int80, 102, [3]uintptr{1, 1}},
 	{"i386:open_tree", int80, 428, [3]uintptr{1 << 30, 1}},
+	{"i386:open_tree_attr", int80, 467, [3]uintptr{1 << 30, 1}},
 	{"x32:unshare", x32, 272, [3]uintptr{unix.CLONE_NEWUSER}},
 	{"x32:ptrace", x32, 521, [3]uintptr{unix.PTRACE_TRACEME}},
 	{"x32:process_vm_writev", x32, 540, [3]uintptr{1}},
 	{"x32:socket(AF_PACKET)", x32, 41, [3]uintptr{unix.AF_PACKET, unix.SOCK_RAW}},
 	{"x32:io_uring_setup", x32, 425, [3]uintptr{1}},
 	{"x32:mount", x32, 165, [3]uintptr{}},
+	{"x32:open_tree_attr", x32, 467, [3]uintptr{bad, bad}},
 }

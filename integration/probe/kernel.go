@@ -70,6 +70,9 @@ func calls() {
 		{"fanotify_init", unix.SYS_FANOTIFY_INIT, [6]uintptr{bad}},
 		{"prctl:SET_MM", unix.SYS_PRCTL, [6]uintptr{unix.PR_SET_MM, unix.PR_SET_MM_MAP_SIZE, bad}},
 		{"clone3", unix.SYS_CLONE3, [6]uintptr{bad, 64}},
+		{"open_tree_attr", unix.SYS_OPEN_TREE_ATTR, [6]uintptr{bad, bad}},
+		{"file_getattr", unix.SYS_FILE_GETATTR, [6]uintptr{bad, bad}},
+		{"file_setattr", unix.SYS_FILE_SETATTR, [6]uintptr{bad, bad}},
 	}
 	for name, flag := range map[string]uintptr{
 		"NEWNS": unix.CLONE_NEWNS, "NEWUTS": unix.CLONE_NEWUTS, "NEWIPC": unix.CLONE_NEWIPC, "NEWUSER": unix.CLONE_NEWUSER,

@@ -147,6 +147,8 @@ func main() {
 		}
 	case "calls":
 		calls()
+	case "kernelfamilies":
+		kernelFamilies()
 	case "abi":
 		abi()
 	case "mem": // mem PID|child

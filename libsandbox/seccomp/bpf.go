@@ -5,37 +5,142 @@
 package seccomp
 
 import (
-	"errors"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
 
 	libseccomp "github.com/seccomp/libseccomp-golang"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
 // arches are the tables a kernel of each native architecture also serves: a
-// call made through one of them is judged by the same names.
-var arches = map[libseccomp.ScmpArch][]libseccomp.ScmpArch{
-	libseccomp.ArchAMD64: {libseccomp.ArchX86, libseccomp.ArchX32},
-	libseccomp.ArchARM64: {libseccomp.ArchARM},
-}
+// call made through one of them is judged by the same names. audits are the
+// architectures that linux/audit.h has for them.
+var (
+	arches = map[libseccomp.ScmpArch][]libseccomp.ScmpArch{
+		libseccomp.ArchAMD64: {libseccomp.ArchX86, libseccomp.ArchX32},
+		libseccomp.ArchARM64: {libseccomp.ArchARM},
+	}
+	audits = map[libseccomp.ScmpArch][]uint32{
+		libseccomp.ArchAMD64: {auditX8664, auditI386},
+		libseccomp.ArchARM64: {auditARM64, auditARM},
+	}
+)
 
 // Compile turns the table into a BPF program: struct sock_filter, 8 bytes each.
 // A call through a table that is not covered kills the process.
-func Compile() (_ []byte, err error) {
+func Compile() ([]byte, error) {
+	native, err := libseccomp.GetNativeArch()
+	if err != nil {
+		return nil, fmt.Errorf("make seccomp filter: %w", err)
+	}
+	return compile(native)
+}
+
+// compile is Compile for another machine's tables.
+func compile(machine libseccomp.ScmpArch) ([]byte, error) {
+	if audits[machine] == nil {
+		return nil, fmt.Errorf("make seccomp filter: no list for architecture %s", machine)
+	}
+	numbers, err := byNumber(audits[machine])
+	if err != nil {
+		return nil, fmt.Errorf("make seccomp filter by number: %w", err)
+	}
+	names, err := byName(machine)
+	if err != nil {
+		return nil, err
+	}
+	return append(numbers, names...), nil
+}
+
+// Where struct seccomp_data has the call's number and its architecture.
+const (
+	offsetNumber = 0
+	offsetArch   = 4
+)
+
+// byNumber is the first part of the filter: it answers what the number alone
+// decides and goes on behind its own end with any other call. It uses only
+// instructions that the kernel evaluates once per number when the filter is
+// loaded (seccomp's cache of calls that are always allowed).
+func byNumber(arches []uint32) ([]byte, error) {
+	program := []bpf.Instruction{bpf.LoadAbsolute{Off: offsetArch, Size: 4}}
+	var parts [][]bpf.Instruction
+	left := 0 // instructions after the one that is appended
+	for _, arch := range arches {
+		part := answers(spans(arch))
+		parts = append(parts, part)
+		left += 2 + len(part)
+	}
+	for i, part := range parts {
+		program = append(
+			program,
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: arches[i], SkipTrue: 1},
+			bpf.Jump{Skip: uint32(len(part))},
+		)
+		left -= 2
+		for _, in := range part {
+			left--
+			if _, ok := in.(bpf.Jump); ok { // to the end of all parts
+				in = bpf.Jump{Skip: uint32(left)}
+			}
+			program = append(program, in)
+		}
+	}
+	raw, err := bpf.Assemble(program)
+	if err != nil {
+		return nil, err
+	}
+	var out []byte
+	for _, in := range raw {
+		out = binary.NativeEndian.AppendUint16(out, in.Op)
+		out = append(out, in.Jt, in.Jf)
+		out = binary.NativeEndian.AppendUint32(out, in.K)
+	}
+	return out, nil
+}
+
+// answers compares the number with the end of each span; a Jump stands for a call
+// that the rules by name judge.
+func answers(spans []span) []bpf.Instruction {
+	out := []bpf.Instruction{bpf.LoadAbsolute{Off: offsetNumber, Size: 4}}
+	for i, s := range spans {
+		if i < len(spans)-1 { // the last one has all numbers that are left
+			out = append(out, bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: s.last, SkipTrue: 1})
+		}
+		var then bpf.Instruction
+		switch s.answer {
+		case judge:
+			then = bpf.Jump{}
+		case missing:
+			then = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)}
+		default:
+			then = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)}
+		}
+		out = append(out, then)
+	}
+	return out
+}
+
+// byName is the second part of the filter, by libseccomp.
+func byName(machine libseccomp.ScmpArch) (_ []byte, err error) {
 	f, err := libseccomp.NewFilter(libseccomp.ActAllow)
 	if err != nil {
 		return nil, fmt.Errorf("make seccomp filter: %w", err)
 	}
 	defer f.Release()
-	native, err := libseccomp.GetNativeArch()
-	if err != nil {
-		return nil, fmt.Errorf("make seccomp filter: %w", err)
-	}
-	for _, a := range arches[native] {
+	for _, a := range append([]libseccomp.ScmpArch{machine}, arches[machine]...) {
 		if err := f.AddArch(a); err != nil {
 			return nil, fmt.Errorf("add architecture %s to seccomp filter: %w", a, err)
+		}
+	}
+	if native, err := libseccomp.GetNativeArch(); err != nil {
+		return nil, fmt.Errorf("make seccomp filter: %w", err)
+	} else if native != machine {
+		if err := f.RemoveArch(native); err != nil {
+			return nil, fmt.Errorf("remove architecture %s from seccomp filter: %w", native, err)
 		}
 	}
 	if err := f.SetBadArchAction(libseccomp.ActKillProcess); err != nil {
@@ -48,10 +153,12 @@ func Compile() (_ []byte, err error) {
 	eperm := libseccomp.ActErrno.SetReturnCode(int16(unix.EPERM))
 	enosys := libseccomp.ActErrno.SetReturnCode(int16(unix.ENOSYS))
 	add := func(name string, action libseccomp.ScmpAction, conds []libseccomp.ScmpCondition) error {
-		call, err := libseccomp.GetSyscallFromName(name)
-		if errors.Is(err, libseccomp.ErrSyscallDoesNotExist) {
-			return nil // a call newer than this libseccomp has no number to refuse by
+		if unified[name] != 0 {
+			return nil // byNumber has it
 		}
+		// A name that libseccomp does not know is an error: skipped, the call would
+		// be allowed.
+		call, err := libseccomp.GetSyscallFromName(name)
 		if err == nil && conds == nil {
 			err = f.AddRule(call, action)
 		} else if err == nil {

@@ -5,7 +5,8 @@
 // engine's `seccomp=unconfined` does not remove it. It allows by default and
 // refuses what leads out of a sandbox.
 //
-// This file is the table and is pure; bpf.go compiles it with libseccomp.
+// This file and numbers.go are the table and are pure; bpf.go compiles it with
+// libseccomp.
 package seccomp
 
 import "slices"
@@ -16,7 +17,7 @@ var Denied = []string{
 	"ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp", "process_madvise",
 	"bpf", "perf_event_open", "userfaultfd",
 	"io_uring_setup", "io_uring_enter", "io_uring_register",
-	"mount", "umount", "umount2", "fsopen", "fsconfig", "fsmount", "fspick", "move_mount", "open_tree", "open_tree_attr",
+	"mount", "umount", "umount2", "fsopen", "fsconfig", "fsmount", "fspick", "move_mount", "open_tree",
 	"mount_setattr", "pivot_root", "setns",
 	"init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot", "swapon", "swapoff",
 	"add_key", "request_key", "keyctl", "open_by_handle_at", "acct", "quotactl", "quotactl_fd", "iopl", "ioperm",
@@ -26,9 +27,11 @@ var Denied = []string{
 	"create_module", "get_kernel_syms", "query_module", "settimeofday", "stime", "clock_settime", "clock_settime64",
 }
 
-// Missing fail with ENOSYS, so that a C library falls back to a call whose
-// arguments a filter can read.
-var Missing = []string{"clone3"}
+// Missing fail with ENOSYS: the program falls back to another call, as on a kernel
+// that does not have this one. clone3's arguments cannot be read by a filter;
+// open_tree_attr makes a mount, and Linux has it only since 6.15. Calls that are
+// newer than [newest] fail in the same way.
+var Missing = []string{"clone3", "open_tree_attr"}
 
 // Compare is how a Match looks at an argument. The zero value is none: a match
 // must say it.
@@ -80,14 +83,21 @@ const (
 	sockPacket    = 10
 	netlinkRoute  = 0
 
+	protoIP     = 0
 	protoICMP   = 1
 	protoTCP    = 6
 	protoUDP    = 17
+	protoIPv6   = 41
 	protoICMPv6 = 58
 	// protoRest is the first of the protocols of which none is allowed.
 	protoRest = 64
 
 	prSetMM = 35
+
+	tcpULP         = 31
+	udpEncap       = 100
+	ipXFRMPolicy   = 17
+	ipv6XFRMPolicy = 35
 
 	tiocSTI   = 0x5412
 	tiocLinux = 0x541C
@@ -135,6 +145,12 @@ func Conditions() []Condition {
 	// Typing into the terminal and pasting from the console.
 	refuse("ioctl", equal(1, whole, tiocSTI))
 	refuse("ioctl", equal(1, whole, tiocLinux))
+	// Kernel code behind an ordinary socket: TLS and ESP in TCP (programs do TLS
+	// themselves then), ESP and L2TP in UDP, and policies of IPsec.
+	refuse("setsockopt", equal(1, whole, protoTCP), equal(2, whole, tcpULP))
+	refuse("setsockopt", equal(1, whole, protoUDP), equal(2, whole, udpEncap))
+	refuse("setsockopt", equal(1, whole, protoIP), equal(2, whole, ipXFRMPolicy))
+	refuse("setsockopt", equal(1, whole, protoIPv6), equal(2, whole, ipv6XFRMPolicy))
 	return out
 }
 

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package seccomp
+
+import "slices"
+
+const (
+	// firstUnified is the first system call number that is the same in every
+	// table: pidfd_send_signal, of Linux 5.1. Numbers below it differ, and
+	// libseccomp knows their names.
+	firstUnified = 424
+	// newest is the last system call number that was reviewed for these lists. A
+	// number above it fails with ENOSYS, as on a kernel that does not have the
+	// call, so that a new kernel gives a sandbox no call that nobody has looked
+	// at. Raise it when the calls up to the new number are reviewed, and list those
+	// that lead out of a sandbox.
+	newest = 467
+)
+
+// unified are the listed calls that are newer than Linux 5.1. They are refused by
+// number: a release of libseccomp knows only the calls that were older than it.
+var unified = map[string]uint32{
+	"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
+	"open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433,
+	"clone3": 435, "pidfd_getfd": 438, "process_madvise": 440, "mount_setattr": 442, "quotactl_fd": 443,
+	"open_tree_attr": 467,
+}
+
+// The architectures of linux/audit.h, as struct seccomp_data names them; a test
+// compares them with x/sys/unix.
+const (
+	auditX8664 = 0xc000003e
+	auditI386  = 0x40000003
+	auditARM64 = 0xc00000b7
+	auditARM   = 0x40000028
+)
+
+// x32Bit marks a number of the x32 table; its architecture is x86_64.
+const x32Bit = 0x40000000
+
+// answer is what the filter does with a call by its number alone.
+type answer int
+
+const (
+	_ answer = iota
+	// judge leaves the call to the rules of libseccomp.
+	judge
+	// refuse is EPERM.
+	refuse
+	// missing is ENOSYS.
+	missing
+)
+
+// span gives an answer to the numbers after the last span's, up to last.
+type span struct {
+	last   uint32
+	answer answer
+}
+
+// spans are, for an architecture of linux/audit.h, answers to all 2^32 system call
+// numbers. nil: the architecture is none of the filter's.
+func spans(arch uint32) []span {
+	switch arch {
+	case auditX8664: // uprobe is 336; after it the x86 tables are empty up to 424
+		s := table(nil, 0, 336)
+		s = append(s, span{x32Bit - 1, missing})
+		s = table(s, x32Bit, 336)
+		// x32's own variants of older calls.
+		return append(s, span{x32Bit + 511, missing}, span{x32Bit + 547, judge}, span{^uint32(0), missing})
+	case auditI386:
+		return append(table(nil, 0, firstUnified-1), span{^uint32(0), missing})
+	case auditARM64: // kexec_file_load is 294
+		return append(table(nil, 0, 294), span{^uint32(0), missing})
+	case auditARM:
+		// ARM's private calls (cacheflush, set_tls and the like) are at 0xf0000.
+		return append(table(nil, 0, firstUnified-1), span{0xf0000, missing}, span{0xf0006, judge}, span{^uint32(0), missing})
+	}
+	return nil
+}
+
+// table appends the spans of a table whose numbers begin at base. Before the
+// numbers that all tables share, its own end at old.
+func table(s []span, base, old uint32) []span {
+	s = append(s, span{base + old, judge})
+	if old+1 < firstUnified {
+		s = append(s, span{base + firstUnified - 1, missing})
+	}
+	for n := uint32(firstUnified); n <= newest; n++ {
+		next := span{base + n, unifiedAnswer(n)}
+		if last := &s[len(s)-1]; last.answer == next.answer {
+			last.last = next.last
+			continue
+		}
+		s = append(s, next)
+	}
+	return s
+}
+
+// unifiedAnswer is the answer to a number that all tables share.
+func unifiedAnswer(n uint32) answer {
+	for name, number := range unified {
+		switch {
+		case number != n:
+		case slices.Contains(Denied, name):
+			return refuse
+		case slices.Contains(Missing, name):
+			return missing
+		}
+	}
+	return judge
+}
