@@ -3,12 +3,19 @@
 package integration
 
 import (
+	"context"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // execIn runs `openshell exec` in a sandbox of the world's.
-func (w *world) execIn(id string, args ...string) (string, int) {
+func (w *world) execIn(args ...string) (string, int) {
 	w.t.Helper()
 	return w.command(append([]string{"exec", "--root", w.state()}, args...)...)
 }
@@ -36,9 +43,57 @@ func TestExec(t *testing.T) {
 			{"no command", []string{id}, 2, "want a CONTAINER and a COMMAND"},
 			{"no sandbox", []string{"nobody", "/bin/probe", "self"}, 1, `no sandbox has the ID "nobody"`},
 		} {
-			if out, status := w.execIn(id, tc.args...); status != tc.status || !strings.Contains(out, tc.want) {
+			if out, status := w.execIn(tc.args...); status != tc.status || !strings.Contains(out, tc.want) {
 				t.Errorf("%s, %s: status %d: %q, want %d and …%s…", id, tc.name, status, out, tc.status, tc.want)
 			}
 		}
+	}
+}
+
+// exec finds the bundle of a run whatever thread of the runtime has stayed in the
+// container's mount namespace: without a look at each, one run in three is not found.
+func TestExecEveryRun(t *testing.T) {
+	w := newWorld(t, testPolicy)
+	for i := range 15 {
+		id := fmt.Sprintf("run-%d", i)
+		w.stubborn(id)
+		if out, status := w.execIn(id, "/bin/probe", "self"); status != 0 {
+			t.Errorf("%s: status %d: %s", id, status, out)
+		}
+	}
+}
+
+// A command that leaves a process behind ends with its own end. All that it printed
+// arrives, even through a reader that is slower than the grace for such processes.
+func TestExecLeavesAProcess(t *testing.T) {
+	const size = 1 << 20
+	w := newWorld(t, testPolicy)
+	w.stubborn("box")
+	for name, slow := range map[string]time.Duration{"reader": 0, "slow reader": 3 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, filepath.Join(built.bin, "openshell"), "exec", "--root", w.state(), "box", "/bin/probe", "leave", strconv.Itoa(size), "10m")
+			var stderr strings.Builder
+			cmd.Stderr = &stderr
+			out, err := cmd.StdoutPipe()
+			if err == nil {
+				err = cmd.Start()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(slow) // the reader's slowness is the subject
+			text, err := io.ReadAll(out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("exec: %v: %s", err, stderr.String())
+			}
+			if n := strings.Count(string(text), "x"); n != size/64*63 || !strings.Contains(string(text), "ok: left") {
+				t.Errorf("%d of %d bytes arrived, and …%.40q", n, size/64*63, text[max(0, len(text)-40):])
+			}
+		})
 	}
 }

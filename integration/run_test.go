@@ -67,6 +67,39 @@ func (w *world) runImage(image string, args ...string) (string, int) {
 	return strings.TrimSpace(string(out)), cmd.ProcessState.ExitCode()
 }
 
+// -t gives the command a terminal though the caller has none.
+func TestRunTerminalWithoutOne(t *testing.T) {
+	w := newWorld(t, testPolicy)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(
+		ctx, filepath.Join(built.bin, "openshell"), "run", "--root", w.state(), "--rootfs", w.rootfs,
+		"--policy", w.policy, "--config", w.config, "-t", "--", "/bin/probe", "isatty",
+	)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // without a controlling terminal
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "ok: terminal") {
+		t.Errorf("%v, printed %q", err, out)
+	}
+}
+
+// The caller's umask says nothing about the folders of a sandbox.
+func TestRunUmask(t *testing.T) {
+	w := newWorld(t, testPolicy)
+	volume := t.TempDir()
+	if err := os.Chmod(volume, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, source := range map[string][]string{"root filesystem": {"--rootfs", w.rootfs}, "image": {"--image", w.image(v1.Config{})}} {
+		t.Run(name, func(t *testing.T) {
+			args := append(source, "--root", w.state(), "--policy", w.policy, "--config", w.config, "-u", "1000:1000", "-v", volume+":/tmp/made/here", "-w", "/tmp/made/here", "--", "/bin/probe", "read", "/etc/passwd")
+			args = append([]string{"-c", `umask 077; exec "$0" run "$@"`, filepath.Join(built.bin, "openshell")}, args...)
+			if out, err := exec.Command("/bin/sh", args...).CombinedOutput(); err != nil || !strings.Contains(string(out), "ok: ") {
+				t.Errorf("%v, printed %q", err, out)
+			}
+		})
+	}
+}
+
 // An image's own words about how it is run hold unless a flag says otherwise.
 func TestRunImage(t *testing.T) {
 	w := newWorld(t, testPolicy)

@@ -92,8 +92,8 @@ func execAction(c *cli.Context) error {
 	return fmt.Errorf("start %s: %w", bin, err)
 }
 
-// joinStage enters the mount namespace in which `openshell run` has laid the bundle
-// of the container with the first process pid out: that of the process's parent.
+// joinStage enters the mount namespace that `openshell run` made for the bundle of the
+// container whose first process is pid. The process's parent, the runtime, lives there.
 //
 // Preconditions: the calling goroutine is locked to its thread for good.
 func joinStage(pid int) error {
@@ -101,16 +101,43 @@ func joinStage(pid int) error {
 	if err != nil {
 		return err
 	}
-	ns, err := os.Open(filepath.Join("/proc", field["PPid"], "ns/mnt"))
+	ns, err := stageOf(field["PPid"], pid)
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	// A mount namespace is for who shares working directory and root with nobody.
+	// setns(2) wants a thread that shares its root and working directory with no other.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return err
 	}
 	return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS)
+}
+
+// stageOf opens the mount namespace of the runtime with the process ID parent, whose
+// child pid is the container's first process. It looks at each thread: libcontainer
+// enters the container's mount namespace on one and leaves that thread there, and the
+// main thread, which cannot end, can be this one.
+func stageOf(parent string, pid int) (*os.File, error) {
+	inside, err := os.Stat(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	if err != nil {
+		return nil, err
+	}
+	threads, err := os.ReadDir(filepath.Join("/proc", parent, "task"))
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range threads {
+		ns, err := os.Open(filepath.Join("/proc", parent, "task", t.Name(), "ns/mnt"))
+		if err != nil {
+			continue // the thread has ended
+		}
+		st, err := ns.Stat()
+		if err == nil && !os.SameFile(st, inside) {
+			return ns, nil
+		}
+		_ = ns.Close()
+	}
+	return nil, fmt.Errorf("no thread of process %s is outside the container", parent)
 }
 
 // noInput makes the standard input an empty one.

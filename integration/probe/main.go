@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -254,6 +255,8 @@ func main() {
 			time.Sleep(d)
 		}
 		report("slept", err)
+	case "leave": // leave BYTES DURATION: prints that much and ends; a child holds its output that long
+		leave(args[0], args[1])
 	case "self": // who and where this is, and its environment
 		dir, err := os.Getwd()
 		report(fmt.Sprintf("uid=%d gid=%d cwd=%s %s", os.Getuid(), os.Getgid(), dir, strings.Join(os.Environ(), " ")), err)
@@ -262,6 +265,9 @@ func main() {
 	case "cat":
 		b, err := os.ReadFile(args[0])
 		report(fmt.Sprintf("%q", b), err)
+	case "isatty": // says whether standard output is a terminal
+		_, err := unix.IoctlGetTermios(1, unix.TCGETS)
+		report("terminal", err)
 	case "terminal": // reads one line from a terminal
 		if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err != nil {
 			report("", err)
@@ -281,6 +287,27 @@ func main() {
 		fmt.Fprintf(os.Stderr, "probe: unknown verb %q\n", verb)
 		os.Exit(2)
 	}
+}
+
+// leave starts a child that inherits the output, prints size bytes in lines, and ends
+// before the child does.
+func leave(size, duration string) {
+	n, err := strconv.Atoi(size)
+	if err != nil {
+		report("", err)
+	}
+	child := exec.Command("/proc/self/exe", "sleep", duration)
+	child.Stdout, child.Stderr = os.Stdout, os.Stderr
+	if err := child.Start(); err != nil {
+		report("", err)
+	}
+	line := strings.Repeat("x", 63) + "\n"
+	for range n / len(line) {
+		if _, err := os.Stdout.WriteString(line); err != nil {
+			report("", err)
+		}
+	}
+	report("left", nil)
 }
 
 // report prints "ok: …" or "error: …" and exits 0 or 1.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/containerd/console"
 	"github.com/opencontainers/runc/libcontainer"
@@ -24,9 +25,16 @@ type streams struct {
 	master     chan result
 	terminal   console.Console
 	host       console.Console
+	// output are the reading ends of the pipes that the process writes to.
+	output []*os.File
 	// abandoned says that what is still to be copied may never be taken.
 	abandoned bool
 }
+
+// outputGrace is how long output is still copied after the process has ended, if
+// another process holds its standard output or error: a shell's background job, for
+// example. Docker's exec waits as long.
+const outputGrace = 2 * time.Second
 
 type result struct {
 	console console.Console
@@ -44,9 +52,7 @@ func (c *Container) attach(p *libcontainer.Process, o *ProcessConfig, detach boo
 		p.ConsoleSocket = sock
 		t.afterStart = append(t.afterStart, sock)
 	case o.Spec.Terminal:
-		if err := t.openHost(); err != nil {
-			return nil, err
-		}
+		t.openHost()
 		parent, child, err := utils.NewSockPair("console")
 		if err != nil {
 			return nil, err
@@ -91,26 +97,86 @@ func (c *Container) pipes(p *libcontainer.Process, t *streams) error {
 		_, _ = io.Copy(i.Stdin, os.Stdin)
 		_ = i.Stdin.Close()
 	}()
-	t.copying.Go(func() { _, _ = io.Copy(os.Stdout, i.Stdout) })
-	t.copying.Go(func() { _, _ = io.Copy(os.Stderr, i.Stderr) })
+	for _, c := range []struct {
+		to   *os.File
+		from io.Reader
+	}{{os.Stdout, i.Stdout}, {os.Stderr, i.Stderr}} {
+		pipe, ok := c.from.(*os.File)
+		if !ok {
+			return fmt.Errorf("libcontainer gives a %T for the output of a process, not a pipe", c.from)
+		}
+		from, err := withDeadlines(pipe)
+		if err != nil {
+			return err
+		}
+		t.output = append(t.output, from)
+		t.copying.Go(func() { copyOutput(c.to, from) })
+	}
 	return nil
 }
 
-func (t *streams) openHost() error {
+// withDeadlines replaces a file of libcontainer's, which is in blocking mode, by one of
+// the same pipe that supports deadlines.
+func withDeadlines(f *os.File) (*os.File, error) {
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate an output pipe: %w", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, errors.Join(fmt.Errorf("make an output pipe non-blocking: %w", err), unix.Close(fd))
+	}
+	return os.NewFile(uintptr(fd), "output"), nil
+}
+
+// copyOutput copies until from is at its end or its read deadline has passed. Then it
+// copies the bytes that the pipe still holds, however slowly to takes them, and
+// returns although another process can write more.
+func copyOutput(to, from *os.File) {
+	if _, err := io.Copy(to, from); !errors.Is(err, os.ErrDeadlineExceeded) {
+		return
+	}
+	n, err := pipeHolds(from)
+	if err != nil {
+		return
+	}
+	_ = from.SetReadDeadline(time.Time{})
+	_, _ = io.CopyN(to, from, int64(n))
+}
+
+// pipeHolds returns how many bytes can be read from f at once. It leaves f
+// non-blocking, as f.Fd would not.
+func pipeHolds(f *os.File) (n int, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	// TIOCINQ is FIONREAD (ioctl_tty(2)).
+	if e := raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }); e != nil {
+		return 0, e
+	}
+	return n, err
+}
+
+// openHost finds the caller's terminal. Without one the process gets a terminal all
+// the same, whose output is copied and whose size stays the default.
+func (t *streams) openHost() {
 	for _, f := range []*os.File{os.Stderr, os.Stdout, os.Stdin} {
 		if c, err := console.ConsoleFromFile(f); err == nil {
 			t.host = c
-			return nil
+			return
 		}
 	}
 	f, err := os.Open("/dev/tty")
 	if err != nil {
-		return err
+		return
 	}
-	if t.host, err = console.ConsoleFromFile(f); err != nil {
-		return errors.Join(fmt.Errorf("unable to get console: %w", err), f.Close())
+	c, err := console.ConsoleFromFile(f)
+	if err != nil {
+		_ = f.Close()
+		return
 	}
-	return nil
+	t.host = c
 }
 
 // receive takes the terminal's master from the socket the container's init
@@ -144,8 +210,10 @@ func (t *streams) started() error {
 			return r.err
 		}
 		t.terminal = r.console
-		if err := t.host.SetRaw(); err != nil {
-			return fmt.Errorf("set the terminal raw: %w", err)
+		if t.host != nil {
+			if err := t.host.SetRaw(); err != nil {
+				return fmt.Errorf("set the terminal raw: %w", err)
+			}
 		}
 		go func() { _, _ = io.Copy(t.terminal, os.Stdin) }()
 		// Reading a master whose other side is gone gives EIO: the end.
@@ -159,7 +227,7 @@ func (t *streams) started() error {
 }
 
 func (t *streams) resize() {
-	if t.terminal != nil {
+	if t.terminal != nil && t.host != nil {
 		// The host's terminal may be gone (SIGHUP); the size does not matter then.
 		_ = t.terminal.ResizeFrom(t.host)
 	}
@@ -169,13 +237,35 @@ func (t *streams) close() {
 	for _, c := range t.afterStart {
 		_ = c.Close()
 	}
-	if !t.abandoned {
-		t.copying.Wait()
-	}
+	t.finish()
 	if t.host != nil {
 		_ = t.host.Reset()
 	}
 	if t.terminal != nil {
 		_ = t.terminal.Close()
 	}
+}
+
+// finish waits until all output of the process is copied.
+func (t *streams) finish() {
+	if t.abandoned {
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		t.copying.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return
+	case <-time.After(outputGrace):
+	}
+	if t.terminal != nil {
+		return // a terminal has no end while another process holds it
+	}
+	for _, f := range t.output {
+		_ = f.SetReadDeadline(time.Unix(1, 0))
+	}
+	<-done
 }
