@@ -5,6 +5,7 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -193,6 +194,85 @@ func TestBypass_B23_Neighbours(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestBypass_B23_ControlPlanePorts: a policy does not open a port of a cluster's control
+// plane, whichever way it is asked for; the operator's configuration does.
+func TestBypass_B23_ControlPlanePorts(t *testing.T) {
+	t.Parallel()
+	up := startUpstream(t)
+	var served atomic.Int64
+	for _, port := range []string{"2379", "6443", "10250"} {
+		var l net.Listener
+		err := up.Within(func() (err error) {
+			l, err = net.Listen("tcp", ":"+port)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				served.Add(1)
+				_, _ = c.Write([]byte("HTTP/1.0 200 OK\r\n\r\nc2VjcmV0"))
+				_ = c.(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(io.Discard, c)
+				_ = c.Close()
+			}
+		}()
+	}
+	inside := up.Inside().String()
+	text := fmt.Sprintf(`version: 1
+filesystem_policy: {read_only: [/bin, /usr, /lib, /lib64, /etc, /proc]}
+network_policies:
+  cluster:
+    binaries: [/bin/probe]
+    endpoints:
+      - {host: api.test, ports: [80, 443, 6443]}
+      - {host: raw.test, ports: [2379, 6443, 7000], protocol: tcp}
+      - {host: %s, ports: [2379, 6443, 10250]}
+`, inside)
+	attempts := [][]string{
+		{"say", "tcp", "api.test:6443", `GET / HTTP/1.0\r\nHost: api.test:6443\r\n\r\n`},
+		{"say", "tcp", "raw.test:2379", `GET / HTTP/1.0\r\n\r\n`},
+		{"say", "tcp", inside + ":10250", `GET / HTTP/1.0\r\nHost: ` + inside + `:10250\r\n\r\n`},
+		{"say", "tcp", inside + ":6443", `GET / HTTP/1.0\r\nHost: ` + inside + `:6443\r\n\r\n`},
+		{"say", "tcp", "127.0.0.1:15001", `CONNECT api.test:6443 HTTP/1.1\r\nHost: api.test:6443\r\n\r\n`},
+		{"say", "tcp", "127.0.0.1:15001", `CONNECT raw.test:6443 HTTP/1.1\r\nHost: raw.test:6443\r\n\r\n`},
+		{"say", "tcp", "127.0.0.1:15001", `GET http://api.test:6443/ HTTP/1.1\r\nHost: api.test:6443\r\n\r\n`},
+	}
+	for i, tc := range []struct {
+		name         string
+		uplink, open bool
+	}{
+		{"blocked", true, false}, {"blocked, names in the hosts file", false, false}, {"open", true, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := boxOf(t, boxOptions{uplink: tc.uplink, up: up, nth: i, policy: text})
+			if !tc.uplink { // the listener's address as the host's network sees it
+				b.file("hosts", fmt.Sprintf("127.0.0.1 localhost\n%s api.test raw.test\n", up.Addr))
+			}
+			if tc.open {
+				b.file("config.yaml", "log_dir: "+b.records()+"\ncontrol_plane_ports: [2379, 6443, 10250]\n")
+			}
+			if out, err := b.runtime("run", "--detach", "--bundle", b.dir, b.id); err != nil {
+				t.Fatalf("run: %v: %s", err, out)
+			}
+			for _, args := range attempts {
+				before := served.Load()
+				up.Reset()
+				out := b.exec(append([]string{"/bin/probe"}, args...)...)
+				if got := served.Load() - before; (got > 0) != tc.open || !tc.open && len(up.Arrived()) > 0 {
+					t.Errorf("%v: %d accepted, packets %v, printed %q", args, got, up.Arrived(), out)
+				}
+			}
+		})
 	}
 }
 

@@ -217,8 +217,9 @@ func (o *CreateOptions) proxyConfig(dir string, c *operator.Config, src *operato
 	h := &handoff.Config{
 		ID: o.Container.ID, PolicyName: src.Name, PolicyText: src.Text, StateDir: dir,
 		LogDir: filepath.Join(c.LogDir, o.Container.ID), Egress: o.Egress,
-		Enforce:    c.UnspecifiedEnforcement == policy.EnforcementBlock,
-		FailClosed: c.PolicyValidationFailureMode == operator.FailClosed,
+		Enforce:           c.UnspecifiedEnforcement == policy.EnforcementBlock,
+		ControlPlanePorts: c.ControlPlanePorts,
+		FailClosed:        c.PolicyValidationFailureMode == operator.FailClosed,
 	}
 	if h.Egress == handoff.EgressNone {
 		h.Egress = handoff.EgressNamespace

@@ -58,6 +58,9 @@ func Compile(p *Policy, o CompileOptions) (*Engine, error) {
 	if audit {
 		o.UnspecifiedEnforcement = EnforcementAudit
 	}
+	if err := CheckControlPlanePorts(o.ControlPlanePorts); err != nil {
+		return nil, fmt.Errorf("control-plane ports: %w", err)
+	}
 	e := &Engine{revision: o.Revision, index: hostIndex{literal: map[string][]int{}, bySuffix: map[string][]int{}}}
 	policies := slices.Clone(p.Network)
 	slices.SortStableFunc(policies, func(a, b NetworkPolicy) int { return cmp.Compare(a.Key, b.Key) })
@@ -118,6 +121,7 @@ func compileEndpoint(in *Endpoint, o CompileOptions) (*endpoint, error) {
 	ep.allow, ep.deny, errs[5] = compileRules(in)
 	// Without addresses the host alone cannot be wrong.
 	ep.destination, _ = NewDestination(ep.host, nil)
+	ep.destination.open = o.ControlPlanePorts
 	ep.allowed, ep.allowedErr = NewDestination(ep.host, in.AllowedIPs)
 	return ep, errors.Join(errs[:]...)
 }

@@ -24,7 +24,8 @@ const (
 	ReasonInternal
 	// ReasonNotInAllowedIPs is an address outside allowed_ips.
 	ReasonNotInAllowedIPs
-	// ReasonControlPlanePort is a cluster's own port behind a wildcard.
+	// ReasonControlPlanePort is a port of a cluster's control plane that the operator
+	// has not opened.
 	ReasonControlPlanePort
 )
 
@@ -54,6 +55,8 @@ type Destination struct {
 	mode    mode
 	literal netip.Addr
 	allowed []netip.Prefix
+	// open are the control-plane ports that the operator has opened.
+	open []uint16
 }
 
 // NewDestination makes the rules for an endpoint's host, as written in the
@@ -96,7 +99,7 @@ func (d Destination) check(addr netip.Addr, port uint16) Reason {
 		return ReasonNoRule
 	case !addr.IsValid() || contains(neverAllowed, addr) || contains(metadata, addr):
 		return ReasonAlwaysBlocked
-	case d.mode == modePublic && slices.Contains(controlPlanePorts, port):
+	case d.blocks(port):
 		return ReasonControlPlanePort
 	case len(d.allowed) > 0:
 		if !contains(d.allowed, addr) {
@@ -108,6 +111,30 @@ func (d Destination) check(addr netip.Addr, port uint16) Reason {
 		return ReasonInternal
 	}
 	return ReasonOK
+}
+
+// blocks says whether port is a control-plane port that the operator has not opened.
+// It does not depend on the host: OpenShell blocks these ports in every mode but the
+// public one, and a wildcard can lead to a cluster as well as a name can.
+func (d Destination) blocks(port uint16) bool {
+	return slices.Contains(controlPlanePorts, port) && !slices.Contains(d.open, port)
+}
+
+// BlockedPort is the Reason of a Decision that refuses a control-plane port, in
+// OpenShell's words.
+func BlockedPort(port uint16) string {
+	return fmt.Sprintf("port %d is a blocked control-plane port, connection rejected", port)
+}
+
+// CheckControlPlanePorts fails unless each of ports is a control-plane port, which is
+// what an operator can open.
+func CheckControlPlanePorts(ports []uint16) error {
+	for _, p := range ports {
+		if !slices.Contains(controlPlanePorts, p) {
+			return fmt.Errorf("%d is no control-plane port, want some of %v", p, controlPlanePorts)
+		}
+	}
+	return nil
 }
 
 // effective is the address a packet really reaches when addr wraps an IPv4 one,

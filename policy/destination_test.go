@@ -4,6 +4,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 )
 
@@ -53,10 +54,73 @@ func TestBypass_B15_SpecialRanges(t *testing.T) {
 	check(t, dest(t, "", "10.0.0.0/8", "2001:db8::7"), 443, ReasonNotInAllowedIPs, "8.8.8.8", "2001:db8::8")
 }
 
-func TestControlPlanePorts(t *testing.T) {
+// TestBypass_B23_ControlPlanePorts: the ports are blocked for every kind of host, at
+// the connection and at the address, unless the operator names them.
+func TestBypass_B23_ControlPlanePorts(t *testing.T) {
+	const text = `version: 1
+network_policies:
+  all:
+    binaries: [/**]
+    endpoints:
+      - {host: k8s.example.com, ports: [443, 2379, 2380, 6443, 10250, 10255]}
+      - {host: "*.wild.example.com", ports: [443, 2379, 2380, 6443, 10250, 10255]}
+      - {host: 10.0.0.1, ports: [443, 2379, 2380, 6443, 10250, 10255]}
+      - {host: listed.example.com, ports: [443, 2379, 2380, 6443, 10250, 10255], allowed_ips: [10.0.0.0/8]}
+      - {host: tcp.example.com, ports: [443, 2379, 2380, 6443, 10250, 10255], protocol: tcp}
+      - {host: skip.example.com, ports: [443, 2379, 2380, 6443, 10250, 10255], tls: skip}
+      - {host: rest.example.com, ports: [443, 2379, 2380, 6443, 10250, 10255], protocol: rest, enforcement: audit, access: full}
+`
+	addr := netip.MustParseAddr("10.0.0.1")
+	hosts := []string{"k8s.example.com", "a.wild.example.com", "10.0.0.1", "listed.example.com", "tcp.example.com", "skip.example.com", "rest.example.com"}
+	for _, open := range [][]uint16{nil, {6443, 10250}} {
+		e := compiled(t, parsed(t, text), CompileOptions{ControlPlanePorts: open})
+		for _, port := range []uint16{2379, 2380, 6443, 10250, 10255} {
+			for _, host := range hosts {
+				d := e.Decide(&Request{Host: host, Port: port, Binary: "/bin/curl", HTTP: &HTTP{Method: "GET", Path: "/"}})
+				why, _ := d.Destination.Check(addr, port)
+				if !slices.Contains(open, port) {
+					if d.Verdict != Deny || d.Layer != L4 || d.Policy != "all" || d.Line == 0 || d.Reason != BlockedPort(port) || why == ReasonOK {
+						t.Errorf("%s:%d with %v open: %+v, address %v", host, port, open, d, why)
+					}
+				} else if d.Verdict != Allow {
+					t.Errorf("%s:%d with %v open: %+v", host, port, open, d)
+				}
+			}
+		}
+		for _, host := range hosts {
+			d := e.Decide(&Request{Host: host, Port: 443, Binary: "/bin/curl"})
+			if d.Verdict != Allow {
+				t.Errorf("%s:443: %+v", host, d)
+			}
+			// The address is judged on its own, whatever port the decision was about.
+			for _, port := range []uint16{2379, 2380, 6443, 10250, 10255} {
+				want := ReasonControlPlanePort
+				if slices.Contains(open, port) {
+					want = ReasonOK
+				}
+				if got, _ := d.Destination.Check(addr, port); got != want && (got != ReasonInternal || want != ReasonOK) {
+					t.Errorf("%s at %s, port %d with %v open: %v, want %v", host, addr, port, open, got, want)
+				}
+			}
+		}
+	}
+	anyName := parsed(t, inEntry("binaries: ['/**'], endpoints: [{ports: [6443, 6444], allowed_ips: [10.0.0.0/8]}]"))
+	if d := compiled(t, anyName, CompileOptions{}).Decide(&Request{Host: "any.example.com", Port: 6443, Binary: "/bin/curl"}); d.Verdict != Deny || d.Reason != BlockedPort(6443) {
+		t.Errorf("a name by allowed_ips: %+v", d)
+	}
 	for _, p := range []uint16{2379, 2380, 6443, 10250, 10255} {
-		check(t, dest(t, "*.example.com"), p, ReasonControlPlanePort, "8.8.8.8")
-		check(t, dest(t, "k8s.example.com"), p, ReasonOK, "8.8.8.8", "10.0.0.1")
+		for _, host := range []string{"*.example.com", "k8s.example.com", "8.8.8.8"} {
+			check(t, dest(t, host), p, ReasonControlPlanePort, "8.8.8.8")
+		}
+		check(t, dest(t, "", "8.0.0.0/8"), p, ReasonControlPlanePort, "8.8.8.8")
+	}
+}
+
+func TestCompileRefusesOtherPorts(t *testing.T) {
+	for _, port := range []uint16{0, 443, 6444} {
+		if _, err := Compile(&Policy{}, CompileOptions{ControlPlanePorts: []uint16{6443, port}}); err == nil {
+			t.Errorf("port %d is taken for a control-plane port", port)
+		}
 	}
 }
 

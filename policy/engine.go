@@ -11,6 +11,10 @@ import (
 type CompileOptions struct {
 	// UnspecifiedEnforcement is what an absent enforcement means; empty is audit.
 	UnspecifiedEnforcement Enforcement
+	// ControlPlanePorts are the ports of a cluster's control plane (etcd, the API
+	// server, the kubelet) that connections may be made to; none by default. A port
+	// of another kind is an error.
+	ControlPlanePorts []uint16
 	// Aliases are further paths of the program that a literal path of the
 	// document names in the container: where links lead.
 	Aliases map[string][]string
@@ -54,7 +58,7 @@ func (e *Engine) Decide(r *Request) Decision {
 		return d
 	}
 	d.Policy = e.policies[matched[0].policy].key
-	d.connect(matched)
+	d.connect(matched, r.Port)
 	if d.Verdict == Allow && d.Inspect && r.HTTP != nil {
 		d.request(r, matched)
 	}
@@ -85,7 +89,7 @@ func (e *Engine) match(r *Request, to []*endpoint) []*endpoint {
 
 // connect judges the connection by the endpoints that match it, of which there
 // are some. The first that says anything about connections speaks for all.
-func (d *Decision) connect(matched []*endpoint) {
+func (d *Decision) connect(matched []*endpoint, port uint16) {
 	first, by := (*endpoint)(nil), matched[0]
 	d.TCP, d.Credentials.AllowUninspected = true, true
 	for _, ep := range matched {
@@ -102,6 +106,10 @@ func (d *Decision) connect(matched []*endpoint) {
 	}
 	d.Verdict, d.Rule, d.Line = Allow, matched[0].text, matched[0].line
 	d.Destination = by.destination
+	if d.Destination.blocks(port) {
+		d.Verdict, d.Reason, d.Destination = Deny, BlockedPort(port), Destination{}
+		return
+	}
 	if first == nil {
 		return
 	}

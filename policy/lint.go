@@ -126,6 +126,7 @@ func (l *linter) policy(p *NetworkPolicy) {
 
 func (l *linter) endpoint(e *Endpoint) {
 	l.host(e)
+	l.ports(e)
 	l.credentials(e)
 	if !e.Protocol.judges() {
 		if e.Access != AccessNone || len(e.Rules) > 0 {
@@ -161,6 +162,16 @@ func (l *linter) host(e *Endpoint) {
 			l.warn(e.Line, "host %s is no name that could be asked for: %v", e.Host, err)
 		} else if h != e.Host {
 			l.warn(e.Line, "host %s is asked for as %s, so it never matches", e.Host, h)
+		}
+	}
+}
+
+// ports says which ports can never be connected to.
+func (l *linter) ports(e *Endpoint) {
+	d := Destination{open: l.options.ControlPlanePorts}
+	for _, p := range e.Ports {
+		if d.blocks(p) {
+			l.warn(e.Line, "port %d is a blocked control-plane port: every connection to it is refused unless the operator's configuration has it in control_plane_ports", p)
 		}
 	}
 }

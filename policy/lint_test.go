@@ -41,6 +41,10 @@ func TestLint(t *testing.T) {
 			{3, "host a.b. is asked for as a.b, so it never matches"},
 			{3, `host 127.1 is no name that could be asked for: host "127.1": name ends in a number but is not a canonical address`},
 		}},
+		{"control-plane ports", inEntry("binaries: [/b], endpoints: [{host: a, ports: [443, 6443, 10250]}]"), []Warning{
+			{3, "port 6443 is a blocked control-plane port: every connection to it is refused unless the operator's configuration has it in control_plane_ports"},
+			{3, "port 10250 is a blocked control-plane port: every connection to it is refused unless the operator's configuration has it in control_plane_ports"},
+		}},
 		{"endpoints", inEntry("binaries: [/b], endpoints: [{host: a, port: 1, access: full}, {host: b, port: 1, protocol: rest, access: full}, {host: c, port: 1, protocol: rest, access: full, tls: skip, enforcement: audit, path: /a//b}]"), []Warning{
 			{3, "access and rules are not asked without protocol: rest; every request of the connection passes"},
 			{3, "enforcement is not set, which means audit: requests that the rules refuse are recorded and pass; write enforcement: enforce"},

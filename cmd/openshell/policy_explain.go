@@ -77,7 +77,7 @@ func explain(c *cli.Context) error {
 		if q.HTTP != nil && r.HTTP == nil {
 			r.HTTP = canonical(q.HTTP)
 		}
-		x.asked = true
+		x.asked, x.blocked = true, d.Reason == policy.BlockedPort(q.Port)
 		if change, ok := policy.Suggest(p, o, r); ok {
 			x.Change = &addition{change.Where, change.Line, change.YAML}
 		}
@@ -110,6 +110,8 @@ type explained struct {
 	// Change would allow it; nil if nothing would, or was asked for.
 	Change *addition `json:"change,omitempty"`
 	asked  bool
+	// blocked says that the port is refused whatever the policy says.
+	blocked bool
 }
 
 // stage is a middleware of the policy.
@@ -165,6 +167,8 @@ func (x *explained) print(w io.Writer, file string) {
 	}
 	switch change := x.Change; {
 	case !x.asked:
+	case x.blocked:
+		fmt.Fprintln(w, "nothing in a policy allows it: only the operator can open the port, by control_plane_ports in the configuration")
 	case change == nil:
 		fmt.Fprintln(w, "nothing that could be added allows it")
 	default:

@@ -20,7 +20,7 @@ func operatorOptions(c *cli.Context) (policy.CompileOptions, error) {
 	if err != nil {
 		return policy.CompileOptions{}, err
 	}
-	return policy.CompileOptions{UnspecifiedEnforcement: config.UnspecifiedEnforcement}, nil
+	return policy.CompileOptions{UnspecifiedEnforcement: config.UnspecifiedEnforcement, ControlPlanePorts: config.ControlPlanePorts}, nil
 }
 
 // compile makes an engine of the policy as a sandbox of this operator's would.

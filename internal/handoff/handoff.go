@@ -105,6 +105,9 @@ type Config struct {
 	PolicyText []byte `json:"policyText"`
 	// Enforce makes an absent enforcement block instead of audit.
 	Enforce bool `json:"enforce,omitempty"`
+	// ControlPlanePorts are the ports of a cluster's control plane that policies may
+	// allow; empty blocks all of them.
+	ControlPlanePorts []uint16 `json:"controlPlanePorts,omitempty"`
 	// FailClosed has everything denied when an invalid policy is set.
 	FailClosed bool `json:"failClosed,omitempty"`
 	// StateDir is the sandbox's own folder: control socket, CA, revisions.

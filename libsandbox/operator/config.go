@@ -66,6 +66,9 @@ type Config struct {
 	// UnspecifiedEnforcement is what an endpoint without enforcement does: audit,
 	// OpenShell's default, or enforce.
 	UnspecifiedEnforcement policy.Enforcement `yaml:"unspecified_enforcement"`
+	// ControlPlanePorts are the ports of a cluster's control plane (2379, 2380, 6443,
+	// 10250, 10255) that policies may allow; empty blocks all of them.
+	ControlPlanePorts []uint16 `yaml:"control_plane_ports"`
 	// PolicyValidationFailureMode is what becomes of a running sandbox that is given
 	// an invalid policy.
 	PolicyValidationFailureMode FailureMode `yaml:"policy_validation_failure_mode"`
@@ -148,6 +151,9 @@ func (c *Config) complete(file string) error {
 	case RetainLastValid, FailClosed:
 	default:
 		return fmt.Errorf("operator configuration %s: policy_validation_failure_mode is %q, want %s or %s", file, c.PolicyValidationFailureMode, RetainLastValid, FailClosed)
+	}
+	if err := policy.CheckControlPlanePorts(c.ControlPlanePorts); err != nil {
+		return fmt.Errorf("operator configuration %s: control_plane_ports: %w", file, err)
 	}
 	if err := checkMiddlewares(c.Middlewares); err != nil {
 		return fmt.Errorf("operator configuration %s: %w", file, err)

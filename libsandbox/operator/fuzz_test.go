@@ -22,6 +22,7 @@ func FuzzConfig(f *testing.F) {
 	}
 	f.Add(sample)
 	f.Add([]byte("landlock: {floor: -1}\nallow: [mounts]\n"))
+	f.Add([]byte("control_plane_ports: [6443, 443]\n"))
 	f.Add([]byte("policy_validation_failure_mode: fail_open\n"))
 	f.Add([]byte("policy: &a none\nlog_dir: *a\n---\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -36,6 +37,9 @@ func FuzzConfig(f *testing.F) {
 		case policy.EnforcementUnset, policy.EnforcementAudit, policy.EnforcementBlock:
 		default:
 			t.Errorf("%q is taken with unspecified_enforcement %q", text, c.UnspecifiedEnforcement)
+		}
+		if err := policy.CheckControlPlanePorts(c.ControlPlanePorts); err != nil {
+			t.Errorf("%q is taken with control_plane_ports: %v", text, err)
 		}
 		if m := c.PolicyValidationFailureMode; m != RetainLastValid && m != FailClosed {
 			t.Errorf("%q is taken with policy_validation_failure_mode %q", text, m)

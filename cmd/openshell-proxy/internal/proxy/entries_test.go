@@ -83,7 +83,7 @@ func TestAuditForwardsAndSaysSo(t *testing.T) {
 
 func TestErrorBodies(t *testing.T) {
 	w := newWorld(t, endpoints(apiRules,
-		"host: '*.wild.test', port: 80", "host: down.example.org, port: 80",
+		"host: '*.wild.test', port: 80", "host: down.example.org, ports: [80, 6443]",
 		"host: raw.example.com, port: 80, allowed_ips: [10.9.0.0/16]"))
 	w.both(nil, "http/1.1")
 	inTunnel := "CONNECT api.example.com:80 HTTP/1.1\r\nHost: api.example.com:80\r\n\r\n"
@@ -118,6 +118,12 @@ func TestErrorBodies(t *testing.T) {
 		}},
 		{"address outside allowed_ips", "GET http://raw.example.com/ HTTP/1.1\r\nHost: raw.example.com\r\n\r\n", 403, "", map[string]any{
 			"error": "ssrf_denied", "detail": "GET raw.example.com:80 blocked: allowed_ips check failed",
+		}},
+		{"CONNECT to a control-plane port", "CONNECT down.example.org:6443 HTTP/1.1\r\nHost: down.example.org:6443\r\n\r\n", 403, "", map[string]any{
+			"error": "ssrf_denied", "detail": "CONNECT down.example.org:6443 not permitted by policy", "reason": "port 6443 is a blocked control-plane port, connection rejected",
+		}},
+		{"absolute form to a control-plane port", "GET http://down.example.org:6443/ HTTP/1.1\r\nHost: down.example.org:6443\r\n\r\n", 403, "", map[string]any{
+			"error": "ssrf_denied", "detail": "GET down.example.org:6443/ not permitted by policy",
 		}},
 		{"nobody there", "GET http://down.example.org/ HTTP/1.1\r\nHost: down.example.org\r\n\r\n", 502, "", map[string]any{
 			"error": "upstream_unreachable", "detail": "GET down.example.org:80: DNS resolution failed for down.example.org: the sandbox has no resolver",

@@ -63,11 +63,18 @@ type missingRule struct {
 // refusedConnection is the answer to a connection that policy denies; what names
 // it, such as CONNECT.
 func refusedConnection(what string, to target, reason string) answer {
-	code := "policy_denied"
-	if strings.HasPrefix(reason, unseenReason) {
-		code = "middleware_required"
+	return answer{status: http.StatusForbidden, body: simpleBody{refusalCode(to, reason), fmt.Sprintf("%s %s not permitted by policy", what, to), reason}}
+}
+
+// refusalCode is the error code of a connection that is refused for a reason.
+func refusalCode(to target, reason string) string {
+	switch {
+	case strings.HasPrefix(reason, unseenReason):
+		return "middleware_required"
+	case reason == policy.BlockedPort(to.port):
+		return "ssrf_denied"
 	}
-	return answer{status: http.StatusForbidden, body: simpleBody{code, fmt.Sprintf("%s %s not permitted by policy", what, to), reason}}
+	return "policy_denied"
 }
 
 // refusedHost is the answer to a request for a host that policy denies. One in
@@ -76,7 +83,7 @@ func refusedHost(method string, to target, path string, dec policy.Decision, for
 	if !forward {
 		return refusedConnection(method, to, dec.Reason)
 	}
-	return answer{status: http.StatusForbidden, body: simpleBody{"policy_denied", fmt.Sprintf("%s %s%.512s not permitted by policy", method, to, path), ""}}
+	return answer{status: http.StatusForbidden, body: simpleBody{refusalCode(to, dec.Reason), fmt.Sprintf("%s %s%.512s not permitted by policy", method, to, path), ""}}
 }
 
 // refusedRequest is the answer to a request that rules deny.

@@ -41,8 +41,8 @@ type Identifier interface {
 // Recorder keeps decisions. It never blocks.
 type Recorder interface{ Record(decisionlog.Record) }
 
-// Config is what a Server works with. Everything but Hosts and Enforce must be
-// set.
+// Config is what a Server works with. Hosts, Middlewares,
+// Enforce and ControlPlanePorts may be zero.
 type Config struct {
 	Identity Identifier
 	Upstream *upstream.Dialer
@@ -58,6 +58,8 @@ type Config struct {
 	Middlewares *middleware.Runner
 	// Enforce makes an absent enforcement block.
 	Enforce bool
+	// ControlPlanePorts are the control-plane ports that the operator has opened.
+	ControlPlanePorts []uint16
 }
 
 // Server serves one sandbox. It denies everything until Load has succeeded.
