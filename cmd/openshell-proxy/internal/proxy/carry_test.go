@@ -578,7 +578,7 @@ func TestSessionsAreResumed(t *testing.T) {
 }
 
 func TestConnectionsFitTheDescriptors(t *testing.T) {
-	for limit, want := range map[uint64]int{0: 4, 100: 4, 1024: 288, 20000: 6613, 1 << 20: MaxConnections, 1<<64 - 1: MaxConnections} {
+	for limit, want := range map[uint64]int{0: 4, 100: 4, 1024: 266, 20000: 6592, 1 << 20: MaxConnections, 1<<64 - 1: MaxConnections} {
 		if got := connectionsWithin(limit); got != want {
 			t.Errorf("%d descriptors: %d connections, want %d", limit, got, want)
 		}

@@ -2,7 +2,11 @@
 
 package proxy
 
-import "time"
+import (
+	"time"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/upstream"
+)
 
 // Limits of one sandbox's connections.
 const (
@@ -13,8 +17,8 @@ const (
 	// the other side or two to a resolver.
 	descriptors = 3
 	// reservedDescriptors are left for all else: listeners, logs, commands, names,
-	// pipes.
-	reservedDescriptors = 128 + 2*maxPipes
+	// pipes, addresses that are tried side by side.
+	reservedDescriptors = 128 + 2*maxPipes + upstream.MaxExtraAttempts
 	// pipeSize is what a pipe for spliced connections holds, in bytes: as much as one
 	// may without privileges.
 	pipeSize = 1 << 20

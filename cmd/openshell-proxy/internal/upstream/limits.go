@@ -10,6 +10,13 @@ const (
 	DialTimeout = 15 * time.Second
 	// AddressTimeout bounds one address.
 	AddressTimeout = 5 * time.Second
+	// AttemptDelay is how long the latest attempt has before the next address is
+	// tried beside it: the Connection Attempt Delay that RFC 8305, section 5 recommends.
+	AttemptDelay = 250 * time.Millisecond
+	// MaxExtraAttempts bounds the attempts of one Dialer beside the oldest of each
+	// Dial, and so their descriptors. With so many under way an address is tried when
+	// the attempt before it has failed.
+	MaxExtraAttempts = 64
 	// QueryTimeout bounds one question to one resolver.
 	QueryTimeout = 2 * time.Second
 	// Rounds is how often all resolvers are asked: a datagram may be lost.

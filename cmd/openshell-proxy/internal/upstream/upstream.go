@@ -43,6 +43,8 @@ type Dialer struct {
 	resolver *resolver
 	hosts    map[string][]netip.Addr
 	connect  func(ctx context.Context, to netip.AddrPort) (net.Conn, error)
+	// extra holds an element for each attempt beside the oldest of its Dial.
+	extra chan struct{}
 }
 
 // New makes a Dialer.
@@ -61,12 +63,12 @@ func New(c Config) *Dialer {
 			return d.DialContext(ctx, "tcp", to.String())
 		}
 	}
-	return &Dialer{resolver: newResolver(&c, &d), hosts: c.Hosts, connect: connect}
+	return &Dialer{resolver: newResolver(&c, &d), hosts: c.Hosts, connect: connect, extra: make(chan struct{}, MaxExtraAttempts)}
 }
 
 // Dial connects to host (a name or an address) after check has accepted every
-// address it has, and says which of them it reached. An error of check is returned
-// as it is.
+// address it has, and says which of them it reached. Addresses that do not answer
+// are tried side by side (RFC 8305). An error of check is returned as it is.
 func (d *Dialer) Dial(ctx context.Context, host string, port uint16, check func(netip.Addr) error) (net.Conn, netip.Addr, error) {
 	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
@@ -79,15 +81,11 @@ func (d *Dialer) Dial(ctx context.Context, host string, port uint16, check func(
 			return nil, netip.Addr{}, err
 		}
 	}
-	var errs []error
-	for _, a := range addrs {
-		c, err := d.connect(ctx, netip.AddrPortFrom(a, port))
-		if err == nil {
-			return c, a, nil
-		}
-		errs = append(errs, err)
+	c, a, err := d.race(ctx, addrs, port)
+	if err != nil {
+		return nil, netip.Addr{}, fmt.Errorf("connect to %s: %w", host, err)
 	}
-	return nil, netip.Addr{}, fmt.Errorf("connect to %s: %w", host, errors.Join(errs...))
+	return c, a, nil
 }
 
 func (d *Dialer) resolve(ctx context.Context, host string) ([]netip.Addr, error) {

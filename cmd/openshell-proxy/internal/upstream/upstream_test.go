@@ -193,9 +193,10 @@ func TestLostDatagramIsSentAgain(t *testing.T) {
 }
 
 func TestCache(t *testing.T) {
-	ttl := 60
+	var ttl atomic.Int64
+	ttl.Store(60)
 	server, asked := nameserver(t, func(m *dns.Msg, _ string) bool {
-		return add(m, fmt.Sprintf("%s %d A 192.0.2.1", m.Question[0].Name, ttl))
+		return add(m, fmt.Sprintf("%s %d A 192.0.2.1", m.Question[0].Name, ttl.Load()))
 	})
 	r := newResolver(&Config{Resolvers: []netip.AddrPort{server}}, &net.Dialer{})
 	ask := func(name string) {
@@ -212,7 +213,7 @@ func TestCache(t *testing.T) {
 	if left := time.Until(r.cache["a.test"].until); left > MaxCacheTime {
 		t.Errorf("kept for %s", left)
 	}
-	ttl = 0
+	ttl.Store(0)
 	ask("b.test")
 	ask("b.test")
 	if n := asked.Load(); n != 6 {
