@@ -26,9 +26,6 @@ var readonly = []string{"sys", "sysrq-trigger", "irq", "bus", "fs"}
 // kernelFolders are where the host's own are; a bind mount brings them in unmasked.
 var kernelFolders = []string{"/proc", "/sys"}
 
-// kernelTypes are file systems that no container needs and that reach the kernel.
-var kernelTypes = []string{"debugfs", "tracefs", "securityfs", "configfs", "efivarfs", "pstore", "bpf"}
-
 // unmasked finds a kernel file system that is mounted without its masks: the field
 // that lacks them and why, or nothing.
 func unmasked(spec *specs.Spec) (refusals []Refusal) {
@@ -36,16 +33,13 @@ func unmasked(spec *specs.Spec) (refusals []Refusal) {
 		return slices.ContainsFunc(list, func(p string) bool { return within(file, path.Clean(p)) })
 	}
 	for i, m := range spec.Mounts {
-		if slices.Contains(kernelTypes, m.Type) {
-			refusals = append(refusals, Refusal{"mounts", fmt.Sprintf("mounts[%d] is a %s, which is the machine's", i, m.Type)})
-		}
 		at := path.Clean("/" + m.Destination)
 		for _, name := range masked[m.Type] {
 			if file := path.Join(at, name); !covered(spec.Linux.MaskedPaths, file) {
 				refusals = append(refusals, Refusal{"linux.maskedPaths", "it lacks " + file})
 			}
 		}
-		if slices.Contains(m.Options, "ro") {
+		if readOnly(m) {
 			continue
 		}
 		switch m.Type {

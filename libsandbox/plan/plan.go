@@ -42,39 +42,9 @@ var (
 	baselineWrite = []string{"/tmp"}
 )
 
-// sockets are files that hand whoever reaches them the host, or a key.
-var sockets = []string{"docker.sock", "containerd.sock", "crio.sock", "podman.sock", "buildkitd.sock"}
-
-// socketFolders are where engines keep those sockets: a mount of one, or of a
-// folder above it, hands them over as well.
-var socketFolders = []string{
-	"/run/containerd", "/run/docker", "/run/crio", "/run/podman", "/run/buildkit",
-	"/var/run/containerd", "/var/run/docker", "/var/run/crio", "/var/run/podman", "/var/run/buildkit",
-	"/run/openshell", "/var/run/openshell", "/run/docker/runtime-runc/moby", "/var/run/docker/runtime-runc/moby",
-}
-
 // stateFolder is where the runtime keeps a sandbox's control socket and the key of
 // its authority, below whatever root it is given.
 const stateFolder = ".sandbox"
-
-// LeadsOut says whether a mount's source is, or holds, such a socket, or is the
-// kernel's, as far as names tell.
-func LeadsOut(source string) bool {
-	source = path.Clean(source)
-	base := path.Base(source)
-	if slices.Contains(sockets, base) || strings.HasPrefix(base, "agent.") && strings.Contains(source, "/ssh-") {
-		return true
-	}
-	if slices.Contains(strings.Split(source, "/"), stateFolder) {
-		return true
-	}
-	if slices.ContainsFunc(kernelFolders, func(f string) bool { return within(source, f) }) {
-		return true
-	}
-	return slices.ContainsFunc(socketFolders, func(f string) bool {
-		return source == f || source == "/" || strings.HasPrefix(f, source+"/")
-	})
-}
 
 // Refusal is a part of config.json that no sandbox may have.
 type Refusal struct {
@@ -238,11 +208,6 @@ func refuse(spec *specs.Spec, allow []string) error {
 			return err
 		}
 	}
-	for i, m := range spec.Mounts {
-		if err := check("mounts", fmt.Sprintf("mounts[%d] gives the sandbox %s, which leads out of it", i, m.Source), path.IsAbs(m.Source) && LeadsOut(m.Source)); err != nil {
-			return err
-		}
-	}
 	if h := spec.Hooks; h != nil {
 		if err := check("hooks.startContainer", "a program would run in the container before it is confined", len(h.StartContainer) > 0); err != nil {
 			return err
@@ -256,7 +221,7 @@ func refuse(spec *specs.Spec, allow []string) error {
 			}
 		}
 	}
-	for _, r := range unmasked(spec) {
+	for _, r := range slices.Concat(refusedMounts(spec.Mounts), unmasked(spec), refusedSysctls(spec)) {
 		if err := check(r.Field, r.Reason, true); err != nil {
 			return err
 		}

@@ -74,7 +74,25 @@ func TestBypass_B57_HostileSpec(t *testing.T) {
 			s.Mounts, s.Linux.MaskedPaths = []specs.Mount{{Destination: "/sys", Type: kind, Source: kind}}, []string{"/sys/firmware"}
 		}
 	}
+	options := func(kind string, options ...string) func(*specs.Spec) {
+		return func(s *specs.Spec) {
+			s.Mounts = []specs.Mount{{Destination: "/sys", Type: kind, Source: "/srv/data", Options: options}}
+		}
+	}
+	sysctl := func(name string) func(*specs.Spec) {
+		return func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{name: "1"} }
+	}
 	for field, changes := range map[string][]func(*specs.Spec){
+		"linux.sysctl": {
+			sysctl("net.ipv4.conf.all.route_localnet"), sysctl("net/ipv4/conf/eth0.100/route_localnet"), sysctl("net.ipv4.conf.eth0/100.route_localnet"),
+			sysctl("NET.IPV4.conf.all.route_localnet"), sysctl("net.ipv4.conf.all.Route_localnet"), sysctl("net.ipv4/conf/all/route_localnet"),
+			sysctl("net.ipv4.conf.default.accept_local"), sysctl("net.ipv4.conf.all.rp_filter"), sysctl("net.ipv4.conf.all.src_valid_mark"),
+			sysctl("net.ipv4.conf.all.forwarding"), sysctl("net.ipv4.ip_forward"), sysctl("net.ipv4.ip_nonlocal_bind"), sysctl("net.ipv4.tcp_fwmark_accept"),
+			sysctl("net.ipv4.tcp_l3mdev_accept"), sysctl("net.ipv4.fwmark_reflect"), sysctl("net.ipv6.fwmark_reflect"), sysctl("net.ipv6.conf.all.forwarding"),
+			sysctl("net.ipv6.conf.eth0.accept_ra"), sysctl("net.ipv6.ip_nonlocal_bind"), sysctl("net.netfilter.nf_conntrack_tcp_loose"),
+			sysctl("net.ipv4.tcp_x/../conf/all/route_localnet"), sysctl("net/ipv4/tcp_x/../conf/all/route_localnet"),
+			sysctl("net.ipv6.conf.x/../all.disable_ipv6"), sysctl("net.ipv4.tcp_syncookies\n"),
+		},
 		"linux.namespaces.network": {without(specs.NetworkNamespace)},
 		"linux.namespaces.pid":     {without(specs.PIDNamespace)},
 		"linux.namespaces.ipc":     {without(specs.IPCNamespace)},
@@ -83,6 +101,13 @@ func TestBypass_B57_HostileSpec(t *testing.T) {
 			mount("/var/run/docker.sock"), mount("/run/containerd/containerd.sock"), mount("/tmp/ssh-XXabc/agent.12"), mount("/run"), mount("/var/run/"), mount("/run/openshell"), mount("/run/docker/runtime-runc"), mount("/root/state/.sandbox/box/control.sock"), mount("/x/.sandbox"), mount("/"), mount("/run/containerd"),
 			mount("/proc"), mount("/proc/1/root"), mount("/proc/sys"), mount("/sys"), mount("/sys/fs/cgroup"), mount("/run/../sys/kernel"),
 			kernel("sysfs"), kernel("debugfs"), kernel("tracefs"), kernel("bpf"),
+			kernel("devtmpfs"), kernel("overlay"), kernel("ext4"), kernel("nfs"), kernel("fuse"), kernel("TMPFS"), kernel(""), kernel("none"),
+			options("tmpfs", "remount"), options("bind", "bind", "remount", "rw"), options("bind", "rbind", "rshared"), options("bind", "bind", "shared"),
+			func(s *specs.Spec) {
+				masks(s)
+				s.Mounts[1].Options = []string{"ro", "rw"}
+			},
+			mount("/var/lib"), mount("/VAR/lib/Kubelet"), mount("/var/lib/docker/volumes"), mount("/var/run/user/1000"), mount("/dev"), mount("/dev/"),
 		},
 		"linux.maskedPaths": {
 			unmask(func(l *specs.Linux) { l.MaskedPaths = nil }), // systempaths=unconfined, procMount: Unmasked
@@ -115,6 +140,61 @@ func TestBypass_B57_HostileSpec(t *testing.T) {
 			if _, err := New(spec(change), &policy.Policy{}, Options{LandlockABI: 7, Floor: 1, Allow: []string{field}}); err != nil {
 				t.Errorf("%s: allowed by the operator, still refused: %v", field, err)
 			}
+		}
+	}
+}
+
+// TestSysctlsAccepted: sysctls that engines set and that containers usually ask for
+// are no way past the rules of the network.
+func TestSysctlsAccepted(t *testing.T) {
+	for _, name := range []string{
+		"net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_range", "net/ipv4/ping_group_range", "net.core.somaxconn", "net.ipv4.tcp_syncookies",
+		"net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_rmem", "net.ipv4.ip_local_port_range", "net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.lo.disable_ipv6",
+		"net/ipv6/conf/eth0.100/disable_ipv6", "net.unix.max_dgram_qlen", "kernel.shm_rmid_forced", "kernel.msgmax", "fs.mqueue.msg_max", "kernel.domainname",
+	} {
+		s := spec(func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{name: "1"} })
+		if _, err := New(s, &policy.Policy{}, Options{LandlockABI: 7, Floor: 1}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestBypass_B45_EngineFolders: a mount of an engine's folder, of a folder above it
+// or of a part that engines keep for themselves leads out; what engines mount into
+// containers does not.
+func TestBypass_B45_EngineFolders(t *testing.T) {
+	for source, want := range map[string]bool{
+		"/": true, "/run": true, "/var": true, "/var/run": true, "/var/lib": true, "/run/": true, "/srv/../run": true, "/RUN/k3s": true,
+		"/run/k3s": true, "/run/k3s/containerd": true, "/run/containerd/s": true, "/run/user": true, "/run/user/1000": true, "/run/user/1000/gnupg": true,
+		"/run/dbus": true, "/run/systemd": true, "/run/systemd/resolve": true, "/run/podman": true, "/var/run/crio": true,
+		"/var/lib/kubelet": true, "/var/lib/kubelet/pods": true, "/var/lib/kubelet/pods/u": true, "/var/lib/kubelet/pods/u/volumes": true,
+		"/var/lib/kubelet/device-plugins": true, "/var/lib/kubelet/pki/kubelet-client-current.pem": true, "/var/lib/kubelet/pods/u/volumes/p": true,
+		"/var/lib/docker": true, "/var/lib/docker/volumes": true, "/var/lib/docker/volumes/v": true, "/var/lib/docker/volumes/metadata.db": true,
+		"/var/lib/docker/containers/c": true, "/var/lib/docker/containers/c/config.v2.json": true, "/var/lib/docker/overlay2/x/merged": true,
+		"/var/lib/containers/storage": true, "/var/lib/rancher/k3s/server/token": true, "/var/lib/rancher/k3s/storage": true,
+		"/var/lib/openshell/providers": true, "/var/lib/Docker/volumes/v/_data": true, "/dev": true,
+
+		"/srv": false, "/run/mysqld": false, "/run/secrets": false, "/var/lib/mysql": false, "/var/running": false, "/run2/docker": false, "/run/dockerx": false,
+		"/run/systemd/resolve/stub-resolv.conf": false,
+		"/var/lib/docker/volumes/v/_data":       false, "/var/lib/docker/volumes/v/_data/sub/folder": false, "/var/lib/docker/1000.1000/volumes/v/_data": false,
+		"/var/lib/docker/containers/c/resolv.conf": false, "/var/lib/docker/containers/c/hosts": false, "/var/lib/docker/containers/c/hostname": false,
+		"/var/lib/docker/containers/c/mounts/shm": false, "/var/lib/docker/containers/c/mounts/secrets/s": false,
+		"/var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/cache": false, "/var/lib/kubelet/pods/u/volumes/kubernetes.io~csi/pvc/mount": false,
+		"/var/lib/kubelet/pods/u/volume-subpaths/v/c/0": false, "/var/lib/kubelet/pods/u/etc-hosts": false, "/var/lib/kubelet/pods/u/containers/c/1a2b": false,
+		"/var/lib/containers/storage/volumes/v/_data":                                       false,
+		"/run/containers/storage/overlay-containers/c/userdata/.containerenv":               false,
+		"/var/lib/containers/storage/overlay-containers/c/userdata/shm":                     false,
+		"/run/containers/storage/overlay-containers/c/userdata/run/secrets":                 false,
+		"/run/containerd/io.containerd.grpc.v1.cri/sandboxes/s/shm":                         false,
+		"/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes/s/resolv.conf":             false,
+		"/run/k3s/containerd/io.containerd.grpc.v1.cri/sandboxes/s/shm":                     false,
+		"/var/lib/rancher/k3s/agent/containerd/io.containerd.grpc.v1.cri/sandboxes/s/hosts": false,
+		"/var/lib/rancher/k3s/storage/pvc-1_default_data":                                   false,
+		"/var/lib/nerdctl/1935db59/volumes/default/v/_data":                                 false,
+		"/var/lib/nerdctl/1935db59/etchosts/default/c/hosts":                                false,
+	} {
+		if got := LeadsOut(source); got != want {
+			t.Errorf("%s: %t", source, got)
 		}
 	}
 }

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"path"
+	"slices"
+	"strings"
+)
+
+// EngineFolder is a folder of the host in which a container engine, an agent or
+// this program keeps sockets, keys or state. A mount of the folder, or of a folder
+// above it, hands the sandbox the host.
+type EngineFolder struct {
+	// Path is absolute and clean.
+	Path string
+	// Gives are the files and folders below Path that engines themselves mount into
+	// containers. A pattern is relative to Path; an element matches as in path.Match,
+	// and a last element ** matches the folder and everything below it.
+	Gives []string
+}
+
+// EngineFolders are the folders of the engines at their default places. /var/run is
+// a link to /run on every distribution that these engines support. Below /run/user
+// are the sockets of rootless engines, D-Bus, gpg-agent and keyrings.
+var EngineFolders = []EngineFolder{
+	{Path: "/run/docker"},
+	{Path: "/run/docker-containerd"},
+	{Path: "/run/podman"},
+	{Path: "/run/libpod"},
+	{Path: "/run/crio"},
+	{Path: "/run/buildkit"},
+	{Path: "/run/nri"},
+	{Path: "/run/openshell"},
+	{Path: "/run/user"},
+	{Path: "/run/dbus"},
+	{Path: "/run/systemd", Gives: []string{"resolve/resolv.conf", "resolve/stub-resolv.conf"}},
+	{Path: "/run/lxd"},
+	{Path: "/run/incus"},
+	{Path: "/run/libvirt"},
+	{Path: "/run/containers", Gives: storageGives},
+	{Path: "/run/containerd", Gives: criGives},
+	{Path: "/run/k3s", Gives: in("containerd", criGives)},
+	{Path: "/run/k0s", Gives: in("containerd", criGives)},
+	{Path: "/var/lib/containers", Gives: slices.Concat(storageGives, []string{"storage/volumes/*/_data/**"})},
+	{Path: "/var/lib/crio"},
+	{Path: "/var/lib/containerd", Gives: criGives},
+	{Path: "/var/lib/rancher", Gives: slices.Concat(
+		in("k3s/agent/containerd", criGives), in("rke2/agent/containerd", criGives), []string{"k3s/storage/*/**"})},
+	{Path: "/var/lib/k0s", Gives: slices.Concat(in("containerd", criGives), in("kubelet", kubeletGives))},
+	{Path: "/var/snap/microk8s", Gives: slices.Concat(
+		in("common/var/lib/containerd", criGives), in("common/run/containerd", criGives), in("common/var/lib/kubelet", kubeletGives),
+		[]string{"common/default-storage/*/**"})},
+	{Path: "/var/lib/kubelet", Gives: kubeletGives},
+	// With userns-remap Docker keeps its state in a folder UID.GID.
+	{Path: "/var/lib/docker", Gives: slices.Concat(dockerGives, in("[0-9]*.[0-9]*", dockerGives))},
+	{Path: "/var/lib/nerdctl", Gives: []string{
+		"*/volumes/*/*/_data/**", "*/etchosts/*/*/hosts",
+		"*/containers/*/*/resolv.conf", "*/containers/*/*/hostname", "*/containers/*/*/hosts"}},
+	{Path: "/var/lib/lxd"},
+	{Path: "/var/snap/lxd"},
+	{Path: "/var/lib/incus"},
+	{Path: "/var/lib/openshell"},
+}
+
+var (
+	// criGives are the files of a pod in the folders of containerd's CRI plugin.
+	criGives = in("io.containerd.*", []string{
+		"sandboxes/*/resolv.conf", "sandboxes/*/hosts", "sandboxes/*/hostname", "sandboxes/*/shm/**",
+		"containers/*/volumes/*/**", "image-volumes/*/*/**"})
+	// kubeletGives are a pod's volumes, its hosts file and a container's termination
+	// log, pods/UID/containers/NAME/ID.
+	kubeletGives = []string{
+		"pods/*/volumes/*/*/**", "pods/*/volume-subpaths/*/*/*/**", "pods/*/etc-hosts", "pods/*/containers/*/*"}
+	// storageGives are the files of one container of Podman or CRI-O.
+	storageGives = in("storage/*-containers/*/userdata", []string{
+		"resolv.conf", "hosts", "hostname", ".containerenv", "passwd", "group", "localtime", "shm/**", "secrets/**", "run/**"})
+	// dockerGives are named volumes, those of volume plugins, and the files of one
+	// container: mounts has shm, secrets and configs.
+	dockerGives = []string{
+		"volumes/*/_data/**", "plugins/*/propagated-mount/*/**",
+		"containers/*/resolv.conf", "containers/*/hosts", "containers/*/hostname", "containers/*/mounts/**"}
+)
+
+// in is the patterns below a folder.
+func in(folder string, patterns []string) []string {
+	out := make([]string, len(patterns))
+	for i, p := range patterns {
+		out[i] = folder + "/" + p
+	}
+	return out
+}
+
+// Holds says whether a mount of source gives a sandbox the folder at, which is
+// where f lies, or a part of it that engines do not mount themselves. Both paths are
+// clean. Upper and lower case count as the same in refusals: on a file system that
+// folds case the opened file has the caller's spelling.
+func (f EngineFolder) Holds(source, at string) bool {
+	if folded, where := strings.ToLower(source), strings.ToLower(at); within(where, folded) || !within(folded, where) {
+		return within(where, folded)
+	}
+	rest, ok := strings.CutPrefix(source, at+"/")
+	return !ok || !slices.ContainsFunc(f.Gives, func(p string) bool { return gives(p, rest) })
+}
+
+// gives says whether file matches a pattern of EngineFolder.Gives.
+func gives(pattern, file string) bool {
+	want, have := strings.Split(pattern, "/"), strings.Split(file, "/")
+	if n := len(want) - 1; want[n] == "**" {
+		if len(have) < n {
+			return false
+		}
+		want, have = want[:n], have[:n]
+	}
+	if len(want) != len(have) {
+		return false
+	}
+	for i := range want {
+		if ok, err := path.Match(want[i], have[i]); err != nil || !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// engineSockets are names of sockets that hand whoever connects the host. A source
+// of such a name is refused without a look at the file.
+var engineSockets = []string{
+	"docker.sock", "docker.raw.sock", "dockershim.sock", "cri-dockerd.sock", "containerd.sock", "containerd.sock.ttrpc", "containerd-debug.sock",
+	"crio.sock", "podman.sock", "buildkitd.sock", "kubelet.sock", "nri.sock",
+}
+
+// busSockets are names of the sockets of D-Bus, systemd, snapd and libvirt.
+var busSockets = []string{
+	"system_bus_socket", "session_bus_socket", "bus", "dbus-*", "io.systemd.*", "snapd*.socket", "libvirt-sock*", "virt*-sock*",
+}
+
+// agentSockets are names of sockets of agents that use a person's keys for whoever
+// connects.
+var agentSockets = []string{"agent.*", "openssh_agent", "ssh-agent*", "*ssh-auth*", "s.gpg-agent*"}
+
+// socketFolders are names of folders that hold nothing but sockets of engines,
+// service managers, agents and terminals.
+var socketFolders = []string{
+	"ssh-*", "keyring", "gcr", "gnupg", ".gnupg", ".1password", "systemd", "dbus", "tmux-*", "device-plugins", "plugins_registry", "pod-resources",
+}
+
+// KnownSockets are the places, relative to a mounted folder, where sockets with
+// such names usually lie: in the runtime directory of the machine or of a user, in a
+// home directory, or in the folder itself.
+var KnownSockets = []string{
+	"docker.sock", "containerd.sock", "crio.sock", "podman.sock", "buildkitd.sock", "kubelet.sock", "cri-dockerd.sock", "dockershim.sock",
+	"docker/docker.sock", "containerd/containerd.sock", "crio/crio.sock", "podman/podman.sock", "buildkit/buildkitd.sock", "k3s/containerd/containerd.sock",
+	"nri/nri.sock", "nri.sock", ".docker/run/docker.sock", ".docker/desktop/docker.sock", ".colima/default/docker.sock", ".rd/docker.sock",
+	"bus", "dbus/system_bus_socket", "system_bus_socket", "systemd/private", "private/io.systemd.Manager", "snapd.socket", "libvirt/libvirt-sock", "libvirt-sock",
+	"S.gpg-agent", "S.gpg-agent.ssh", "gnupg/S.gpg-agent", "gnupg/S.gpg-agent.ssh", ".gnupg/S.gpg-agent", ".gnupg/S.gpg-agent.ssh",
+	"keyring/ssh", "gcr/ssh", "ssh-agent.sock", "ssh-agent", "openssh_agent", ".1password/agent.sock", ".ssh/agent.sock",
+}
+
+// IsEngineSocket says whether a socket at an absolute path is, by its name or the
+// name of a folder above it, an engine's, a service manager's or an agent's.
+func IsEngineSocket(socket string) bool {
+	socket = strings.ToLower(socket)
+	base := path.Base(socket)
+	if matches(engineSockets, base) || matches(busSockets, base) || matches(agentSockets, base) {
+		return true
+	}
+	folders := strings.Split(path.Dir(socket), "/")
+	return slices.ContainsFunc(folders, func(name string) bool { return matches(socketFolders, name) })
+}
+
+func matches(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		ok, err := path.Match(p, name)
+		return ok && err == nil
+	})
+}
+
+// LeadsOut says whether a mount of source gives the sandbox an engine's socket or
+// folder, or a file system of the kernel, as far as the path's text tells: a plan is
+// made without looking at the machine. The runtime judges the opened file as well.
+func LeadsOut(source string) bool {
+	source = path.Clean(source)
+	folded := strings.ToLower(source)
+	if rest, ok := strings.CutPrefix(folded, "/var/run"); ok && (rest == "" || rest[0] == '/') {
+		source, folded = path.Clean("/run"+source[len("/var/run"):]), "/run"+rest
+	}
+	base := path.Base(folded)
+	if matches(engineSockets, base) || strings.HasPrefix(base, "agent.") && strings.Contains(folded, "/ssh-") {
+		return true
+	}
+	if slices.Contains(strings.Split(source, "/"), stateFolder) {
+		return true
+	}
+	if folded == "/dev" || slices.ContainsFunc(kernelFolders, func(f string) bool { return within(folded, f) }) {
+		return true
+	}
+	return slices.ContainsFunc(EngineFolders, func(f EngineFolder) bool { return f.Holds(source, f.Path) })
+}

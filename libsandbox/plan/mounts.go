@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"fmt"
+	"path"
+	"slices"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// mountTypes are the file systems that the kernel makes for a container. Every other
+// type reaches something of the host: a disk or a server (ext4, nfs, fuse), folders
+// that the options name (overlay: lowerdir=/run), the host's devices (devtmpfs), or
+// the kernel itself (debugfs, tracefs, securityfs, configfs, bpf).
+var mountTypes = []string{"proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2"}
+
+// refusedMounts finds mounts that reach the host otherwise than by their source.
+func refusedMounts(mounts []specs.Mount) (refusals []Refusal) {
+	add := func(format string, args ...any) {
+		refusals = append(refusals, Refusal{"mounts", fmt.Sprintf(format, args...)})
+	}
+	for i, m := range mounts {
+		switch {
+		case slices.Contains(m.Options, "remount"):
+			// mount(2) then ignores type and source, and changes the mount that is
+			// there: a remounted /sys is writable.
+			add("mounts[%d] has the option remount, which changes another mount", i)
+		case slices.Contains(m.Options, "shared") || slices.Contains(m.Options, "rshared"):
+			add("mounts[%d] is shared with the host: mounts below it would appear on both sides", i)
+		case IsBind(m):
+			if source := path.Clean(m.Source); path.IsAbs(source) && LeadsOut(source) {
+				add("mounts[%d] gives the sandbox %s, which leads out of it", i, m.Source)
+			}
+		case !slices.Contains(mountTypes, m.Type):
+			add("mounts[%d] has the type %q, which reaches the host; a sandbox has bind mounts and the types %v", i, m.Type, mountTypes)
+		}
+	}
+	return refusals
+}
+
+// readOnly says whether m is mounted read-only: of the options ro and rw the last
+// one counts.
+func readOnly(m specs.Mount) bool {
+	for _, o := range slices.Backward(m.Options) {
+		if o == "ro" || o == "rw" {
+			return o == "ro"
+		}
+	}
+	return false
+}
