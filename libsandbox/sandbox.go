@@ -143,12 +143,15 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	if _, err := plan.New(o.Container.Spec, pol, options); err != nil {
 		return nil, err
 	}
-	if err := sources(o.Container.Spec, c.Allow); err != nil {
+	mounts, err := checkMounts(o.Container.Spec, c.Allow, []string{o.Container.Root, c.ProvidersDir})
+	if err != nil {
 		return nil, err
 	}
-	if err := sshAgents(o.Container.Spec, c.Allow); err != nil {
-		return nil, err
-	}
+	defer func() {
+		if err != nil {
+			mounts.close()
+		}
+	}()
 	if err := accounts(&pol.Process, o.Container.Spec.Root.Path); err != nil {
 		return nil, fmt.Errorf("policy %s: %w", src.Name, err)
 	}
@@ -198,7 +201,10 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	for _, w := range pl.Warnings(o.Container.Spec, pol, c.UnspecifiedEnforcement == policy.EnforcementBlock) {
 		container.Warn("policy " + src.Name + ": " + w)
 	}
-	st := &state.State{ID: o.Container.ID, Created: time.Now().UTC(), Policy: src.Name, Plan: pl}
+	for _, w := range mounts.warnings {
+		container.Warn(w)
+	}
+	st := &state.State{ID: o.Container.ID, Created: time.Now().UTC(), Policy: src.Name, Plan: pl, Sockets: mounts.sockets}
 	h, err := o.proxyConfig(dir, c, src)
 	if err != nil {
 		return nil, err
@@ -234,6 +240,9 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 		if err := found(pid); err != nil {
 			return err
 		}
+		if err := mounts.verify(pid, o.Container.Spec); err != nil {
+			return err
+		}
 		if err := pin(pid, &st.Plan.Ruleset); err != nil {
 			return err
 		}
@@ -245,6 +254,7 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	}
 	return func() {
 		launch()
+		mounts.close()
 		n.release()
 		from.release()
 	}, nil

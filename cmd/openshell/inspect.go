@@ -46,6 +46,8 @@ type inspection struct {
 	// Network is what the proxy says, NetworkError why it says nothing.
 	Network      *controlapi.Status `json:"network,omitempty"`
 	NetworkError string             `json:"network_error,omitempty"`
+	// Sockets are state.State's.
+	Sockets []string `json:"sockets,omitempty"`
 	// Providers are those it has, and those that are gone.
 	Providers []controlapi.Attached `json:"providers,omitempty"`
 }
@@ -76,7 +78,7 @@ func inspectAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	in := &inspection{ID: s.id, Root: s.root, Created: st.Created, Policy: st.Policy, Landlock: st.Plan.Ruleset, User: st.Plan.User, Group: st.Plan.Group}
+	in := &inspection{ID: s.id, Root: s.root, Created: st.Created, Policy: st.Policy, Landlock: st.Plan.Ruleset, User: st.Plan.User, Group: st.Plan.Group, Sockets: st.Sockets}
 	oci, err := ociState(c, s)
 	if err != nil {
 		return err
@@ -190,6 +192,9 @@ func (in *inspection) print(out io.Writer) error {
 		}
 	} else {
 		row("network", "closed: %s", in.NetworkError)
+	}
+	for _, s := range in.Sockets {
+		row("socket", "%s, of a program of the host", clean(s))
 	}
 	for _, p := range in.Providers {
 		use := ""

@@ -157,16 +157,15 @@ var KnownSockets = []string{
 	"keyring/ssh", "gcr/ssh", "ssh-agent.sock", "ssh-agent", "openssh_agent", ".1password/agent.sock", ".ssh/agent.sock",
 }
 
-// IsEngineSocket says whether a socket at an absolute path is, by its name or the
-// name of a folder above it, an engine's, a service manager's or an agent's.
+// IsEngineSocket says whether a socket at an absolute path is, by its name or its
+// folder's, an engine's, a service manager's, an agent's or this program's.
 func IsEngineSocket(socket string) bool {
-	socket = strings.ToLower(socket)
-	base := path.Base(socket)
-	if matches(engineSockets, base) || matches(busSockets, base) || matches(agentSockets, base) {
+	if IsState(socket) {
 		return true
 	}
-	folders := strings.Split(path.Dir(socket), "/")
-	return slices.ContainsFunc(folders, func(name string) bool { return matches(socketFolders, name) })
+	socket = strings.ToLower(socket)
+	base, folder := path.Base(socket), path.Base(path.Dir(socket))
+	return matches(engineSockets, base) || matches(busSockets, base) || matches(agentSockets, base) || matches(socketFolders, folder)
 }
 
 func matches(patterns []string, name string) bool {
@@ -175,6 +174,9 @@ func matches(patterns []string, name string) bool {
 		return ok && err == nil
 	})
 }
+
+// IsState says whether a path is or lies in a folder of sandboxes' state.
+func IsState(file string) bool { return slices.Contains(strings.Split(file, "/"), stateFolder) }
 
 // LeadsOut says whether a mount of source gives the sandbox an engine's socket or
 // folder, or a file system of the kernel, as far as the path's text tells: a plan is
@@ -189,7 +191,7 @@ func LeadsOut(source string) bool {
 	if matches(engineSockets, base) || strings.HasPrefix(base, "agent.") && strings.Contains(folded, "/ssh-") {
 		return true
 	}
-	if slices.Contains(strings.Split(source, "/"), stateFolder) {
+	if IsState(source) {
 		return true
 	}
 	if folded == "/dev" || slices.ContainsFunc(kernelFolders, func(f string) bool { return within(folded, f) }) {

@@ -36,6 +36,9 @@ type State struct {
 	Policy string `json:"policy"`
 	// Plan is what was applied, and what every exec gets again.
 	Plan *plan.Plan `json:"plan"`
+	// Sockets are the sockets of the host, none an engine's or an agent's, that had a
+	// listener in a mounted folder when the sandbox was made: mounts[N]: PATH.
+	Sockets []string `json:"sockets,omitempty"`
 }
 
 // Dir is the sandbox's own directory under the runtime's root.

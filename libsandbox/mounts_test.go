@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package libsandbox
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/testenv"
+	"openshell.dev/runtime/libsandbox/plan"
+)
+
+// inMounts runs f on a thread with a mount namespace of its own, in which /run,
+// /var/lib, /srv and /mnt are empty. The thread ends with f, and its mounts with it.
+func inMounts(t *testing.T, f func()) {
+	t.Helper()
+	testenv.Require(t, testenv.Root)
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS)
+		if err == nil {
+			err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+		}
+		for _, dir := range []string{"/run", "/var/lib", "/srv", "/mnt"} {
+			if err == nil {
+				err = unix.Mount("tmpfs", dir, "tmpfs", 0, "")
+			}
+		}
+		if err == nil {
+			f()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// must fails the test for any error; it may be called on any goroutine.
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Error(err)
+	}
+}
+
+func bind(from, to string, flags uintptr) error {
+	return errors.Join(os.MkdirAll(to, 0o755), unix.Mount(from, to, "", unix.MS_BIND|flags, ""))
+}
+
+// specOf is a config.json with one bind mount.
+func specOf(root, source string, options ...string) *specs.Spec {
+	return &specs.Spec{
+		Root: &specs.Root{Path: root}, Process: &specs.Process{}, Linux: &specs.Linux{},
+		Mounts: []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc"},
+			{Destination: "/at", Type: "bind", Source: source, Options: append([]string{"rbind"}, options...)},
+		},
+	}
+}
+
+// refused is the field by which the sources of s are refused, "" if they are accepted.
+func refused(t *testing.T, s *specs.Spec, guarded ...string) (field, reason string) {
+	t.Helper()
+	checked, err := checkMounts(s, nil, guarded)
+	if err == nil {
+		checked.close()
+		return "", ""
+	}
+	var r *plan.Refusal
+	if !errors.As(err, &r) {
+		t.Errorf("%v: %v", s.Mounts[1], err)
+		return "", ""
+	}
+	return r.Field, r.Reason
+}
+
+// TestBypass_B45_MountSources: a source is judged by the opened file, whatever its
+// text: an engine's folder, a folder above it and parts of the kernel's file systems
+// are refused through links, bind mounts and mounts below; what engines mount is not.
+func TestBypass_B45_MountSources(t *testing.T) {
+	inMounts(t, func() {
+		for _, dir := range []string{
+			"/var/lib/kubelet/pods/u/volumes/p/v", "/var/lib/kubelet/device-plugins", "/var/lib/docker/volumes/v/_data", "/var/lib/docker/containers/c/mounts/shm",
+			"/run/k3s/containerd", "/run/mysqld", "/srv/data/folder", "/srv/links", "/srv/with/proc", "/srv/root", "/srv/guarded/inner", "/srv/state/.sandbox/box",
+		} {
+			must(t, os.MkdirAll(dir, 0o755))
+		}
+		for _, file := range []string{"/var/lib/docker/containers/c/hosts", "/srv/data/file", "/srv/null"} {
+			must(t, os.WriteFile(file, nil, 0o644))
+		}
+		must(t,
+			os.Symlink("/run", "/srv/links/run"),
+			os.Symlink("/srv/links/run/k3s", "/srv/links/second"),
+			os.Symlink("/run/mysqld", "/srv/links/mysqld"),
+			os.Symlink("/var/lib/docker/volumes/v/_data", "/srv/links/volume"),
+			bind("/run", "/mnt/run", unix.MS_REC),
+			bind("/mnt/run", "/mnt/twice", 0),
+			bind("/var/lib/kubelet/device-plugins", "/mnt/plugins", 0),
+			bind("/var/lib", "/mnt/lib", 0),
+			bind("/var/lib/docker/volumes", "/mnt/volumes", 0),
+			bind("/run/k3s", "/srv/holds/deep/k3s", 0),
+			bind("/proc", "/mnt/proc", unix.MS_REC),
+			bind("/proc", "/srv/with/proc", 0),
+			bind("/dev/pts", "/mnt/pts", 0),
+			bind("/srv/state/.sandbox", "/mnt/state", 0),
+			bind("/srv/guarded", "/mnt/guarded", 0),
+			unix.Mount("/dev/null", "/srv/null", "", unix.MS_BIND, ""),
+		)
+		// A named volume of another device: Docker mounts it at the volume's folder.
+		must(t, os.MkdirAll("/var/lib/docker/volumes/device/_data", 0o755), bind("/srv/data", "/var/lib/docker/volumes/device/_data", 0),
+			os.MkdirAll("/var/lib/docker/volumes/evil/_data", 0o755), bind("/run", "/var/lib/docker/volumes/evil/_data", 0))
+		cwd, err := os.Getwd()
+		must(t, err)
+		up := strings.Repeat("../", strings.Count(cwd, "/"))
+		for source, want := range map[string]bool{
+			"/": true, "/run": true, "/run/": true, "/run/.": true, "//run": true, "/run/k3s": true, "/run/k3s/containerd": true, "/var/run": true,
+			"/run/mysqld/..": true, "/srv/links/mysqld/..": true, "/srv/data/../../run": true, up + "run": true,
+			"/srv/links/run": true, "/srv/links/run/": true, "/srv/links/second": true, "/proc/self/root/run": true,
+			"/mnt": true, "/mnt/run": true, "/mnt/run/k3s": true, "/mnt/twice": true, "/mnt/plugins": true, "/mnt/lib": true, "/mnt/volumes": true,
+			"/srv/holds": true, "/srv/holds/deep": true, "/srv/holds/deep/k3s/containerd": true,
+			"/mnt/proc": true, "/mnt/proc/sys": true, "/srv/with": true, "/sys/kernel": true,
+			"/var/lib/kubelet": true, "/var/lib/kubelet/pods": true, "/var/lib/docker": true, "/var/lib": true,
+			"/var/lib/docker/volumes/evil/_data": true,
+			"/dev":                               true, "/dev/": true, "/dev/pts": true, "/mnt/pts": true,
+			"/srv/state/.sandbox/box": true, "/mnt/state": true, "/mnt/state/box": true,
+			"/srv/guarded": true, "/srv/guarded/inner": true, "/mnt/guarded/inner": true, "/srv": true,
+
+			"/srv/data": false, "/srv/data/": false, "/srv/data/file": false, up + "srv/data": false, "/srv/links": false, "/srv/links/volume": false,
+			"/run/mysqld": false, "/srv/links/mysqld": false, "/srv/null": false, "/dev/null": false, "/dev/shm": false, "/missing": false,
+			"/var/lib/kubelet/pods/u/volumes/p/v": false, "/var/lib/docker/volumes/v/_data": false, "/mnt/volumes/v/_data": false,
+			"/var/lib/docker/volumes/device/_data": false, "/var/lib/docker/containers/c/hosts": false, "/var/lib/docker/containers/c/mounts/shm": false,
+		} {
+			field, reason := refused(t, specOf("/srv/root", source), "/srv/guarded")
+			if (field == fieldMounts) != want {
+				t.Errorf("%s: refused by %q %s", source, field, reason)
+			}
+			checked, err := checkMounts(specOf("/srv/root", source), []string{fieldMounts}, []string{"/srv/guarded"})
+			if err != nil {
+				t.Errorf("%s: allowed by the operator, still refused: %v", source, err)
+				continue
+			}
+			checked.close()
+		}
+		// Not recursive: what is mounted below stays behind.
+		s := specOf("/srv/root", "/srv/holds")
+		s.Mounts[1].Options = []string{"bind"}
+		if field, reason := refused(t, s); field != "" {
+			t.Errorf("refused by %q %s", field, reason)
+		}
+		for root, want := range map[string]bool{
+			"/": true, "/run": true, "/mnt/run": true, "/var": true, "/mnt/lib": true, "/proc": true, "/srv/links/run": true,
+			"/srv/root": false, "/var/lib/docker/volumes/v/_data": false, "/missing": false,
+		} {
+			if field, reason := refused(t, specOf(root, "/srv/data")); (field == fieldRoot) != want {
+				t.Errorf("root file system %s: refused by %q %s", root, field, reason)
+			}
+		}
+	})
+}
+
+// TestBypass_B45_DeviceFolders: a folder of devices is accepted if a specification of
+// the operator's names it, and no other.
+func TestBypass_B45_DeviceFolders(t *testing.T) {
+	folders := cdiFolders
+	t.Cleanup(func() { cdiFolders = folders })
+	inMounts(t, func() {
+		dir := "/srv/cdi"
+		must(t, os.MkdirAll(dir, 0o755), unix.Mount("tmpfs", "/dev/shm", "tmpfs", 0, ""))
+		cdiFolders = []string{dir, "/srv/missing"}
+		// /dev/pts stands for a folder as /dev/dri/by-path.
+		for _, tc := range []struct {
+			name, text string
+			want       bool
+		}{
+			{"none.json", `{}`, true},
+			{"broken.json", `{"containerEdits": `, true},
+			{"other.yaml", "containerEdits: {mounts: [{hostPath: /dev/shm}, {hostPath: /dev}]}\n", true},
+			{"above.yaml", "containerEdits: {mounts: [{hostPath: /dev/pts/x}]}\n", true},
+			{"device.yaml", "devices: [{name: a}, {name: b, containerEdits: {mounts: [{hostPath: /dev/pts, containerPath: /x}]}}]\n", false},
+			{"all.json", `{"cdiVersion": "0.6.0", "containerEdits": {"mounts": [{"hostPath": "/dev/pts/"}]}}`, false},
+		} {
+			file := filepath.Join(dir, tc.name)
+			must(t, os.WriteFile(file, []byte(tc.text), 0o644))
+			if field, reason := refused(t, specOf("/srv", "/dev/pts")); (field != "") != tc.want {
+				t.Errorf("%s: refused by %q %s", tc.name, field, reason)
+			}
+			must(t, os.Remove(file))
+		}
+	})
+}
+
+// TestBypass_B45_B71_LiveSockets: a folder in which an engine, a bus or an agent
+// listens is refused, wherever below it and by whatever name the listener has bound
+// it; other listeners are recorded; a socket outside the folder is neither.
+func TestBypass_B45_B71_LiveSockets(t *testing.T) {
+	for _, tc := range []struct {
+		name, socket, mount, env string
+		refused                  bool
+		recorded                 int
+	}{
+		{"an engine's", "a/docker.sock", "a", "", true, 0},
+		{"an engine's, deep below", "a/b/c/d/containerd.sock", "a", "", true, 0},
+		{"a plugin's of the kubelet", "a/device-plugins/nvidia.sock", "a", "", true, 0},
+		{"systemd's", "a/systemd/private", "a", "", true, 0},
+		{"a bus", "a/user/1000/bus", "a", "", true, 0},
+		{"OpenSSH's folder", "ssh-XXab/agent.7", "ssh-XXab", "", true, 0},
+		{"all temporary files", "t/ssh-XXab/agent.7", "t", "", true, 0},
+		{"a keyring", "u/keyring/ssh", "u", "", true, 0},
+		{"GnuPG's", "h/.gnupg/S.gpg-agent.ssh", "h", "", true, 0},
+		{"named by the environment", "s/plain", "s", "SSH_AUTH_SOCK=/at/plain", true, 0},
+		{"our own", "r/.sandbox/box/control.sock", "r", "", true, 0},
+		{"another folder's", "v/ssh-tools/lib/x", "v", "SSH_AUTH_SOCK=/elsewhere/x", false, 1},
+		{"a database's", "m/mysqld.sock", "m", "", false, 1},
+		{"X11's, deep below", "m/.X11-unix/X0", "m", "", false, 1},
+		{"beside the folder", "n/docker.sock", "o", "", false, 0},
+		{"a name that begins alike", "ab/docker.sock", "a", "", false, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			inMounts(t, func() {
+				file := filepath.Join("/srv", tc.socket)
+				must(t, os.MkdirAll(filepath.Dir(file), 0o755), os.MkdirAll(filepath.Join("/srv", tc.mount), 0o755), os.MkdirAll("/run/root", 0o755),
+					bind(filepath.Join("/srv", tc.mount), "/mnt/bound", 0), os.Symlink("/srv", "/mnt/link"))
+				for how, bound := range map[string]string{"": file, "by a link": filepath.Join("/mnt/link", tc.socket)} {
+					l, err := net.Listen("unix", bound)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					for _, source := range []string{filepath.Join("/srv", tc.mount), filepath.Join("/mnt/link", tc.mount), "/mnt/bound"} {
+						s := specOf("/run/root", source)
+						s.Process.Env = []string{"A=b", tc.env}
+						checked, err := checkMounts(s, nil, nil)
+						if (err != nil) != tc.refused {
+							t.Errorf("%s, bound %s: %v", source, how, err)
+						}
+						if err == nil {
+							if len(checked.sockets) != tc.recorded {
+								t.Errorf("%s, bound %s: recorded %q", source, how, checked.sockets)
+							}
+							checked.close()
+						}
+						if _, err := checkMounts(s, []string{fieldMounts}, nil); err != nil {
+							t.Errorf("allowed by the operator, still refused: %v", err)
+						}
+					}
+					must(t, l.Close())
+				}
+			})
+		})
+	}
+}
+
+// TestLiveSocketsElsewhere: a socket that was bound by a relative name or below
+// another root is found, and one that is in no folder that can be looked at is a
+// warning.
+func TestLiveSocketsElsewhere(t *testing.T) {
+	inMounts(t, func() {
+		must(t, os.MkdirAll("/srv/chroot/var/spool/private", 0o755), os.MkdirAll("/srv/other", 0o755), os.MkdirAll("/run/root", 0o755))
+		l, err := net.Listen("unix", "/srv/chroot/var/spool/private/bus")
+		must(t, err)
+		defer l.Close()
+		list, err := boundSockets()
+		must(t, err)
+		i := slices.IndexFunc(list, func(b boundSocket) bool { return b.name == "/srv/chroot/var/spool/private/bus" })
+		if i < 0 {
+			t.Error("the socket is not listed")
+			return
+		}
+		host, err := readHostMounts(nil)
+		must(t, err)
+		for _, tc := range []struct {
+			name, source, found string
+			lost                int
+		}{
+			{"private/bus", "/srv/chroot/var/spool", "/srv/chroot/var/spool/private/bus", 0},
+			{"private/bus", "/srv/chroot/var/spool/private", "/srv/chroot/var/spool/private/bus", 0},
+			{"/var/spool/private/bus", "/srv/chroot", "/srv/chroot/var/spool/private/bus", 0},
+			{"/var/spool/private/bus", "/srv/chroot/var", "/srv/chroot/var/spool/private/bus", 0},
+			{"./private/../private/bus", "/srv/chroot/var/spool", "/srv/chroot/var/spool/private/bus", 0},
+			{"private/bus", "/srv", "", 1},
+			{"/var/spool/private/bus", "/srv/other", "", 1},
+			{"/srv/chroot/var/spool/private/bus", "/srv/other", "", 0},
+		} {
+			c := &mountSources{}
+			must(t, c.add(host, 1, tc.source, false))
+			search := &socketSearch{host: host, devices: map[uint64]bool{c.list[0].place.dev: true}, folders: map[string]*located{}}
+			got := ""
+			search.find([]boundSocket{{list[i].dev, list[i].ino, tc.name}}, c.list, func(_ *source, socket string) { got = socket })
+			if got != tc.found || len(search.lost) != tc.lost {
+				t.Errorf("%s in %s: found %q, lost %q", tc.name, tc.source, got, search.lost)
+			}
+			c.close()
+		}
+	})
+}
+
+// BenchmarkCheckMounts measures the check of a container with one mounted folder,
+// beside no and 1000 sockets of the host.
+func BenchmarkCheckMounts(b *testing.B) {
+	if os.Geteuid() != 0 {
+		b.Skip("not root")
+	}
+	for _, sockets := range []int{0, 1000} {
+		for _, where := range []string{"same file system", "another"} {
+			b.Run(fmt.Sprintf("%d sockets, %s", sockets, where), func(b *testing.B) {
+				dir, err := os.MkdirTemp("", "b")
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer os.RemoveAll(dir)
+				source, at := filepath.Join(dir, "source"), filepath.Join(dir, "s")
+				if where != "same file system" {
+					at = "/dev/shm/" + filepath.Base(dir)
+					defer os.RemoveAll(at)
+				}
+				if err := errors.Join(os.Mkdir(source, 0o755), os.Mkdir(at, 0o755)); err != nil {
+					b.Fatal(err)
+				}
+				for i := range sockets {
+					l, err := net.Listen("unix", fmt.Sprintf("%s/%d", at, i))
+					if err != nil {
+						b.Fatal(err)
+					}
+					defer l.Close()
+				}
+				for b.Loop() {
+					checked, err := checkMounts(specOf(filepath.Join(dir, "root"), source), nil, nil)
+					if err != nil {
+						b.Fatal(err)
+					}
+					checked.close()
+				}
+			})
+		}
+	}
+}
+
+// FuzzParseUnixDiag: no message of the kernel's makes the parser panic, and a socket
+// that it takes has a name in the file system.
+func FuzzParseUnixDiag(f *testing.F) {
+	f.Add([]byte("\x01\x01\x0a\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0a\x00\x00\x00/run/x\x00\x00\x0c\x00\x01\x00\x01\x00\x00\x00\x02\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if s, ok := parseUnixDiag(data); ok && (s.name == "" || s.name[0] == 0) {
+			t.Errorf("%q is taken as %+v", data, s)
+		}
+	})
+}

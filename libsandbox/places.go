@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package libsandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/libsandbox/plan"
+)
+
+// place is where a file lies: a file system and the path from its root. It is the
+// same through every bind mount that leads to the file.
+type place struct {
+	dev  uint64
+	path string
+}
+
+// below says whether p is at or lies below it.
+func (p place) below(at place) bool { return p.dev == at.dev && pathBelow(p.path, at.path) }
+
+// pathBelow says whether file is folder or lies below it. Both are clean.
+func pathBelow(file, folder string) bool {
+	return file == folder || folder == "/" || strings.HasPrefix(file, folder+"/")
+}
+
+// hostMounts is the mount table of this thread's mount namespace, which is the
+// engine's, with the engines' folders in it.
+type hostMounts struct {
+	byID    map[int]*mountinfo.Info
+	list    []*mountinfo.Info
+	engines []engineFolder
+	// places remembers what placeOf has found.
+	places map[string]place
+}
+
+// engineFolder is a plan.EngineFolder and where it lies on this machine.
+type engineFolder struct {
+	plan.EngineFolder
+	at place
+}
+
+// readHostMounts reads the mount table. folders are guarded in addition to
+// plan.EngineFolders.
+func readHostMounts(folders []string) (*hostMounts, error) {
+	f, err := os.Open("/proc/thread-self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("read mount table: %w", err)
+	}
+	defer f.Close()
+	h := &hostMounts{byID: map[int]*mountinfo.Info{}, places: map[string]place{}}
+	if h.list, err = mountinfo.GetMountsFromReader(f, nil); err != nil {
+		return nil, fmt.Errorf("read mount table: %w", err)
+	}
+	for _, m := range h.list {
+		h.byID[m.ID] = m
+	}
+	guarded := plan.EngineFolders
+	for _, name := range folders {
+		abs, err := filepath.Abs(name)
+		if err != nil {
+			return nil, err
+		}
+		guarded = append(slices.Clip(guarded), plan.EngineFolder{Path: abs})
+	}
+	for _, e := range guarded {
+		at, err := h.placeOf(e.Path)
+		if err != nil {
+			return nil, fmt.Errorf("look at %s: %w", e.Path, err)
+		}
+		h.engines = append(h.engines, engineFolder{e, at})
+	}
+	return h, nil
+}
+
+func deviceOf(m *mountinfo.Info) uint64 { return unix.Mkdev(uint32(m.Major), uint32(m.Minor)) }
+
+// located is an open file and where it lies.
+type located struct {
+	place
+	// path is the absolute path without links, in this mount namespace.
+	path string
+	// mount is the mount through which it was opened.
+	mount *mountinfo.Info
+	// dev and ino are stat(2)'s: dev differs from place.dev on file systems with
+	// several devices, as Btrfs.
+	dev, ino    uint64
+	dir, socket bool
+}
+
+// locate finds where an open file lies.
+func (h *hostMounts) locate(fd int) (*located, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_TYPE|unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
+		return nil, err
+	}
+	name, err := os.Readlink("/proc/thread-self/fd/" + strconv.Itoa(fd))
+	if err != nil {
+		return nil, err
+	}
+	m := h.byID[int(st.Mnt_id)]
+	if m == nil || st.Mask&unix.STATX_MNT_ID == 0 || !path.IsAbs(name) || !pathBelow(name, m.Mountpoint) {
+		return nil, errNoPlace
+	}
+	return &located{
+		place: place{deviceOf(m), path.Join(m.Root, strings.TrimPrefix(name, m.Mountpoint))}, path: name, mount: m,
+		dev: unix.Mkdev(st.Dev_major, st.Dev_minor), ino: st.Ino,
+		dir: st.Mode&unix.S_IFMT == unix.S_IFDIR, socket: st.Mode&unix.S_IFMT == unix.S_IFSOCK,
+	}, nil
+}
+
+// errNoPlace is a file in no mount of the table: deleted, or in another namespace.
+var errNoPlace = errors.New("it is in no mount of this machine")
+
+// placeOf is where the file at an absolute path lies or, if it does not exist, would
+// lie.
+func (h *hostMounts) placeOf(name string) (place, error) {
+	if p, ok := h.places[name]; ok {
+		return p, nil
+	}
+	p, err := h.findPlace(name)
+	if err == nil {
+		h.places[name] = p
+	}
+	return p, err
+}
+
+func (h *hostMounts) findPlace(name string) (place, error) {
+	fd, err := unix.Open(name, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) && name != "/" {
+		p, err := h.placeOf(path.Dir(name))
+		return place{p.dev, path.Join(p.path, path.Base(name))}, err
+	}
+	if err != nil {
+		return place{}, err
+	}
+	defer unix.Close(fd)
+	l, err := h.locate(fd)
+	if err != nil {
+		return place{}, err
+	}
+	return l.place, nil
+}
+
+// kernelMounts are types of file systems that show or change the kernel, and
+// deviceMounts those that hold the host's devices, wherever they are mounted.
+var (
+	kernelMounts = []string{
+		"proc", "sysfs", "cgroup", "cgroup2", "debugfs", "tracefs", "securityfs", "configfs", "efivarfs", "pstore", "bpf", "binfmt_misc", "selinuxfs", "nsfs",
+		"fusectl",
+	}
+	deviceMounts = []string{"devtmpfs", "devpts"}
+)
+
+// hostDev is the host's folder of devices. Containers get single devices of it,
+// these folders, and those that a CDI specification names.
+var hostDev = plan.EngineFolder{Path: "/dev", Gives: []string{"shm/**", "hugepages/**", "mqueue/**"}}
+
+// leadsOut says why a mount of l would hand the sandbox the host, or "".
+func (h *hostMounts) leadsOut(l *located) string {
+	if slices.Contains(kernelMounts, l.mount.FSType) {
+		return "part of the kernel's file system " + l.mount.FSType
+	}
+	devices := slices.Contains(deviceMounts, l.mount.FSType) || hostDev.Holds(l.path, hostDev.Path)
+	if l.dir && devices && l.path != "/" {
+		if cdiNames(l) {
+			return ""
+		}
+		return "a folder of the host's devices"
+	}
+	if plan.LeadsOut(l.path) || plan.IsState(l.place.path) {
+		return "an engine's"
+	}
+	for _, e := range h.engines {
+		if e.Holds(l.path, e.Path) || l.place.dev == e.at.dev && e.Holds(l.place.path, e.at.path) {
+			return "at, above or in " + e.Path
+		}
+	}
+	return ""
+}
+
+// mountsBelow are the mounts that a recursive bind mount of a folder brings along.
+func (h *hostMounts) mountsBelow(folder string) (out []*located) {
+	for _, m := range h.list {
+		if m.Mountpoint == folder || !pathBelow(m.Mountpoint, folder) {
+			continue
+		}
+		st, err := os.Lstat(m.Mountpoint)
+		out = append(out, &located{
+			place: place{deviceOf(m), m.Root}, path: m.Mountpoint, mount: m, dir: err != nil || st.IsDir(),
+			socket: err == nil && st.Mode()&os.ModeSocket != 0,
+		})
+	}
+	return out
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package libsandbox
+
+import (
+	"encoding/binary"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/libsandbox/plan"
+)
+
+// Attributes and flags of linux/unix_diag.h.
+const (
+	unixDiagName = 0
+	unixDiagVFS  = 1
+	showName     = 1 << 0
+	showVFS      = 1 << 1
+)
+
+// accepting are the states, as bits, of sockets that take connections (LISTEN) or
+// datagrams (CLOSE, the state of an unconnected one).
+const accepting = 1<<10 | 1<<7
+
+// boundSocket is a unix socket that is bound to a file.
+type boundSocket struct {
+	dev uint64
+	// ino is the low half of the inode's number: unix_diag shows no more.
+	ino uint32
+	// name is the path that bind(2) was given: relative to the working directory
+	// and the root of the process that bound it.
+	name string
+}
+
+// unixDiagRequest is a struct unix_diag_req.
+type unixDiagRequest struct{}
+
+func (unixDiagRequest) Len() int { return 24 }
+
+func (unixDiagRequest) Serialize() []byte {
+	b := make([]byte, 24)
+	b[0] = unix.AF_UNIX
+	binary.NativeEndian.PutUint32(b[4:], accepting)
+	binary.NativeEndian.PutUint32(b[12:], showName|showVFS)
+	return b
+}
+
+// boundSockets lists the sockets of this thread's network namespace that are bound
+// to files and take connections or datagrams, in one dump of unix_diag.
+func boundSockets() ([]boundSocket, error) {
+	req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
+	req.AddData(unixDiagRequest{})
+	var out []boundSocket
+	err := req.ExecuteIter(unix.NETLINK_INET_DIAG, nl.SOCK_DIAG_BY_FAMILY, func(msg []byte) bool {
+		if s, ok := parseUnixDiag(msg); ok {
+			out = append(out, s)
+		}
+		return true
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list unix sockets: %w", err)
+	}
+	return out, nil
+}
+
+// parseUnixDiag reads a struct unix_diag_msg and its attributes; false if the socket
+// is bound to no file.
+func parseUnixDiag(msg []byte) (s boundSocket, ok bool) {
+	const header = 16
+	if len(msg) < header || msg[0] != unix.AF_UNIX {
+		return s, false
+	}
+	for msg = msg[header:]; len(msg) >= unix.SizeofNlAttr; {
+		size, kind := int(binary.NativeEndian.Uint16(msg)), binary.NativeEndian.Uint16(msg[2:])
+		if size < unix.SizeofNlAttr || size > len(msg) {
+			return s, false
+		}
+		value := msg[unix.SizeofNlAttr:size]
+		switch {
+		case kind == unixDiagName:
+			s.name = strings.TrimRight(string(value), "\x00")
+		case kind == unixDiagVFS && len(value) >= 8:
+			s.ino = binary.NativeEndian.Uint32(value)
+			dev := binary.NativeEndian.Uint32(value[4:]) // the kernel's own form: 12 bits and 20
+			s.dev, ok = unix.Mkdev(dev>>20, dev&(1<<20-1)), true
+		}
+		msg = msg[min((size+3)&^3, len(msg)):]
+	}
+	return s, ok && s.name != "" && s.name[0] != 0
+}
+
+// isSocket says whether the file at name, relative to the folder dir, is a socket,
+// and the low half of its inode's number. The last element is not followed.
+func isSocket(dir int, name string) (ino uint32, ok bool) {
+	var st unix.Stat_t
+	if unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return 0, false
+	}
+	return uint32(st.Ino), true
+}
+
+// socketSearch finds live sockets in mounted folders. The cost grows with the
+// sockets on the folders' file systems, not with the folders.
+type socketSearch struct {
+	host *hostMounts
+	// devices are the file systems that the folders show.
+	devices map[uint64]bool
+	// folders are the folders of sockets, by name; nil where there is none.
+	folders map[string]*located
+	// lost are names of sockets on such a file system whose place cannot be known.
+	lost []string
+}
+
+// find calls found for each socket that lies in a folder, with the source and the
+// socket's path on the host.
+func (s *socketSearch) find(list []boundSocket, sources []*source, found func(*source, string)) {
+	for _, b := range list {
+		if s.devices[b.dev] && !s.findByPlace(b, sources, found) && !findByName(b, sources, found) {
+			s.lost = append(s.lost, b.name)
+		}
+	}
+}
+
+// findByPlace looks for a socket at its name, and says whether it is there.
+func (s *socketSearch) findByPlace(b boundSocket, sources []*source, found func(*source, string)) bool {
+	at, p := s.lookUp(b)
+	if at == nil {
+		return false
+	}
+	for _, src := range sources {
+		if src.shows(p) {
+			found(src, path.Join(at.path, path.Base(b.name)))
+		}
+	}
+	return true
+}
+
+// findByName looks for a socket in each source by the ends of its name, and says
+// whether it is in one.
+func findByName(b boundSocket, sources []*source, found func(*source, string)) (known bool) {
+	for _, src := range sources {
+		if inside, ok := underRoot(b, src); ok {
+			known = true
+			found(src, path.Join(src.path, inside))
+		}
+	}
+	return known
+}
+
+// lookUp finds the folder of a socket whose name leads to it from here, and the
+// socket's place; nil if the name leads elsewhere or nowhere.
+func (s *socketSearch) lookUp(b boundSocket) (*located, place) {
+	if !path.IsAbs(b.name) {
+		return nil, place{}
+	}
+	if ino, ok := isSocket(unix.AT_FDCWD, b.name); !ok || ino != b.ino {
+		return nil, place{}
+	}
+	folder := path.Dir(b.name)
+	at, ok := s.folders[folder]
+	if !ok {
+		at = s.open(folder)
+		s.folders[folder] = at
+	}
+	if at == nil {
+		return nil, place{}
+	}
+	return at, place{at.place.dev, path.Join(at.place.path, path.Base(b.name))}
+}
+
+func (s *socketSearch) open(folder string) *located {
+	fd, err := unix.Open(folder, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	at, err := s.host.locate(fd)
+	if err != nil {
+		return nil
+	}
+	return at
+}
+
+// underRoot looks for a socket below a source by the ends of its name: whoever bound
+// it may have another root or working directory, at or above the source or in it.
+func underRoot(b boundSocket, src *source) (inside string, ok bool) {
+	if src.place.dev != b.dev {
+		return "", false
+	}
+	for rest := strings.TrimLeft(path.Clean(b.name), "/"); rest != ""; {
+		if ino, ok := isSocket(int(src.file.Fd()), rest); ok && ino == b.ino {
+			return rest, true
+		}
+		_, rest, _ = strings.Cut(rest, "/")
+	}
+	return "", false
+}
+
+// remote are file systems whose other end is another machine or a program. A look-up
+// there may take long, and a socket of this machine in it is live: unix_diag shows it.
+var remote = []string{"nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "ceph", "fuse", "fuseblk"}
+
+// knownSocket is a socket in a folder at one of the places where engines and agents
+// have theirs, or "". It need not be live.
+func knownSocket(src *source) string {
+	kind, _, _ := strings.Cut(src.mount.FSType, ".")
+	for _, r := range remote {
+		if kind == r {
+			return ""
+		}
+	}
+	for _, name := range plan.KnownSockets {
+		if _, ok := isSocket(int(src.file.Fd()), name); ok {
+			return name
+		}
+	}
+	return ""
+}
