@@ -70,7 +70,9 @@ func readHostMounts(folders []string) (*hostMounts, error) {
 		if err != nil {
 			return nil, err
 		}
-		guarded = append(slices.Clip(guarded), plan.EngineFolder{Path: abs})
+		if !slices.ContainsFunc(guarded, func(e plan.EngineFolder) bool { return e.Path == abs }) {
+			guarded = append(slices.Clip(guarded), plan.EngineFolder{Path: abs})
+		}
 	}
 	for _, e := range guarded {
 		at, err := h.placeOf(e.Path)

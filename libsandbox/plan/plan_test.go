@@ -166,7 +166,7 @@ func TestBypass_B45_EngineFolders(t *testing.T) {
 	for source, want := range map[string]bool{
 		"/": true, "/run": true, "/var": true, "/var/run": true, "/var/lib": true, "/run/": true, "/srv/../run": true, "/RUN/k3s": true,
 		"/run/k3s": true, "/run/k3s/containerd": true, "/run/containerd/s": true, "/run/user": true, "/run/user/1000": true, "/run/user/1000/gnupg": true,
-		"/run/dbus": true, "/run/systemd": true, "/run/systemd/resolve": true, "/run/podman": true, "/var/run/crio": true,
+		"/run/openshell/.stage": true, "/run/openshell/.stage/rootfs": true, "/run/dbus": true, "/run/systemd": true, "/run/systemd/resolve": true, "/run/podman": true, "/var/run/crio": true,
 		"/var/lib/kubelet": true, "/var/lib/kubelet/pods": true, "/var/lib/kubelet/pods/u": true, "/var/lib/kubelet/pods/u/volumes": true,
 		"/var/lib/kubelet/device-plugins": true, "/var/lib/kubelet/pki/kubelet-client-current.pem": true, "/var/lib/kubelet/pods/u/volumes/p": true,
 		"/var/lib/docker": true, "/var/lib/docker/volumes": true, "/var/lib/docker/volumes/v": true, "/var/lib/docker/volumes/metadata.db": true,
@@ -175,8 +175,8 @@ func TestBypass_B45_EngineFolders(t *testing.T) {
 		"/var/lib/openshell/providers": true, "/var/lib/Docker/volumes/v/_data": true, "/dev": true,
 
 		"/srv": false, "/run/mysqld": false, "/run/secrets": false, "/var/lib/mysql": false, "/var/running": false, "/run2/docker": false, "/run/dockerx": false,
-		"/run/systemd/resolve/stub-resolv.conf": false,
-		"/var/lib/docker/volumes/v/_data":       false, "/var/lib/docker/volumes/v/_data/sub/folder": false, "/var/lib/docker/1000.1000/volumes/v/_data": false,
+		"/run/systemd/resolve/stub-resolv.conf": false, "/run/openshell/.stage/hosts": false,
+		"/var/lib/docker/volumes/v/_data": false, "/var/lib/docker/volumes/v/_data/sub/folder": false, "/var/lib/docker/1000.1000/volumes/v/_data": false,
 		"/var/lib/docker/containers/c/resolv.conf": false, "/var/lib/docker/containers/c/hosts": false, "/var/lib/docker/containers/c/hostname": false,
 		"/var/lib/docker/containers/c/mounts/shm": false, "/var/lib/docker/containers/c/mounts/secrets/s": false,
 		"/var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/cache": false, "/var/lib/kubelet/pods/u/volumes/kubernetes.io~csi/pvc/mount": false,
