@@ -282,9 +282,7 @@ func TestBypass_B39_ExecInBetween(t *testing.T) {
 	conn := c.client(allowed, "role", "late", c.addr4, "/opt/evil", "/tmp/now")
 	sock, at, err := r.sockets.find(conn.local, conn.remote)
 	must(t, err)
-	pids, err := r.members.list()
-	must(t, err)
-	hs, err := findHolders(pids, sock.inode)
+	hs, pids, err := r.sweeps.find(sock.inode, r.members.list)
 	must(t, err)
 	if len(hs) != 1 {
 		t.Fatalf("%d holders", len(hs))

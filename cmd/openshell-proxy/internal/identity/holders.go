@@ -17,26 +17,17 @@ type holder struct {
 	exe executable
 }
 
-// findHolders finds the processes among pids that have a descriptor of the socket.
-// The caller closes the holders, also those returned with an error.
-func findHolders(pids map[int]bool, inode uint32) ([]*holder, error) {
-	s := search{want: socketName(inode)}
-	for pid := range pids {
-		if err := s.process(pid); err != nil {
-			return s.found, err
-		}
-	}
-	return s.found, nil
-}
-
 // socketName is what a descriptor of a socket links to.
 func socketName(inode uint32) string { return fmt.Sprintf("socket:[%d]", inode) }
 
+// search looks for the holders of some sockets in one process after the other.
 type search struct {
-	want  string
-	seen  int
-	found []*holder
-	buf   [64]byte
+	// want are the lookups by what a descriptor of their socket links to.
+	want map[string][]*wanted
+	seen int
+	// left is how many of the sockets the process at hand is not yet known to hold.
+	left int
+	buf  [64]byte
 }
 
 // process looks at the descriptor tables of a process. Each thread may have its
@@ -45,7 +36,8 @@ type search struct {
 // not read again.
 func (s *search) process(pid int) error {
 	base := "/proc/" + strconv.Itoa(pid)
-	if hit, err := s.table(pid, pid, base+"/fd"); hit || err != nil {
+	s.left = len(s.want)
+	if all, err := s.table(pid, pid, base+"/fd"); all || err != nil {
 		return err
 	}
 	var st unix.Stat_t
@@ -68,7 +60,7 @@ func (s *search) process(pid int) error {
 		if tid == pid || sameTable(pid, tid) {
 			continue
 		}
-		if hit, err := s.table(pid, tid, base+"/task/"+name+"/fd"); hit || err != nil {
+		if all, err := s.table(pid, tid, base+"/task/"+name+"/fd"); all || err != nil {
 			return err
 		}
 	}
@@ -83,6 +75,8 @@ func sameTable(pid, tid int) bool {
 	return errno == 0 && r == 0
 }
 
+// table looks at one descriptor table. It is true once the process is known to hold
+// all of the sockets.
 func (s *search) table(pid, tid int, path string) (bool, error) {
 	dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -104,19 +98,16 @@ func (s *search) table(pid, tid int, path string) (bool, error) {
 			}
 			continue
 		}
-		if string(s.buf[:n]) != s.want {
+		of := s.want[string(s.buf[:n])]
+		if len(of) == 0 || of[0].last == pid {
 			continue
 		}
-		if len(s.found) == maxHolders {
-			return false, fmt.Errorf("more than %d processes hold the socket", maxHolders)
+		for _, w := range of {
+			w.hold(pid, tid, fd)
 		}
-		p, err := openProcess(pid, tid)
-		if err != nil {
-			return false, err
+		if s.left--; s.left == 0 {
+			return true, nil
 		}
-		h := &holder{process: p, fd: fd}
-		s.found = append(s.found, h)
-		return true, nil
 	}
 	return false, nil
 }

@@ -76,6 +76,7 @@ type Resolver struct {
 	firstFd *process
 	sockets *sockets
 	members *members
+	sweeps  sweeps
 	root    *root
 	digests *digests
 	slots   chan struct{}
@@ -185,11 +186,7 @@ func (r *Resolver) attempt(local, remote netip.AddrPort) ([]Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	pids, err := r.members.list()
-	if err != nil {
-		return nil, err
-	}
-	holders, err := findHolders(pids, sock.inode)
+	holders, pids, err := r.sweeps.find(sock.inode, r.members.list)
 	defer func() {
 		for _, h := range holders {
 			h.close()
