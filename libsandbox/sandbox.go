@@ -463,8 +463,14 @@ func Start(root, id, notifySocket string) error {
 			return fmt.Errorf("open the container's network namespace: %w", err)
 		}
 		defer ns.Close()
-		if err := netns.Refresh(ns); err != nil {
+		// If the process ended meanwhile, its id may be another process's.
+		if st, err = ctr.State(); err != nil {
 			return err
+		}
+		if st.Status == specs.StateCreated {
+			if err := netns.Refresh(ns); err != nil {
+				return err
+			}
 		}
 	}
 	return ctr.Start(notifySocket)

@@ -79,15 +79,8 @@ func inspectAction(c *cli.Context) error {
 		return err
 	}
 	in := &inspection{ID: s.id, Root: s.root, Created: st.Created, Policy: st.Policy, Landlock: st.Plan.Ruleset, User: st.Plan.User, Group: st.Plan.Group, Sockets: st.Sockets}
-	oci, err := ociState(c, s)
-	if err != nil {
+	if err := in.look(func() (*specs.State, error) { return ociState(c, s) }); err != nil {
 		return err
-	}
-	in.Status, in.Pid = oci.Status, oci.Pid
-	if in.Pid != 0 {
-		if in.Process, err = readProcess(fmt.Sprintf("/proc/%d/status", in.Pid)); err != nil {
-			return err
-		}
 	}
 	in.Network, err = networkStatus(c, s)
 	if err != nil {
@@ -99,6 +92,32 @@ func inspectAction(c *cli.Context) error {
 		return printJSON(c, in)
 	}
 	return in.print(c.App.Writer)
+}
+
+// look fills in the container's first process. The state is asked for a second time
+// after the process was read: if the process ended meanwhile, its id may be another
+// process's, and nothing of it is shown.
+func (in *inspection) look(state func() (*specs.State, error)) error {
+	before, err := state()
+	if err != nil {
+		return err
+	}
+	in.Status, in.Pid = before.Status, before.Pid
+	if in.Pid == 0 {
+		return nil
+	}
+	var unread error
+	in.Process, unread = readProcess(fmt.Sprintf("/proc/%d/status", in.Pid))
+	after, err := state()
+	if err != nil {
+		return err
+	}
+	in.Status = after.Status
+	if after.Pid != in.Pid {
+		in.Pid, in.Process = 0, nil
+		return nil
+	}
+	return unread
 }
 
 func networkStatus(c *cli.Context, s sandbox) (*controlapi.Status, error) {

@@ -148,6 +148,12 @@ func main() {
 		}
 	case "calls":
 		calls()
+	case "forks": // starts and ends processes until it is killed
+		for {
+			_ = exec.Command("/proc/self/exe", "stat", "/").Run()
+		}
+	case "besieged": // besieged TIMES URL: requests on a connection each, beside two loops of forks
+		besieged(ctx, args[0], args[1])
 	case "kernelfamilies":
 		kernelFamilies()
 	case "abi":

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -301,4 +302,47 @@ func boomerang(port, name, second string) {
 	}
 	_ = unix.SetsockoptTimeval(int(f.Fd()), unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 2})
 	again(int(f.Fd()), &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
+}
+
+// besieged makes requests, each on a connection of its own, while other processes of
+// the sandbox start and end.
+func besieged(ctx context.Context, times, target string) {
+	n, err := strconv.Atoi(times)
+	if err != nil {
+		report("", err)
+	}
+	for range 2 {
+		forks := exec.CommandContext(ctx, "/proc/self/exe", "forks")
+		if err := forks.Start(); err != nil {
+			report("", err)
+		}
+		defer func() {
+			_ = forks.Process.Kill()
+			_ = forks.Wait()
+		}()
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	done, last := 0, error(nil)
+	for range n {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+		if err != nil {
+			report("", err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			last = err
+			continue
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode == http.StatusOK {
+			done++
+		} else {
+			last = errors.New(resp.Status)
+		}
+	}
+	text := fmt.Sprintf("%d of %d", done, n)
+	if last != nil {
+		text += ": " + last.Error()
+	}
+	fmt.Println("ok: " + text)
 }

@@ -77,6 +77,14 @@ func (n *notify) pass(pid, mainPid int) error {
 		return fmt.Errorf("reach NOTIFY_SOCKET: %w", err)
 	}
 	defer manager.Close()
+	process, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("watch the container's process: %w", err)
+	}
+	defer unix.Close(process)
 	buf := make([]byte, maxNotify)
 	for {
 		if err := n.conn.SetReadDeadline(time.Now().Add(notifyPoll)); err != nil {
@@ -84,7 +92,8 @@ func (n *notify) pass(pid, mainPid int) error {
 		}
 		got, err := n.conn.Read(buf)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			if unix.Kill(pid, 0) == unix.ESRCH {
+			// A pidfd is readable once its process has ended, reaped or not.
+			if n, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, 0); n > 0 && err == nil {
 				return nil
 			}
 			continue

@@ -162,7 +162,6 @@ func stop(lock string) error {
 	if released(f) {
 		return nil
 	}
-	// Whoever holds the lock wrote the pid: it cannot be another's by now.
 	text, err := io.ReadAll(io.LimitReader(f, 32))
 	if err != nil {
 		return fmt.Errorf("read the proxy's lock: %w", err)
@@ -171,11 +170,32 @@ func stop(lock string) error {
 	if err != nil || pid <= 1 {
 		return fmt.Errorf("the proxy does not end, and its lock %s names no process", lock)
 	}
-	if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+	if err := kill(pid, f); err != nil {
 		return fmt.Errorf("kill the proxy: %w", err)
 	}
 	if !released(f) {
 		return fmt.Errorf("the proxy's process %d does not end", pid)
+	}
+	return nil
+}
+
+// kill ends process pid, which wrote its id into the lock that f has open. If the lock
+// is still held after a pidfd is open, the pidfd is of that process, and not of another
+// one that was given the id later.
+func kill(pid int, f *os.File) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
 	}
 	return nil
 }

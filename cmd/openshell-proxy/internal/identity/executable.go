@@ -40,7 +40,7 @@ func (r *Resolver) executable(p *process) (executable, error) {
 	}
 	e := executable{path: path, id: id}
 	e.digest, err = r.digests.of(path, id, func() (int, error) {
-		return unix.Openat(p.dir, "exe", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		return openLink(p.dir, "exe", unix.O_RDONLY|unix.O_NONBLOCK)
 	})
 	return e, err
 }
@@ -53,7 +53,7 @@ func (p *process) look() (string, fileID, error) {
 		return "", fileID{}, err
 	}
 	var st unix.Stat_t
-	if err := unix.Fstatat(p.dir, "exe", &st, 0); err != nil {
+	if err := statLink(p.dir, "exe", &st); err != nil {
 		return "", fileID{}, gone(fmt.Errorf("look at %s: %w", p.path("exe"), err))
 	}
 	again, err := p.exe()
@@ -84,7 +84,7 @@ func (p *process) exe() (string, error) {
 
 func readLink(dir int, name string) (string, error) {
 	var buf [unix.PathMax]byte
-	n, err := unix.Readlinkat(dir, name, buf[:])
+	n, err := readLinkInto(dir, name, buf[:])
 	if err != nil {
 		return "", err
 	}

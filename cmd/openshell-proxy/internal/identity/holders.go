@@ -91,7 +91,7 @@ func (s *search) table(pid, tid int, path string) (bool, error) {
 		return false, fmt.Errorf("more than %d open files in the container", maxDescriptors)
 	}
 	for _, fd := range names {
-		n, err := unix.Readlinkat(dir, fd, s.buf[:])
+		n, err := readLinkInto(dir, fd, s.buf[:])
 		if err != nil {
 			if err := ignoreEnded(err); err != nil {
 				return false, fmt.Errorf("read %s/%s: %w", path, fd, err)
@@ -129,7 +129,7 @@ func (h *holder) unchanged(inode uint32) error {
 		return errors.Join(errChanged, err)
 	}
 	var buf [64]byte
-	n, err := unix.Readlinkat(h.dir, "fd/"+h.fd, buf[:])
+	n, err := readLinkInto(h.dir, "fd/"+h.fd, buf[:])
 	if err != nil {
 		return gone(fmt.Errorf("read %s: %w", h.path("fd/"+h.fd), err))
 	}

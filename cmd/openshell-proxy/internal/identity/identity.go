@@ -119,7 +119,13 @@ func Open(c Config) (_ *Resolver, err error) {
 	if r.sockets, err = openSockets(c.Netns); err != nil {
 		return nil, err
 	}
-	if r.members, err = openMembers(c.Pid); err != nil {
+	for range maxAttempts {
+		if r.members, err = openMembers(c.Pid); !errors.Is(err, errChanged) {
+			break
+		}
+		time.Sleep(pause)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if r.root, err = openRoot(r.firstFd); err != nil {

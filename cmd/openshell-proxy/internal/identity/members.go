@@ -92,7 +92,7 @@ type pidns struct{ id, host fileKey }
 func openPidns(pid int) (*pidns, error) {
 	var st unix.Stat_t
 	key := func(path string) (fileKey, error) {
-		if err := unix.Stat(path, &st); err != nil {
+		if err := statLink(unix.AT_FDCWD, path, &st); err != nil {
 			return fileKey{}, fmt.Errorf("look at %s: %w", path, err)
 		}
 		return fileKey{st.Dev, st.Ino}, nil
@@ -139,7 +139,7 @@ func (ns *pidns) list(pids map[int]bool) error {
 func (ns *pidns) contains(pid int) (bool, error) {
 	var st unix.Stat_t
 	path := fmt.Sprintf("/proc/%d/ns/pid", pid)
-	if err := unix.Stat(path, &st); err != nil {
+	if err := statLink(unix.AT_FDCWD, path, &st); err != nil {
 		return false, err
 	}
 	switch (fileKey{st.Dev, st.Ino}) {
@@ -148,7 +148,7 @@ func (ns *pidns) contains(pid int) (bool, error) {
 	case ns.host:
 		return false, nil
 	}
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := openLink(unix.AT_FDCWD, path, unix.O_RDONLY)
 	if err != nil {
 		return false, err
 	}

@@ -26,7 +26,7 @@ type root struct {
 }
 
 func openRoot(first *process) (*root, error) {
-	mnt, err := unix.Openat(first.dir, "ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	mnt, err := openLink(first.dir, "ns/mnt", unix.O_RDONLY)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", first.path("ns/mnt"), err)
 	}
@@ -100,7 +100,7 @@ func (r *root) open() (int, error) {
 	if r.fd >= 0 {
 		return r.fd, nil
 	}
-	fd, err := unix.Openat(r.first.dir, "root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := openLink(r.first.dir, "root", unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return -1, gone(fmt.Errorf("open the container's root: %w", err))
 	}
@@ -117,7 +117,7 @@ func (r *root) open() (int, error) {
 // moved; what it leaves without privileges it cannot come back to.
 func (r *root) proper(fd int) error {
 	var ns, own unix.Stat_t
-	if err := unix.Fstatat(r.first.dir, "ns/mnt", &ns, 0); err != nil {
+	if err := statLink(r.first.dir, "ns/mnt", &ns); err != nil {
 		return gone(fmt.Errorf("look at %s: %w", r.first.path("ns/mnt"), err))
 	}
 	if (fileKey{ns.Dev, ns.Ino}) != r.id {
