@@ -25,6 +25,7 @@ func TestParseRefusesAmbiguity(t *testing.T) {
 		{"a pattern that comes later", "host: a.b.c, port: 1, tls: skip", "host: '**.b.c', port: 1", "a.b.c:1", "**.b.c:1", "1", `tls="skip" vs "auto"`},
 		{"two patterns", "host: 'a*.b.c', port: 1, tls: skip", "host: '*z.b.c', port: 1", "a*.b.c:1", "*z.b.c:1", "1", `tls="skip" vs "auto"`},
 		{"any host", "port: 1, allowed_ips: [10.0.0.1]", "host: h, port: 1", "<any-host>:1", "h:1", "1", `allowed_ips=["10.0.0.1"] vs []`},
+		{"searching answers or not", rest + "allow_unsearched_answers: true", rest, "h.example.com:1", "h.example.com:1", "1", `allow_unsearched_answers=true vs false`},
 		{"enforcement", rest + "enforcement: enforce", rest, "h.example.com:1", "h.example.com:1", "1", `enforcement="enforce" vs "audit"`},
 		{"encoded slash", rest + "path: /a", rest + "path: '/?', allow_encoded_slash: true", "h.example.com:1/a", "h.example.com:1/?", "1", "allow_encoded_slash=false vs true"},
 		{"rewriting", rest + "request_body_credential_rewrite: true", rest + "websocket_credential_rewrite: true", "h.example.com:1", "h.example.com:1", "1", "websocket_credential_rewrite=false vs true; request_body_credential_rewrite=true vs false"},

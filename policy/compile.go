@@ -32,6 +32,8 @@ type endpoint struct {
 	audit        bool
 	encodedSlash bool
 	allow, deny  ruleTree
+	// options are the rules of allow that name the method OPTIONS.
+	options ruleTree
 
 	// destination is by the host alone; allowed are the addresses of allowed_ips
 	// and allowedErr what is wrong with them.
@@ -118,7 +120,7 @@ func compileEndpoint(in *Endpoint, o CompileOptions) (*endpoint, error) {
 		ep.path, errs[3] = CompileGlob(in.Path, '/')
 	}
 	ep.audit, errs[4] = audits(in.Enforcement, o)
-	ep.allow, ep.deny, errs[5] = compileRules(in)
+	ep.allow, ep.deny, ep.options, errs[5] = compileRules(in)
 	// Without addresses the host alone cannot be wrong.
 	ep.destination, _ = NewDestination(ep.host, nil)
 	ep.destination.open = o.ControlPlanePorts

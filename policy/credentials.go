@@ -26,13 +26,16 @@ const (
 
 // Credentials is what an endpoint says about credentials in what is sent to it.
 // They count for the requests that the endpoint answers; without a protocol only
-// AllowUninspected and Provider do.
+// AllowUninspected, AllowUnsearched and Provider do.
 type Credentials struct {
 	// BodyRewrite puts them into bodies, MessageRewrite into the text messages of
 	// WebSockets.
 	BodyRewrite, MessageRewrite bool
 	// AllowUninspected lets pass what cannot be searched for them.
 	AllowUninspected bool
+	// AllowUnsearched lets the bodies of answers, and the messages of servers, pass
+	// without a search for credentials that they echo. OpenShell has no such field.
+	AllowUnsearched bool
 	// Signing needs Service; without Region the host says it.
 	Signing         Signing
 	Service, Region string
@@ -56,6 +59,7 @@ func (e *endpointReader) credentialFields(field func(name string, read func(v *y
 	flag("request_body_credential_rewrite", &c.BodyRewrite)
 	flag("websocket_credential_rewrite", &c.MessageRewrite)
 	flag("allow_uninspected_credentials", &c.AllowUninspected)
+	flag("allow_unsearched_answers", &c.AllowUnsearched)
 	text("credential_signing", func(s string) { c.Signing = Signing(s) })
 	text("signing_service", func(s string) { c.Service = s })
 	text("signing_region", func(s string) { c.Region = s })
@@ -121,6 +125,7 @@ func (c *Credentials) says() []said {
 	return []said{
 		{"websocket_credential_rewrite", fmt.Sprint(c.MessageRewrite)},
 		{"request_body_credential_rewrite", fmt.Sprint(c.BodyRewrite)},
+		{"allow_unsearched_answers", fmt.Sprint(c.AllowUnsearched)},
 		{"credential_signing", fmt.Sprintf("%q", c.Signing)},
 		{"signing_service", fmt.Sprintf("%q", c.Service)},
 		{"signing_region", fmt.Sprintf("%q", c.Region)},
@@ -152,5 +157,8 @@ func (l *linter) credentials(e *Endpoint) {
 	}
 	if c.AllowUninspected {
 		l.warn(e.Line, "allow_uninspected_credentials lets what cannot be searched pass to an endpoint that has credentials")
+	}
+	if c.AllowUnsearched {
+		l.warn(e.Line, "allow_unsearched_answers lets the endpoint's answers show credentials to the sandbox")
 	}
 }

@@ -16,6 +16,7 @@ func TestParseCredentials(t *testing.T) {
 	}{
 		{"rewriting", rest("access: full, request_body_credential_rewrite: true, websocket_credential_rewrite: true"), Credentials{BodyRewrite: true, MessageRewrite: true}},
 		{"signing", rest("access: full, credential_signing: 'sigv4:no_body', signing_service: s3, signing_region: eu-west-1, allow_uninspected_credentials: true"), Credentials{Signing: SigningNoBody, Service: "s3", Region: "eu-west-1", AllowUninspected: true}},
+		{"unsearched", inEndpoint("host: a, port: 1, allow_unsearched_answers: true"), Credentials{AllowUnsearched: true}},
 		{"binding", inEndpoint("host: a, port: 1, credential_binding: {provider: my aws}"), Credentials{Provider: "my aws"}},
 		{"nothing said", rest("access: full, credential_binding: null, credential_signing: \"\", signing_service: \"\", request_body_credential_rewrite: false"), Credentials{}},
 		{"websocket", inEndpoint("host: a, port: 1, protocol: websocket, access: full, websocket_credential_rewrite: true, deny_rules: [{method: WEBSOCKET_TEXT}]"), Credentials{MessageRewrite: true}},
@@ -45,6 +46,7 @@ func TestParseRefusesCredentials(t *testing.T) {
 		{"long binding", rest("access: full, credential_binding: {provider: " + strings.Repeat("a", MaxKey+1) + "}"), "p.yaml:5:85: credential_binding.provider is longer than 1024 bytes"},
 		{"binding with more", rest("access: full, credential_binding: {provider: a, key: b}"), "p.yaml:5:99: unknown field \"key\" in network policy 'a': endpoint 0: credential_binding"},
 		{"flag that is a word", rest("access: full, request_body_credential_rewrite: \"true\""), "p.yaml:5:98: network policy 'a': endpoint 0: request_body_credential_rewrite must be true or false, got \"true\""},
+		{"unsearched that is a word", rest("access: full, allow_unsearched_answers: yes please"), "p.yaml:5:91: network policy 'a': endpoint 0: allow_unsearched_answers must be true or false, got \"yes please\""},
 		{"tcp", inEndpoint("host: a, port: 1, protocol: tcp, websocket_credential_rewrite: true, request_body_credential_rewrite: true"), "p.yaml:5:71: network policy 'a': endpoint 0 has invalid L7 configuration: protocol tcp does not support L7-only fields: websocket_credential_rewrite, request_body_credential_rewrite; remove those fields"},
 		{"tcp, signed", inEndpoint("host: a, port: 1, protocol: tcp, credential_signing: sigv4, signing_service: s3"), "p.yaml:5:61: network policy 'a': endpoint 0 has invalid L7 configuration: protocol tcp does not support L7-only fields: credential_signing; remove those fields"},
 		{"websocket without rules", inEndpoint("host: a, port: 1, protocol: websocket"), "p.yaml:5:7: network policy 'a': endpoint 0 has invalid L7 configuration: protocol requires rules or access to define allowed traffic"},
@@ -75,6 +77,10 @@ network_policies:
       - {host: s3.example.com, port: 443, protocol: rest, access: full, path: "/plain/**", request_body_credential_rewrite: true, allow_uninspected_credentials: true}
       - {host: one.example.com, port: 443, protocol: rest, access: full, path: "/a/**", credential_binding: {provider: aws}}
       - {host: raw.example.com, port: 443, tls: skip, allow_uninspected_credentials: true}
+      - {host: open.example.com, port: 443, allow_unsearched_answers: true}
+      - {host: half.example.com, port: 443, allow_unsearched_answers: true}
+      - {host: half.example.com, port: 443}
+      - {host: judged.example.com, port: 443, protocol: rest, access: full, allow_unsearched_answers: true}
       - {host: l4.example.com, port: 443, credential_binding: {provider: aws}}
       - {host: path.example.com, port: 443, path: /a, credential_binding: {provider: aws}}
 `), CompileOptions{})
@@ -89,6 +95,9 @@ network_policies:
 		{"one.example.com", "/a/x", Credentials{Provider: "aws"}},
 		{"one.example.com", "/b", Credentials{}},
 		{"raw.example.com", "", Credentials{AllowUninspected: true}},
+		{"open.example.com", "/x", Credentials{AllowUnsearched: true}},
+		{"half.example.com", "/x", Credentials{}},
+		{"judged.example.com", "/x", Credentials{AllowUnsearched: true}},
 		{"l4.example.com", "", Credentials{Provider: "aws"}},
 		{"path.example.com", "", Credentials{}},
 		{"unknown.example.com", "", Credentials{}},
@@ -99,6 +108,48 @@ network_policies:
 		}
 		if d := cmp.Diff(tc.want, e.Decide(r).Credentials); d != "" {
 			t.Errorf("%s%s: %s", tc.host, tc.path, d)
+		}
+	}
+}
+
+// OPTIONS is named by a rule that has the method, for the paths and queries of that rule.
+func TestOptionsNamed(t *testing.T) {
+	e := compiled(t, parsed(t, `version: 1
+network_policies:
+  api:
+    binaries: [/bin/a]
+    endpoints:
+      - {host: preset.example.com, port: 443, protocol: rest, access: read-only}
+      - {host: full.example.com, port: 443, protocol: rest, access: full}
+      - {host: l4.example.com, port: 443}
+      - host: rules.example.com
+        port: 443
+        path: /v1/**
+        protocol: rest
+        rules:
+          - allow: {method: "*", path: /**}
+          - allow: {method: options, path: /v1/named}
+          - allow: {method: OPTIONS, path: /v2/named}
+          - allow: {method: GET, path: /**}
+        deny_rules: [{method: OPTIONS, path: /v1/named, query: {no: "*"}}]
+`), CompileOptions{})
+	for _, tc := range []struct {
+		host, method, path, query string
+		want                      bool
+	}{
+		{"rules.example.com", "OPTIONS", "/v1/named", "", true},
+		{"rules.example.com", "options", "/v1/named", "", true},
+		{"rules.example.com", "OPTIONS", "/v1/named", "no=1", false},
+		{"rules.example.com", "OPTIONS", "/v1/other", "", false},
+		{"rules.example.com", "OPTIONS", "/v2/named", "", false},
+		{"rules.example.com", "GET", "/v1/named", "", false},
+		{"preset.example.com", "OPTIONS", "/", "", false},
+		{"full.example.com", "OPTIONS", "/", "", false},
+		{"l4.example.com", "OPTIONS", "/", "", false},
+	} {
+		d := e.Decide(&Request{Host: tc.host, Port: 443, Binary: "/bin/a", HTTP: &HTTP{Method: tc.method, Path: tc.path, RawQuery: tc.query}})
+		if d.OptionsNamed != tc.want {
+			t.Errorf("%s %s%s?%s: %v, %s", tc.method, tc.host, tc.path, tc.query, d.OptionsNamed, d.Verdict)
 		}
 	}
 }

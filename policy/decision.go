@@ -87,6 +87,9 @@ type Decision struct {
 	// Credentials is what that endpoint says about them; for a connection, as far as
 	// that is said without a request.
 	Credentials Credentials
+	// OptionsNamed says of an OPTIONS request that is allowed that a rule names this
+	// method, instead of * or an access.
+	OptionsNamed bool
 	// Destination is which addresses the host may have.
 	Destination Destination
 	// DestinationErr is what is wrong with allowed_ips, which denies every

@@ -91,7 +91,7 @@ func (e *Engine) match(r *Request, to []*endpoint) []*endpoint {
 // are some. The first that says anything about connections speaks for all.
 func (d *Decision) connect(matched []*endpoint, port uint16) {
 	first, by := (*endpoint)(nil), matched[0]
-	d.TCP, d.Credentials.AllowUninspected = true, true
+	d.TCP, d.Credentials.AllowUninspected, d.Credentials.AllowUnsearched = true, true, true
 	for _, ep := range matched {
 		if ep.config && first == nil {
 			first = ep
@@ -103,6 +103,7 @@ func (d *Decision) connect(matched []*endpoint, port uint16) {
 		d.TCP = d.TCP && ep.tcp
 		d.AllowEncodedSlash = d.AllowEncodedSlash || ep.judged && ep.encodedSlash
 		d.Credentials.AllowUninspected = d.Credentials.AllowUninspected && ep.credentials.AllowUninspected
+		d.Credentials.AllowUnsearched = d.Credentials.AllowUnsearched && ep.credentials.AllowUnsearched
 	}
 	d.Verdict, d.Rule, d.Line = Allow, matched[0].text, matched[0].line
 	d.Destination = by.destination

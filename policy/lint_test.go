@@ -51,7 +51,7 @@ func TestLint(t *testing.T) {
 			{3, "tls: skip with protocol: rest: requests inside TLS cannot be judged"},
 			{3, "path /a//b selects no request: // and dots are resolved before rules are asked"},
 		}},
-		{"credentials", inEntry("binaries: [/b], endpoints: [{host: a, port: 1, websocket_credential_rewrite: true, request_body_credential_rewrite: true, credential_binding: {provider: p}, path: /a}, {host: b, port: 1, credential_signing: sigv4, signing_service: s3}, {host: c, port: 1, protocol: websocket, enforcement: enforce, rules: [{allow: {method: websocket_text, path: /a}}, {allow: {method: POST, path: /b}}], request_body_credential_rewrite: true, signing_region: x}, {host: d, port: 1, protocol: tcp, credential_binding: {provider: p}, allow_uninspected_credentials: true}]"), []Warning{
+		{"credentials", inEntry("binaries: [/b], endpoints: [{host: a, port: 1, websocket_credential_rewrite: true, request_body_credential_rewrite: true, credential_binding: {provider: p}, path: /a}, {host: b, port: 1, credential_signing: sigv4, signing_service: s3}, {host: c, port: 1, protocol: websocket, enforcement: enforce, rules: [{allow: {method: websocket_text, path: /a}}, {allow: {method: POST, path: /b}}], request_body_credential_rewrite: true, signing_region: x}, {host: d, port: 1, protocol: tcp, credential_binding: {provider: p}, allow_uninspected_credentials: true, allow_unsearched_answers: true}]"), []Warning{
 			{3, "websocket_credential_rewrite is ignored unless protocol is rest or websocket"},
 			{3, "request_body_credential_rewrite is ignored unless protocol is rest"},
 			{3, "credential_binding with path is ignored unless protocol is rest or websocket: paths are not looked at"},
@@ -61,6 +61,7 @@ func TestLint(t *testing.T) {
 			{3, `rule has the unusual method "POST"`},
 			{3, "credential_binding where nothing is looked at: no credential is put in"},
 			{3, "allow_uninspected_credentials lets what cannot be searched pass to an endpoint that has credentials"},
+			{3, "allow_unsearched_answers lets the endpoint's answers show credentials to the sandbox"},
 		}},
 		{"rules", `version: 1
 network_policies:

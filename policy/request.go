@@ -2,7 +2,10 @@
 
 package policy
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // request judges r.HTTP by the endpoints that match the connection.
 func (d *Decision) request(r *Request, matched []*endpoint) {
@@ -39,7 +42,7 @@ func (d *Decision) request(r *Request, matched []*endpoint) {
 		d.Rule, d.Line = rule.text, rule.line
 	}
 	if rule != nil && !denied {
-		d.Verdict = Allow
+		d.Verdict, d.OptionsNamed = Allow, optionsNamed(r.HTTP, matched)
 		return
 	}
 	why := " not permitted by policy"
@@ -95,4 +98,11 @@ func judge(h *HTTP, matched []*endpoint) (by *compiledRule, denied bool) {
 		}
 	}
 	return by, false
+}
+
+// optionsNamed reports whether a rule that allows h names its method, OPTIONS.
+func optionsNamed(h *HTTP, matched []*endpoint) bool {
+	return equalUpper("OPTIONS", h.Method) && slices.ContainsFunc(matched, func(ep *endpoint) bool {
+		return (!ep.hasPath || ep.path.Match(h.Path)) && ep.options.find(h, false) != nil
+	})
 }

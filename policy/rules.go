@@ -106,7 +106,9 @@ func literalSegments(pattern string) []string {
 // ruleCompiler compiles the rules of one endpoint.
 type ruleCompiler struct {
 	rules, denials ruleTree
-	err            error
+	// options are those of rules that name the method OPTIONS.
+	options ruleTree
+	err     error
 }
 
 func (c *ruleCompiler) add(rule Rule, deny bool, name string) {
@@ -154,6 +156,9 @@ func (c *ruleCompiler) add(rule Rule, deny bool, name string) {
 		c.denials.add(pattern, r)
 	} else {
 		c.rules.add(pattern, r)
+		if r.method == "OPTIONS" {
+			c.options.add(pattern, r)
+		}
 	}
 }
 
@@ -177,11 +182,12 @@ var (
 
 // compileRules compiles what an endpoint allows and denies. A protocol is not
 // needed: rules of an endpoint without one count beside those of others.
-func compileRules(ep *Endpoint) (allow, deny ruleTree, err error) {
+func compileRules(ep *Endpoint) (allow, deny, options ruleTree, err error) {
 	var c ruleCompiler
 	for i, r := range ep.Rules {
 		c.add(r, false, fmt.Sprintf("rules[%d]", i))
 	}
+	options = c.options // an access names no method
 	methods, known := presets[ep.Access]
 	if ep.Protocol == ProtocolWebSocket {
 		methods = messagePresets[ep.Access]
@@ -198,5 +204,5 @@ func compileRules(ep *Endpoint) (allow, deny ruleTree, err error) {
 	for i, r := range ep.DenyRules {
 		c.add(r, true, fmt.Sprintf("deny_rules[%d]", i))
 	}
-	return c.rules, c.denials, c.err
+	return c.rules, c.denials, options, c.err
 }

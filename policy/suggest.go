@@ -194,6 +194,7 @@ type (
 		BodyRewrite      bool         `yaml:"request_body_credential_rewrite,omitempty"`
 		MessageRewrite   bool         `yaml:"websocket_credential_rewrite,omitempty"`
 		AllowUninspected bool         `yaml:"allow_uninspected_credentials,omitempty"`
+		AllowUnsearched  bool         `yaml:"allow_unsearched_answers,omitempty"`
 		Signing          Signing      `yaml:"credential_signing,omitempty"`
 		Service          string       `yaml:"signing_service,omitempty"`
 		Region           string       `yaml:"signing_region,omitempty"`
@@ -220,7 +221,7 @@ func toYAML(ep Endpoint) endpointYAML {
 	out := endpointYAML{
 		Host: ep.Host, Port: ep.Ports[0], Path: ep.Path, Protocol: ep.Protocol, Enforcement: ep.Enforcement,
 		AllowedIPs: ep.AllowedIPs, AllowEncodedSlash: ep.AllowEncodedSlash, Access: ep.Access,
-		BodyRewrite: c.BodyRewrite, MessageRewrite: c.MessageRewrite, AllowUninspected: c.AllowUninspected,
+		BodyRewrite: c.BodyRewrite, MessageRewrite: c.MessageRewrite, AllowUninspected: c.AllowUninspected, AllowUnsearched: c.AllowUnsearched,
 		Signing: c.Signing, Service: c.Service, Region: c.Region,
 	}
 	if c.Provider != "" {

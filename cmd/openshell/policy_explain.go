@@ -204,5 +204,8 @@ func treatment(c *policy.Credentials) (lines []string) {
 	if c.AllowUninspected {
 		lines = append(lines, "what cannot be searched for them passes")
 	}
+	if c.AllowUnsearched {
+		lines = append(lines, "answers are not searched for them")
+	}
 	return lines
 }

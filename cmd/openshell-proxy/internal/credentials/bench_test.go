@@ -76,7 +76,7 @@ func BenchmarkScrub(b *testing.B) {
 			b.ReportAllocs()
 			buf := make([]byte, 32<<10)
 			for b.Loop() {
-				drainTo(b, r.ResponseBody("application/json", "", bytes.NewReader(body)), buf)
+				drainTo(b, answerBody(b, r, "application/json", "", bytes.NewReader(body)), buf)
 			}
 		})
 	}

@@ -3,9 +3,8 @@
 package credentials
 
 import (
+	"bufio"
 	"bytes"
-	"compress/gzip"
-	"compress/zlib"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,9 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/klauspost/compress/flate"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -131,8 +133,7 @@ func (r *resolver) compressed(coding string, length int64, body io.Reader) (io.R
 	return bytes.NewReader(b), int64(len(b)), nil
 }
 
-// decompress is for one coding. Brotli has no reader here, and codings on top of
-// each other nobody sends.
+// decompress reads what r expands to. It knows one coding at a time, and no brotli.
 func decompress(coding string, r io.Reader) (io.ReadCloser, error) {
 	switch coding {
 	case "gzip", "x-gzip":
@@ -142,17 +143,38 @@ func decompress(coding string, r io.Reader) (io.ReadCloser, error) {
 		}
 		return z, nil
 	case "deflate":
-		z, err := zlib.NewReader(r)
+		br := bufio.NewReader(r)
+		if head, _ := br.Peek(zlibHeader); !isZlib(head) {
+			return flate.NewReader(br), nil // without the header, as some servers send it
+		}
+		z, err := zlib.NewReader(br)
 		if err != nil {
 			return nil, errors.New("its deflate is broken")
 		}
 		return z, nil
 	case "zstd":
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(8<<20))
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, errors.New("its zstd is broken")
 		}
 		return z.IOReadCloser(), nil
 	}
 	return nil, fmt.Errorf("content coding %.40q is not known here", coding)
+}
+
+// known reports whether decompress knows a coding.
+func known(coding string) bool {
+	switch coding {
+	case "gzip", "x-gzip", "deflate", "zstd":
+		return true
+	}
+	return false
+}
+
+// zlibHeader is the length of the header before deflate, in bytes (RFC 1950, 2.2).
+const zlibHeader = 2
+
+// isZlib reports whether b begins with the header before deflate.
+func isZlib(b []byte) bool {
+	return len(b) >= zlibHeader && b[0]&0x0f == 8 && b[0]>>4 <= 7 && b[1]&0x20 == 0 && (uint(b[0])<<8|uint(b[1]))%31 == 0
 }

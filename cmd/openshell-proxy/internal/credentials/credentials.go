@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -69,14 +68,19 @@ type Config struct {
 	// MatchHost says whether a host is one that an endpoint's pattern means. Nil
 	// compares names.
 	MatchHost func(pattern, host string) bool
+	// Past are values that the sandbox was given and has no more. They are put in
+	// nowhere, and masked as the others are.
+	Past []Secret
 }
 
 // Set is the credentials of a sandbox. It does not change; a reload makes a new
 // one. The zero value has none.
 type Set struct {
+	opaque
+
 	match     func(pattern, host string) bool
 	providers []*provider
-	scrubbers sync.Map     // of the bound providers' names: *scrubber
+	scrub     *scrubber    // of every value, also of the past; nil without any
 	signing   atomic.Int64 // bytes of bodies that are kept for their signatures
 }
 
@@ -107,7 +111,21 @@ func New(c Config, providers []Provider) (*Set, error) {
 		}
 		s.providers = append(s.providers, q)
 	}
+	s.scrub = newScrubber(s.values(c.Past))
 	return s, nil
+}
+
+// values are all that the sandbox was given.
+func (s *Set) values(past []Secret) (values []string) {
+	for _, p := range s.providers {
+		for _, v := range p.exact {
+			values = append(values, v.Reveal())
+		}
+	}
+	for _, v := range past {
+		values = append(values, v.Reveal())
+	}
+	return values
 }
 
 func newProvider(p Provider) (*provider, error) {
@@ -294,6 +312,14 @@ type Options struct {
 	// AllowUninspected is allow_uninspected_credentials: bodies and messages pass
 	// unsearched and as they are. Agents whose prompts quote placeholders need it.
 	AllowUninspected bool
+	// AllowUnsearched is allow_unsearched_answers: bodies of answers and messages of the
+	// server pass as they are.
+	AllowUnsearched bool
+	// Method is the request's; empty is GET.
+	Method string
+	// NoValues says why no value is put into the request, if that is so: a placeholder
+	// in it is an error.
+	NoValues string
 	// Signed says that Rewritten.Sign follows. The client's AWS signature, made
 	// with a placeholder, is taken out.
 	Signed bool

@@ -412,7 +412,7 @@ func TestSecretShowsNowhere(t *testing.T) {
 		return r
 	}
 	whole, stream := request(int64(2*len(echo))), request(-1)
-	response := whole.ResponseBody("text/plain", "", strings.NewReader(plain))
+	response := answerBody(t, whole, "text/plain", "", strings.NewReader(plain))
 	for _, r := range []io.Reader{stream.Body, response} {
 		if _, err := r.Read(make([]byte, 1)); err != nil { // the rest is buffered
 			t.Fatal(err)

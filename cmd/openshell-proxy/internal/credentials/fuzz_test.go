@@ -141,7 +141,7 @@ func FuzzScrub(f *testing.F) {
 		for _, form := range forms {
 			body := before + form + behind
 			run := func(steps []byte) string {
-				b, err := io.ReadAll(&scrubReader{s: s, src: &chunks{b: []byte(body), steps: steps}})
+				b, err := io.ReadAll(&scrubReader{s: s, src: &chunks{b: []byte(body), steps: steps}, least: MinScrub})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -22,6 +22,31 @@ const (
 	// MaxSignedBody bounds a body that is kept until it was hashed for its
 	// signature. OpenShell has the same limit.
 	MaxSignedBody = 10 << 20
+	// MinEdge is the length from which on the beginning or the end of a value is masked
+	// at the edge of a part of an answer, in bytes. Two edges together show less than
+	// MinScrub bytes of it.
+	MinEdge = 4
+	// MinPart is the shortest part of an answer that may be asked for, in bytes, unless
+	// it reaches to the answer's end. It is longer than a value of MaxValue bytes in each
+	// of its writings, so that no part lies within a value.
+	MinPart = 128 << 10
+	// MaxLayers bounds the layers of compression that an answer is opened through: its
+	// Content-Encoding, or a compressed file, or the one within the other.
+	MaxLayers = 2
+	// MaxHeldAnswer bounds the compressed bytes that wait until what they expand to
+	// was searched. A block of zstd has 128 KiB, a window of deflate 32 KiB.
+	MaxHeldAnswer = 512 << 10
+	// MaxExpansion bounds how many bytes one compressed byte of an answer expands to,
+	// on average, once FreeExpansion bytes were expanded: files are rarely compressed
+	// to less than a hundredth, and the search costs time by the expanded byte.
+	MaxExpansion = 256
+	// FreeExpansion is how much an answer expands to before MaxExpansion counts, in
+	// bytes.
+	FreeExpansion = 16 << 20
+	// maxWindow bounds the window of zstd, in bytes. RFC 9659 lets a Content-Encoding
+	// have no larger one.
+	maxWindow = 8 << 20
+
 	// MaxSigning bounds all bodies that are kept for that at a time.
 	MaxSigning = 64 << 20
 

@@ -32,13 +32,10 @@ func (r *Rewritten) Search(o Options, src io.Reader) io.Reader {
 	return &scanner{src: src, refuse: func() error { return r.r.refuse("message", "binary messages are not rewritten") }}
 }
 
-// Echoes says whether answers may hold a value that Scrub would mask.
-func (r *Rewritten) Echoes() bool { return r.scrub != nil }
-
 // Scrub masks echoed values in b, a part of a message. What lies before safe is
 // done; with final it is all.
 func (r *Rewritten) Scrub(b []byte, final bool) (safe int) {
-	if r.scrub == nil {
+	if r.scrub == nil || r.unsearched {
 		return len(b)
 	}
 	return r.scrub.scrub(b, final)

@@ -3,6 +3,7 @@
 package credentials
 
 import (
+	"cmp"
 	"io"
 	"net/http"
 	"slices"
@@ -23,7 +24,11 @@ type Rewritten struct {
 
 	r     *resolver
 	scrub *scrubber
-	kept  int64 // bytes of the body, for its signature
+	// strict says that the target is one of a provider: an answer that cannot be
+	// searched is refused. unsearched says that none is searched.
+	strict, unsearched bool
+	part               part  // of the answer that is asked for
+	kept               int64 // bytes of the body, for its signature
 }
 
 // Release gives back what was kept for the request. Its body may not be read then.
@@ -49,8 +54,8 @@ func (s *Set) Request(t Target, o Options, path, query string, h http.Header, co
 	if t.Path == "" {
 		t.Path = path
 	}
-	r := &resolver{set: s, to: t}
-	out := &Rewritten{Header: make(http.Header, len(h)), r: r, scrub: s.scrubber(t)}
+	r := &resolver{set: s, to: t, noValues: o.NoValues}
+	out := &Rewritten{Header: make(http.Header, len(h)), r: r, scrub: s.scrub, strict: s.Needed(t), unsearched: o.AllowUnsearched}
 	for k, v := range h {
 		out.Header[k] = v // changed as a whole, never in place
 	}
@@ -83,13 +88,36 @@ func (s *Set) Request(t Target, o Options, path, query string, h http.Header, co
 			}
 		}
 	}
-	if out.scrub != nil {
-		// An answer is searched for echoed credentials, which compression hides.
-		out.Header["Accept-Encoding"] = []string{"identity"}
+	if out.scrub != nil && !out.unsearched {
+		out.part = limitRange(cmp.Or(o.Method, http.MethodGet), out.Header)
+		out.acceptSearchable()
 	}
 	encoding := strings.Join(h["Content-Encoding"], ",")
 	out.Body, out.Length, err = r.body(o, contentType, encoding, length, body)
 	return out, err
+}
+
+// acceptSearchable asks for an answer that can be searched for echoed values. Where one
+// is likely it is uncompressed, so that they can be masked.
+func (r *Rewritten) acceptSearchable() {
+	accept := strings.Join(r.Header["Accept-Encoding"], ",")
+	if accept == "" && !r.strict {
+		return
+	}
+	kept := []string{"identity"}
+	if !r.strict {
+		kept = slices.DeleteFunc(strings.Split(accept, ","), func(item string) bool {
+			coding, _, _ := strings.Cut(item, ";")
+			coding = strings.ToLower(strings.TrimSpace(coding))
+			return coding != "identity" && !known(coding)
+		})
+		if len(kept) == 0 {
+			kept = []string{"identity"}
+		}
+	}
+	if all := strings.Join(kept, ","); all != accept {
+		r.Header["Accept-Encoding"] = []string{all}
+	}
 }
 
 // Trailer checks a request's trailers, which carry no credentials.

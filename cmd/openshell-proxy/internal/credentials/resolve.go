@@ -12,6 +12,8 @@ import (
 type resolver struct {
 	set *Set
 	to  Target
+	// noValues is why no value is put in, empty if one is.
+	noValues string
 
 	mu   sync.Mutex // a body may still be read when the answer comes
 	used []string
@@ -51,6 +53,8 @@ func (r *resolver) value(key, where string) (string, error) {
 		here, value, expires = true, s.Reveal(), p.expires[key]
 	}
 	switch {
+	case r.noValues != "":
+		return "", &UnresolvedError{Key: k.name, Where: where, Reason: r.noValues}
 	case !known:
 		return "", &UnresolvedError{Key: k.name, Where: where, Reason: "no attached provider has it"}
 	case !has && !k.exact:

@@ -3,23 +3,24 @@
 package credentials
 
 import (
-	"bufio"
-	"errors"
 	"io"
-	"mime"
 	"net/http"
 	"slices"
 	"strings"
 )
 
-// ResponseHeader masks echoed values in a response's header or trailers. Where
-// ResponseBody decompresses, the fields that describe the compressed form are
-// taken out; the length is then not known.
-func (r *Rewritten) ResponseHeader(h http.Header) {
+// ResponseHeader masks echoed values in a response's header or trailers. A field whose
+// name holds a value is taken out, which it reports.
+func (r *Rewritten) ResponseHeader(h http.Header) (dropped bool) {
 	if r.scrub == nil {
-		return
+		return false
 	}
-	for _, values := range h {
+	for name, values := range h {
+		if r.scrub.inName(name) {
+			delete(h, name)
+			dropped = true
+			continue
+		}
 		for i, v := range values {
 			b := []byte(v)
 			if r.scrub.scrub(b, true); string(b) != v {
@@ -27,25 +28,39 @@ func (r *Rewritten) ResponseHeader(h http.Header) {
 			}
 		}
 	}
-	if coding := codingOf(strings.Join(h["Content-Encoding"], ",")); coding != "" && !binary(h.Get("Content-Type")) {
-		for _, name := range []string{"Content-Encoding", "Content-Length", "Content-Md5", "Content-Digest", "Digest", "Accept-Ranges"} {
-			delete(h, name)
-		}
-	}
+	return dropped
 }
 
-// ResponseBody is a response's body with echoed values masked. Its length is the
-// upstream's, unless it was compressed: a text that comes compressed though that
-// was not asked for is decompressed, and one that cannot be ends with an EchoError.
-// Images, archives and other types that are not text pass as they are.
-func (r *Rewritten) ResponseBody(contentType, contentEncoding string, body io.Reader) io.Reader {
-	if r.scrub == nil || binary(contentType) {
-		return body
+// ResponseBody is the body of an answer with echoed values masked. Its length is that of
+// body. It is searched as bytes, whatever its type; if it is compressed, by its header or
+// by its first bytes, what it expands to is searched as well. A value there cannot be
+// masked: the body then ends with an EchoError before the bytes that complete it.
+//
+// The error is an EchoError about an answer of which nothing may pass. Close has to be
+// called and closes body.
+func (r *Rewritten) ResponseBody(status int, h http.Header, body io.ReadCloser) (io.ReadCloser, error) {
+	if r.scrub == nil || r.unsearched {
+		return body, nil
 	}
-	if coding := codingOf(contentEncoding); coding != "" {
-		return &scrubReader{s: r.scrub, src: &lateReader{coding: coding, src: body}}
+	out := &scrubReader{s: r.scrub, src: body, close: body.Close, least: MinScrub}
+	first := int64(0)
+	if status == http.StatusPartialContent {
+		p, err := r.part.answer(h)
+		if err != nil {
+			return nil, &EchoError{Reason: err.Error()}
+		}
+		if first = p.first; first > 0 {
+			out.edge = true
+		}
+		if !p.whole() {
+			out.least = MinEdge
+		}
 	}
-	return &scrubReader{s: r.scrub, src: body}
+	if first == 0 { // the middle of compressed content cannot be expanded
+		coding := codingOf(strings.Join(h["Content-Encoding"], ","))
+		out.open = &opener{s: r.scrub, coding: coding, strict: r.strict, layers: MaxLayers}
+	}
+	return out, nil
 }
 
 // ResponseText masks echoed values in a short text, such as an error's.
@@ -65,69 +80,40 @@ func codingOf(encoding string) string {
 	return ""
 }
 
-// binary says whether a type is known to be none of text. Unknown ones are text.
-func binary(contentType string) bool {
-	kind, _, err := mime.ParseMediaType(contentType)
-	if err != nil {
-		return false
+// Mask is a body with values masked as in the answer to a request that they were put
+// into, for requests that are made in another way.
+func Mask(body io.ReadCloser, values ...Secret) io.ReadCloser {
+	var texts []string
+	for _, v := range values {
+		texts = append(texts, v.Reveal())
 	}
-	top, sub, _ := strings.Cut(kind, "/")
-	switch top {
-	case "image":
-		return !strings.HasSuffix(sub, "+xml")
-	case "audio", "video", "font":
-		return true
-	case "application":
-		switch sub {
-		case "octet-stream", "zip", "gzip", "x-gzip", "x-tar", "x-xz", "x-bzip2", "zstd", "pdf", "wasm", "java-archive", "x-protobuf", "protobuf",
-			"x-git-upload-pack-result", "x-git-receive-pack-result", "vnd.amazon.eventstream", "vnd.debian.binary-package":
-			return true
-		}
-		return sub == "grpc" || strings.HasPrefix(sub, "grpc+") || strings.HasSuffix(sub, "+zip") || strings.HasSuffix(sub, "+gzip") ||
-			strings.HasSuffix(sub, "+zstd")
+	s := newScrubber(texts)
+	if s == nil {
+		return body
 	}
-	return false
-}
-
-// lateReader decompresses, and begins when it is first read.
-type lateReader struct {
-	coding string
-	src    io.Reader
-	z      io.ReadCloser
-}
-
-func (l *lateReader) Read(p []byte) (int, error) {
-	if l.z == nil {
-		src := bufio.NewReader(l.src)
-		if _, err := src.Peek(1); err != nil {
-			return 0, err // no body, as in the answer to a HEAD request
-		}
-		z, err := decompress(l.coding, src)
-		if err != nil {
-			return 0, &EchoError{Reason: err.Error()}
-		}
-		l.z = z
-	}
-	n, err := l.z.Read(p)
-	if err != nil {
-		_ = l.z.Close()
-		if !errors.Is(err, io.EOF) {
-			err = &EchoError{Reason: "its " + l.coding + " is broken"}
-		}
-	}
-	return n, err
+	return &scrubReader{s: s, src: body, close: body.Close, least: MinScrub, open: &opener{s: s, strict: true, layers: MaxLayers}}
 }
 
 // scrubReader masks what passes. Only what may be the beginning of a value waits
-// for what follows.
+// for what follows, and compressed content until what it expands to was searched.
 type scrubReader struct {
 	opaque
 
-	s    *scrubber
-	src  io.Reader
+	s     *scrubber
+	src   io.Reader
+	close func() error
+	// open searches compressed content; nil does not.
+	open *opener
+	// edge says that the content begins at a cut, which may lie in a value.
+	edge bool
+	// least is the length from which on the beginning of a value is masked at the end.
+	least int
+
 	buf  []byte
-	safe int // how much of buf is ready
-	at   int // how much of that was read
+	base int64 // the place of buf in the content
+	done int   // how much of buf is masked
+	safe int   // how much of buf is ready
+	at   int   // how much of that was read
 	err  error
 }
 
@@ -146,17 +132,46 @@ func (r *scrubReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+func (r *scrubReader) Close() error {
+	if r.open != nil {
+		r.open.close()
+	}
+	return r.close()
+}
+
 func (r *scrubReader) fill() {
 	if r.buf == nil {
 		r.buf = make([]byte, 0, window)
 	}
 	r.buf = append(r.buf[:0], r.buf[r.safe:]...)
+	r.base, r.done = r.base+int64(r.safe), r.done-r.safe
 	r.at, r.safe = 0, 0
-	if len(r.buf) == cap(r.buf) { // a long value, written at its longest
+	if len(r.buf) == cap(r.buf) { // a long value, written at its longest, or compressed content
 		r.buf = append(r.buf, make([]byte, cap(r.buf))...)[:len(r.buf)]
 	}
 	n, err := r.src.Read(r.buf[len(r.buf):cap(r.buf)])
 	r.buf = r.buf[:len(r.buf)+n]
 	r.err = err
-	r.safe = r.s.scrub(r.buf, err != nil)
+	limit := len(r.buf)
+	if r.open != nil {
+		safe, oerr := r.open.push(r.buf[len(r.buf)-n:], err != nil)
+		limit = int(safe - r.base)
+		if oerr != nil {
+			r.err = oerr
+		}
+	}
+	if r.edge {
+		cut, more := r.s.startEdge(r.buf)
+		if more && err == nil {
+			return
+		}
+		r.s.hide(r.buf[:cut])
+		r.edge = false
+	}
+	least := 0
+	if err != nil {
+		least = r.least
+	}
+	r.done += r.s.scrubTo(r.buf[r.done:], least)
+	r.safe = min(r.done, limit)
 }

@@ -33,59 +33,35 @@ type scrubber struct {
 	beginnings pairs
 	mask       byte
 	wide       bool // a pattern begins beyond Latin-1
+	// names finds the patterns in field names, which are in lower case there.
+	names *scrubber
 }
 
-// scrubber is that for everything that may have been sent to the target's host and
-// port, also by earlier requests; nil if that is nothing.
-func (s *Set) scrubber(t Target) *scrubber {
-	var names []string
-	for _, p := range s.providers {
-		if p.near(s, t) {
-			names = append(names, p.Name)
+// newScrubber returns the scrubber of some values; nil if none is long enough to be
+// searched for.
+func newScrubber(values []string) *scrubber {
+	var patterns []string
+	for _, v := range values {
+		if len(v) >= MinScrub {
+			patterns = append(append(patterns, base64Inside(v)...), v)
 		}
 	}
-	if names == nil {
+	if patterns == nil {
 		return nil
 	}
-	id := strings.Join(names, "\x00")
-	if c, ok := s.scrubbers.Load(id); ok {
-		return c.(*scrubber).orNil()
+	s := compilePatterns(patterns)
+	// Field names are not case-sensitive, and proxies change their case.
+	for i, p := range patterns {
+		patterns[i] = strings.ToLower(p)
 	}
-	var values []string
-	for _, p := range s.providers {
-		if p.near(s, t) {
-			for _, v := range p.exact {
-				values = append(values, v.Reveal())
-			}
-		}
-	}
-	c, _ := s.scrubbers.LoadOrStore(id, newScrubber(values))
-	return c.(*scrubber).orNil()
-}
-
-// orNil is nil for a scrubber that hides nothing.
-func (s *scrubber) orNil() *scrubber {
-	if len(s.patterns) == 0 {
-		return nil
-	}
+	s.names = compilePatterns(patterns)
 	return s
 }
 
-func newScrubber(values []string) *scrubber {
-	s := &scrubber{}
-	seen := map[string]bool{}
-	for _, v := range values {
-		if len(v) < MinScrub {
-			continue
-		}
-		for _, p := range append(base64Inside(v), v) {
-			if !seen[p] {
-				seen[p] = true
-				s.patterns = append(s.patterns, p)
-			}
-		}
-	}
-	slices.Sort(s.patterns)
+// compilePatterns makes a scrubber that finds patterns. It changes their order.
+func compilePatterns(patterns []string) *scrubber {
+	slices.Sort(patterns)
+	s := &scrubber{patterns: slices.Clone(slices.Compact(slices.Clone(patterns)))}
 	for _, p := range s.patterns {
 		s.index(p)
 		s.from[int(p[0])+1]++
@@ -135,30 +111,94 @@ func written(c byte) []byte {
 // shortEscapes are what \x stands for in JSON; 0 is nothing.
 var shortEscapes = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
 
-// scrub masks what b holds. What lies before safe is done; with final it is all.
+// scrub masks every match in b and returns the offset up to which b is done. With
+// final nothing follows b, and that is len(b).
 func (s *scrubber) scrub(b []byte, final bool) (safe int) {
-	for i := 0; ; i++ {
+	least := 0
+	if final {
+		least = MinScrub
+	}
+	return s.scrubTo(b, least)
+}
+
+// scrubTo is scrub for a b that ends there if least is not 0. A beginning of a value
+// at the end of b is then masked, too, if it has that many bytes or more.
+func (s *scrubber) scrubTo(b []byte, least int) (safe int) {
+	for i := 0; ; {
+		start, n := s.find(b, i, least)
+		if n == 0 {
+			return start
+		}
+		s.hide(b[start : start+n])
+		i = start + n
+	}
+}
+
+func (s *scrubber) hide(b []byte) {
+	for i := range b {
+		b[i] = s.mask
+	}
+}
+
+// find returns the first match from b[from] on. If n is 0 there is none: a match may
+// begin at b[start] and end behind b. least is as for scrubTo; 0 means that more
+// follows b.
+func (s *scrubber) find(b []byte, from, least int) (start, n int) {
+	for i := from; ; i++ {
 		if i = s.beginnings.next(b, i); i >= len(b) {
-			return len(b)
+			return len(b), 0
 		}
 		if s.otherEscape(b[i:]) {
 			continue
 		}
 		n, more := s.at(b[i:])
 		switch {
-		case more && !final:
-			return i
-		case more && len(b)-i >= MinScrub:
+		case more && least == 0:
+			return i, 0
+		case more && len(b)-i >= least:
 			n = len(b) - i // cut off in the middle of a value: no reason to show half of it
 		}
 		if n > 0 {
-			for k := range n {
-				b[i+k] = s.mask
-			}
-			i += n - 1
+			return i, n
 		}
 	}
 }
+
+// inName reports whether a field name holds a value.
+func (s *scrubber) inName(name string) bool {
+	b := []byte(strings.ToLower(name))
+	_, n := s.names.find(b, 0, MinScrub)
+	return n > 0
+}
+
+// startEdge returns the length of the end of a value that b begins with, where b
+// begins at a cut: 0 if fewer than MinEdge bytes of a value stand there. More means
+// that b ends before that is clear.
+func (s *scrubber) startEdge(b []byte) (n int, more bool) {
+	// The cut may lie in an escape, whose rest then precedes the value's next byte.
+	for skip := 0; skip < len(b) && (skip == 0 || skip < maxEscape && escapeRest(b[skip-1])); skip++ {
+		for _, p := range s.patterns {
+			for k := 1; k <= len(p)-MinEdge; k++ {
+				if c := b[skip]; c != p[k] && c != '%' && c != '\\' && c != '+' {
+					continue
+				}
+				for how := range writings {
+					size, m := matchAs(b[skip:], p[k:], how)
+					if more = more || m; size > 0 {
+						n = max(n, skip+size)
+					}
+				}
+			}
+		}
+	}
+	return n, more
+}
+
+// maxEscape is the length of the longest escape, a JSON string's surrogate pair.
+const maxEscape = len(`\ud83d\ude00`)
+
+// escapeRest reports whether c may stand in an escape behind its first byte.
+func escapeRest(c byte) bool { return hexDigit(c) >= 0 || c == 'u' || c == '\\' }
 
 // otherEscape says whether b begins with an escape of a byte that begins no
 // pattern, as texts in many languages are full of.

@@ -4,7 +4,6 @@ package credentials
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -79,6 +78,23 @@ func shown(text, v string) bool {
 	return false
 }
 
+// answerBody is the body of an answer as the sandbox gets it.
+func answerBody(t testing.TB, r *Rewritten, contentType, coding string, body io.Reader) io.Reader {
+	t.Helper()
+	h := http.Header{}
+	for name, value := range map[string]string{"Content-Type": contentType, "Content-Encoding": coding} {
+		if value != "" {
+			h.Set(name, value)
+		}
+	}
+	out, err := r.ResponseBody(http.StatusOK, h, io.NopCloser(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { out.Close() })
+	return out
+}
+
 func TestBypass_B65_Echo(t *testing.T) {
 	t.Parallel()
 	for _, v := range []string{" leading space", token, plain, old, "123:AAtele-gram_token", "../../admin-token"} {
@@ -106,7 +122,7 @@ func TestBypass_B65_Echo(t *testing.T) {
 					"one byte": iotest.OneByteReader, "half": iotest.HalfReader, "data with EOF": iotest.DataErrReader,
 				} {
 					body := `{"a":"` + form + `","b":1}`
-					out, err := io.ReadAll(r.ResponseBody(ct, "", reader(strings.NewReader(body))))
+					out, err := io.ReadAll(answerBody(t, r, ct, "", reader(strings.NewReader(body))))
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -138,13 +154,14 @@ func TestBypass_B65_StoredBefore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := io.ReadAll(r.ResponseBody("text/plain", "", strings.NewReader("gist: "+token)))
+	out, err := io.ReadAll(answerBody(t, r, "text/plain", "", strings.NewReader("gist: "+token)))
 	if err != nil || strings.Contains(string(out), token) {
 		t.Errorf("%q, %v", out, err)
 	}
 }
 
-// Compression that was not asked for hides nothing.
+// Compression that was not asked for hides nothing. The answer ends before the value is
+// complete; one without a value passes as it is, with the fields that describe it.
 func TestBypass_B65_CompressedEcho(t *testing.T) {
 	t.Parallel()
 	r, err := testSet(t).Request(anthropic(), Options{}, "/", "", http.Header{"Accept-Encoding": {"gzip, br"}}, "", 0, nil)
@@ -154,21 +171,30 @@ func TestBypass_B65_CompressedEcho(t *testing.T) {
 	if got := r.Header.Get("Accept-Encoding"); got != "identity" {
 		t.Errorf("asked for %q", got)
 	}
-	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	_, _ = io.WriteString(w, "echo "+plain+".")
-	_ = w.Close()
 	h := http.Header{"Content-Encoding": {"gzip"}, "Content-Length": {"99"}, "Content-Type": {"text/plain"}}
-	r.ResponseHeader(h)
-	if diff := cmp.Diff(http.Header{"Content-Type": {"text/plain"}}, h); diff != "" {
+	want := h.Clone()
+	if r.ResponseHeader(h) {
+		t.Error("a field was left out")
+	}
+	if diff := cmp.Diff(want, h); diff != "" {
 		t.Error(diff)
 	}
-	out, err := io.ReadAll(r.ResponseBody("text/plain", "gzip", &b))
-	if want := "echo " + strings.Repeat("*", len(plain)) + "."; err != nil || string(out) != want {
-		t.Errorf("%q, %v", out, err)
+	for coding, c := range codings {
+		if coding == "gzip twice" {
+			continue
+		}
+		clean := c.pack([]byte("echo " + plain[1:] + "."))
+		if out, err := io.ReadAll(answerBody(t, r, "text/plain", c.header, bytes.NewReader(clean))); err != nil || !bytes.Equal(out, clean) {
+			t.Errorf("%s: %q became %q, %v", coding, clean, out, err)
+		}
+		out, err := io.ReadAll(answerBody(t, r, "text/plain", c.header, bytes.NewReader(c.pack([]byte("echo "+plain+".")))))
+		var e *EchoError
+		if !errors.As(err, &e) || strings.Contains(c.unpack(out), plain) {
+			t.Errorf("%s: %q, %v", coding, out, err)
+		}
 	}
 	for _, coding := range []string{"br", "gzip", "gzip, br"} {
-		out, err := io.ReadAll(r.ResponseBody("text/plain", coding, strings.NewReader("not that "+plain)))
+		out, err := io.ReadAll(answerBody(t, r, "text/plain", coding, strings.NewReader("not that "+plain)))
 		var e *EchoError
 		if !errors.As(err, &e) || len(out) > 0 {
 			t.Errorf("%s: %q, %v", coding, out, err)
@@ -187,7 +213,7 @@ func TestBypass_B65_CutOff(t *testing.T) {
 	for name, body := range map[string]io.Reader{
 		"end": strings.NewReader(half), "reset": io.MultiReader(strings.NewReader(half), iotest.ErrReader(io.ErrUnexpectedEOF)),
 	} {
-		out, err := io.ReadAll(r.ResponseBody("text/plain", "", body))
+		out, err := io.ReadAll(answerBody(t, r, "text/plain", "", body))
 		if want := "key: " + strings.Repeat("*", len(plain)-1); string(out) != want || (err != nil) != (name == "reset") {
 			t.Errorf("%s: %q, %v", name, out, err)
 		}
@@ -201,32 +227,60 @@ func TestScrubLeavesTheRest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, c := range map[string]struct{ ct, body string }{
-		"almost":  {"text/plain", plain[:len(plain)-1] + "X " + plain[1:] + " sk-ant sk- s %73 \\u0073 %7 \\u00"},
-		"image":   {"image/png", "\x89PNG" + plain},
-		"archive": {"application/zip", plain},
-		"binary":  {"application/octet-stream", plain},
-		"grpc":    {"application/grpc+proto", plain},
-		"empty":   {"text/plain", ""},
+	for name, body := range map[string]string{
+		"almost": plain[:len(plain)-1] + "X " + plain[1:] + " sk-ant sk- s %73 \\u0073 %7 \\u00",
+		"empty":  "", "one byte": "x", "zip": "PK\x03\x04 whatever", "png": "\x89PNG\r\n", "not gzip": "\x1f\x8b\x08 whatever", "not zstd": "(\xb5/\xfd(",
 	} {
-		out, err := io.ReadAll(r.ResponseBody(c.ct, "", strings.NewReader(c.body)))
-		if err != nil || string(out) != c.body {
+		out, err := io.ReadAll(answerBody(t, r, "text/plain", "", strings.NewReader(body)))
+		if err != nil || string(out) != body {
 			t.Errorf("%s: %q, %v", name, out, err)
 		}
 	}
-	if out, err := io.ReadAll(r.ResponseBody("image/svg+xml", "", strings.NewReader(plain))); err != nil || strings.Contains(string(out), plain) {
-		t.Errorf("svg: %q, %v", out, err)
-	}
-	// A host without credentials is left alone.
-	r, err = s.Request(to("other.example", 443), Options{}, "/", "", http.Header{"Accept-Encoding": {"br"}}, "", 0, nil)
+	// At a host without credentials nothing is refused, and the answer may be compressed.
+	r, err = s.Request(to("other.example", 443), Options{}, "/", "", http.Header{"Accept-Encoding": {"br, gzip;q=0.5"}}, "", 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	body := strings.NewReader("x")
-	h := http.Header{"Content-Encoding": {"br"}}
-	r.ResponseHeader(h)
-	if r.ResponseBody("text/plain", "br", body) != io.Reader(body) || r.Header.Get("Accept-Encoding") != "br" || h.Get("Content-Encoding") != "br" {
-		t.Error("a response without credentials was touched")
+	if got := r.Header.Get("Accept-Encoding"); got != " gzip;q=0.5" {
+		t.Errorf("asked for %q", got)
+	}
+	if out, err := io.ReadAll(answerBody(t, r, "text/plain", "br", strings.NewReader("x"))); err != nil || string(out) != "x" {
+		t.Errorf("%q, %v", out, err)
+	}
+	// Where nothing was ever given, nothing is touched.
+	none := &Set{}
+	if r, err = none.Request(to("other.example", 443), Options{}, "/", "", http.Header{"Accept-Encoding": {"br"}, "Range": {"bytes=0-1"}}, "", 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	body := io.NopCloser(strings.NewReader("x"))
+	if out, err := r.ResponseBody(http.StatusPartialContent, http.Header{}, body); err != nil || out != body || r.Header.Get("Accept-Encoding") != "br" || r.Header.Get("Range") == "" {
+		t.Errorf("a response without credentials was touched: %v, %v", err, r.Header)
+	}
+}
+
+// TestBypass_B80_TypesAreNotBelieved: an answer is searched whatever its type says.
+func TestBypass_B80_TypesAreNotBelieved(t *testing.T) {
+	t.Parallel()
+	r, err := testSet(t).Request(anthropic(), Options{}, "/", "", nil, "", 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open, err := testSet(t).Request(anthropic(), Options{AllowUnsearched: true}, "/", "", nil, "", 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ct := range []string{
+		"image/png", "image/svg+xml", "audio/ogg", "font/woff2", "application/octet-stream", "application/pdf", "application/zip", "application/wasm",
+		"application/grpc+proto", "application/x-protobuf", "application/x-git-upload-pack-result", "application/vnd.amazon.eventstream", "no type",
+	} {
+		body := "\x89PNG\x00" + plain + "\xff\x00"
+		out, err := io.ReadAll(answerBody(t, r, ct, "", strings.NewReader(body)))
+		if want := strings.ReplaceAll(body, plain, strings.Repeat("*", len(plain))); err != nil || string(out) != want {
+			t.Errorf("%s: %q, %v", ct, out, err)
+		}
+		if out, err := io.ReadAll(answerBody(t, open, ct, "", strings.NewReader(body))); err != nil || string(out) != body {
+			t.Errorf("%s, allow_unsearched_answers: %q, %v", ct, out, err)
+		}
 	}
 }
 
@@ -239,7 +293,7 @@ func TestScrubDoesNotHoldBack(t *testing.T) {
 	}
 	pr, pw := io.Pipe()
 	defer pw.Close()
-	body := r.ResponseBody("text/event-stream", "", pr)
+	body := answerBody(t, r, "text/event-stream", "", pr)
 	event := "data: {\"text\":\"task sk\"}\n\n"
 	go func() { _, _ = io.WriteString(pw, event) }()
 	buf := make([]byte, 100)
@@ -267,7 +321,7 @@ func TestScrubLengths(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, form := range []string{c.value, base64.StdEncoding.EncodeToString([]byte(c.value)), strings.ReplaceAll(url.QueryEscape(c.value), "+", "%20")} {
-			out, err := io.ReadAll(r.ResponseBody("text/plain", "", strings.NewReader("a "+form+" b")))
+			out, err := io.ReadAll(answerBody(t, r, "text/plain", "", strings.NewReader("a "+form+" b")))
 			if err != nil || strings.Contains(string(out), form) == c.hides && !(form == c.value && c.value == "********") {
 				t.Errorf("%s: %.60q, %v", name, out, err)
 			}

@@ -327,7 +327,9 @@ func (h *http1) response(up *upConn, req *http.Request, j *judged) (*http.Respon
 		if err != nil {
 			return nil, err
 		}
-		j.scrub(resp)
+		if err := j.scrub(resp); err != nil {
+			return nil, err
+		}
 		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
 			return resp, nil
 		}

@@ -87,13 +87,15 @@ func (h *http2Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	h.c.track(j, cancel)
 	defer h.c.untrack(j)
 	resp, err := h.roundTrip(ctx, req, j)
+	if err == nil {
+		err = j.scrub(resp)
+	}
 	if err != nil {
 		a, dec := j.outcome(req.Method, failure(ctx, err))
 		refuse(dec, a)
 		return
 	}
 	defer resp.Body.Close()
-	j.scrub(resp)
 	rec.dec, rec.status, rec.keys = j.dec, resp.StatusCode, j.keys()
 	rec.in, err = respond(w, resp)
 	rec.dec = j.cutOff(rec.dec, failure(ctx, err))

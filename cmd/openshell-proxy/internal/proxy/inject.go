@@ -19,6 +19,8 @@ type injected struct {
 	*credentials.Rewritten
 	// stopped is why the body was not sent to its end.
 	stopped atomic.Pointer[refusedBody]
+	// dropped says that a field of the answer was left out, whose name held a value.
+	dropped bool
 }
 
 type refusedBody struct{ credentials.Refusal }
@@ -51,7 +53,8 @@ const notInspected = "credentialed endpoint requires L7 inspection; raw tunnel i
 // options are what a decision says about credentials.
 func options(p *policy.Credentials) credentials.Options {
 	return credentials.Options{
-		BodyRewrite: p.BodyRewrite, MessageRewrite: p.MessageRewrite, AllowUninspected: p.AllowUninspected, Signed: p.Signing != policy.SigningNone,
+		BodyRewrite: p.BodyRewrite, MessageRewrite: p.MessageRewrite, AllowUninspected: p.AllowUninspected, AllowUnsearched: p.AllowUnsearched,
+		Signed: p.Signing != policy.SigningNone,
 	}
 }
 
@@ -63,7 +66,7 @@ func (c *connection) inject(req *http.Request, j *judged, interim io.Writer) (*h
 	set, says := c.s.keys(), j.dec.Credentials
 	j.set = set
 	if set == nil {
-		says.AllowUninspected = false
+		says.AllowUninspected, says.AllowUnsearched = false, false
 		if says == (policy.Credentials{}) {
 			return req, nil
 		}
@@ -78,10 +81,12 @@ func (c *connection) inject(req *http.Request, j *judged, interim io.Writer) (*h
 	if body != nil && interim != nil && strings.EqualFold(req.Header.Get("Expect"), "100-continue") {
 		early.interim, body = interim, early
 	}
-	r, err := set.Request(to, options(&says), j.asked.Path, j.asked.RawQuery, req.Header, req.Header.Get("Content-Type"), req.ContentLength, body)
+	o := options(&says)
+	o.Method, o.NoValues = req.Method, noValues(req.Method, j.dec)
+	r, err := set.Request(to, o, j.asked.Path, j.asked.RawQuery, req.Header, req.Header.Get("Content-Type"), req.ContentLength, body)
 	if err == nil {
 		j.injected = &injected{Rewritten: r}
-		if says.Signing != policy.SigningNone {
+		if says.Signing != policy.SigningNone && o.NoValues == "" {
 			err = r.Sign(req.Method, j.to.header(), credentials.Signing{Mode: credentials.SigningMode(says.Signing), Service: says.Service, Region: says.Region}, time.Now())
 		}
 	}
@@ -106,6 +111,18 @@ func (c *connection) inject(req *http.Request, j *judged, interim io.Writer) (*h
 		}{&watchedBody{j.injected, r.Body, req}, req.Body}
 	}
 	return &out, nil
+}
+
+// noValues is why a method's requests get no credentials, empty if they do: the answer
+// to TRACE is the request, and that to OPTIONS is one that nobody needs a credential for.
+func noValues(method string, dec policy.Decision) string {
+	switch {
+	case strings.EqualFold(method, http.MethodTrace):
+		return "no credential is put into a TRACE request"
+	case strings.EqualFold(method, http.MethodOptions) && !dec.OptionsNamed:
+		return "a credential is put into an OPTIONS request only where a rule names that method"
+	}
+	return ""
 }
 
 // expected is the body of a request that expects to be told to send it.
@@ -165,6 +182,10 @@ func (j *judged) outcome(method string, err error) (answer, policy.Decision) {
 			return refusedCredential(s), denied(j.dec, s.Error())
 		}
 	}
+	var refusal credentials.Refusal
+	if errors.As(err, &refusal) {
+		return refusedCredential(refusal), denied(j.dec, refusal.Error())
+	}
 	return unreachable(method, j.to, j.dec, j.mask(err))
 }
 
@@ -193,41 +214,52 @@ func (j *judged) cutOff(dec policy.Decision, err error) policy.Decision {
 			return denied(dec, s.Error())
 		}
 	}
-	if err != nil {
+	var refusal credentials.Refusal
+	switch {
+	case errors.As(err, &refusal):
+		return denied(dec, refusal.Error())
+	case err != nil:
 		dec.Reason = j.mask(err).Error()
+	case j.injected != nil && j.injected.dropped:
+		dec.Reason = "a field of the answer was left out: its name holds a credential"
 	}
 	return dec
 }
 
-// scrub takes credentials that the other side echoes out of its answer.
-func (j *judged) scrub(resp *http.Response) {
+// scrub takes credentials that the other side echoes out of its answer. The error is
+// about an answer of which nothing may pass.
+func (j *judged) scrub(resp *http.Response) error {
 	i := j.injected
 	if i == nil {
-		return
+		return nil
 	}
-	contentType, encoding := resp.Header.Get("Content-Type"), resp.Header.Get("Content-Encoding")
-	i.ResponseHeader(resp.Header)
-	if _, ok := resp.Header["Content-Length"]; !ok && resp.ContentLength > 0 {
-		resp.ContentLength = -1
+	i.scrubHeader(resp.Header)
+	i.scrubHeader(resp.Trailer) // of which the names are known
+	body, err := i.ResponseBody(resp.StatusCode, resp.Header, resp.Body)
+	if err != nil {
+		return errors.Join(err, resp.Body.Close())
 	}
-	body := i.ResponseBody(contentType, encoding, resp.Body)
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{&scrubbedTrailer{i, body, resp}, resp.Body}
+	resp.Body = &scrubbedTrailer{body, i, resp}
+	return nil
+}
+
+func (i *injected) scrubHeader(h http.Header) {
+	if i.ResponseHeader(h) {
+		i.dropped = true
+	}
 }
 
 // scrubbedTrailer scrubs the trailers once they are known, at the body's end.
 type scrubbedTrailer struct {
+	io.ReadCloser
 	i    *injected
-	r    io.Reader
 	resp *http.Response
 }
 
 func (s *scrubbedTrailer) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p)
+	n, err := s.ReadCloser.Read(p)
 	if errors.Is(err, io.EOF) {
-		s.i.ResponseHeader(s.resp.Trailer)
+		s.i.scrubHeader(s.resp.Trailer)
 	}
 	return n, err
 }

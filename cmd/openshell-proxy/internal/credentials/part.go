@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package credentials
+
+import (
+	"errors"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// part is a part of an answer: bytes first to last, the last one included. The zero
+// value is no part.
+type part struct {
+	first, last int64
+	// length is that of the whole answer, 0 if it is not known.
+	length int64
+	// tail says that the last bytes are asked for, last of them; first is not known.
+	tail bool
+}
+
+// rangeFields are the fields that ask for a part: RFC 9110's, the one that browsers had
+// before it, and Azure's.
+var rangeFields = []string{"Range", "Request-Range", "X-Ms-Range"}
+
+// limitRange takes requests for parts out of h, all that a value could be read by piece
+// by piece, and returns the one that stays. An answer to a request without is whole,
+// which is always allowed.
+func limitRange(method string, h http.Header) part {
+	reads := method == http.MethodGet || method == http.MethodHead
+	var values []string
+	for _, name := range rangeFields {
+		if reads || name == "Range" {
+			values = append(values, h[name]...)
+		}
+	}
+	if len(values) == 0 {
+		return part{}
+	}
+	if p, ok := parseRange(values[0]); ok && reads && len(values) == 1 && len(h["Request-Range"]) == 0 {
+		return p
+	}
+	for _, name := range rangeFields {
+		if reads || name == "Range" {
+			delete(h, name)
+		}
+	}
+	delete(h, "If-Range")
+	return part{}
+}
+
+// parseRange reads the value of Range if it asks for one part that is not too short.
+func parseRange(v string) (p part, ok bool) {
+	unit, spec, ok := strings.Cut(strings.TrimSpace(v), "=")
+	if !ok || !strings.EqualFold(unit, "bytes") {
+		return p, false
+	}
+	from, to, ok := strings.Cut(spec, "-")
+	if !ok {
+		return p, false
+	}
+	if from == "" {
+		p.tail = true
+		p.last, ok = number(to)
+		return p, ok && p.last > 0
+	}
+	if p.first, ok = number(from); !ok {
+		return p, false
+	}
+	if p.last = math.MaxInt64; to == "" {
+		return p, true
+	}
+	p.last, ok = number(to)
+	return p, ok && p.last-p.first >= MinPart-1
+}
+
+// number reads a number that is written in digits alone.
+func number(s string) (int64, bool) {
+	if strings.Trim(s, "0123456789") != "" {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil
+}
+
+// answer returns the part that an answer says it is, which must be the one that was
+// asked for. It may end sooner.
+func (p part) answer(h http.Header) (got part, err error) {
+	if p == (part{}) {
+		return got, errors.New("it is a part, and none was asked for")
+	}
+	values := h["Content-Range"]
+	if len(values) != 1 {
+		return got, errors.New("it does not say which part it is")
+	}
+	spec, ok := strings.CutPrefix(values[0], "bytes ")
+	span, length, ok2 := strings.Cut(spec, "/")
+	from, to, ok3 := strings.Cut(span, "-")
+	var oks [3]bool
+	got.first, oks[0] = number(from)
+	got.last, oks[1] = number(to)
+	if oks[2] = length == "*"; !oks[2] {
+		got.length, oks[2] = number(length)
+	}
+	switch {
+	case !ok || !ok2 || !ok3 || oks != [3]bool{true, true, true} || got.last < got.first:
+		return got, errors.New("its Content-Range cannot be read")
+	case p.tail && (!got.whole() || got.first != max(0, got.length-p.last)),
+		!p.tail && (got.first != p.first || got.last > p.last):
+		return got, errors.New("it is another part than was asked for")
+	case !got.whole() && got.first > 0 && got.last-got.first < MinPart-1:
+		return got, errors.New("it is shorter than the part that was asked for")
+	}
+	return got, nil
+}
+
+// whole reports whether the part reaches to the end of the answer.
+func (p part) whole() bool { return p.length > 0 && p.last == p.length-1 }
