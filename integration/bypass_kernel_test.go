@@ -157,9 +157,9 @@ func TestBypass_B37_Memory(t *testing.T) {
 	for _, tc := range []struct {
 		name, policy, pid, write string
 	}{
-		{"the container's first process", netPolicy, "1", "EACCES"},
+		{"the container's first process", netPolicy, "1", "EROFS"},
 		{"the first process, where files are not restricted", openPolicy, "1", "EACCES"},
-		{"a program that the attacker started", netPolicy, "child", "EACCES"},
+		{"a program that the attacker started", netPolicy, "child", "EROFS"},
 		{"the proxy", netPolicy, "proxy", "ENOENT"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -180,6 +180,48 @@ func TestBypass_B37_Memory(t *testing.T) {
 				if got[how] != want {
 					t.Errorf("%s: %s, want %s", how, got[how], want)
 				}
+			}
+		})
+	}
+}
+
+// TestBypass_B37_WritableProc: where a policy names programs, no program writes into
+// the memory of another one that it has started, though the policy makes /proc
+// writable; the streams that are links below /proc are still written. Where no
+// program is named, nothing is gained by it, and it is not refused.
+func TestBypass_B37_WritableProc(t *testing.T) {
+	t.Parallel()
+	const network = `network_policies:
+  api:
+    endpoints: [{host: api.test, port: 443}]
+    binaries: [{path: %q}]
+`
+	named, everybody := fmt.Sprintf(network, "/bin/probe"), fmt.Sprintf(network, "/**")
+	const files = "version: 1\nfilesystem_policy: {read_only: [/bin, /lib, /lib64, /usr, /etc], read_write: [/tmp, %s]}\n"
+	for _, tc := range []struct {
+		name, policy, write string
+	}{
+		{"/proc", fmt.Sprintf(files, "/proc") + named, "EROFS"},
+		{"a folder in it", fmt.Sprintf(files, "/proc/") + named, "EROFS"},
+		{"everything", "version: 1\nfilesystem_policy: {}\n" + named, "EROFS"},
+		{"control: /proc, for every program", fmt.Sprintf(files, "/proc") + everybody, "0"},
+		{"control: everything, for every program", "version: 1\nfilesystem_policy: {}\n" + everybody, "0"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBox(t, boxOptions{policy: tc.policy, spec: privileged})
+			got := answers(t, b.exec("/bin/probe", "mem", "child"))
+			if got["write"] != tc.write {
+				t.Errorf("writing into its memory: %s, want %s", got["write"], tc.write)
+			}
+			if got["attach"] != "EPERM" || got["seize"] != "EPERM" || got["writev"] != "EPERM" || got["getfd"] != "EPERM" {
+				t.Errorf("calls: %v", got)
+			}
+			if out := b.exec("/bin/probe", "write", "/proc/self/fd/1"); !strings.Contains(out, "ok: written") {
+				t.Errorf("writing to standard output by its link printed %q", out)
+			}
+			if out := b.exec("/bin/probe", "mem", "1"); answers(t, out)["write"] == "0" {
+				t.Errorf("the first process was written to: %s", out)
 			}
 		})
 	}

@@ -86,7 +86,7 @@ func executable(root int, file string) error {
 // pin ties the rules of r to the files they name now, before anything of the
 // image has run, for every exec to come: a workload that swaps a path for a link
 // moves no right. Paths that name nothing give nothing later either. A writable
-// path that an image has made a link to its whole root is refused.
+// path that an image has made a link to its whole root, or into /proc, is refused.
 func pin(pid int, r *landlock.Ruleset) error {
 	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -104,12 +104,16 @@ func pin(pid int, r *landlock.Ruleset) error {
 			continue
 		}
 		var st unix.Stat_t
-		err = errors.Join(unix.Fstat(fd, &st), unix.Close(fd))
+		var fs unix.Statfs_t
+		err = errors.Join(unix.Fstat(fd, &st), unix.Fstatfs(fd, &fs), unix.Close(fd))
 		if err != nil {
 			return fmt.Errorf("look at %s in the container: %w", rule.Path, err)
 		}
 		if st.Dev == top.Dev && st.Ino == top.Ino && rule.Access&^landlock.ReadOnly != 0 && path.Clean(rule.Path) != "/" {
 			return fmt.Errorf("filesystem_policy: read_write path %s is a link to the container's root", rule.Path)
+		}
+		if fs.Type == unix.PROC_SUPER_MAGIC && rule.Access&^landlock.ReadOnly != 0 && !pathBelow(path.Clean(rule.Path), "/proc") && path.Clean(rule.Path) != "/" {
+			return fmt.Errorf("filesystem_policy: read_write path %s lies in the container's /proc by another name", rule.Path)
 		}
 		rule.Dev, rule.Ino = st.Dev, st.Ino
 		pinned = append(pinned, rule)

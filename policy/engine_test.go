@@ -220,6 +220,32 @@ network_policies:
 	}
 }
 
+// TestBypass_B37_Reload: a running sandbox with a writable /proc is given no policy
+// that names programs, unless it had one from the beginning.
+func TestBypass_B37_Reload(t *testing.T) {
+	const open, proc, tmp = "filesystem_policy: {}\n", "filesystem_policy: {read_write: [/tmp, /proc/self/]}\n", "filesystem_policy: {read_only: [/proc], read_write: [/procs]}\n"
+	const none, nobody, everybody, named, both = "", "network_policies: {a: {}}\n", `network_policies: {a: {binaries: ["/**"]}}` + "\n",
+		"network_policies: {a: {binaries: [/bin/git]}}\n", `network_policies: {a: {binaries: ["/**", "/usr/**"]}}` + "\n"
+	for _, tc := range []struct {
+		files, before, after string
+		refused              bool
+	}{
+		{open, none, named, true},
+		{open, nobody, both, true},
+		{proc, everybody, named, true},
+		{open, named, both, false},
+		{open, named, everybody, false},
+		{open, none, everybody, false},
+		{tmp, none, named, false},
+		{"", none, named, false},
+	} {
+		before, after := parsed(t, "version: 1\n"+tc.files+tc.before), parsed(t, "version: 1\n"+tc.files+tc.after)
+		if fields := StaticDiff(before, after); (len(fields) > 0) != tc.refused {
+			t.Errorf("%s%s then %s: %q", tc.files, tc.before, tc.after, fields)
+		}
+	}
+}
+
 func TestStaticDiff(t *testing.T) {
 	id := func(n uint32) *uint32 { return &n }
 	base := func() *Policy {

@@ -2,7 +2,11 @@
 
 package policy
 
-import "slices"
+import (
+	"path"
+	"slices"
+	"strings"
+)
 
 // StaticDiff names the fields that cannot change while a sandbox runs and that
 // differ between two documents.
@@ -24,7 +28,29 @@ func StaticDiff(old, new *Policy) []string {
 			out = append(out, f.name)
 		}
 	}
+	// A sandbox whose policy names no program has a writable /proc for its life.
+	if old.WritesProc() && new.NamesPrograms() && !old.NamesPrograms() {
+		out = append(out, "network_policies (its binaries, with a writable /proc)")
+	}
 	return out
+}
+
+// NamesPrograms says whether the document allows some programs more than others: a
+// binary that is not every program.
+func (p *Policy) NamesPrograms() bool {
+	return slices.ContainsFunc(p.Network, func(n NetworkPolicy) bool {
+		return slices.ContainsFunc(n.Binaries, func(b Binary) bool { return b.Path != "/**" })
+	})
+}
+
+// WritesProc says whether filesystem_policy gives write access to /proc or a part of
+// it, by which a program writes into the memory of another (/proc/PID/mem). Without
+// any path files are not restricted.
+func (p *Policy) WritesProc() bool {
+	f := p.Filesystem
+	return len(f.ReadOnly)+len(f.ReadWrite) == 0 && !f.IncludeWorkdir || slices.ContainsFunc(f.ReadWrite, func(name string) bool {
+		return strings.HasPrefix(path.Clean(name)+"/", "/proc/")
+	})
 }
 
 // sameSet ignores order and repetition, which mean nothing in a list of paths.

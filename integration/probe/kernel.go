@@ -147,23 +147,53 @@ func memoryOf(pid string) {
 	add := func(what string, err error) {
 		out = append(out, what+"="+name(errnoOf(err)))
 	}
-	fd, err := unix.Open("/proc/"+pid+"/mem", unix.O_WRONLY, 0)
-	add("write", err)
-	if err == nil {
-		_ = unix.Close(fd)
-	}
+	add("write", writeMemory(pid))
 	add("attach", unix.PtraceAttach(n))
 	add("seize", unix.PtraceSeize(n))
 	b := byte(0)
 	iov := []unix.Iovec{{Base: &b, Len: 1}}
-	_, err = unix.ProcessVMWritev(n, iov, []unix.RemoteIovec{{Base: 0x400000, Len: 1}}, 0)
+	_, err := unix.ProcessVMWritev(n, iov, []unix.RemoteIovec{{Base: 0x400000, Len: 1}}, 0)
 	add("writev", err)
-	if fd, err = unix.PidfdOpen(n, 0); err == nil {
+	fd, err := unix.PidfdOpen(n, 0)
+	if err == nil {
 		_, err = unix.PidfdGetfd(fd, 0, 0)
 		_ = unix.Close(fd)
 	}
 	add("getfd", err)
 	report(strings.Join(out, " "), nil)
+}
+
+// writeMemory writes a byte into the first writable mapping of a process, and fails
+// unless the byte is there afterwards.
+func writeMemory(pid string) error {
+	mem, err := unix.Open("/proc/"+pid+"/mem", unix.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(mem)
+	maps, err := os.ReadFile("/proc/" + pid + "/maps")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(maps)) {
+		var start, end int64
+		var mode string
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &start, &end, &mode); err != nil || !strings.HasPrefix(mode, "rw") {
+			continue
+		}
+		written, found := []byte{0x5a}, make([]byte, 1)
+		if _, err := unix.Pwrite(mem, written, start); err != nil {
+			return err
+		}
+		if _, err := unix.Pread(mem, found, start); err != nil {
+			return err
+		}
+		if found[0] != written[0] {
+			return unix.EIO
+		}
+		return nil
+	}
+	return unix.ENOENT
 }
 
 // unixDial connects to a unix socket with both kinds; a leading @ is an abstract name.

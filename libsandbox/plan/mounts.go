@@ -41,11 +41,11 @@ func refusedMounts(mounts []specs.Mount) (refusals []Refusal) {
 }
 
 // readOnly says whether m is mounted read-only: of the options ro and rw the last
-// one counts.
+// one counts, and rrw is applied to the finished mount.
 func readOnly(m specs.Mount) bool {
 	for _, o := range slices.Backward(m.Options) {
 		if o == "ro" || o == "rw" {
-			return o == "ro"
+			return o == "ro" && !slices.Contains(m.Options, "rrw")
 		}
 	}
 	return false

@@ -86,6 +86,8 @@ type Plan struct {
 	Env []string `json:"env"`
 	// Mounts are added to the container's.
 	Mounts []specs.Mount `json:"mounts"`
+	// ReadOnlyProc makes every proc of the container read-only; see keepProc.
+	ReadOnlyProc bool `json:"read_only_proc,omitempty"`
 }
 
 // New makes the plan for spec under pol.
@@ -100,7 +102,10 @@ func New(spec *specs.Spec, pol *policy.Policy, o Options) (*Plan, error) {
 		return nil, fmt.Errorf("the kernel's Landlock ABI is %d, the operator's landlock.floor is %d: boot a kernel with CONFIG_SECURITY_LANDLOCK and lsm=landlock,… or lower the floor", o.LandlockABI, o.Floor)
 	}
 	allowed := rules(pol, spec.Process.Cwd)
-	pl := &Plan{User: pol.Process.User, Group: pol.Process.Group, Env: slices.Concat(environment(o.BundlePaths), o.Env), Placeholders: o.Placeholders}
+	if pol.NamesPrograms() {
+		keepProc(allowed, spec.Mounts)
+	}
+	pl := &Plan{ReadOnlyProc: pol.NamesPrograms(), User: pol.Process.User, Group: pol.Process.Group, Env: slices.Concat(environment(o.BundlePaths), o.Env), Placeholders: o.Placeholders}
 	for _, p := range o.BundlePaths {
 		pl.Mounts = append(pl.Mounts, specs.Mount{Destination: p, Type: "bind", Source: o.Bundle, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}})
 		allowed = append(allowed, landlock.Rule{Path: p, Access: landlock.ReadOnly})
@@ -265,6 +270,13 @@ func (pl *Plan) Spec(s *specs.Spec) *specs.Spec {
 	out := *s
 	out.Process = pl.Process(s.Process)
 	out.Mounts = append(slices.Clone(s.Mounts), pl.Mounts...)
+	if pl.ReadOnlyProc {
+		for i, m := range out.Mounts {
+			if isProc(m) {
+				out.Mounts[i].Options = asReadOnly(m.Options)
+			}
+		}
+	}
 	if s.Linux.Seccomp != nil && s.Linux.Seccomp.DefaultAction != specs.ActAllow {
 		l, sec := *s.Linux, *s.Linux.Seccomp
 		sec.Syscalls = append(slices.Clone(sec.Syscalls), specs.LinuxSyscall{Names: launchCalls, Action: specs.ActAllow})

@@ -20,6 +20,9 @@ func (pl *Plan) Warnings(spec *specs.Spec, pol *policy.Policy, enforce bool) (ou
 	if pl.Ruleset.ABI > 0 {
 		out = Uncovered(spec, pol)
 	}
+	if pl.ReadOnlyProc && pol.WritesProc() {
+		out = append(out, "the policy names programs and makes /proc writable: /proc is read-only all the same, as a program could write into the memory of one that is named")
+	}
 	if lines := policy.AuditedByDefault(pol); len(lines) > 0 && !enforce {
 		at := strings.Trim(strings.ReplaceAll(fmt.Sprint(lines), " ", ", "), "[]")
 		out = append(out, fmt.Sprintf("endpoints do not set enforcement, which means audit: requests that their rules refuse are recorded and pass (line %s)", at))
