@@ -357,3 +357,53 @@ func FuzzParseUnixDiag(f *testing.F) {
 		}
 	})
 }
+
+// TestBypass_B45_SwappedSource: a source that becomes another file between the check
+// and the mount is refused, and so is one that appears; the same file under another
+// name, and a later mount over the destination, are not.
+func TestBypass_B45_SwappedSource(t *testing.T) {
+	for name, tc := range map[string]struct {
+		source string
+		swap   func() error
+		later  string
+		want   string
+	}{
+		"the same": {"/srv/data", func() error { return bind("/srv/data", "/mnt/at", 0) }, "", ""},
+		"renamed": {"/srv/data", func() error {
+			return errors.Join(os.Rename("/srv/data", "/srv/moved"), bind("/srv/moved", "/mnt/at", 0))
+		}, "", ""},
+		"another folder": {"/srv/data", func() error { return bind("/srv/other", "/mnt/at", 0) }, "", "was swapped"},
+		"a link": {"/srv/link", func() error {
+			return errors.Join(os.Remove("/srv/link"), os.Symlink("/run", "/srv/link"), bind("/srv/link", "/mnt/at", 0))
+		}, "", "was swapped"},
+		"appeared": {"/srv/missing", func() error {
+			return errors.Join(os.Symlink("/run", "/srv/missing"), bind("/srv/missing", "/mnt/at", 0))
+		}, "", "appeared"},
+		"under a later mount": {"/srv/data", func() error { return bind("/srv/other", "/mnt/at", 0) }, "/at", ""},
+		"below a later mount": {"/srv/data", func() error { return bind("/srv/other", "/mnt/at", 0) }, "/", ""},
+		"beside a later one":  {"/srv/data", func() error { return bind("/srv/other", "/mnt/at", 0) }, "/at/below", "was swapped"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inMounts(t, func() {
+				must(t, os.MkdirAll("/srv/data", 0o755), os.MkdirAll("/srv/other", 0o755), os.Symlink("/srv/data", "/srv/link"))
+				s := specOf("/", tc.source)
+				s.Mounts[1].Destination = "/mnt/../mnt/at"
+				checked, err := checkMounts(s, []string{fieldRoot}, nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer checked.close()
+				must(t, os.Mkdir("/mnt/at", 0o755), os.Symlink("/mnt/at", "/mnt/link"))
+				must(t, tc.swap())
+				if tc.later != "" {
+					s.Mounts = append(s.Mounts, specs.Mount{Destination: filepath.Join("/mnt", tc.later), Type: "tmpfs"})
+				}
+				err = checked.verify(unix.Gettid(), s)
+				if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+					t.Errorf("%v, want %q", err, tc.want)
+				}
+			})
+		})
+	}
+}

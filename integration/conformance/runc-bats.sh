@@ -54,7 +54,7 @@ mkdir -p "$WORK/$mode"
 case $mode in
 none) echo 'policy: none' ;;
 sandbox) echo "policy: $here/permissive.yaml
-allow: [linux.namespaces.pid, linux.namespaces.ipc, linux.namespaces.mount, mounts, linux.resources.devices, linux.maskedPaths, linux.readonlyPaths, hooks.startContainer]" ;;
+allow: [linux.namespaces.pid, linux.namespaces.ipc, linux.namespaces.mount, mounts, root.path, linux.sysctl, linux.resources.devices, linux.maskedPaths, linux.readonlyPaths, hooks.startContainer]" ;;
 esac >"$WORK/$mode/config.yaml"
 printf '#!/bin/sh\nexec %s/openshell-runtime --config %s "$@"\n' "$BIN" "$WORK/$mode/config.yaml" >"$wrapper"
 chmod +x "$wrapper"
