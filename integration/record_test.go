@@ -134,7 +134,7 @@ func TestBypass_B75_HostileRecords(t *testing.T) {
 	for _, name := range []string{`a\nb.attacker.test`, "a\x1b[2J.attacker.test", `{"verdict":"allow"}.test`} {
 		b.exec("/bin/probe", "query", "udp", "127.0.0.1:53", "A", name)
 	}
-	b.until("most attempts are recorded", func() bool { return len(b.log()) >= before+10 })
+	b.until("most attempts are recorded", func() bool { return len(b.log()) >= before+8 })
 	b.exec("/bin/probe", "say", "tcp", "127.0.0.1:15001", `CONNECT last.test:443 HTTP/1.1\r\nHost: last.test:443\r\n\r\n`)
 	b.deny("last.test")
 	for i, text := range b.log() {

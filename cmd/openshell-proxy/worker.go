@@ -286,6 +286,8 @@ func (j judge) Status() controlapi.Status {
 func (j judge) Metrics() []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# TYPE openshell_connections gauge\nopenshell_connections %d\n", j.w.proxy.Connections())
+	t := j.w.log.Totals()
+	fmt.Fprintf(&b, "# TYPE openshell_decisions_total counter\nopenshell_decisions_total{verdict=\"allow\"} %d\nopenshell_decisions_total{verdict=\"audit\"} %d\nopenshell_decisions_total{verdict=\"deny\"} %d\n", t.Allow, t.Audit, t.Deny)
 	j.w.backends.meter.WriteMetrics(&b)
 	return b.Bytes()
 }

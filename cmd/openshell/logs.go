@@ -99,7 +99,7 @@ func printLog(ctx context.Context, c *cli.Context, dir string) (err error) {
 			fmt.Fprintln(c.App.ErrWriter, bad)
 			continue
 		}
-		if c.Bool("denied") && r.Verdict != verdictDeny && r.Dropped == 0 {
+		if c.Bool("denied") && r.Verdict != decisionlog.Deny && r.Dropped == 0 {
 			continue
 		}
 		if err := p.add(r); err != nil {
@@ -108,9 +108,6 @@ func printLog(ctx context.Context, c *cli.Context, dir string) (err error) {
 	}
 	return p.release()
 }
-
-// The verdict of refusals, as records have it.
-const verdictDeny = "deny"
 
 // printer prints records; until release only the last ones are kept, if so many
 // were asked for.
@@ -154,6 +151,9 @@ func (p *printer) print(r decisionlog.Record) error {
 	return err
 }
 
+// clock is a time within a day.
+const clock = "15:04:05.000"
+
 // logLine is a record for people: time, verdict, binary[pid], what was asked for,
 // and the rule or the reason.
 func logLine(r decisionlog.Record) string {
@@ -195,6 +195,9 @@ func logLine(r decisionlog.Record) string {
 	line := fmt.Sprintf("%s %-5s %s %s %s", when, clean(r.Verdict), who, clean(what), clean(where+r.Path))
 	if why != "" {
 		line += "  " + clean(why)
+	}
+	if r.Count > 0 {
+		line += fmt.Sprintf(" (%d more like this from %s to %s)", r.Count, r.First.Local().Format(clock), r.Last.Local().Format(clock))
 	}
 	if r.Dropped > 0 {
 		line += fmt.Sprintf(" (%d records before this are missing)", r.Dropped)

@@ -34,6 +34,16 @@ func TestLogLine(t *testing.T) {
 		},
 		{"caller unknown, address alone", decisionlog.Record{Verdict: "deny", Layer: "l4", Address: "fd00::1", Port: 80}, "deny  unknown L4 [fd00::1]:80"},
 		{"escapes", decisionlog.Record{Verdict: "deny", Binary: "/x\x1b[2J", Method: "G\nET", Host: "a", Path: "/\u202e", Reason: "r\r"}, `deny  /x\x1b[2J G\nET a/\u202e  r\r`},
+		{
+			"counted",
+			decisionlog.Record{Verdict: "deny", Layer: "l4", Host: "evil.test", Port: 80, Reason: "no", Count: 7, First: at.Add(-time.Minute), Last: at},
+			"deny  unknown L4 evil.test:80  no (7 more like this from 03:03:05.006 to 03:04:05.006)",
+		},
+		{
+			"counted, of many kinds",
+			decisionlog.Record{Verdict: "deny", Layer: "dns", Reason: "refusals of more kinds than are recorded one by one", Count: 7, First: at, Last: at},
+			"deny  unknown DNS   refusals of more kinds than are recorded one by one (7 more like this from 03:04:05.006 to 03:04:05.006)",
+		},
 		{"gap", decisionlog.Record{Dropped: 3}, "3 records before this are missing"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -51,6 +61,7 @@ func TestLogs(t *testing.T) {
 	for id, text := range map[string]string{
 		"4f3a": "{\"seq\":1,\"verdict\":\"allow\",\"host\":\"one\"}\nbroken\n{\"seq\":2,\"verdict\":\"deny\",\"host\":\"two\"}\n{\"seq\":3,\"verdict\":\"deny\",\"host\":\"three\"}\n",
 		"4f3b": "", "box": "", "box-2": "",
+		"fold": "{\"seq\":1,\"verdict\":\"deny\",\"host\":\"one\"}\n{\"seq\":2,\"verdict\":\"deny\",\"host\":\"one\",\"count\":7,\"first\":\"2026-01-02T03:04:05Z\",\"last\":\"2026-01-02T03:04:06Z\"}\n",
 	} {
 		dir := filepath.Join(top, id)
 		if err := os.Mkdir(dir, 0o700); err != nil {
@@ -70,6 +81,7 @@ func TestLogs(t *testing.T) {
 		{"last", "4f3a -n 2", []string{"two", "three"}, "line 2", ""},
 		{"last of the denied", "4f3a -n 1 --denied", []string{"three"}, "line 2", ""},
 		{"json", "4f3a -n 1 -o json", []string{`"host":"three"`}, "line 2", ""},
+		{"counts for programs", "fold --denied -o json -n 1", []string{`"count":7,"first":"2026-01-02T03:04:05Z","last":"2026-01-02T03:04:06Z"`}, "", ""},
 		{"exact beats prefix", "box", nil, "", ""},
 		{"ambiguous", "4f3", nil, "", "means more than one log"},
 		{"unknown", "web", nil, "", "names are not known here"},

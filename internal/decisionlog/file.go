@@ -104,10 +104,18 @@ func (f *files) write(lines []byte) (int, error) {
 	return n, err
 }
 
-// rotate leaves no file open. Done halfway it goes on the next time; until then
-// nothing is written, so that the bound holds.
+// rotate leaves no file open. The oldest file stays once there are as many as may be, and
+// the one after it is lost in its place: how a sandbox began is not lost to a flood of
+// records. Done halfway it goes on the next time; until then nothing is written, so that
+// the bound holds.
 func (f *files) rotate() error {
-	for i := f.count - 1; i > 0; i-- {
+	last := f.count - 1
+	if _, err := f.root.Lstat(name(last)); err == nil && last > 1 {
+		last--
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for i := last; i > 0; i-- {
 		if err := f.root.Rename(name(i-1), name(i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

@@ -26,6 +26,12 @@ type Log struct {
 	closed  bool
 	seq     uint64
 	dropped uint64 // since the last record that was queued
+	totals  Totals
+	folder  folder
+	// tick is what writes the counts, ticking whether it is to come.
+	tick     *time.Timer
+	ticking  bool
+	interval time.Duration
 
 	// The rest belongs to run.
 	files store
@@ -34,6 +40,9 @@ type Log struct {
 	lost  uint64 // since the last record that was written
 	err   error  // why
 }
+
+// Totals are how many decisions were given to a Log, with a record of their own or not.
+type Totals struct{ Allow, Audit, Deny uint64 }
 
 // store is where lines go; write says how many bytes arrived.
 type store interface {
@@ -67,13 +76,19 @@ func Open(dir, container string, o Options) (*Log, error) {
 }
 
 func start(container string, s store) *Log {
-	l := &Log{container: container, files: s, queue: make(chan Record, MaxQueue), ended: make(chan struct{})}
+	l := &Log{
+		container: container, files: s, queue: make(chan Record, MaxQueue), ended: make(chan struct{}),
+		folder: newFolder(time.Now()), interval: foldInterval,
+	}
+	l.tick = time.AfterFunc(time.Hour, l.fold)
+	l.tick.Stop()
 	go l.run()
 	return l
 }
 
 // Record has r written. It sets Seq, Container and Dropped, and Time if that is
-// zero. It never waits: what finds no place in the queue is counted instead.
+// zero. It never waits: a record that finds no place in the queue is counted instead,
+// and so are refusals like one that has a record already.
 func (l *Log) Record(r Record) {
 	r.Container = l.container
 	if r.Time.IsZero() {
@@ -86,13 +101,64 @@ func (l *Log) Record(r Record) {
 	if l.closed {
 		return
 	}
+	l.totals.add(r.Verdict)
+	if r.Verdict != Deny {
+		l.put(r)
+		return
+	}
+	if l.folder.first(&r) && !l.put(r) {
+		l.folder.forget(&r)
+	}
+	if !l.ticking {
+		l.ticking = true
+		l.tick.Reset(l.interval)
+	}
+}
+
+// put queues r, or counts it as dropped. The caller holds mu.
+func (l *Log) put(r Record) bool {
 	l.seq++
-	r.Seq, r.Dropped = l.seq, l.dropped
+	r.Container, r.Seq, r.Dropped = l.container, l.seq, l.dropped
 	select {
 	case l.queue <- r:
 		l.dropped = 0
+		return true
 	default:
 		l.dropped++
+		return false
+	}
+}
+
+// fold has the refusals written that were counted, and comes again while there are any.
+func (l *Log) fold() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.folder.due(time.Now().UTC(), false, func(r Record) bool {
+		return len(l.queue) < cap(l.queue) && l.put(r) // else it stays counted
+	})
+	if l.ticking = !l.folder.empty(); l.ticking {
+		l.tick.Reset(l.interval)
+	}
+}
+
+// Totals are the decisions so far.
+func (l *Log) Totals() Totals {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.totals
+}
+
+func (t *Totals) add(verdict string) {
+	switch verdict {
+	case Deny:
+		t.Deny++
+	case "audit":
+		t.Audit++
+	default:
+		t.Allow++
 	}
 }
 
@@ -105,6 +171,7 @@ func (l *Log) Close() error {
 		return nil
 	}
 	l.closed = true
+	l.tick.Stop()
 	close(l.queue)
 	l.mu.Unlock()
 	<-l.ended
@@ -126,11 +193,18 @@ func (l *Log) run() {
 			time.Sleep(pace)
 		}
 	}
-	if l.lost > 0 {
-		l.mu.Lock()
-		r := l.missing()
-		l.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.folder.due(time.Now().UTC(), true, func(r Record) bool {
+		l.seq++
+		r.Container, r.Seq, r.Dropped = l.container, l.seq, l.dropped
+		l.dropped = 0
 		l.add(r)
+		return true
+	})
+	l.flush()
+	if l.lost > 0 {
+		l.add(l.missing())
 		l.flush()
 	}
 }

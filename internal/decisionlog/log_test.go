@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,7 +51,7 @@ func TestBypass_B75_OneHarmlessLine(t *testing.T) {
 	nasty := []string{
 		"a\nb", "a\r\nb", `","verdict":"allow"}` + "\n{", "\x1b[2J\x1b[31m", "\x9b2J", "\u009b2J", "\x00\x7f", "\xff\xfe", "\u202egpj.exe", "\u2028", "😀\u0085", "</script>&",
 	}
-	for _, s := range nasty {
+	for _, s := range append(nasty, nasty...) { // the second time they are counted
 		l.Record(Record{
 			Container: "other", Seq: 9, Dropped: 9, Verdict: "deny", Layer: "l7", Host: s, Path: "/" + s + "?token=SECRET#SECRET",
 			Method: s, Reason: s, Binary: s, Digest: s, Ancestors: []string{s, s}, Address: s, Protocol: s, Policy: s, Rule: s,
@@ -63,7 +64,7 @@ func TestBypass_B75_OneHarmlessLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := bytes.Count(text, []byte("\n")); n != len(nasty) {
+	if n := bytes.Count(text, []byte("\n")); n != 2*len(nasty) {
 		t.Errorf("%d lines", n)
 	}
 	for _, b := range text {
@@ -75,7 +76,16 @@ func TestBypass_B75_OneHarmlessLine(t *testing.T) {
 		t.Error("a query is in the log")
 	}
 	all := logged(t, text)
-	for i, r := range all {
+	first := map[string]string{}
+	for _, r := range all[:len(nasty)] {
+		first[r.Host] = r.Path
+	}
+	for _, r := range all[len(nasty):] {
+		if path, ok := first[r.Host]; !ok || r.Path != path || r.Count != 1 || r.Container != "box" {
+			t.Errorf("counted: %+v", r)
+		}
+	}
+	for i, r := range all[:len(nasty)] {
 		want := strings.ToValidUTF8(nasty[i], "\ufffd")
 		if nasty[i] == "\xff\xfe" {
 			want = "\ufffd\ufffd"
@@ -95,10 +105,14 @@ func TestBypass_B75_LongFieldsAreCut(t *testing.T) {
 		ancestors[i] = strings.Repeat("\x01", 2*MaxField)
 	}
 	for name, s := range map[string]string{"ASCII": strings.Repeat("a", 1<<20), "escaped": strings.Repeat("\x01", 1<<20), "UTF-8": strings.Repeat("ü", MaxField), "four bytes": "a" + strings.Repeat("😀", MaxField)} {
-		r := Record{Seq: 1, Container: s, Verdict: s, Layer: s, Binary: s, Digest: s, Ancestors: ancestors, Host: s, Address: s, Protocol: s, Method: s, Path: s, Policy: s, Rule: s, Reason: s}
+		r := Record{
+			Time: time.Now(), Pid: math.MaxInt32, Port: math.MaxUint16, Line: math.MaxInt32, Revision: math.MaxInt, Status: 599, BytesIn: math.MaxInt64, BytesOut: math.MaxInt64,
+			DurationMS: math.MaxFloat64, Dropped: math.MaxUint64, Count: math.MaxUint64, First: time.Now(), Last: time.Now(), Seq: math.MaxUint64,
+			Container: s, Verdict: s, Layer: s, Binary: s, Digest: s, Ancestors: ancestors, Host: s, Address: s, Protocol: s, Method: s, Path: s, Policy: s, Rule: s, Reason: s,
+		}
 		r.clip()
 		text, err := AppendLine(nil, &r)
-		if err != nil || len(text) > MaxLine {
+		if err != nil || len(text) > MaxLine || int64(len(text)) > cost(&r) {
 			t.Fatalf("%s: %d bytes, %v", name, len(text), err)
 		}
 		back := logged(t, text)[0]
@@ -145,7 +159,7 @@ func TestRecordNeverWaits(t *testing.T) {
 		for range 4 {
 			wg.Go(func() {
 				for range n / 4 {
-					l.Record(Record{Verdict: "deny"})
+					l.Record(Record{Verdict: "allow"})
 				}
 			})
 		}
@@ -193,7 +207,7 @@ func TestDiskFull(t *testing.T) {
 	l := start("box", s)
 	const n = 5000
 	for i := range n {
-		l.Record(Record{Verdict: "deny", Layer: "l4"})
+		l.Record(Record{Verdict: "audit", Layer: "l4"})
 		if i%100 == 0 {
 			time.Sleep(time.Millisecond)
 		}

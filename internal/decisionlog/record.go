@@ -69,6 +69,14 @@ type Record struct {
 	DurationMS float64 `json:"duration_ms,omitempty"`
 
 	Dropped uint64 `json:"dropped,omitempty"`
+
+	// Count makes the record one of Count refusals that have no record of their own,
+	// made between First and Last, which Time is not before. Each was like an earlier
+	// record in what this one says; or, if it has no host, the refusals were of too many
+	// kinds and had Layer and Policy in common.
+	Count uint64    `json:"count,omitempty"`
+	First time.Time `json:"first,omitzero"`
+	Last  time.Time `json:"last,omitzero"`
 }
 
 // Middleware is what one of the policy's middlewares did to a request.

@@ -107,11 +107,12 @@ func (t *Tail) file(p []byte) (int, error) {
 	return n, err
 }
 
-// newer is the file after the one that is open, the oldest if none is or it is
-// rotated away; nil if there is none.
+// newer is the file after the one that is open, the oldest if none is, and the oldest
+// but the one that is kept if the open one is rotated away; nil if there is none.
 func (t *Tail) newer() (*os.File, error) {
 	from := MaxFiles - 1
 	if t.now != nil {
+		from--
 		own, err := t.now.Stat()
 		if err != nil {
 			return nil, err

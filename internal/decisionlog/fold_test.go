@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package decisionlog
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// floodSize is how many refusals once wrote 16 MB.
+const floodSize = 51_000
+
+// kept reads all the files of dir, oldest first.
+func kept(t *testing.T, dir string) (all []Record, size int) {
+	t.Helper()
+	for i := MaxFiles - 1; i >= 0; i-- {
+		text := read(t, dir, name(i))
+		size += len(text)
+		all = append(all, logged(t, []byte(text))...)
+	}
+	return all, size
+}
+
+// counted is how many refusals the records tell of.
+func counted(t *testing.T, all []Record) (n uint64) {
+	t.Helper()
+	for _, r := range all {
+		switch {
+		case r.Verdict != Deny:
+		case r.Count == 0:
+			n++
+		default:
+			n += r.Count
+			if r.First.IsZero() || r.Last.Before(r.First) || r.Time.Before(r.Last) {
+				t.Errorf("counts from %v to %v at %v", r.First, r.Last, r.Time)
+			}
+		}
+	}
+	return n
+}
+
+// TestBypass_B62_RefusalFloods: however a workload varies its refusals, they do not push
+// out what was recorded before, the first of them has a record at once, and every one is
+// counted.
+func TestBypass_B62_RefusalFloods(t *testing.T) {
+	refusal := Record{
+		Verdict: Deny, Layer: "l4", Pid: 7, Binary: "/usr/bin/curl", Digest: "sha256:" + strings.Repeat("0", 64), Ancestors: []string{"/bin/sh", "/bin/init"},
+		Host: "evil.test", Port: 443, Protocol: "tls", Reason: "endpoint evil.test:443 is not allowed by any policy", Revision: 1, Status: 403,
+	}
+	for _, tc := range []struct {
+		name string
+		vary func(i int, r *Record)
+		most int // bytes
+	}{
+		{"the same", func(int, *Record) {}, 16 << 10},
+		{"other processes and client ports", func(i int, r *Record) {
+			r.Pid, r.Reason = i, fmt.Sprintf("identify 10.0.0.2:%d → 1.2.3.4:80: no open socket", i)
+		}, 16 << 10},
+		{"hosts", func(i int, r *Record) { r.Host = fmt.Sprintf("h%d.evil.test", i) }, refusalBurst + 64<<10},
+		{"ports", func(i int, r *Record) { r.Port = uint16(i) }, refusalBurst + 64<<10},
+		{"paths", func(i int, r *Record) { r.Path = fmt.Sprintf("/%d", i) }, refusalBurst + 64<<10},
+		{"programs", func(i int, r *Record) { r.Binary = fmt.Sprintf("/tmp/%d", i) }, refusalBurst + 64<<10},
+		{"long paths of bytes that are escaped", func(i int, r *Record) { r.Path = fmt.Sprint(i) + strings.Repeat("\x01", 2*MaxField) }, refusalBurst + 64<<10},
+		{"layers and policies", func(i int, r *Record) { r.Layer, r.Policy = fmt.Sprint("l", i%3), fmt.Sprint(i) }, refusalBurst + 64<<10},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := t.TempDir()
+			l, err := Open(dir, "box", Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			before, allowed := Record{Verdict: Deny, Layer: "l7", Host: "first.test"}, Record{Verdict: "allow", Host: "good.test"}
+			l.Record(before)
+			for i := range floodSize {
+				r := refusal
+				tc.vary(i, &r)
+				l.Record(r)
+				if i%1000 == 0 {
+					l.Record(allowed)
+				}
+			}
+			if n := len(l.folder.kinds) + len(l.folder.rest); n > maxKinds+maxGroups+3 {
+				t.Errorf("%d kinds and groups are kept", n)
+			}
+			if got := l.Totals(); got != (Totals{Allow: floodSize / 1000, Deny: floodSize + 1}) {
+				t.Errorf("totals %+v", got)
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			all, size := kept(t, dir)
+			if size > tc.most {
+				t.Errorf("%d bytes, want %d at most", size, tc.most)
+			}
+			dropped := complete(t, all)
+			good := 0
+			for _, r := range all {
+				if r.Verdict == "allow" {
+					good++
+				}
+			}
+			if dropped == 0 && good != floodSize/1000 || counted(t, all)+uint64(good)+dropped < floodSize+1+floodSize/1000 {
+				t.Errorf("%d refusals are told of, %d allowed, %d dropped", counted(t, all), good, dropped)
+			}
+			if all[0].Host != "first.test" || all[1].Host == "" || all[1].Count != 0 || all[1].Pid != refusal.Pid && tc.name == "the same" {
+				t.Errorf("begins with %+v and %+v", all[0], all[1])
+			}
+		})
+	}
+}
+
+// TestRefusalRecordsLast: the constants keep what they promise.
+func TestRefusalRecordsLast(t *testing.T) {
+	if lasts := time.Duration(((MaxFiles-1)*MaxBytes-refusalBurst)/refusalRate) * time.Second; lasts < 48*time.Hour {
+		t.Errorf("a flood of refusals fills the files in %v", lasts)
+	}
+	var b budget
+	now := time.Now()
+	b.at = now
+	taken := int64(0)
+	for i := range 24 * 3600 * 10 { // ten a second, for a day
+		if now := now.Add(time.Duration(i) * 100 * time.Millisecond); b.take(now, 100, 0) {
+			taken += 100
+		}
+	}
+	if most := int64(24 * 3600 * refusalRate); taken > most || taken < most*9/10 {
+		t.Errorf("%d bytes in a day, want %d", taken, most)
+	}
+	if b.take(now.Add(-time.Hour), refusalBurst, 0) || !b.take(now.Add(math.MaxInt64), refusalBurst, 0) || b.left != 0 {
+		t.Errorf("%d bytes left", b.left)
+	}
+}
+
+// A count comes by itself, a kind that does not go on is forgotten, and then nothing
+// wakes the log any more.
+func TestCountsComeByThemselves(t *testing.T) {
+	dir := t.TempDir()
+	l, err := Open(dir, "box", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.mu.Lock()
+	l.interval = time.Millisecond
+	l.mu.Unlock()
+	const n = 3
+	for range n {
+		l.Record(Record{Verdict: Deny, Host: "a.test", Pid: 7, Revision: 2})
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		l.mu.Lock()
+		quiet := !l.ticking
+		l.mu.Unlock()
+		if all, _ := kept(t, dir); quiet && counted(t, all) == n {
+			last := all[len(all)-1]
+			if last.Host != "a.test" || last.Revision != 2 || last.Count == 0 && len(all) < n || last.Count != 0 && last.Pid != 0 {
+				t.Errorf("ends with %+v", last)
+			}
+			break
+		}
+		if time.Now().After(deadline) {
+			all, _ := kept(t, dir)
+			t.Fatalf("quiet %v, records %+v", quiet, all)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	l.Record(Record{Verdict: Deny, Host: "a.test"})
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if all, _ := kept(t, dir); all[len(all)-1].Count != 0 || counted(t, all) != n+1 {
+		t.Errorf("after a pause: %+v", all)
+	}
+}
+
+// A first refusal that finds no place in the queue is not what later ones are counted
+// against.
+func TestDroppedFirstIsNoFirst(t *testing.T) {
+	s := &slow{gate: make(chan struct{})}
+	l := start("box", s)
+	for range 2 * MaxQueue {
+		l.Record(Record{Verdict: "allow"})
+	}
+	l.Record(Record{Verdict: Deny, Host: "a.test"})
+	l.mu.Lock()
+	kinds := len(l.folder.kinds)
+	l.mu.Unlock()
+	if kinds != 0 {
+		t.Error("the dropped refusal is known")
+	}
+	l.fold() // with no place in the queue
+	close(s.gate)
+	for len(l.queue) == cap(l.queue) {
+		time.Sleep(time.Millisecond)
+	}
+	l.Record(Record{Verdict: Deny, Host: "a.test"})
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	all := logged(t, s.Bytes())
+	dropped := complete(t, all)
+	if counted(t, all) != 1 || dropped == 0 {
+		t.Errorf("%d refusals, %d dropped", counted(t, all), dropped)
+	}
+}
+
+// TestBypass_B62_FirstRecordsStay: what a sandbox did first outlasts any number of
+// later records.
+func TestBypass_B62_FirstRecordsStay(t *testing.T) {
+	dir := t.TempDir()
+	l, err := Open(dir, "box", Options{MaxBytes: 20_000, MaxFiles: MaxFiles})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Record(Record{Verdict: Deny, Host: "first.test"})
+	for range 20 * MaxQueue {
+		l.Record(Record{Verdict: "allow", Path: "/" + strings.Repeat("a", 200)})
+	}
+	l.Record(Record{Verdict: Deny, Host: "last.test"})
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, name(MaxFiles-1))); err != nil {
+		t.Fatal(err)
+	}
+	all, _ := kept(t, dir)
+	if all[0].Host != "first.test" || all[0].Seq != 1 {
+		t.Errorf("begins with %+v", all[0])
+	}
+}
