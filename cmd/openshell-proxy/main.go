@@ -23,8 +23,9 @@ import (
 	"openshell.dev/runtime/internal/harden"
 )
 
-// heapLimit makes the collector work rather than the process grow, in bytes.
-const heapLimit = 512 << 20
+// heapLimit makes the collector work rather than a guard or standby grow, in bytes. A
+// worker's limit follows from its budget.
+const heapLimit = 64 << 20
 
 // A guard has next to no traffic and stays small once it has started. A worker's
 // garbage is collected less often under load; what that leaves it gives back when

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/dns"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/guard"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/proxy"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/upstream"
 	"openshell.dev/runtime/internal/controlapi"
@@ -151,10 +153,12 @@ func (w *worker) run() error {
 	if err != nil {
 		return err
 	}
+	// Garbage is collected more often rather than the process grows beyond its budget.
+	debug.SetMemoryLimit(memory.New(c.Memory).Limit() + memory.Base)
 	w.guard = guard.NewClient(conn)
 	w.proxy = proxy.New(proxy.Config{
 		Identity: w.guard, CA: w.authority, Roots: w.roots, NameOf: names.Name, Hosts: ctr.Hosts, Log: log, Enforce: c.Enforce,
-		ControlPlanePorts: c.ControlPlanePorts, Upstream: dial, Middlewares: middlewares,
+		ControlPlanePorts: c.ControlPlanePorts, Upstream: dial, Middlewares: middlewares, Memory: c.Memory,
 	})
 	w.backends = newBackends(reach, w.roots, w.proxy.Transform, log)
 	if err := w.applyInference(c.Inference); err != nil {

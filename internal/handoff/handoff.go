@@ -108,6 +108,9 @@ type Config struct {
 	// ControlPlanePorts are the ports of a cluster's control plane that policies may
 	// allow; empty blocks all of them.
 	ControlPlanePorts []uint16 `json:"controlPlanePorts,omitempty"`
+	// Memory is how many bytes the sandbox's connections may take in the proxy; 0 is
+	// the proxy's default.
+	Memory int64 `json:"memory,omitempty"`
 	// FailClosed has everything denied when an invalid policy is set.
 	FailClosed bool `json:"failClosed,omitempty"`
 	// StateDir is the sandbox's own folder: control socket, CA, revisions.

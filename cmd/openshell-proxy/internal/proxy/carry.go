@@ -321,9 +321,9 @@ func copyFlush(w io.Writer, flush *bufio.Writer, r io.Reader) (n int64, err erro
 // response reads the answer's head; interim answers go on to the client.
 func (h *http1) response(up *upConn, req *http.Request, j *judged) (*http.Response, error) {
 	for range maxInterim {
-		up.limit.N = MaxResponseHead
+		up.limit.begin(j.hold)
 		resp, err := http.ReadResponse(up.br, req)
-		up.limit.N = unlimited
+		up.limit.end()
 		if err != nil {
 			return nil, err
 		}

@@ -17,6 +17,7 @@ import (
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/identity"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/inspect"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 	"openshell.dev/runtime/policy"
 )
 
@@ -27,6 +28,11 @@ type connection struct {
 	// local and wanted are the connection's ends as the client sees them.
 	local, wanted netip.AddrPort
 	began         time.Time
+	// ctx ends with the connection, which cancel ends.
+	ctx    context.Context //nolint:containedctx // the connection's own
+	cancel context.CancelFunc
+	// account is what the connection holds of the worker's memory.
+	account *memory.Account
 
 	// held is who holds it, as last looked at.
 	held atomic.Pointer[holders]
@@ -80,12 +86,48 @@ func (t target) String() string {
 	return net.JoinHostPort(t.host, strconv.Itoa(int(t.port)))
 }
 
-// handle serves one connection: who, whereto, may it; only then the other side.
-func (s *Server) handle(ctx context.Context, tcp *net.TCPConn) {
-	defer tcp.Close()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+// newConnection returns a connection that holds no memory yet.
+func (s *Server) newConnection(ctx context.Context, tcp *net.TCPConn) *connection {
 	c := &connection{s: s, client: &clientConn{TCPConn: tcp}, requests: map[*policy.Request]*judged{}, began: time.Now()}
+	c.ctx, c.cancel = context.WithCancel(ctx)
+	c.account = s.memory.Open(c.cutForMemory)
+	return c
+}
+
+// abandon ends a connection that is not served.
+func (c *connection) abandon() {
+	c.cancel()
+	c.account.Close()
+	_ = c.client.Close()
+}
+
+// cutForMemory ends the connection because it holds more memory than others that have
+// to wait for memory.
+func (c *connection) cutForMemory() {
+	c.mu.Lock()
+	to := c.to
+	c.mu.Unlock()
+	c.record(record{dec: c.exhausted(errCut), to: to, protocol: "tcp"})
+	c.cancel()
+}
+
+var errCut = errors.New("the connection holds the most memory of all, and others need some")
+
+// exhausted is the decision on what is refused for want of memory.
+func (c *connection) exhausted(err error) policy.Decision {
+	return policy.Decision{Reason: err.Error(), Revision: c.s.engine.Load().engine.Revision()}
+}
+
+// handle identifies the caller, determines the target and asks the policy before it
+// dials.
+//
+// Preconditions: the account has taken connectionCost.
+func (c *connection) handle() {
+	s, tcp, ctx := c.s, c.client.TCPConn, c.ctx
+	defer c.account.Close()
+	defer c.account.Release(connectionCost)
+	defer tcp.Close()
+	defer c.cancel()
 	stop := context.AfterFunc(ctx, func() {
 		_ = tcp.Close()
 		c.cut()
@@ -242,6 +284,10 @@ type opening struct {
 // Silence is not an error: it is how a protocol begins in which the server speaks
 // first.
 func (c *connection) peek(wait time.Duration) (first opening, err error) {
+	if err := c.account.Take(c.ctx, openingCost); err != nil {
+		return first, err
+	}
+	defer c.account.Release(openingCost)
 	br := takeReader(&readers, c.client)
 	defer giveReader(&readers, br)
 	defer c.client.unread(br)

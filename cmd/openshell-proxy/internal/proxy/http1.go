@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/inspect"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 	"openshell.dev/runtime/policy"
 )
 
@@ -29,6 +30,8 @@ type http1 struct {
 	to      target
 	forward bool
 	up      *upstreamHTTP
+	// hold is the memory of the request that is served.
+	hold *memory.Hold
 
 	// cancel ends the request that is carried, and with it the connection.
 	cancel context.CancelCauseFunc
@@ -46,19 +49,27 @@ func (h *http1) serve(whole context.Context) {
 		cancel(why)
 		h.c.cut()
 	}
+	h.hold = h.c.account.Hold(0)
 	defer func() {
+		h.hold.Release()
 		h.giveReader()
 		if h.up != nil {
 			h.up.close()
 		}
 	}()
 	for h.await() {
+		if err := h.hold.Grow(ctx, streamCost); err != nil {
+			h.c.record(record{dec: h.c.exhausted(err), to: h.to, protocol: h.protocol(), status: http.StatusServiceUnavailable})
+			h.end(outOfMemory(), false)
+			return
+		}
 		_ = h.conn.SetReadDeadline(time.Now().Add(h.c.s.waits.head))
 		if err := inspect.CheckHead(h.br, MaxHead); err != nil {
 			h.malformed(err)
 			return
 		}
 		if to, ok := h.forRouter(); ok {
+			h.hold.Release()
 			h.route(ctx, to)
 			return
 		}
@@ -68,13 +79,16 @@ func (h *http1) serve(whole context.Context) {
 			return
 		}
 		_ = h.conn.SetReadDeadline(time.Time{})
+		h.hold.Shrink(maxHeadCost - min(headCost(req.Header), maxHeadCost))
 		if req.Method == http.MethodConnect && h.forward {
+			h.hold.Release()
 			h.connect(whole, req) // which outlives this
 			return
 		}
 		if !h.request(ctx, req) || ctx.Err() != nil {
 			return
 		}
+		h.hold.Release()
 	}
 }
 
@@ -195,6 +209,7 @@ func (h *http1) request(ctx context.Context, req *http.Request) (more bool) {
 		return refuse(refusedConnection(req.Method, to, err.Error()), err.Error())
 	}
 	j, a := c.judgeRequest(to, req.Method, uri, h.forward, handshake(req))
+	j.hold = h.hold
 	if a != nil {
 		h.refuse(req, to, j.asked, *a, j.dec)
 		return false

@@ -4,11 +4,11 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -17,18 +17,76 @@ import (
 	"golang.org/x/net/http2"
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/inspect"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 	"openshell.dev/runtime/policy"
 )
 
 // serveHTTP2 serves the streams of one HTTP/2 connection, each judged on its own.
 // With why, every one gets that answer.
-func serveHTTP2(ctx context.Context, c *connection, conn net.Conn, to target, up *upstreamHTTP, why *answer) {
-	h := &http2Handler{c: c, to: to, up: up, why: why}
-	server := &http2.Server{MaxConcurrentStreams: MaxStreams, IdleTimeout: IdleTimeout, ReadIdleTimeout: IdleTimeout}
-	server.ServeConn(conn, &http2.ServeConnOpts{
-		Context: ctx, Handler: h,
-		BaseConfig: &http.Server{MaxHeaderBytes: MaxHead, ErrorLog: log.New(io.Discard, "", 0)},
+func serveHTTP2(ctx context.Context, c *connection, conn *tls.Conn, to target, up *upstreamHTTP, why *answer) {
+	c.serveStreams(ctx, conn, to, &http2Handler{c: c, to: to, up: up, why: why})
+}
+
+// serveStreams serves HTTP/2 as far as there is memory for it.
+func (c *connection) serveStreams(ctx context.Context, conn *tls.Conn, to target, h http.Handler) {
+	refuse := func(err error) { c.record(record{dec: c.exhausted(err), to: to, protocol: "h2"}) }
+	if err := c.account.Take(ctx, http2Cost); err != nil {
+		refuse(err)
+		return
+	}
+	defer c.account.Release(http2Cost)
+	gate := newStreamGate(ctx, c, conn, refuse)
+	defer gate.finish()
+	server := &http2.Server{
+		MaxConcurrentStreams: MaxStreams, IdleTimeout: IdleTimeout, ReadIdleTimeout: IdleTimeout,
+		MaxReadFrameSize: frameSize, MaxUploadBufferPerConnection: uploadWindow, MaxUploadBufferPerStream: uploadWindow,
+	}
+	server.ServeConn(gate, &http2.ServeConnOpts{
+		Context: ctx, Handler: &gatedHandler{c, to, gate, h},
+		BaseConfig: &http.Server{MaxHeaderBytes: maxFieldBytes, ErrorLog: log.New(io.Discard, "", 0)},
 	})
+}
+
+// gatedHandler has requests served that have memory. The request's context carries
+// it, see [memory.FromContext].
+type gatedHandler struct {
+	c    *connection
+	to   target
+	gate *streamGate
+	h    http.Handler
+}
+
+func (g *gatedHandler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	hold, refused := g.gate.begin()
+	defer g.gate.end(hold, refused)
+	if refused {
+		g.c.record(record{dec: g.c.exhausted(memory.ErrExhausted), to: g.to, protocol: "h2", status: http.StatusServiceUnavailable})
+		rc := http.NewResponseController(w)
+		_ = rc.SetWriteDeadline(time.Now().Add(refusalTime))
+		outOfMemory().serve(w)
+		_ = rc.Flush() // the memory is held until the client has the answer
+		return
+	}
+	hold.Shrink(maxHeadCost - min(headCost(req.Header), maxHeadCost))
+	g.h.ServeHTTP(w, req.WithContext(memory.NewContext(req.Context(), hold)))
+}
+
+// headCost is the memory that a head takes, in bytes.
+func headCost(h http.Header) (n int64) {
+	for name, values := range h {
+		for _, v := range values {
+			n += fieldCost + byteCost*int64(len(name)+len(v))
+		}
+	}
+	return n
+}
+
+// holdAnswer takes the memory for an answer's head that is larger than usual.
+func holdAnswer(hold *memory.Hold, h http.Header) error {
+	if more := headCost(h) - usualFields*fieldCost - usualHead*byteCost; more > 0 && !hold.Try(more) {
+		return memory.ErrExhausted
+	}
+	return nil
 }
 
 type http2Handler struct {
@@ -67,6 +125,7 @@ func (h *http2Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	j, a := h.c.judgeRequest(h.to, req.Method, req.RequestURI, false, false)
+	j.hold = memory.FromContext(req.Context())
 	rec.http = j.asked
 	if a != nil {
 		refuse(j.dec, *a)
@@ -136,6 +195,12 @@ func (h *http2Handler) roundTrip(ctx context.Context, req *http.Request, j *judg
 			out.Body = http.NoBody
 		}
 		resp, err := cc.RoundTrip(out.WithContext(ctx))
+		if err == nil {
+			if err := holdAnswer(j.hold, resp.Header); err != nil {
+				_ = resp.Body.Close()
+				return nil, err
+			}
+		}
 		if err == nil || again || req.ContentLength != 0 || !idempotent(req.Method) || ctx.Err() != nil {
 			return resp, err
 		}

@@ -9,6 +9,7 @@ import (
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/identity"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/middleware"
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/policy"
@@ -58,6 +59,8 @@ type judged struct {
 	// injected is the request with credentials of set put in; nil if there are none.
 	injected *injected
 	set      *credentials.Set
+	// hold is the memory that the request has.
+	hold *memory.Hold
 }
 
 // target is the request's path and query as they are sent.

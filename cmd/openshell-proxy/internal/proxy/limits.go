@@ -55,8 +55,8 @@ const (
 	// MaxText bounds a text message on a WebSocket, which is kept until it was
 	// judged. OpenShell has the same limit.
 	MaxText = 4 << 20
-	// MaxTexts bounds all that are kept at a time, in bytes.
-	MaxTexts = 64 << 20
+	// textCopies is how often a text message is in memory: as it came and as it is sent.
+	textCopies = 2
 	// TextTimeout bounds the time that the rest of a text message may take.
 	TextTimeout = 2 * time.Minute
 	// maxInterim bounds the 1xx answers before the real one.
@@ -81,6 +81,64 @@ const (
 	settleTime = 100 * time.Millisecond
 	// goneAfter is how long an answer may take before the client is looked after.
 	goneAfter = time.Second
+)
+
+// The memory that things take, in bytes, as measured with the heap's profile
+// (TestCosts). The worker's budget counts these numbers; see package memory.
+const (
+	// connectionCost is for a connection without TLS and without a request: its
+	// goroutines, its state and two small buffers.
+	connectionCost = 24 << 10
+	// openingCost is for the first bytes of a connection, which are looked at.
+	openingCost = 80 << 10
+	// handshakeCost is for TLS handshakes on both legs: the ClientHello, which is kept
+	// twice, and the server's certificates.
+	handshakeCost = 192 << 10
+	// tlsCost is for TLS on both legs of a connection.
+	tlsCost = 48 << 10
+	// http2Cost is for HTTP/2 on both legs, with what the client may send before it is
+	// read (uploadWindow).
+	http2Cost = 32<<10 + uploadWindow
+	// fieldCost is for one field of a head, beside its bytes; byteCost is for each
+	// byte of a field, which is kept as it came and as it is sent.
+	fieldCost = 256
+	byteCost  = 2
+	// maxHeadCost is for the largest head of a request: as many fields as fit.
+	maxHeadCost = MaxHead/leastField*fieldCost + MaxHead*byteCost
+	// leastField is what the smallest field counts in [MaxHead], in HTTP/2.
+	leastField = 33
+	// maxFieldBytes is [MaxHead] as a [http.Server] of HTTP/2 takes it, which adds
+	// 320 bytes.
+	maxFieldBytes = MaxHead - 320
+	// exchangeCost is for a request and its answer without the request's head: the
+	// goroutines, buffers for what is copied, and an answer's head of usual size.
+	exchangeCost = 96 << 10
+	// routerCost is for a connection to the router over HTTP/1, which has the memory
+	// of one request all the time. The number of fields is not bounded there: the
+	// smallest has four bytes.
+	routerCost = exchangeCost + MaxHead/4*fieldCost/2
+	// usualFields and usualHead are the size of an answer's head that exchangeCost
+	// has room for.
+	usualFields = 64
+	usualHead   = 8 << 10
+	// streamCost is for a request whose head has not been read.
+	streamCost = exchangeCost + maxHeadCost
+)
+
+const (
+	// uploadWindow is how much of bodies one HTTP/2 client may send before it is
+	// read, in bytes: the smallest that the protocol begins with.
+	uploadWindow = 1<<16 - 1
+	// frameSize is the largest HTTP/2 frame that is read, in bytes: the smallest limit
+	// that the protocol knows.
+	frameSize = 16 << 10
+	// maxOwed bounds the control frames that an HTTP/2 client has asked for and does
+	// not read.
+	maxOwed = 1000
+	// maxRefusals bounds the requests that are refused at a time for want of memory,
+	// and refusalTime the time that each may take. Further ones lose their connection.
+	maxRefusals = 16
+	refusalTime = 2 * time.Second
 )
 
 // waits are the times that a client is given.

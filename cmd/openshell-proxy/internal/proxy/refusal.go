@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/inspect"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 	"openshell.dev/runtime/policy"
 )
 
@@ -110,6 +111,8 @@ func unreachable(what string, to target, dec policy.Decision, err error) (answer
 	switch {
 	case errors.As(err, &d):
 		return answer{status: http.StatusForbidden, body: simpleBody{"ssrf_denied", fmt.Sprintf("%s %s blocked: %s", what, to, d.detail()), ""}}, denied(dec, err.Error())
+	case errors.Is(err, memory.ErrExhausted):
+		return outOfMemory(), denied(dec, err.Error())
 	case errors.Is(err, errReloaded):
 		return refusedConnection(what, to, err.Error()), denied(dec, err.Error())
 	}
@@ -127,6 +130,11 @@ func (e *destinationError) detail() string {
 
 func badRequest(detail string) answer {
 	return answer{status: http.StatusBadRequest, body: simpleBody{"invalid_request", detail, ""}}
+}
+
+// outOfMemory is the answer to a request for which the proxy has no memory.
+func outOfMemory() answer {
+	return answer{status: http.StatusServiceUnavailable, body: simpleBody{"memory_exhausted", memory.ErrExhausted.Error(), ""}}
 }
 
 func badTarget(detail string) answer {
@@ -222,6 +230,11 @@ func (c *connection) refuse(ctx context.Context, first opening, to target, dec p
 // that.
 func (c *connection) refuseTLS(ctx context.Context, to target, dec policy.Decision) {
 	c.record(record{dec: dec, to: to, protocol: "tls", status: http.StatusForbidden})
+	if err := c.account.Take(ctx, tlsCost+streamCost); err != nil {
+		reset(c.client)
+		return
+	}
+	defer c.account.Release(tlsCost + streamCost)
 	conn, err := c.accept(ctx, to, known)
 	if err != nil {
 		reset(c.client)

@@ -11,9 +11,8 @@ import (
 	"net/http"
 	"sync"
 
-	"golang.org/x/net/http2"
-
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/inspect"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 	"openshell.dev/runtime/policy"
 )
 
@@ -53,25 +52,27 @@ func (c *connection) route(ctx context.Context, first opening, to target) {
 			refuse(err.Error())
 			return
 		}
+		if err := c.account.Take(ctx, tlsCost); err != nil {
+			refuse(err.Error())
+			return
+		}
 		conn, err := c.accept(ctx, to, known)
 		if err != nil {
+			c.account.Release(tlsCost)
 			refuse(err.Error())
 			return
 		}
 		c.then = func(ctx context.Context) {
+			defer c.account.Release(tlsCost)
 			defer conn.Close()
 			if conn.ConnectionState().NegotiatedProtocol == "h2" {
-				server := &http2.Server{MaxConcurrentStreams: MaxStreams, IdleTimeout: IdleTimeout, ReadIdleTimeout: IdleTimeout}
-				server.ServeConn(conn, &http2.ServeConnOpts{
-					Context: ctx, Handler: c.routed(to),
-					BaseConfig: &http.Server{MaxHeaderBytes: MaxHead, ErrorLog: log.New(io.Discard, "", 0)},
-				})
+				c.serveStreams(ctx, conn, to, c.routed(to))
 				return
 			}
-			serveOne(ctx, conn, c.routed(to))
+			c.serveOne(ctx, conn, to, c.routed(to))
 		}
 	case to.port == 80 && first.Kind == inspect.HTTP1:
-		serveOne(ctx, c.client, c.routed(to))
+		c.serveOne(ctx, c.client, to, c.routed(to))
 	default:
 		refuse(routerPorts)
 	}
@@ -139,14 +140,22 @@ func (h *http1) route(ctx context.Context, to target) {
 	c.client.unread(h.br)
 	h.br.Reset(nil)
 	router := c.routed(to)
-	serveOne(ctx, c.client, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	c.serveOne(ctx, c.client, to, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Connection", "close")
 		router.ServeHTTP(w, req)
 	}))
 }
 
-// serveOne serves HTTP/1 on one connection until it ends.
-func serveOne(ctx context.Context, conn net.Conn, h http.Handler) {
+// serveOne serves HTTP/1 on one connection until it ends. The connection has the
+// memory for one request all the time.
+func (c *connection) serveOne(ctx context.Context, conn net.Conn, to target, h http.Handler) {
+	if err := c.account.Take(ctx, routerCost); err != nil {
+		c.refuseRaw(to, c.exhausted(err))
+		return
+	}
+	hold := c.account.Hold(routerCost)
+	defer hold.Release()
+	ctx = memory.NewContext(ctx, hold)
 	l := &oneListener{conn: conn, ended: make(chan struct{})}
 	end := sync.OnceFunc(func() { close(l.ended) })
 	server := &http.Server{

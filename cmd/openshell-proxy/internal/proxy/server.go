@@ -26,6 +26,7 @@ import (
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/ca"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/identity"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/middleware"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/upstream"
 	"openshell.dev/runtime/internal/decisionlog"
@@ -60,6 +61,9 @@ type Config struct {
 	Enforce bool
 	// ControlPlanePorts are the control-plane ports that the operator has opened.
 	ControlPlanePorts []uint16
+	// Memory is the budget of all connections together, in bytes; 0 is
+	// [memory.Default].
+	Memory int64
 }
 
 // Server serves one sandbox. It denies everything until Load has succeeded.
@@ -79,8 +83,10 @@ type Server struct {
 	// ends are a connection's as the client sees them.
 	ends func(*net.TCPConn) (local, wanted netip.AddrPort, err error)
 
-	// texts is how much memory WebSockets' messages take that are being read.
-	texts atomic.Int64
+	// memory is the budget of all connections; refusals has a place for each request
+	// that is refused for want of memory.
+	memory   *memory.Budget
+	refusals chan struct{}
 
 	loading sync.Mutex
 	mu      sync.Mutex
@@ -106,6 +112,7 @@ func New(c Config) *Server {
 		tls:         &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(MaxSessions)},
 		tickets:     &tls.Config{MinVersion: tls.VersionTLS12},
 		middlewares: c.Middlewares, waits: usualWaits, ends: originalEnds,
+		memory: memory.New(c.Memory), refusals: make(chan struct{}, maxRefusals),
 	}
 	if s.middlewares == nil {
 		s.middlewares = middleware.Builtin()
@@ -170,9 +177,16 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			time.Sleep(time.Millisecond)
 			continue
 		}
+		// Who comes next waits in the listener's queue.
+		conn := s.newConnection(ctx, c.(*net.TCPConn))
+		if err := conn.account.Wait(ctx, connectionCost); err != nil { // ctx has ended
+			conn.abandon()
+			<-s.slots
+			return nil
+		}
 		s.tasks.Go(func() {
 			defer func() { <-s.slots }()
-			s.handle(ctx, c.(*net.TCPConn))
+			conn.handle()
 		})
 	}
 }

@@ -21,14 +21,21 @@ func (c *connection) intercept(ctx context.Context, to target, dec policy.Decisi
 		up.close()
 		return
 	}
+	if err := c.account.Take(ctx, tlsCost); err != nil {
+		up.close()
+		c.refuseRaw(to, c.exhausted(err))
+		return
+	}
 	conn, err := c.accept(ctx, to, func(offered []string) []string { return up.protocols(ctx, dec, offered) })
 	if err != nil {
 		up.close()
+		c.account.Release(tlsCost)
 		c.record(record{dec: denied(dec, err.Error()), to: to, protocol: "tls"})
 		reset(c.client)
 		return
 	}
 	c.then = func(ctx context.Context) {
+		defer c.account.Release(tlsCost)
 		defer up.close()
 		defer conn.Close()
 		if conn.ConnectionState().NegotiatedProtocol == "h2" {
@@ -42,6 +49,10 @@ func (c *connection) intercept(ctx context.Context, to target, dec policy.Decisi
 
 // accept does the server's side of TLS with a certificate for the target.
 func (c *connection) accept(ctx context.Context, to target, protocols func(offered []string) []string) (*tls.Conn, error) {
+	if err := c.account.Take(ctx, handshakeCost); err != nil {
+		return nil, err
+	}
+	defer c.account.Release(handshakeCost)
 	leaf, err := c.s.c.CA.Leaf(to.host)
 	if err != nil {
 		return nil, fmt.Errorf("make a certificate for %s: %w", to.host, err)

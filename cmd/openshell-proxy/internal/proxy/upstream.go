@@ -4,13 +4,14 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/sys/unix"
 
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 	"openshell.dev/runtime/policy"
 )
 
@@ -36,12 +38,16 @@ type upstreamHTTP struct {
 	early error
 	h1    *upConn
 	h2    *http2.ClientConn
+	// window is what the account holds for what the other side may send over HTTP/2
+	// before it is read, and transport makes connections with that.
+	window    int64
+	transport *http2.Transport
 }
 
 // upConn is an HTTP/1 connection to the other side.
 type upConn struct {
 	conn  net.Conn
-	limit *io.LimitedReader
+	limit *headReader
 	br    *bufio.Reader
 	// answered says that it has served a request.
 	answered bool
@@ -68,7 +74,7 @@ func (u *upstreamHTTP) protocols(ctx context.Context, dec policy.Decision, offer
 		return known(offered)
 	}
 	if proto == "h2" {
-		if u.h2, err = newHTTP2(conn); err != nil {
+		if u.h2, err = u.newHTTP2(ctx, conn); err != nil {
 			u.early = err
 		}
 		return []string{"h2"}
@@ -106,11 +112,49 @@ func (u *upstreamHTTP) connect(ctx context.Context, dec policy.Decision, alpn []
 }
 
 func newUpConn(conn net.Conn) *upConn {
-	limit := &io.LimitedReader{R: conn, N: unlimited}
+	limit := &headReader{r: conn}
 	return &upConn{conn: conn, limit: limit, br: bufio.NewReaderSize(limit, upstreamBuffer)}
 }
 
-const unlimited = math.MaxInt64
+// headReader reads from the other side. Within the head of an answer it takes the
+// memory for what it has read before it reads more.
+type headReader struct {
+	r io.Reader
+	// head says that an answer's head is read, for the request that hold belongs to.
+	head bool
+	hold *memory.Hold
+	// left is how long the head may still be; lines and taken are its lines so far and
+	// the memory that they have.
+	left         int
+	lines, taken int64
+}
+
+// begin says that what is read from now on is an answer's head, with up to
+// [MaxResponseHead] bytes; end, that it is a body.
+func (h *headReader) begin(hold *memory.Hold) {
+	*h = headReader{r: h.r, head: true, hold: hold, left: MaxResponseHead, taken: usualFields*fieldCost + usualHead*byteCost}
+}
+
+func (h *headReader) end() { h.head = false }
+
+func (h *headReader) Read(p []byte) (int, error) {
+	if !h.head {
+		return h.r.Read(p)
+	}
+	if h.left == 0 {
+		return 0, io.EOF
+	}
+	if cost := h.lines*fieldCost + int64(MaxResponseHead-h.left)*byteCost; cost > h.taken {
+		if !h.hold.Try(cost - h.taken) {
+			return 0, memory.ErrExhausted
+		}
+		h.taken = cost
+	}
+	n, err := h.r.Read(p[:min(len(p), h.left)])
+	h.left -= n
+	h.lines += int64(bytes.Count(p[:n], []byte("\n")))
+	return n, err
+}
 
 // quiet says that nothing has come since the last answer: no end, and no answer
 // that nobody asked for, which the next request would get.
@@ -213,27 +257,72 @@ func (u *upstreamHTTP) http2(ctx context.Context, dec policy.Decision) (*http2.C
 	if proto != "h2" {
 		return nil, errors.Join(fmt.Errorf("%s does not speak HTTP/2 any more", u.to), conn.Close())
 	}
-	u.h2, err = newHTTP2(conn)
+	u.h2, err = u.newHTTP2(ctx, conn)
 	return u.h2, err
 }
 
-// http2Transport makes connections; it keeps none.
-var http2Transport = &http2.Transport{
-	DisableCompression: true, MaxHeaderListSize: MaxResponseHead,
-	ReadIdleTimeout: 30 * time.Second, WriteByteTimeout: 30 * time.Second,
-}
+// downloadWindows are how much the other side may send over one HTTP/2 connection
+// before it is read, in bytes. The larger, the faster over long ways, and the more
+// memory a client takes that does not read. One connection gets the largest that
+// leaves half of the budget free, and at least the last.
+var downloadWindows = []int64{8 << 20, 1 << 20, 2 * uploadWindow}
 
-func newHTTP2(conn net.Conn) (*http2.ClientConn, error) {
-	c, err := http2Transport.NewClientConn(conn)
+// http2Transports make connections with the windows; they keep none.
+var http2Transports = func() (all []*http2.Transport) {
+	for _, window := range downloadWindows {
+		t, err := http2.ConfigureTransports(&http.Transport{HTTP2: &http.HTTP2Config{
+			MaxReceiveBufferPerConnection: int(window) - uploadWindow, // which is added to the protocol's first window
+			MaxReceiveBufferPerStream:     int(window / 2),
+		}})
+		if err != nil { // of a new transport: cannot be
+			panic(err)
+		}
+		t.DisableCompression, t.MaxHeaderListSize, t.MaxReadFrameSize = true, MaxResponseHead, frameSize
+		t.ReadIdleTimeout, t.WriteByteTimeout = 30*time.Second, 30*time.Second
+		all = append(all, t)
+	}
+	return all
+}()
+
+// newHTTP2 begins HTTP/2 with as large a window as the memory allows. Preconditions:
+// u.mu is held.
+func (u *upstreamHTTP) newHTTP2(ctx context.Context, conn net.Conn) (*http2.ClientConn, error) {
+	if u.transport == nil {
+		if err := u.takeWindow(ctx); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+	}
+	c, err := u.transport.NewClientConn(conn)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("begin HTTP/2: %w", err), conn.Close())
 	}
 	return c, nil
 }
 
+// takeWindow takes the memory for a window. Preconditions: u.mu is held.
+func (u *upstreamHTTP) takeWindow(ctx context.Context) error {
+	last := len(downloadWindows) - 1
+	for i, window := range downloadWindows {
+		b := u.c.s.memory
+		if i < last && (b.Used()+window > b.Limit()/2 || !u.c.account.Try(window)) {
+			continue
+		}
+		if i == last {
+			if err := u.c.account.Take(ctx, window); err != nil {
+				return err
+			}
+		}
+		u.window, u.transport = window, http2Transports[i]
+		break
+	}
+	return nil
+}
+
 func (u *upstreamHTTP) close() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.c.account.Release(u.window)
+	u.window, u.transport = 0, nil
 	u.dropLocked()
 	if u.tcp != nil {
 		_ = u.tcp.Close()

@@ -212,7 +212,7 @@ func (s *webSocket) eachFromClient(br *bufio.Reader) error {
 func (s *webSocket) textFromClient(m *messageReader) error {
 	_ = s.client.conn.SetReadDeadline(time.Now().Add(TextTimeout))
 	msg, err := s.assemble(m)
-	defer s.c.s.texts.Add(-int64(cap(msg)))
+	defer func() { s.j.hold.Shrink(textCopies * int64(cap(msg))) }()
 	if err != nil {
 		return err
 	}
@@ -230,16 +230,17 @@ func (s *webSocket) textFromClient(m *messageReader) error {
 	return s.up.write(ws.OpText, true, msg)
 }
 
-// assemble reads a whole message. What it takes of the memory for texts is the
-// caller's to give back, also after an error.
+// assemble reads a whole message. It takes textCopies times the message's capacity of
+// the request's memory, which the caller gives back, also after an error.
 func (s *webSocket) assemble(m *messageReader) (msg []byte, err error) {
 	for {
 		if len(msg) == cap(msg) {
-			before := cap(msg)
-			msg = append(msg, make([]byte, upstreamBuffer)...)[:len(msg)]
-			if s.c.s.texts.Add(int64(cap(msg)-before)) > MaxTexts {
-				return msg, &socketEnd{code: ws.StatusCode(1013), err: errors.New("too many text messages are under way")}
+			size := max(2*len(msg), upstreamBuffer)
+			if err := s.j.hold.Grow(s.c.ctx, textCopies*int64(size-cap(msg))); err != nil {
+				s.refused(denied(s.j.dec, err.Error()))
+				return msg, &socketEnd{code: ws.StatusCode(1013), err: err}
 			}
+			msg = append(make([]byte, 0, size), msg...)
 		}
 		n, err := m.Read(msg[len(msg):cap(msg)])
 		msg = msg[:len(msg)+n]

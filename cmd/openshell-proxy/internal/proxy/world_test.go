@@ -157,6 +157,12 @@ func addrPortOf(host string, port uint16) netip.AddrPort {
 
 func newWorld(t testing.TB, policyText string) *world {
 	t.Helper()
+	return newWorldOf(t, policyText, 0)
+}
+
+// newWorldOf has a proxy with so much memory.
+func newWorldOf(t testing.TB, policyText string, memory int64) *world {
+	t.Helper()
 	authority, err := ca.New("test", time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -171,6 +177,7 @@ func newWorld(t testing.TB, policyText string) *world {
 	}
 	w.id.set(nil, curl)
 	w.s = New(Config{
+		Memory:   memory,
 		Identity: w.id, CA: authority, Roots: func() *x509.CertPool { return pool(servers) }, Log: w.log, Hosts: map[string][]netip.Addr{"named.test": hosts["named.test"]},
 		NameOf:   func(a netip.Addr) (string, bool) { n, ok := synthetic[a]; return n, ok },
 		Upstream: upstream.New(upstream.Config{Hosts: hosts, Connect: w.connect}),
@@ -200,6 +207,9 @@ func newWorld(t testing.TB, policyText string) *world {
 		case <-time.After(patience):
 			buf := make([]byte, 1<<20)
 			t.Errorf("%d connections do not end\n%s", w.s.Connections(), buf[:runtime.Stack(buf, true)])
+		}
+		if !settles(func() bool { return w.s.memory.Used() == 0 }) {
+			t.Errorf("%d bytes of memory are not given back", w.s.memory.Used())
 		}
 	})
 	w.addr = w.listen()

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package memory is the memory budget of one worker: it counts the bytes that the
+// sandbox's connections make the worker hold, and refuses or delays what does not
+// fit.
+//
+// A [Budget] has an [Account] for each connection. An account may hold a fixed part
+// of the memory that is free, so that the more accounts hold much, the less each may
+// hold, and some memory always remains free for the others. A [Hold] is the part of
+// an account that one request holds.
+//
+// The numbers are estimates: the caller says how many bytes a thing costs before it
+// makes the thing. Nothing here allocates memory for the caller.
+//
+// Waits are bounded by [Patience]: a holder that waits for more cannot keep others
+// waiting for longer. A waiter that holds much less than the account that holds most
+// has that account cut: its connection ends, and its memory is free again.
+package memory
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ErrExhausted says that there was no memory for the caller in time.
+var ErrExhausted = errors.New("the sandbox's connections use all the memory that the proxy has for them")
+
+// Budget is a number of bytes that accounts share.
+type Budget struct {
+	limit int64
+	used  atomic.Int64
+	// waiting is the length of queue, to be read without mu.
+	waiting atomic.Int64
+	mu      sync.Mutex
+	// queue has the waiters, the oldest first.
+	queue []*waiter
+	// accounts are those that are open.
+	accounts map[*Account]struct{}
+}
+
+type waiter struct {
+	a *Account
+	n int64
+	// granted is closed once the account has the bytes.
+	granted chan struct{}
+}
+
+// New returns a budget of limit bytes; 0 is [Default], and less than [Min] is Min.
+func New(limit int64) *Budget {
+	if limit == 0 {
+		limit = Default
+	}
+	return &Budget{limit: max(limit, Min), accounts: map[*Account]struct{}{}}
+}
+
+// Limit is the budget's size in bytes.
+func (b *Budget) Limit() int64 { return b.limit }
+
+// Used is how many bytes are held.
+func (b *Budget) Used() int64 { return b.used.Load() }
+
+// Open returns a new account that holds nothing. cut ends what the account is for; it
+// is called at most once and must not wait. The caller closes the account.
+func (b *Budget) Open(cut func()) *Account {
+	a := &Account{b: b, cut: cut}
+	b.mu.Lock()
+	b.accounts[a] = struct{}{}
+	b.mu.Unlock()
+	return a
+}
+
+// Close says that the account takes nothing more. The caller releases what it holds.
+func (a *Account) Close() {
+	a.b.mu.Lock()
+	delete(a.b.accounts, a)
+	a.b.mu.Unlock()
+}
+
+// Account is what one connection holds of a budget. A nil Account takes everything
+// and counts nothing. It is safe for concurrent use.
+type Account struct {
+	b    *Budget
+	held atomic.Int64
+	cut  func()
+}
+
+// fits says whether the account may take n more bytes while used bytes are held in
+// all.
+func (a *Account) fits(used, n int64) bool {
+	free := a.b.limit - used
+	return n <= free && a.held.Load()+n <= max(Least, free/Share)
+}
+
+// Try takes n bytes if they are free now and within the account's share.
+func (a *Account) Try(n int64) bool {
+	if a == nil {
+		return true
+	}
+	for {
+		used := a.b.used.Load()
+		if !a.fits(used, n) {
+			return false
+		}
+		if a.b.used.CompareAndSwap(used, used+n) {
+			a.held.Add(n)
+			return true
+		}
+	}
+}
+
+// Take takes n bytes, for which it waits at most [Patience], or until ctx ends. An
+// error is [ErrExhausted].
+func (a *Account) Take(ctx context.Context, n int64) error {
+	if a.Try(n) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
+	return a.Wait(ctx, n)
+}
+
+// Wait takes n bytes, for which it waits until ctx ends. An error is [ErrExhausted].
+func (a *Account) Wait(ctx context.Context, n int64) error {
+	if a.Try(n) {
+		return nil
+	}
+	w := &waiter{a, n, make(chan struct{})}
+	b := a.b
+	b.mu.Lock()
+	b.queue = append(b.queue, w)
+	b.waiting.Add(1)
+	b.grant() // what was released since Try did not see a waiter
+	b.mu.Unlock()
+	pressed := time.NewTicker(cutAfter)
+	defer pressed.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-w.granted:
+			return nil
+		case <-pressed.C:
+			b.cutFor(a)
+		case <-ctx.Done():
+			waiting = false
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if i := slices.Index(b.queue, w); i >= 0 {
+		b.queue = slices.Delete(b.queue, i, i+1)
+		b.waiting.Add(-1)
+		return ErrExhausted
+	}
+	return nil // granted meanwhile
+}
+
+// cutFor cuts the account that holds most, if that is more than half as much again as
+// what a holds.
+func (b *Budget) cutFor(a *Account) {
+	most, held := a, a.held.Load()*3/2
+	b.mu.Lock()
+	for other := range b.accounts {
+		if h := other.held.Load(); h > held {
+			most, held = other, h
+		}
+	}
+	if most != a {
+		delete(b.accounts, most) // is not cut twice while it ends
+	}
+	b.mu.Unlock()
+	if most != a {
+		most.cut()
+	}
+}
+
+// grant serves the waiters for whom there is memory, the oldest first. Preconditions:
+// b.mu is held.
+func (b *Budget) grant() {
+	b.queue = slices.DeleteFunc(b.queue, func(w *waiter) bool {
+		if !w.a.Try(w.n) {
+			return false
+		}
+		b.waiting.Add(-1)
+		close(w.granted)
+		return true
+	})
+}
+
+// Force takes n bytes even if they are not free. It is for memory that is in use
+// already.
+func (a *Account) Force(n int64) {
+	if a == nil {
+		return
+	}
+	a.b.used.Add(n)
+	a.held.Add(n)
+}
+
+// Release gives n bytes back.
+func (a *Account) Release(n int64) {
+	if a == nil || n == 0 {
+		return
+	}
+	a.held.Add(-n)
+	a.b.used.Add(-n)
+	if a.b.waiting.Load() > 0 {
+		a.b.mu.Lock()
+		a.b.grant()
+		a.b.mu.Unlock()
+	}
+}
+
+type holdKey struct{}
+
+// NewContext returns a context that carries h.
+func NewContext(ctx context.Context, h *Hold) context.Context {
+	return context.WithValue(ctx, holdKey{}, h)
+}
+
+// FromContext returns the hold of the request that ctx belongs to; nil without one.
+func FromContext(ctx context.Context) *Hold {
+	h, _ := ctx.Value(holdKey{}).(*Hold)
+	return h
+}
+
+// Hold is the part of an account that one request holds. Its methods may be called
+// concurrently, but none after Release. A nil Hold takes everything and counts
+// nothing.
+type Hold struct {
+	a *Account
+	n atomic.Int64
+}
+
+// Hold returns a hold that has n bytes, which the account has taken already.
+func (a *Account) Hold(n int64) *Hold {
+	h := &Hold{a: a}
+	h.n.Store(n)
+	return h
+}
+
+// Grow takes n more bytes, as [Account.Take] does.
+func (h *Hold) Grow(ctx context.Context, n int64) error {
+	if h == nil {
+		return nil
+	}
+	if err := h.a.Take(ctx, n); err != nil {
+		return err
+	}
+	h.n.Add(n)
+	return nil
+}
+
+// Try takes n more bytes if they are free now.
+func (h *Hold) Try(n int64) bool {
+	if h == nil {
+		return true
+	}
+	if !h.a.Try(n) {
+		return false
+	}
+	h.n.Add(n)
+	return true
+}
+
+// Shrink gives n bytes back.
+func (h *Hold) Shrink(n int64) {
+	if h != nil {
+		h.n.Add(-n)
+		h.a.Release(n)
+	}
+}
+
+// Take moves the hold's bytes to the caller, who releases them, and says how many
+// they are.
+func (h *Hold) Take() int64 { return h.n.Swap(0) }
+
+// Release gives back everything that the hold has.
+func (h *Hold) Release() {
+	if h != nil {
+		h.a.Release(h.n.Swap(0))
+	}
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package memory
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestShare(t *testing.T) {
+	b := New(0)
+	if b.Limit() != Default || New(1).Limit() != Min {
+		t.Fatalf("limits are %d and %d", b.Limit(), New(1).Limit())
+	}
+	greedy, other := b.Open(func() {}), b.Open(func() {})
+	var taken int64
+	for greedy.Try(1 << 20) {
+		taken += 1 << 20
+	}
+	if free := b.Limit() - taken; taken < 1<<20 || taken > (free+1<<20)/Share {
+		t.Errorf("one account took %d bytes and left %d", taken, free)
+	}
+	if !other.Try(Least) {
+		t.Error("nothing is left for another")
+	}
+	greedy.Release(taken)
+	other.Release(Least)
+	if b.Used() != 0 {
+		t.Errorf("%d bytes are held", b.Used())
+	}
+}
+
+// TestLeast: as long as there is room, each account may hold Least, and never more
+// than there is.
+func TestLeast(t *testing.T) {
+	b := New(Min)
+	n := 0
+	for b.Open(func() {}).Try(Least) {
+		n++
+	}
+	if want := Min / Least; n != want {
+		t.Errorf("%d accounts, want %d", n, want)
+	}
+	if b.Used() > b.Limit() {
+		t.Errorf("%d bytes are held of %d", b.Used(), b.Limit())
+	}
+}
+
+func TestWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(Min)
+		full, a := b.Open(func() {}), b.Open(func() {})
+		full.Force(Min)
+		began := time.Now()
+		if err := a.Take(t.Context(), 1); !errors.Is(err, ErrExhausted) || time.Since(began) != Patience {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		got := make(chan error, 1)
+		go func() { got <- a.Take(t.Context(), 100) }()
+		synctest.Wait()
+		full.Release(99)
+		synctest.Wait()
+		select {
+		case err := <-got:
+			t.Errorf("99 bytes are free, 100 were taken: %v", err)
+		default:
+		}
+		full.Release(1)
+		if err := <-got; err != nil {
+			t.Error(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := a.Take(ctx, 1); !errors.Is(err, ErrExhausted) {
+			t.Error(err)
+		}
+		if b.Used() != Min {
+			t.Errorf("%d bytes are held", b.Used())
+		}
+	})
+}
+
+// TestCut: who waits has the greediest account cut, but none like itself.
+func TestCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(Min)
+		var cuts atomic.Int64
+		open := func(n int64) (a *Account) {
+			a = b.Open(func() {
+				cuts.Add(1)
+				a.Release(n)
+			})
+			a.Force(n)
+			return a
+		}
+		greedy, small := open(Min-3000), open(1500)
+		a := open(1500)
+		if err := a.Take(t.Context(), 100); err != nil || greedy.held.Load() != 0 || small.held.Load() != 1500 || cuts.Load() != 1 {
+			t.Errorf("%v, %d cuts; %d and %d bytes are held", err, cuts.Load(), greedy.held.Load(), small.held.Load())
+		}
+		full := b.Open(func() { t.Error("cut, but holds nothing more than others") })
+		full.Close() // and is not looked at
+		full.Force(b.Limit() - b.Used())
+		if err := a.Take(t.Context(), 100); !errors.Is(err, ErrExhausted) || cuts.Load() != 1 {
+			t.Errorf("%v, %d cuts", err, cuts.Load())
+		}
+	})
+}
+
+// TestHolds: whatever happens concurrently, the numbers fit in the end.
+func TestHolds(t *testing.T) {
+	b := New(Min)
+	var tasks sync.WaitGroup
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	for range 64 {
+		tasks.Go(func() {
+			a := b.Open(func() {})
+			defer a.Close()
+			for ctx.Err() == nil {
+				h := a.Hold(0)
+				_ = h.Grow(ctx, 300<<10)
+				if h.Try(300 << 10) {
+					h.Shrink(100)
+				}
+				if b.Used() > Min {
+					t.Errorf("%d bytes are held", b.Used())
+				}
+				h.Release()
+			}
+		})
+	}
+	tasks.Wait()
+	if b.Used() != 0 || b.waiting.Load() != 0 || len(b.queue) != 0 || len(b.accounts) != 0 {
+		t.Errorf("%d bytes, %d waiters, %d accounts", b.Used(), len(b.queue), len(b.accounts))
+	}
+}
+
+func TestNil(t *testing.T) {
+	h := FromContext(t.Context())
+	if h != nil || !h.Try(1<<40) || h.Grow(t.Context(), 1<<40) != nil {
+		t.Error("no hold counts")
+	}
+	h.Shrink(1)
+	h.Release()
+	set := New(0).Open(func() {}).Hold(1)
+	if FromContext(NewContext(t.Context(), set)) != set || set.Take() != 1 {
+		t.Error("another hold came back")
+	}
+}
+
+func BenchmarkHold(b *testing.B) {
+	a := New(0).Open(func() {})
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		h := a.Hold(0)
+		for pb.Next() {
+			_ = h.Grow(context.Background(), 200<<10)
+			h.Shrink(100 << 10)
+			h.Release()
+		}
+	})
+}

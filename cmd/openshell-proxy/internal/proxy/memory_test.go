@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"runtime"
+	"runtime/metrics"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
+)
+
+// blockOf is a header block of a request with more fields. Nothing of it goes into the
+// decoder's table, so that each connection can be sent the same bytes.
+func blockOf(path string, more ...hpack.HeaderField) []byte {
+	var b bytes.Buffer
+	enc := hpack.NewEncoder(&b)
+	for _, f := range append(fields(":path", path), more...) {
+		f.Sensitive = true
+		_ = enc.WriteField(f)
+	}
+	return b.Bytes()
+}
+
+// flood opens connections that send heads and never read an answer.
+func (w *world) flood(connections, streams int, head []byte, settings ...http2.Setting) {
+	w.t.Helper()
+	var opening sync.WaitGroup
+	for range connections {
+		opening.Go(func() {
+			c := w.secure(w.tunnel("api.example.com:443"), "api.example.com", "h2")
+			if err := c.Handshake(); err != nil {
+				return
+			}
+			_ = c.SetWriteDeadline(time.Now().Add(3 * time.Second))
+			_, _ = io.WriteString(c, http2.ClientPreface)
+			fr := http2.NewFramer(c, nil)
+			err := fr.WriteSettings(settings...)
+			for i := 0; i < streams && err == nil; i++ {
+				first := head[:min(len(head), 16<<10)]
+				err = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(2*i + 1), BlockFragment: first, EndStream: true, EndHeaders: len(first) == len(head)})
+				if rest := head[len(first):]; len(rest) > 0 {
+					_ = fr.WriteContinuation(uint32(2*i+1), true, rest)
+				}
+			}
+		})
+	}
+	opening.Wait()
+}
+
+// fill takes the memory that is free, until the test ends.
+func (w *world) fill() {
+	a := w.s.memory.Open(func() {})
+	n := w.s.memory.Limit() - w.s.memory.Used()
+	a.Force(n)
+	w.t.Cleanup(func() {
+		a.Release(n)
+		a.Close()
+	})
+}
+
+// peak samples the memory that is in use until the function that it returns is called,
+// which says by how much that grew at most, in bytes.
+func peak() func() int64 {
+	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"}}
+	now := func() (n int64) {
+		metrics.Read(samples)
+		for _, s := range samples {
+			n += int64(s.Value.Uint64())
+		}
+		return n
+	}
+	runtime.GC()
+	before, most := now(), int64(0)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for tick := time.NewTicker(5 * time.Millisecond); ; {
+			select {
+			case <-tick.C:
+				most = max(most, now()-before)
+			case <-stop:
+				tick.Stop()
+				return
+			}
+		}
+	}()
+	return func() int64 {
+		close(stop)
+		<-stopped
+		runtime.GC()
+		return max(most, now()-before)
+	}
+}
+
+// serves says that a connection that did nothing wrong is answered.
+func (w *world) serves() {
+	w.t.Helper()
+	f := newFramer(w.t, w)
+	if got := f.get(":path", "/a"); got != 200 {
+		w.t.Errorf("another connection is answered %d", got)
+	}
+	f.conn.NetConn().Close()
+}
+
+// maxPeak is what an attack may make a test grow by, in bytes: the smallest budget, and
+// the test's own clients and servers. Without a budget most attacks here take several
+// times that.
+const maxPeak = memory.Min + 16<<20
+
+// TestBypass_B86_HTTP2Heads: the heads of requests whose answers nobody reads stay
+// within the budget, and another connection is answered meanwhile.
+func TestBypass_B86_HTTP2Heads(t *testing.T) {
+	long := hpack.HeaderField{Name: "x-long", Value: strings.Repeat("a", 14<<10)}
+	crumb := make([]hpack.HeaderField, 400)
+	for i := range crumb {
+		crumb[i] = hpack.HeaderField{Name: "cookie", Value: "a"}
+	}
+	var tiny []hpack.HeaderField
+	for i := range 480 {
+		tiny = append(tiny, hpack.HeaderField{Name: string([]byte{byte('a' + i%26), byte('a' + i/26)})})
+	}
+	noWindow := http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}
+	for _, tc := range []struct {
+		name        string
+		connections int
+		head        []byte
+	}{
+		{"refused", 60, blockOf("/b", long)},
+		{"cookie crumbs", 60, blockOf("/b", crumb...)},
+		{"tiny fields", 40, blockOf("/b", tiny...)},
+		{"too long", 60, blockOf("/b", long, long)},
+		{"malformed", 60, blockOf("/b", long, hpack.HeaderField{Name: "connection", Value: "x"})},
+		{"unanswered", 60, blockOf("/slow", long)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorldOf(t, endpoints("host: api.example.com, port: 443, protocol: rest, enforcement: enforce, rules: [{allow: {method: GET, path: /a}}, {allow: {method: GET, path: /slow}}]"), memory.Min)
+			w.site("api.example.com", 443, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/slow" {
+					<-r.Context().Done()
+				}
+			}), "h2")
+			grown := peak()
+			w.flood(tc.connections, MaxStreams-1, tc.head, noWindow)
+			w.serves()
+			if got := grown(); got > maxPeak {
+				t.Errorf("memory grew by %d MiB", got>>20)
+			} else {
+				t.Logf("memory grew by %d MiB, %d of the budget used", got>>20, w.s.memory.Used()>>20)
+			}
+		})
+	}
+}
