@@ -230,7 +230,7 @@ func (e *engine) nothingRemains() {
 			e.t.Errorf("mount remains: %s", line)
 		}
 	}
-	for _, kind := range []string{"[^.]*", ".sandbox/*"} {
+	for _, kind := range []string{"[^@]*", "@sandbox/*"} {
 		left, err := filepath.Glob(filepath.Join(e.run, "exec/runtime-runc/moby", kind))
 		if err != nil || len(left) != 0 {
 			e.t.Errorf("states remain: %v (%v)", left, err)

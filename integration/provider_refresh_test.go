@@ -116,7 +116,7 @@ func refreshBox(t *testing.T, i *issuer) (*box, *heard) {
 	}
 	b.flags = append(b.flags, "--provider", "work")
 	t.Cleanup(func() {
-		if log, err := os.ReadFile(filepath.Join(b.records(), "refresher.log")); t.Failed() && err == nil {
+		if log, err := os.ReadFile(filepath.Join(b.records(), "@refresher.log")); t.Failed() && err == nil {
 			t.Logf("the refresher: %s", log)
 		}
 		if log, err := os.ReadFile(filepath.Join(b.records(), b.id, "proxy.log")); t.Failed() && err == nil {
@@ -210,7 +210,7 @@ func TestProviderRefresh(t *testing.T) {
 		t.Errorf("after the repair the API heard %q, the sandbox %q", key, out)
 	}
 	holdsNone(t, []string{accessBegin, refreshBegin, clientSecret}, filepath.Join(b.dir, "state"), b.records(), store)
-	log, err := os.ReadFile(filepath.Join(b.records(), "refresher.log"))
+	log, err := os.ReadFile(filepath.Join(b.records(), "@refresher.log"))
 	if err != nil || !bytes.Contains(log, []byte("provider work was refreshed")) || !bytes.Contains(log, []byte("invalid_grant")) {
 		t.Errorf("the refresher's log: %v: %s", err, log)
 	}

@@ -240,13 +240,13 @@ func TestBypass_B53_LeakedDescriptors(t *testing.T) {
 // nothingRemains fails if a container's state or a mount is left.
 func (w *world) nothingRemains() {
 	w.t.Helper()
-	for _, dir := range []string{"", ".sandbox"} {
+	for _, dir := range []string{"", "@sandbox"} {
 		entries, err := os.ReadDir(filepath.Join(w.dir, "state", dir))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			w.t.Fatal(err)
 		}
 		for _, e := range entries {
-			if e.Name() != ".sandbox" {
+			if e.Name() != "@sandbox" {
 				w.t.Errorf("state remains: %s", e.Name())
 			}
 		}
@@ -384,7 +384,7 @@ func TestBypass_B40_Exec(t *testing.T) {
 	if !errors.As(err, &exit) || exit.ExitCode() != 255 || !strings.Contains(out, "executable file not found in $PATH") {
 		t.Errorf("exec of a missing program: %v: %s", err, out)
 	}
-	if err := os.RemoveAll(filepath.Join(w.dir, "state", ".sandbox", id)); err != nil {
+	if err := os.RemoveAll(filepath.Join(w.dir, "state", "@sandbox", id)); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := w.runtime("exec", id, "/bin/probe", "read", "/secret/key"); err == nil || strings.HasPrefix(out, "ok:") {

@@ -97,7 +97,7 @@ func TestCheckpointOfSandboxIsRefused(t *testing.T) {
 	if out, err := w.runtime("state", id+"-restored"); err == nil {
 		t.Errorf("a refused restore left a container: %s", out)
 	}
-	if err := os.RemoveAll(filepath.Join(w.dir, "state", ".sandbox", id)); err != nil {
+	if err := os.RemoveAll(filepath.Join(w.dir, "state", "@sandbox", id)); err != nil {
 		t.Fatal(err)
 	}
 	refused("checkpoint without our state", "checkpoint", "--image-path", images, id)

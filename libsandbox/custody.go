@@ -26,7 +26,7 @@ const (
 	// maxRefreshError bounds what is shown of why not, in bytes.
 	maxRefreshError = 2 << 10
 	// refresherLog is what the refresher did, in the operator's folder of records.
-	refresherLog = "refresher.log"
+	refresherLog = "@refresher.log"
 )
 
 // custody takes providers out of the store for one sandbox. Each stays locked until

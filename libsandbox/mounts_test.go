@@ -93,7 +93,7 @@ func TestBypass_B45_MountSources(t *testing.T) {
 	inMounts(t, func() {
 		for _, dir := range []string{
 			"/var/lib/kubelet/pods/u/volumes/p/v", "/var/lib/kubelet/device-plugins", "/var/lib/docker/volumes/v/_data", "/var/lib/docker/containers/c/mounts/shm",
-			"/run/k3s/containerd", "/run/mysqld", "/srv/data/folder", "/srv/links", "/srv/with/proc", "/srv/root", "/srv/guarded/inner", "/srv/state/.sandbox/box",
+			"/run/k3s/containerd", "/run/mysqld", "/srv/data/folder", "/srv/links", "/srv/with/proc", "/srv/root", "/srv/guarded/inner", "/srv/state/@sandbox/box",
 		} {
 			must(t, os.MkdirAll(dir, 0o755))
 		}
@@ -114,7 +114,7 @@ func TestBypass_B45_MountSources(t *testing.T) {
 			bind("/proc", "/mnt/proc", unix.MS_REC),
 			bind("/proc", "/srv/with/proc", 0),
 			bind("/dev/pts", "/mnt/pts", 0),
-			bind("/srv/state/.sandbox", "/mnt/state", 0),
+			bind("/srv/state/@sandbox", "/mnt/state", 0),
 			bind("/srv/guarded", "/mnt/guarded", 0),
 			unix.Mount("/dev/null", "/srv/null", "", unix.MS_BIND, ""),
 		)
@@ -134,7 +134,7 @@ func TestBypass_B45_MountSources(t *testing.T) {
 			"/var/lib/kubelet": true, "/var/lib/kubelet/pods": true, "/var/lib/docker": true, "/var/lib": true,
 			"/var/lib/docker/volumes/evil/_data": true,
 			"/dev":                               true, "/dev/": true, "/dev/pts": true, "/mnt/pts": true,
-			"/srv/state/.sandbox/box": true, "/mnt/state": true, "/mnt/state/box": true,
+			"/srv/state/@sandbox/box": true, "/mnt/state": true, "/mnt/state/box": true,
 			"/srv/guarded": true, "/srv/guarded/inner": true, "/mnt/guarded/inner": true, "/srv": true,
 
 			"/srv/data": false, "/srv/data/": false, "/srv/data/file": false, up + "srv/data": false, "/srv/links": false, "/srv/links/volume": false,
@@ -220,7 +220,7 @@ func TestBypass_B45_B71_LiveSockets(t *testing.T) {
 		{"a keyring", "u/keyring/ssh", "u", "", true, 0},
 		{"GnuPG's", "h/.gnupg/S.gpg-agent.ssh", "h", "", true, 0},
 		{"named by the environment", "s/plain", "s", "SSH_AUTH_SOCK=/at/plain", true, 0},
-		{"our own", "r/.sandbox/box/control.sock", "r", "", true, 0},
+		{"our own", "r/@sandbox/box/control.sock", "r", "", true, 0},
 		{"another folder's", "v/ssh-tools/lib/x", "v", "SSH_AUTH_SOCK=/elsewhere/x", false, 1},
 		{"a database's", "m/mysqld.sock", "m", "", false, 1},
 		{"X11's, deep below", "m/.X11-unix/X0", "m", "", false, 1},

@@ -19,7 +19,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	llsys "github.com/landlock-lsm/go-landlock/landlock/syscall"
@@ -414,7 +413,7 @@ func sealed(name string, data []byte) (*os.File, error) {
 // Delete removes a container and what the sandbox keeps of it.
 func Delete(root, id string, force bool) error {
 	ctr, err := container.Load(root, id)
-	if errors.Is(err, container.ErrNotExist) && !strings.HasPrefix(id, ".") && !strings.ContainsRune(id, filepath.Separator) {
+	if errors.Is(err, container.ErrNotExist) && state.ValidID(id) {
 		// A create that was cut off leaves folders that nothing else finds.
 		if e := errors.Join(forget(root, id), os.RemoveAll(filepath.Join(root, id))); e != nil {
 			return errors.Join(err, e)

@@ -43,12 +43,14 @@ func main() {
 	}
 	var err error
 	switch role {
-	case "worker":
+	case handoff.RoleGuard:
+		err = runGuard()
+	case handoff.RoleWorker:
 		err = runWorker()
-	case "standby":
+	case handoff.RoleStandby:
 		err = runStandby()
 	default:
-		err = runGuard()
+		err = errByHand
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "openshell-proxy: %v\n", err)
@@ -56,10 +58,13 @@ func main() {
 	}
 }
 
+// errByHand is for a person who starts the program.
+var errByHand = errors.New("started without the runtime's descriptors: the runtime starts it, nobody else")
+
 func runGuard() (err error) {
 	ready := os.NewFile(handoff.FDReady, "ready")
 	if _, err := unix.FcntlInt(handoff.FDReady, unix.F_GETFD, 0); err != nil {
-		return errors.New("started without the runtime's descriptors: the runtime starts it, nobody else")
+		return errByHand
 	}
 	defer func() {
 		// The runtime shows what it reads in place of readiness.

@@ -64,7 +64,7 @@ func TestHelp(t *testing.T) {
 func TestErrors(t *testing.T) {
 	dir := t.TempDir()
 	root := filepath.Join(dir, "state")
-	if err := os.MkdirAll(filepath.Join(root, ".sandbox", "other"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(root, "@sandbox", "other"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct {
@@ -86,7 +86,7 @@ func TestErrors(t *testing.T) {
 		{"log format", []string{"--log-format", "yaml", "list"}, 1, `^$|^NAME`, `invalid log-format: yaml`},
 		{"root of everything", []string{"--root", "/", "list"}, 1, `^$|^NAME`, `--root argument should not be set to /`},
 		{"named root that is not there", []string{"--root", dir + "/none", "list"}, 1, `^$`, `no such file or directory`},
-		{"the sandboxes' folder is no container", []string{"delete", "--force", ".sandbox"}, 1, `^$`, `container does not exist`},
+		{"the sandboxes' folder is no container", []string{"delete", "--force", "@sandbox"}, 1, `^$`, `invalid container ID format`},
 		{"signal", []string{"kill", "missing", "NONSENSE"}, 1, `^$`, `unknown signal .*NONSENSE`},
 		{"interval", []string{"events", "missing", "--interval", "x"}, 1, `^Incorrect Usage`, `invalid value .*x.* for flag`},
 	} {
@@ -106,7 +106,7 @@ func TestErrors(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "stolen")); err == nil {
 		t.Error("an exec's program named the log")
 	}
-	if _, err := os.Stat(filepath.Join(root, ".sandbox", "other")); err != nil {
+	if _, err := os.Stat(filepath.Join(root, "@sandbox", "other")); err != nil {
 		t.Errorf("delete removed another sandbox's state: %v", err)
 	}
 }

@@ -88,7 +88,7 @@ func execAction(c *cli.Context) error {
 			return fmt.Errorf("enter the mount namespace of sandbox %s: %w", s.id, err)
 		}
 	}
-	err = unix.Exec(bin, append(append(args, s.id), command...), os.Environ())
+	err = unix.Exec(bin, append(append(args, "--", s.id), command...), os.Environ())
 	return fmt.Errorf("start %s: %w", bin, err)
 }
 

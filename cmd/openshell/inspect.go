@@ -135,7 +135,7 @@ func ociState(c *cli.Context, s sandbox) (*specs.State, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(c.Context, bin, "--root", s.root, "state", s.id)
+	cmd := exec.CommandContext(c.Context, bin, "--root", s.root, "state", "--", s.id)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()

@@ -197,7 +197,7 @@ func execRuntime(c *cli.Context, spec *specs.Spec, roots []string) error {
 		return fmt.Errorf("make lifeline: %w", err)
 	}
 	defer ours.Close()
-	cmd := exec.Command(bin, append(args, "run", "--lifeline", "3", "--bundle", stageDir, id)...)
+	cmd := exec.Command(bin, append(args, "run", "--lifeline", "3", "--bundle", stageDir, "--", id)...)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdout, os.Stderr, []*os.File{lifeline}
 	if c.Bool("interactive") || spec.Process.Terminal {
 		cmd.Stdin = os.Stdin

@@ -19,7 +19,7 @@ import (
 // namespace of the run's own, so every run uses the same folder, no other
 // process sees it, and it is gone with the last process of the run, whatever
 // killed it.
-const stageDir = "/run/openshell/.stage"
+const stageDir = "/run/openshell/@stage"
 
 // bundle is what a run is made of.
 type bundle struct {

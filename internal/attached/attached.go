@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -131,7 +130,7 @@ func each(dir string, f func(Sandbox) error) error {
 			_ = os.Remove(link) // the sandbox was deleted, and its guard killed before
 			continue
 		}
-		id := e.Name()[:max(0, strings.LastIndexByte(e.Name(), '.'))]
+		id := filepath.Base(to)
 		tasks.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()

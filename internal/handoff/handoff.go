@@ -46,6 +46,15 @@ const (
 	FDListeners
 )
 
+// The roles of openshell-proxy, its first argument. The second one is the container's
+// ID, for those who list processes: it is not read, so that a container may have the
+// name of a role or of a flag.
+const (
+	RoleGuard   = "guard"
+	RoleWorker  = "worker"
+	RoleStandby = "standby"
+)
+
 // ReadyWord is what the guard says when the proxy serves.
 const ReadyWord = "ready"
 

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	_ "github.com/opencontainers/cgroups/devices" // lets the cgroup manager set device rules
@@ -60,10 +59,6 @@ type Container struct {
 // Create makes the container's state; nothing runs yet. The working directory
 // must be the bundle, as relative paths in the spec are relative to it.
 func Create(o Config) (*Container, error) {
-	if strings.HasPrefix(o.ID, ".") {
-		// Names with a dot first are the runtime's own folders under Root.
-		return nil, fmt.Errorf("invalid container ID %q: starts with a dot", o.ID)
-	}
 	rootless, err := rootlessCgroups(o.Rootless, o.SystemdCgroup)
 	if err != nil {
 		return nil, err

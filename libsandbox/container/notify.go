@@ -56,7 +56,13 @@ func (c *Container) listen(manager string) (*notify, error) {
 	if manager == "" {
 		return nil, nil
 	}
-	path := filepath.Join(c.notifyDir, notifyName)
+	// The folder's path may be longer than a socket's address of 108 bytes.
+	dir, err := os.Open(c.notifyDir)
+	if err != nil {
+		return nil, fmt.Errorf("open the container's notify folder: %w", err)
+	}
+	defer dir.Close()
+	path := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), notifyName)
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		return nil, fmt.Errorf("open the container's notify socket: %w", err)

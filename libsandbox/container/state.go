@@ -65,7 +65,7 @@ func List(root string) (states []*State, broken []error, err error) {
 		return nil, nil, err
 	}
 	for _, e := range entries {
-		if !e.IsDir() || e.Name()[0] == '.' {
+		if !e.IsDir() || e.Name()[0] == '@' { // a folder of the runtime's own
 			continue
 		}
 		s, err := look(root, e)

@@ -31,7 +31,7 @@ var EngineFolders = []EngineFolder{
 	{Path: "/run/crio"},
 	{Path: "/run/buildkit"},
 	{Path: "/run/nri"},
-	{Path: "/run/openshell", Gives: []string{".stage/hosts", ".stage/resolv.conf"}},
+	{Path: "/run/openshell", Gives: []string{"@stage/hosts", "@stage/resolv.conf"}},
 	{Path: "/run/user"},
 	{Path: "/run/dbus"},
 	{Path: "/run/systemd", Gives: []string{"resolve/resolv.conf", "resolve/stub-resolv.conf"}},

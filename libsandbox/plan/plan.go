@@ -44,7 +44,7 @@ var (
 
 // stateFolder is where the runtime keeps a sandbox's control socket and the key of
 // its authority, below whatever root it is given.
-const stateFolder = ".sandbox"
+const stateFolder = "@sandbox"
 
 // Refusal is a part of config.json that no sandbox may have.
 type Refusal struct {

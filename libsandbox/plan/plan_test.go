@@ -100,7 +100,7 @@ func TestBypass_B57_HostileSpec(t *testing.T) {
 		"linux.namespaces.ipc":     {without(specs.IPCNamespace)},
 		"linux.namespaces.mount":   {without(specs.MountNamespace)},
 		"mounts": {
-			mount("/var/run/docker.sock"), mount("/run/containerd/containerd.sock"), mount("/tmp/ssh-XXabc/agent.12"), mount("/run"), mount("/var/run/"), mount("/run/openshell"), mount("/run/docker/runtime-runc"), mount("/root/state/.sandbox/box/control.sock"), mount("/x/.sandbox"), mount("/"), mount("/run/containerd"),
+			mount("/var/run/docker.sock"), mount("/run/containerd/containerd.sock"), mount("/tmp/ssh-XXabc/agent.12"), mount("/run"), mount("/var/run/"), mount("/run/openshell"), mount("/run/docker/runtime-runc"), mount("/root/state/@sandbox/box/control.sock"), mount("/x/@sandbox"), mount("/"), mount("/run/containerd"),
 			mount("/proc"), mount("/proc/1/root"), mount("/proc/sys"), mount("/sys"), mount("/sys/fs/cgroup"), mount("/run/../sys/kernel"),
 			kernel("sysfs"), kernel("debugfs"), kernel("tracefs"), kernel("bpf"),
 			kernel("devtmpfs"), kernel("overlay"), kernel("ext4"), kernel("nfs"), kernel("fuse"), kernel("TMPFS"), kernel(""), kernel("none"),
@@ -168,7 +168,7 @@ func TestBypass_B45_EngineFolders(t *testing.T) {
 	for source, want := range map[string]bool{
 		"/": true, "/run": true, "/var": true, "/var/run": true, "/var/lib": true, "/run/": true, "/srv/../run": true, "/RUN/k3s": true,
 		"/run/k3s": true, "/run/k3s/containerd": true, "/run/containerd/s": true, "/run/user": true, "/run/user/1000": true, "/run/user/1000/gnupg": true,
-		"/run/openshell/.stage": true, "/run/openshell/.stage/rootfs": true, "/run/dbus": true, "/run/systemd": true, "/run/systemd/resolve": true, "/run/podman": true, "/var/run/crio": true,
+		"/run/openshell/@stage": true, "/run/openshell/@stage/rootfs": true, "/run/dbus": true, "/run/systemd": true, "/run/systemd/resolve": true, "/run/podman": true, "/var/run/crio": true,
 		"/var/lib/kubelet": true, "/var/lib/kubelet/pods": true, "/var/lib/kubelet/pods/u": true, "/var/lib/kubelet/pods/u/volumes": true,
 		"/var/lib/kubelet/device-plugins": true, "/var/lib/kubelet/pki/kubelet-client-current.pem": true, "/var/lib/kubelet/pods/u/volumes/p": true,
 		"/var/lib/docker": true, "/var/lib/docker/volumes": true, "/var/lib/docker/volumes/v": true, "/var/lib/docker/volumes/metadata.db": true,
@@ -177,7 +177,7 @@ func TestBypass_B45_EngineFolders(t *testing.T) {
 		"/var/lib/openshell/providers": true, "/var/lib/Docker/volumes/v/_data": true, "/dev": true,
 
 		"/srv": false, "/run/mysqld": false, "/run/secrets": false, "/var/lib/mysql": false, "/var/running": false, "/run2/docker": false, "/run/dockerx": false,
-		"/run/systemd/resolve/stub-resolv.conf": false, "/run/openshell/.stage/hosts": false,
+		"/run/systemd/resolve/stub-resolv.conf": false, "/run/openshell/@stage/hosts": false,
 		"/var/lib/docker/volumes/v/_data": false, "/var/lib/docker/volumes/v/_data/sub/folder": false, "/var/lib/docker/1000.1000/volumes/v/_data": false,
 		"/var/lib/docker/containers/c/resolv.conf": false, "/var/lib/docker/containers/c/hosts": false, "/var/lib/docker/containers/c/hostname": false,
 		"/var/lib/docker/containers/c/mounts/shm": false, "/var/lib/docker/containers/c/mounts/secrets/s": false,

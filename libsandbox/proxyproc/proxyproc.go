@@ -84,7 +84,7 @@ func Start(c *handoff.Config, netns *os.File, listeners [handoff.Listeners]*os.F
 	}
 	defer readyProxy.Close()
 
-	cmd := exec.Command(filepath.Join(filepath.Dir(self), program), c.ID)
+	cmd := exec.Command(filepath.Join(filepath.Dir(self), program), handoff.RoleGuard, c.ID)
 	cmd.Env, cmd.Dir, cmd.Stderr = []string{}, "/", log
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
 	cmd.ExtraFiles = []*os.File{documents, readyProxy, netns}

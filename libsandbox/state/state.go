@@ -41,13 +41,24 @@ type State struct {
 	Sockets []string `json:"sockets,omitempty"`
 }
 
-// Dir is the sandbox's own directory under the runtime's root.
-func Dir(root, id string) string { return filepath.Join(root, ".sandbox", id) }
+// Dir is the sandbox's own directory under the runtime's root. No container has
+// the name of a folder with an at sign: see [ValidID].
+func Dir(root, id string) string { return filepath.Join(root, "@sandbox", id) }
+
+// idCharacters are what a container ID is made of, as in runc.
+const idCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-."
+
+// ValidID reports whether runc takes id for a container: then it names a file in one
+// folder, and no file of the runtime's own, whose names in folders that containers
+// share begin with an at sign.
+func ValidID(id string) bool {
+	return strings.Trim(id, idCharacters) == "" && id != "" && id != "." && id != ".."
+}
 
 // MakeDir creates the sandbox's directory, which must not exist.
 func MakeDir(root, id string) (string, error) {
-	if id == "" || strings.ContainsRune(id, filepath.Separator) || strings.HasPrefix(id, ".") {
-		return "", fmt.Errorf("invalid container ID %q", id)
+	if !ValidID(id) {
+		return "", fmt.Errorf("invalid container ID format: %q", id)
 	}
 	dir := Dir(root, id)
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {

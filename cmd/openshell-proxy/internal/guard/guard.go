@@ -314,7 +314,7 @@ func (g *Guard) work(w *Worker, control *os.File) error {
 		}
 		files = append(files, l)
 	}
-	p, err := os.StartProcess("/proc/self/exe", []string{"openshell-proxy", "worker", g.Config.ID}, &os.ProcAttr{
+	p, err := os.StartProcess("/proc/self/exe", []string{"openshell-proxy", handoff.RoleWorker, g.Config.ID}, &os.ProcAttr{
 		Files: files, Env: []string{},
 		Sys: &unix.SysProcAttr{Pdeathsig: unix.SIGKILL},
 	})

@@ -102,10 +102,10 @@ func (g *Guard) join() error {
 }
 
 // link is where the sandbox shows itself. The name differs between sandboxes of one ID
-// under different roots.
+// under different roots, and has room for the longest ID.
 func (g *Guard) link() string {
 	sum := sha256.Sum256([]byte(g.Config.StateDir))
-	return filepath.Join(g.Config.Attached, g.Config.ID+"."+hex.EncodeToString(sum[:4]))
+	return filepath.Join(g.Config.Attached, hex.EncodeToString(sum[:16]))
 }
 
 // show leaves a link to the sandbox's folder where those look who have news of a

@@ -92,6 +92,27 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
+// TestBypass_B94_LongIDShowsItself: the link to the sandbox's folder has a name that a
+// folder can hold, however long the ID is, and two sandboxes of one ID have two links.
+func TestBypass_B94_LongIDShowsItself(t *testing.T) {
+	dir := t.TempDir()
+	id := strings.Repeat("n", 255)
+	links := map[string]bool{}
+	for _, root := range []string{"a", "b"} {
+		g := &Guard{Config: &handoff.Config{ID: id, StateDir: filepath.Join(dir, root, id), Attached: filepath.Join(dir, "attached")}}
+		if err := g.show(); err != nil {
+			t.Fatal(err)
+		}
+		if to, err := os.Readlink(g.link()); err != nil || to != g.Config.StateDir {
+			t.Errorf("shown as %s, %v", to, err)
+		}
+		links[g.link()] = true
+	}
+	if len(links) != 2 {
+		t.Errorf("links %v", links)
+	}
+}
+
 // TestAttachProvider: the guard takes providers of its own store alone, shows itself
 // when it has the first, and gives away no values.
 func TestAttachProvider(t *testing.T) {
@@ -184,7 +205,7 @@ func TestSocket(t *testing.T) {
 		t.Errorf("%v, %v", st.Mode(), err)
 	}
 	links, err := os.ReadDir(g.Config.Attached)
-	if err != nil || len(links) != 1 || !strings.HasPrefix(links[0].Name(), "box.") {
+	if err != nil || len(links) != 1 || filepath.Join(g.Config.Attached, links[0].Name()) != g.link() {
 		t.Fatalf("%v, %v", links, err)
 	}
 	for _, body := range []string{`{"name":"` + theKey, `{"` + theKey + `":1}`, `[]`, strings.Repeat(theKey, controlapi.MaxUpdate/len(theKey)+1)} {

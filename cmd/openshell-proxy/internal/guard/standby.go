@@ -73,7 +73,7 @@ func (g *Guard) standby() error {
 		files = append(files, l)
 	}
 	files = append(files, g.Init, pidfd)
-	p, err := os.StartProcess("/proc/self/exe", []string{"openshell-standby", "standby", g.Config.ID}, &os.ProcAttr{Files: files, Env: []string{}})
+	p, err := os.StartProcess("/proc/self/exe", []string{"openshell-standby", handoff.RoleStandby, g.Config.ID}, &os.ProcAttr{Files: files, Env: []string{}})
 	_ = documents.Close()
 	if err != nil {
 		return errors.Join(fmt.Errorf("start standby: %w", err), pipe.Close())
