@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -58,6 +59,9 @@ func (b *backends) router(c *handoff.Inference) (*inference.Router, error) {
 		Budget: inference.Budget(c.Budget), Meter: &b.meter, Change: b.change,
 		Do:     func(req *http.Request) (*http.Response, error) { return b.transport().RoundTrip(req) },
 		Record: func(u inference.Usage) { b.log.Record(usage(u)) },
+		Scrub: func(body io.ReadCloser, key inference.Secret) io.ReadCloser {
+			return credentials.Mask(body, credentials.NewSecret(key.Reveal()))
+		},
 	}
 	for _, r := range c.Routes {
 		base, err := url.Parse(r.BaseURL)

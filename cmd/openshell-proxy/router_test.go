@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"encoding/base64"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -81,6 +83,83 @@ func TestBedrockIsSigned(t *testing.T) {
 	for _, k := range []handoff.RouteKey{expired, {Style: handoff.SigV4}} {
 		if w := ask(k); w.Code != 503 || len(got) != 1 || strings.Contains(w.Body.String(), key.Value) {
 			t.Errorf("%d %s, asked %d times", w.Code, w.Body, len(got))
+		}
+	}
+}
+
+// TestBypass_B65_RouterMasksAnswers: a backend that echoes the operator's key shows it to
+// nobody, in a whole answer, in a refusal or in the events of a stream, which are not
+// held back.
+func TestBypass_B65_RouterMasksAnswers(t *testing.T) {
+	const key = "sk-operators-own-key-0123456789"
+	heard, next := make(chan string, 1), make(chan bool)
+	backend := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		auth := r.Header.Get("Authorization")
+		heard <- auth
+		switch {
+		case strings.Contains(string(body), "refuse"):
+			w.WriteHeader(http.StatusBadRequest)
+		case strings.Contains(string(body), "stream"):
+			w.Header().Set("Content-Type", "text/event-stream")
+			fmt.Fprintf(w, "data: {\"auth\":%q}\n\n", auth)
+			_ = http.NewResponseController(w).Flush()
+			<-next
+			_, _ = io.WriteString(w, "data: [DONE]\n\n")
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"auth":%q,"basic":%q}`, auth, base64.StdEncoding.EncodeToString([]byte("u:"+key)))
+	}))
+	defer backend.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(backend.Certificate())
+	log, err := decisionlog.Open(t.TempDir(), "box", decisionlog.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	b := newBackends(func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", backend.Listener.Addr().String())
+	}, func() *x509.CertPool { return roots }, nil, log)
+	router, err := b.router(&handoff.Inference{
+		File: inferencefile.File{Routes: []inferencefile.Route{{Name: "r", Dialect: "openai", BaseURL: "https://example.com/v1"}}},
+		Keys: map[string]handoff.RouteKey{"r": {Style: "bearer", Value: key}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	front := httptest.NewServer(router)
+	defer front.Close()
+	for name, body := range map[string]string{
+		"whole": `{"model":"m"}`, "refused": `{"model":"m","user":"refuse"}`, "stream": `{"model":"m","stream":true}`,
+	} {
+		req, err := http.NewRequest("POST", front.URL+"/v1/chat/completions", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = inference.Host
+		resp, err := front.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := <-heard; got != "Bearer "+key {
+			t.Errorf("%s: the control: the backend heard %q", name, got)
+		}
+		var first string
+		if name == "stream" { // the event is there before the next is sent
+			buf := make([]byte, len("data: {\"auth\":\"Bearer \"}\n\n")+len(key))
+			_, err := io.ReadFull(resp.Body, buf)
+			if first = string(buf); err != nil {
+				t.Errorf("%s: %q, %v", name, first, err)
+			}
+			next <- true
+		}
+		rest, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		all := first + string(rest)
+		if err != nil || strings.Contains(all, key) || strings.Contains(all, base64.StdEncoding.EncodeToString([]byte("u:"+key))) || !strings.Contains(all, "Bearer "+strings.Repeat("*", len(key))) {
+			t.Errorf("%s: %d %q, %v", name, resp.StatusCode, all, err)
 		}
 	}
 }

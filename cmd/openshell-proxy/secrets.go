@@ -13,9 +13,9 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// credentialSet are the providers' credentials as the proxy uses them; nil without
-// any.
-func credentialSet(list []handoff.Provider) (*credentials.Set, error) {
+// credentialSet are the providers' credentials as the proxy uses them after before; nil
+// without any.
+func credentialSet(list []handoff.Provider, before *credentials.Set) (*credentials.Set, error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
@@ -42,7 +42,7 @@ func credentialSet(list []handoff.Provider) (*credentials.Set, error) {
 		g := hosts[pattern]
 		return g.Match(host)
 	}
-	return credentials.New(credentials.Config{MatchHost: match}, out)
+	return credentials.New(credentials.Config{MatchHost: match, Before: before}, out)
 }
 
 // follow uses what the guard says that the secrets have become, until the guard is
@@ -63,13 +63,14 @@ func (w *worker) follow() {
 
 // apply has requests that begin from now on use other secrets.
 func (w *worker) apply(s *handoff.Secrets) error {
-	set, err := credentialSet(s.Providers)
+	set, err := credentialSet(s.Providers, w.set)
 	if err != nil {
 		return err
 	}
 	if err := w.applyInference(s.Inference); err != nil {
 		return err
 	}
+	w.set = set
 	w.proxy.SetCredentials(set)
 	for _, p := range s.Providers {
 		w.recordChange(p)

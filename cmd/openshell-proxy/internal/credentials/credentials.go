@@ -4,6 +4,7 @@ package credentials
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -68,9 +69,9 @@ type Config struct {
 	// MatchHost says whether a host is one that an endpoint's pattern means. Nil
 	// compares names.
 	MatchHost func(pattern, host string) bool
-	// Past are values that the sandbox was given and has no more. They are put in
-	// nowhere, and masked as the others are.
-	Past []Secret
+	// Before is the set that the sandbox had until now, nil for the first. Values of it
+	// that the sandbox has no more are put in nowhere, and masked as the others are.
+	Before *Set
 }
 
 // Set is the credentials of a sandbox. It does not change; a reload makes a new
@@ -80,6 +81,7 @@ type Set struct {
 
 	match     func(pattern, host string) bool
 	providers []*provider
+	past      []pastValue  // oldest first
 	scrub     *scrubber    // of every value, also of the past; nil without any
 	signing   atomic.Int64 // bytes of bodies that are kept for their signatures
 }
@@ -111,21 +113,52 @@ func New(c Config, providers []Provider) (*Set, error) {
 		}
 		s.providers = append(s.providers, q)
 	}
-	s.scrub = newScrubber(s.values(c.Past))
+	s.remember(c.Before, time.Now())
 	return s, nil
 }
 
-// values are all that the sandbox was given.
-func (s *Set) values(past []Secret) (values []string) {
+// pastValue is a value that the sandbox had.
+type pastValue struct {
+	Secret
+	expires time.Time // zero is never
+}
+
+// remember makes the scrubber of s's values and of those that before had: the sandbox
+// may have stored them somewhere. What has expired is no secret any more.
+func (s *Set) remember(before *Set, now time.Time) {
+	var values []string
+	has := map[string]bool{}
 	for _, p := range s.providers {
 		for _, v := range p.exact {
+			has[v.Reveal()] = true
 			values = append(values, v.Reveal())
 		}
 	}
-	for _, v := range past {
+	for _, v := range before.all() {
+		if !has[v.Reveal()] && (v.expires.IsZero() || now.Before(v.expires.Add(pastGrace))) {
+			has[v.Reveal()] = true
+			s.past = append(s.past, v)
+		}
+	}
+	s.past = s.past[max(0, len(s.past)-MaxPast):]
+	for _, v := range s.past {
 		values = append(values, v.Reveal())
 	}
-	return values
+	s.scrub = newScrubber(values)
+}
+
+// all are the values that are searched for in answers, the oldest first. s may be nil.
+func (s *Set) all() (all []pastValue) {
+	if s == nil {
+		return nil
+	}
+	all = slices.Clone(s.past)
+	for _, p := range s.providers {
+		for _, key := range slices.Sorted(maps.Keys(p.exact)) {
+			all = append(all, pastValue{p.exact[key], p.expires[key]})
+		}
+	}
+	return all
 }
 
 func newProvider(p Provider) (*provider, error) {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -437,5 +438,46 @@ func TestSecretShowsNowhere(t *testing.T) {
 	}
 	if c.Value.Reveal() != plain || (Secret{}).Reveal() != "" {
 		t.Error("Reveal")
+	}
+}
+
+// TestBypass_B82_PastValues: values that the sandbox had are masked until they have
+// expired, so many of them.
+func TestBypass_B82_PastValues(t *testing.T) {
+	t.Parallel()
+	at := func(before *Set, expires time.Time, values ...string) *Set {
+		p := Provider{Name: "p"}
+		for i, v := range values {
+			p.Credentials = append(p.Credentials, Credential{Key: fmt.Sprint("K", i), Value: NewSecret(v), Expires: expires})
+		}
+		s, err := New(Config{Before: before}, []Provider{p})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	masks := func(s *Set, value string) bool {
+		r, err := s.Request(to("h", 443), Options{}, "/", "", nil, "", 0, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(r.ResponseText([]byte(value))) != value
+	}
+	s := at(nil, time.Time{}, "value-of-revision-1")
+	s = at(s, time.Now().Add(-2*pastGrace), "expired-value")
+	s = at(s, time.Now().Add(-pastGrace/2), "late-expired-value")
+	for range 2 { // nothing changes, also when nothing is there any more
+		s = at(s, time.Time{}, "")
+		for value, want := range map[string]bool{"value-of-revision-1": true, "expired-value": false, "late-expired-value": true} {
+			if masks(s, value) != want {
+				t.Errorf("%s: masked %v", value, !want)
+			}
+		}
+	}
+	for i := range 2 * MaxPast {
+		s = at(s, time.Time{}, fmt.Sprintf("many-values-%d", i))
+	}
+	if len(s.past) != MaxPast || !masks(s, fmt.Sprintf("many-values-%d", 2*MaxPast-2)) || masks(s, "value-of-revision-1") {
+		t.Errorf("%d are remembered", len(s.past))
 	}
 }

@@ -2,6 +2,8 @@
 
 package credentials
 
+import "time"
+
 const (
 	// MaxKey bounds a credential's key.
 	MaxKey = 128
@@ -11,6 +13,12 @@ const (
 	// MinScrub is the length from which on a value is masked in responses. A
 	// shorter one is found in ordinary text, which masking would destroy.
 	MinScrub = 8
+	// MaxPast bounds the values that a sandbox had and that are still masked. Of more
+	// the oldest are forgotten: the search takes longer with each.
+	MaxPast = 128
+	// pastGrace is how long such a value is masked after it has expired, for services
+	// whose clock is late.
+	pastGrace = time.Hour
 	// MaxRewriteBody bounds a body of known length that is rewritten, because its
 	// new length must be known before it is sent. OpenShell has the same limit.
 	MaxRewriteBody = 256 << 10

@@ -80,14 +80,10 @@ func codingOf(encoding string) string {
 	return ""
 }
 
-// Mask is a body with values masked as in the answer to a request that they were put
-// into, for requests that are made in another way.
-func Mask(body io.ReadCloser, values ...Secret) io.ReadCloser {
-	var texts []string
-	for _, v := range values {
-		texts = append(texts, v.Reveal())
-	}
-	s := newScrubber(texts)
+// Mask is the body of an answer with value masked, as ResponseBody does it, for a request
+// that was made in another way.
+func Mask(body io.ReadCloser, value Secret) io.ReadCloser {
+	s := newScrubber([]string{value.Reveal()})
 	if s == nil {
 		return body
 	}

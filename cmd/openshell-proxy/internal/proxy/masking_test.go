@@ -305,7 +305,7 @@ func TestBypass_B82_StoredThere(t *testing.T) {
 			}
 		}
 		check("attached")
-		set, err := credentials.New(credentials.Config{Past: []credentials.Secret{credentials.NewSecret(secretValue)}}, []credentials.Provider{{Name: "api", Gone: "detached"}})
+		set, err := credentials.New(credentials.Config{Before: w.s.keys()}, []credentials.Provider{{Name: "api", Gone: "detached"}})
 		if err != nil {
 			t.Fatal(err)
 		}
