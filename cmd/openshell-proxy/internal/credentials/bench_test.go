@@ -107,3 +107,45 @@ func drainTo(b *testing.B, r io.Reader, buf []byte) {
 		}
 	}
 }
+
+// BenchmarkScrubMany is BenchmarkScrub for a sandbox that has had many values.
+func BenchmarkScrubMany(b *testing.B) {
+	random := rand.New(rand.NewPCG(5, 6))
+	values := make([]string, MaxPast)
+	for i := range values {
+		token := make([]byte, 40)
+		for k := range token {
+			token[k] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"[random.IntN(64)]
+		}
+		values[i] = string(token)
+	}
+	s := newScrubber(values)
+	for name, body := range benchBodies() {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(body)))
+			buf := make([]byte, 32<<10)
+			for b.Loop() {
+				drainTo(b, &scrubReader{s: s, src: bytes.NewReader(body), least: MinScrub}, buf)
+			}
+		})
+	}
+}
+
+// BenchmarkExpand measures by the compressed byte.
+func BenchmarkExpand(b *testing.B) {
+	r, err := testSet(b).Request(github(), Options{}, "/", "", nil, "", 0, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	mixed := append(bytes.Clone(benchBodies()["json"][:2<<20]), benchBodies()["binary"][:2<<20]...)
+	for name, body := range map[string][]byte{"gzip": gzipped(mixed), "zstd": zstdPacked(mixed)} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			buf := make([]byte, 32<<10)
+			for b.Loop() {
+				drainTo(b, answerBody(b, r, "", "", bytes.NewReader(body)), buf)
+			}
+		})
+	}
+}

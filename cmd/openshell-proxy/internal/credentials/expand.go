@@ -40,15 +40,18 @@ type opener struct {
 func (o *opener) push(b []byte, final bool) (safe int64, err error) {
 	o.n += int64(len(b))
 	if !o.opened {
-		o.start = append(o.start, b...)
-		coding, more := o.coding, len(o.start) == 0
+		if len(o.start) > 0 {
+			b = append(o.start, b...)
+		}
+		coding, more := o.coding, len(b) == 0
 		if coding == "" && !more {
-			coding, more = recognize(o.start)
+			coding, more = recognize(b)
 		}
 		if more && !final {
+			o.start = bytes.Clone(b)
 			return 0, nil
 		}
-		b, o.start, o.opened = o.start, nil, true
+		o.start, o.opened = nil, true
 		if coding != "" && len(b) > 0 && o.layers > 0 {
 			o.x = newExpansion(o.s, coding, o.layers-1, o.strict)
 		}

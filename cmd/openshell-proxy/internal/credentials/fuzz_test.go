@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"io"
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -186,4 +187,45 @@ func shownAnyhow(text string, s *scrubber) bool {
 		}
 	}
 	return false
+}
+
+// FuzzOpens checks that the test of the first bytes lets every match through.
+func FuzzOpens(f *testing.F) {
+	f.Add("s3cret-value", []byte(`\u0073%33+`))
+	f.Add("a b+c%41\\n", []byte(`a%20b%2Bc%2541%5Cn`))
+	f.Add("\u00e9\U0001f600\ud7ff....", []byte(`\u00e9\ud83d\ude00\ud7ff....`))
+	f.Fuzz(func(t *testing.T, value string, b []byte) {
+		if len(value) < MinScrub || len(value) > 64 {
+			return
+		}
+		s := newScrubber([]string{value})
+		for _, form := range [][]byte{b, percentStrict(nil, value), []byte(url.QueryEscape(value)), jsonEscape(nil, value)} {
+			form = append(bytes.Clone(form), bytes.Repeat([]byte("."), openingSpan)...)
+			if n, _ := s.at(form); n > 0 && !s.opens(form) {
+				t.Errorf("%q is not seen in %q", value, form)
+			}
+		}
+	})
+}
+
+// FuzzPart checks that no part within a value's length is asked for or taken.
+func FuzzPart(f *testing.F) {
+	f.Add("bytes=0-6", "bytes 0-6/100")
+	f.Add("bytes=-5", "bytes 95-99/100")
+	f.Add("bytes=131072-262143", "bytes 131072-262143/*")
+	f.Add("bytes=1-2, 3-4", "bytes */100")
+	f.Fuzz(func(t *testing.T, asked, told string) {
+		h := http.Header{"Range": {asked}, "If-Range": {"x"}}
+		p := limitRange(http.MethodGet, h)
+		if (p == nil) != (h["Range"] == nil) || (p == nil) != (h["If-Range"] == nil) {
+			t.Fatalf("%q: %v stays", asked, h)
+		}
+		got, err := p.answer(http.Header{"Content-Range": {told}})
+		if err != nil {
+			return
+		}
+		if p == nil || got.first < 0 || got.first > 0 && !got.whole() && got.last-got.first < MinPart-1 {
+			t.Errorf("%q answered with %q: %+v", asked, told, got)
+		}
+	})
 }

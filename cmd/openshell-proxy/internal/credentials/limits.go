@@ -34,9 +34,10 @@ const (
 	// at the edge of a part of an answer, in bytes. Two edges together show less than
 	// MinScrub bytes of it.
 	MinEdge = 4
-	// MinPart is the shortest part of an answer that may be asked for, in bytes, unless
-	// it reaches to the answer's end. It is longer than a value of MaxValue bytes in each
-	// of its writings, so that no part lies within a value.
+	// MinPart is the shortest part that may be asked for from the middle of an answer, in
+	// bytes. It is longer than a value of MaxValue bytes in each of its writings, so that no
+	// part lies within a value. Parts from the beginning or up to the end have one cut, and
+	// may be shorter.
 	MinPart = 128 << 10
 	// MaxLayers bounds the layers of compression that an answer is opened through: its
 	// Content-Encoding, or a compressed file, or the one within the other.

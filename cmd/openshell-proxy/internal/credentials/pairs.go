@@ -11,6 +11,8 @@ func (p *pairs) add(x, y byte) {
 	p[at/64] |= 1 << (at % 64)
 }
 
+func (p *pairs) has(at uint16) bool { return p[at/64]&(1<<(at%64)) != 0 }
+
 // next is the first position from i on at which a pair of the set stands, or the
 // last byte of b, of which no pair is known.
 func (p *pairs) next(b []byte, i int) int {

@@ -10,8 +10,7 @@ import (
 	"strings"
 )
 
-// part is a part of an answer: bytes first to last, the last one included. The zero
-// value is no part.
+// part is a part of an answer: bytes first to last, the last one included.
 type part struct {
 	first, last int64
 	// length is that of the whole answer, 0 if it is not known.
@@ -24,10 +23,10 @@ type part struct {
 // before it, and Azure's.
 var rangeFields = []string{"Range", "Request-Range", "X-Ms-Range"}
 
-// limitRange takes requests for parts out of h, all that a value could be read by piece
-// by piece, and returns the one that stays. An answer to a request without is whole,
-// which is always allowed.
-func limitRange(method string, h http.Header) part {
+// limitRange takes requests for parts out of h by which a value could be read piece by
+// piece, and returns the one that stays, or nil. The answer to a request without is
+// whole, which is always allowed.
+func limitRange(method string, h http.Header) *part {
 	reads := method == http.MethodGet || method == http.MethodHead
 	var values []string
 	for _, name := range rangeFields {
@@ -36,10 +35,10 @@ func limitRange(method string, h http.Header) part {
 		}
 	}
 	if len(values) == 0 {
-		return part{}
+		return nil
 	}
 	if p, ok := parseRange(values[0]); ok && reads && len(values) == 1 && len(h["Request-Range"]) == 0 {
-		return p
+		return &p
 	}
 	for _, name := range rangeFields {
 		if reads || name == "Range" {
@@ -47,10 +46,11 @@ func limitRange(method string, h http.Header) part {
 		}
 	}
 	delete(h, "If-Range")
-	return part{}
+	return nil
 }
 
-// parseRange reads the value of Range if it asks for one part that is not too short.
+// parseRange reads the value of Range if it asks for one part that shows little of a
+// value: it has MinPart bytes, or one cut only.
 func parseRange(v string) (p part, ok bool) {
 	unit, spec, ok := strings.Cut(strings.TrimSpace(v), "=")
 	if !ok || !strings.EqualFold(unit, "bytes") {
@@ -72,7 +72,7 @@ func parseRange(v string) (p part, ok bool) {
 		return p, true
 	}
 	p.last, ok = number(to)
-	return p, ok && p.last-p.first >= MinPart-1
+	return p, ok && p.last >= p.first && (p.first == 0 || p.last-p.first >= MinPart-1)
 }
 
 // number reads a number that is written in digits alone.
@@ -86,8 +86,8 @@ func number(s string) (int64, bool) {
 
 // answer returns the part that an answer says it is, which must be the one that was
 // asked for. It may end sooner.
-func (p part) answer(h http.Header) (got part, err error) {
-	if p == (part{}) {
+func (p *part) answer(h http.Header) (got part, err error) {
+	if p == nil {
 		return got, errors.New("it is a part, and none was asked for")
 	}
 	values := h["Content-Range"]
@@ -116,4 +116,4 @@ func (p part) answer(h http.Header) (got part, err error) {
 }
 
 // whole reports whether the part reaches to the end of the answer.
-func (p part) whole() bool { return p.length > 0 && p.last == p.length-1 }
+func (p *part) whole() bool { return p.length > 0 && p.last == p.length-1 }

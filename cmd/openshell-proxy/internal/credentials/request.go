@@ -27,7 +27,7 @@ type Rewritten struct {
 	// strict says that the target is one of a provider: an answer that cannot be
 	// searched is refused. unsearched says that none is searched.
 	strict, unsearched bool
-	part               part  // of the answer that is asked for
+	part               *part // of the answer that is asked for; nil asks for all of it
 	kept               int64 // bytes of the body, for its signature
 }
 

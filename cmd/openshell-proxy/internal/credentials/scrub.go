@@ -31,8 +31,11 @@ type scrubber struct {
 	from [257]int
 	// beginnings are the two bytes a match can begin with.
 	beginnings pairs
-	mask       byte
-	wide       bool // a pattern begins beyond Latin-1
+	// openings are the first bytes of the patterns, hashed.
+	openings pairs
+	mask     byte
+	wide     bool // a pattern begins beyond Latin-1
+	spaces   bool // a space is among the first bytes of a pattern
 	// names finds the patterns in field names, which are in lower case there.
 	names *scrubber
 }
@@ -64,6 +67,9 @@ func compilePatterns(patterns []string) *scrubber {
 	s := &scrubber{patterns: slices.Clone(slices.Compact(slices.Clone(patterns)))}
 	for _, p := range s.patterns {
 		s.index(p)
+		h := openingHash(p[0], p[1], p[2], p[3])
+		s.openings.add(byte(h>>8), byte(h))
+		s.spaces = s.spaces || strings.Contains(p[:opening], " ")
 		s.from[int(p[0])+1]++
 		s.wide = s.wide || p[0] > 0xc3
 	}
@@ -148,7 +154,7 @@ func (s *scrubber) find(b []byte, from, least int) (start, n int) {
 		if i = s.beginnings.next(b, i); i >= len(b) {
 			return len(b), 0
 		}
-		if s.otherEscape(b[i:]) {
+		if len(b)-i >= openingSpan && !s.opens(b[i:]) {
 			continue
 		}
 		n, more := s.at(b[i:])
@@ -200,31 +206,94 @@ const maxEscape = len(`\ud83d\ude00`)
 // escapeRest reports whether c may stand in an escape behind its first byte.
 func escapeRest(c byte) bool { return hexDigit(c) >= 0 || c == 'u' || c == '\\' }
 
-// otherEscape says whether b begins with an escape of a byte that begins no
-// pattern, as texts in many languages are full of.
-func (s *scrubber) otherEscape(b []byte) bool {
-	if len(b) < 6 || b[0] != '%' && b[0] != '\\' || s.begins(b[0]) {
-		return false
-	}
-	if b[0] == '%' {
-		hi, lo := hexDigit(b[1]), hexDigit(b[2])
-		return hi < 0 || lo < 0 || !s.begins(byte(hi<<4|lo))
-	}
-	if b[1] != 'u' {
-		return !s.begins(shortEscapes[b[1]])
-	}
-	if b[2] != '0' || b[3] != '0' {
-		return !s.wide
-	}
-	hi, lo := hexDigit(b[4]), hexDigit(b[5])
-	switch {
-	case hi < 0 || lo < 0:
+// opening is how many bytes of a pattern are compared before all of it, and openingSpan
+// the most that they take in any writing. MinScrub is more than opening.
+const (
+	opening     = 4
+	openingSpan = opening * maxEscape
+)
+
+func openingHash(a, b, c, d byte) uint16 {
+	return uint16((uint32(a)<<24 | uint32(b)<<16 | uint32(c)<<8 | uint32(d)) * 0x9e3779b1 >> 16)
+}
+
+// opens reports whether the first bytes that b stands for, in any writing, may be those
+// of a pattern. Preconditions: b has openingSpan bytes.
+func (s *scrubber) opens(b []byte) bool {
+	if s.openings.has(openingHash(b[0], b[1], b[2], b[3])) {
 		return true
-	case hi < 8:
-		return !s.begins(byte(hi<<4 | lo))
-	default:
-		return !s.begins(0xc0 | byte(hi)>>2) // of the two that UTF-8 has for it
 	}
+	if b[0] == '\\' && b[1] == 'u' && !s.wide && (b[2] != '0' || b[3] != '0') {
+		return false // as texts in many languages are full of
+	}
+	inURL, inString := false, false
+	for _, c := range b[:opening] {
+		inURL = inURL || c == '%' || c == '+' && s.spaces
+		inString = inString || c == '\\'
+	}
+	return inURL && s.opensInURL(b) || inString && s.opensInString(b)
+}
+
+func (s *scrubber) opensInURL(b []byte) bool {
+	var out [opening]byte
+	for i := range out {
+		out[i] = b[0]
+		switch {
+		case b[0] == '+' && s.spaces:
+			return true // stands for itself or a space
+		case b[0] == '%':
+			if hi, lo := hexDigit(b[1]), hexDigit(b[2]); hi >= 0 && lo >= 0 {
+				out[i], b = byte(hi<<4|lo), b[2:]
+			}
+		}
+		if i == 0 && !s.begins(out[0]) {
+			return false
+		}
+		b = b[1:]
+	}
+	return s.openings.has(openingHash(out[0], out[1], out[2], out[3]))
+}
+
+func (s *scrubber) opensInString(b []byte) bool {
+	var out [opening + utf8.UTFMax]byte
+	for n := 0; n < opening; {
+		size, took := 1, 1
+		if out[n] = b[0]; b[0] == '\\' {
+			if size, took = unescape(out[n:], b); size == 0 {
+				return false
+			}
+		}
+		if n == 0 && !s.begins(out[0]) {
+			return false
+		}
+		b, n = b[size:], n+took
+	}
+	return s.openings.has(openingHash(out[0], out[1], out[2], out[3]))
+}
+
+// unescape writes what a JSON escape at the start of b stands for. It returns the
+// lengths of the escape, 0 if there is none, and of its meaning.
+// Preconditions: b has maxEscape bytes.
+func unescape(out, b []byte) (size, took int) {
+	if b[1] != 'u' {
+		if out[0] = shortEscapes[b[1]]; out[0] == 0 {
+			return 0, 0
+		}
+		return 2, 1
+	}
+	r, _ := hex4(b[2:])
+	if r < 0 {
+		return 0, 0
+	}
+	size = 6
+	if 0xd800 <= r && r < 0xdc00 {
+		low, _ := hex4(b[8:])
+		if b[6] != '\\' || b[7] != 'u' || low < 0xdc00 || low > 0xdfff {
+			return 0, 0
+		}
+		r, size = 0x10000+(r-0xd800)<<10+(low-0xdc00), 12
+	}
+	return size, utf8.EncodeRune(out[:utf8.UTFMax], r)
 }
 
 // begins says whether a pattern begins with c.
