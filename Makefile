@@ -31,7 +31,7 @@ go_test = go run $(GOTESTSUM) --format pkgname-and-test-fails --format-icons tex
 # Tests that ask testenv what the machine has may need root; all others do not.
 needs_root = $(shell go list -f '{{range .TestImports}}{{if eq . "openshell.dev/runtime/internal/testenv"}}{{$$.ImportPath}}{{end}}{{end}}' ./...)
 
-.PHONY: help setup build static install uninstall check vet lint cover test test-unit test-root test-agents test-soak test-kernels test-runc-bats rootfs bench demo fuzz clean
+.PHONY: help setup build static install uninstall check vet lint cover test test-unit test-root test-agents test-soak test-programs test-kernels test-runc-bats rootfs bench demo fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -95,6 +95,11 @@ test-agents: build ## agents from npm in sandboxes, without keys (root; 1.7 GB f
 
 test-soak: build ## everything usual at once, for SOAK, in sandboxes whose policy changes (root)
 	OPENSHELL_TEST_REQUIRE=$(REQUIRE) OPENSHELL_TEST_SOAK=$(SOAK) go test -count=1 -timeout 24h -tags seccomp -v ./integration -run 'Test(Docker)?Soak'
+
+test-programs: build ## ordinary commands under runc and in sandboxes (root, 10 minutes; PROGRAMS=REGEXP, PROGRAMFLAGS)
+	@scripts/runc.sh $(BIN)
+	@CGO_ENABLED=0 go build -trimpath -o $(BIN)/programs ./integration/programs
+	@$(BIN)/programs -bin $(BIN) $(PROGRAMFLAGS)
 
 test-kernels: ## the kernel's tests on Debian's 6.1 in qemu (10 minutes)
 	scripts/kernel.sh

@@ -1,15 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Makes what the benchmark compares with: bench-peers.sh FOLDER. runc is built
-# from the very version whose libcontainer we use; the others are Debian's.
+# Makes what the benchmark compares with: bench-peers.sh FOLDER. runc is built into
+# FOLDER; the others are Debian's.
 set -eu
 
-folder=$1
-[ -x "$folder/runc" ] || {
-	source=$(go list -m -f '{{.Dir}}' github.com/opencontainers/runc)
-	out=$(realpath "$folder")/runc
-	(cd "$source" && go build -mod=mod -buildvcs=false -tags seccomp -trimpath -ldflags '-s -w' -o "$out" .)
-}
+"$(dirname "$0")/runc.sh" "$1"
 
 missing=
 command -v crun >/dev/null || missing="$missing crun"

@@ -10,7 +10,9 @@
 set -eu
 
 [ "$(id -u)" = 0 ] || { echo "programs: needs root" >&2; exit 1; }
-command -v npm >/dev/null || { echo "programs: npm is not installed" >&2; exit 1; }
+for tool in npm openssl; do
+	command -v $tool >/dev/null || { echo "programs: $tool is not installed" >&2; exit 1; }
+done
 
 # What people install into images, by kind.
 servers='nginx-light postgresql redis-server mariadb-server openssh-server memcached rsync cron'

@@ -64,6 +64,11 @@ func (w *world) newContainer(ctx context.Context, c *command, sandbox bool) (_ *
 	if err != nil {
 		return nil, err
 	}
+	if c.Network == networkRegistries {
+		if err := b.trustMachine(); err != nil {
+			return nil, err
+		}
+	}
 	if c.Prepare != "" {
 		if _, err := ask(ctx, "chroot", b.rootfs(), "sh", "-ec", c.Prepare); err != nil {
 			return nil, err
@@ -114,6 +119,23 @@ func (b *container) overlay() error {
 	return nil
 }
 
+// bundle is where Debian keeps the certificates that programs trust.
+const bundle = "/etc/ssl/certs/ca-certificates.crt"
+
+// trustMachine adds what this machine trusts: its registries may be signed by that.
+func (b *container) trustMachine() error {
+	ours, err := os.ReadFile(bundle)
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(b.rootfs(), bundle)
+	theirs, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, slices.Concat(theirs, []byte{'\n'}, ours), 0o644)
+}
+
 // network makes the container's network and returns its namespace for config.json,
 // nil for the machine's own. It writes the files hosts and resolv.conf.
 func (b *container) network(n int) (*specs.LinuxNamespace, error) {
@@ -142,7 +164,7 @@ func (b *container) network(n int) (*specs.LinuxNamespace, error) {
 			return nil, err
 		}
 		hosts += fmt.Sprintf("127.0.0.1\talias.test\n%s\t%s\n", b.addr, hostname)
-		resolv = fmt.Sprintf("nameserver %s\noptions timeout:2 attempts:2\n", b.w.up.Inside())
+		resolv = fmt.Sprintf("nameserver %s\noptions timeout:3 attempts:4\n", b.w.up.Inside())
 	default:
 		hosts += "127.0.1.1\t" + hostname + "\n"
 	}

@@ -47,6 +47,15 @@ ANSWERS = {
     "/answer/space-in-name": b"HTTP/1.1 200 OK\r\nX Name: a\r\nContent-Length: 6\r\nConnection: close\r\n\r\nanswer",
     "/answer/early-hints": b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nanswer",
     "/answer/big-head": b"HTTP/1.1 200 OK\r\nX-Big: " + 40000 * b"x" + b"\r\nContent-Length: 6\r\nConnection: close\r\n\r\nanswer",
+    "/answer/obs-fold": b"HTTP/1.1 200 OK\r\nX-A: a\r\n b\r\nContent-Length: 6\r\nConnection: close\r\n\r\nanswer",
+    "/answer/identity": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 6\r\nConnection: close\r\n\r\nanswer",
+    "/answer/length-list": b"HTTP/1.1 200 OK\r\nContent-Length: 6, 6\r\nConnection: close\r\n\r\nanswer",
+    "/answer/length-and-chunked": b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n6\r\nanswer\r\n0\r\n\r\n",
+    "/answer/huge-head": b"HTTP/1.1 200 OK\r\n" + 4 * (b"X-Big: " + 60000 * b"x" + b"\r\n") + b"Content-Length: 6\r\nConnection: close\r\n\r\nanswer",
+    "/answer/space-before-colon": b"HTTP/1.1 200 OK\r\nX-A : a\r\nContent-Length: 6\r\nConnection: close\r\n\r\nanswer",
+    "/answer/control-character": b"HTTP/1.1 200 OK\r\nX-A: a\x01b\r\nContent-Length: 6\r\nConnection: close\r\n\r\nanswer",
+    "/answer/status-600": b"HTTP/1.1 600 Odd\r\nContent-Length: 6\r\nConnection: close\r\n\r\nanswer",
+    "/answer/no-length": b"HTTP/1.1 200 OK\r\n\r\nanswer",
     "/answer/status-299": b"HTTP/1.1 299 Odd\r\nContent-Length: 6\r\nConnection: close\r\n\r\nanswer",
 }
 

@@ -237,15 +237,16 @@ func (w *world) startNetwork(ctx context.Context) (err error) {
 	for _, name := range names {
 		w.up.Name(name, func(int) []netip.Addr { return []netip.Addr{addr} })
 	}
-	// Nobody has the addresses from .250 on.
-	a4, a6 := w.up.Inside().As4(), w.up.Inside6().As16()
-	a6[15] = 250
-	w.up.Name(deadSix, func(int) []netip.Addr { return []netip.Addr{netip.AddrFrom16(a6), addr} })
-	var four []netip.Addr
+	// Nobody has the addresses from .250 on. Those of the upstream's other link are
+	// last in the order of the C library's getaddrinfo, and first in the answer.
+	four, six := w.up.Addr.As4(), w.up.Inside6().As16()
+	six[15] = 250
+	w.up.Name(deadSix, func(int) []netip.Addr { return []netip.Addr{netip.AddrFrom16(six), addr} })
+	var dead []netip.Addr
 	for i := range byte(3) {
-		a4[3] = 250 + i
-		four = append(four, netip.AddrFrom4(a4))
+		four[3] = 250 + i
+		dead = append(dead, netip.AddrFrom4(four))
 	}
-	w.up.Name(deadFour, func(int) []netip.Addr { return append(four, addr) })
+	w.up.Name(deadFour, func(int) []netip.Addr { return append(dead, addr) })
 	return nil
 }

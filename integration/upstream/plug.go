@@ -49,7 +49,10 @@ func (h *Host) plug() (s *sockets, err error) {
 			return errors.Join(fmt.Errorf("create veth %s: %w", h.link, err), ns.Close())
 		}
 		h.ns = ns // from now on the link is this host's, which Close removes
-		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge}}); err != nil {
+		// A bridge without an address of its own takes the lowest of its ports', so that
+		// what neighbours know of it would be wrong once another container is plugged in.
+		mac := net.HardwareAddr{2, 0, 0, 232, h.net, 2}
+		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge, HardwareAddr: mac}}); err != nil {
 			return fmt.Errorf("create bridge: %w", err)
 		}
 		err := errors.Join(
