@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// both runs c under runc, and then in a sandbox.
+// both runs c under runc, and then in a sandbox, or under runc again.
 func (w *world) both(ctx context.Context, c *command) *result {
-	return &result{Name: c.Name, command: c, Runc: w.side(ctx, c, false), Sandbox: w.side(ctx, c, true)}
+	return &result{Name: c.Name, command: c, Runc: w.side(ctx, c, false), Sandbox: w.side(ctx, c, !w.control)}
 }
 
 // side runs c in one place.

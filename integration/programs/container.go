@@ -29,7 +29,7 @@ import (
 const hostname = "box"
 
 // slots is how many containers can be plugged into the test network, one after
-// another, before a number is used again. The peer has number 0.
+// another, before a number is used again. Number 0 is the peer's.
 const slots = 200
 
 // waitDelay is how long a runtime that was killed may hold on to its output.
@@ -160,7 +160,11 @@ func (b *container) network(n int) (*specs.LinuxNamespace, error) {
 		}
 		b.ended = append(b.ended, ns.Close)
 		own.Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.Fd())
-		if b.addr, err = b.w.up.Plug(own.Path, n%slots); err != nil {
+		slot := 1 + n%slots
+		if b.c == peerCommand {
+			slot = 0
+		}
+		if b.addr, err = b.w.up.Plug(own.Path, slot); err != nil {
 			return nil, err
 		}
 		hosts += fmt.Sprintf("127.0.0.1\talias.test\n%s\t%s\n", b.addr, hostname)

@@ -1,3 +1,5 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The servers of the test network, in one container with the certificates at /tls.
 # It prints "ready" once all of them take connections.
 set -e
