@@ -24,7 +24,9 @@ type contender struct {
 	// connection and request are equal for endpoints that say the same; request is
 	// 0 for those that have no say in how requests are treated.
 	connection, request int
-	rank                int
+	// path is the endpoint's, as canonicalPattern spells it.
+	path string
+	rank int
 }
 
 // rivals are two places in a list of contenders.
@@ -90,7 +92,8 @@ func contenders(entries []entry) (all []contender) {
 	for _, e := range entries {
 		for i := range e.Endpoints {
 			ep := &e.Endpoints[i]
-			c := contender{Endpoint: ep, policy: e.Name, index: i, node: e.nodes[i], rank: rank(ep.Path)}
+			c := contender{Endpoint: ep, policy: e.Name, index: i, node: e.nodes[i], path: canonicalPattern(ep.Path, selectorDialect)}
+			c.rank = rank(c.path)
 			c.ports = slices.Clone(ep.Ports)
 			slices.Sort(c.ports)
 			c.ports = slices.Compact(c.ports)
@@ -161,7 +164,7 @@ func conflicting(a, b *contender, work *int) bool {
 		!hostsMeet(a.Host, b.Host, work):
 		return false
 	}
-	return connection || pathsMeet(a.Path, b.Path, work)
+	return connection || pathsMeet(a.path, b.path, work)
 }
 
 func hostsMeet(a, b string, work *int) bool {
@@ -181,8 +184,8 @@ func (c *contender) sharesPort(o *contender, work *int) bool {
 }
 
 // rank is which of several endpoint paths that match a request selects it: the
-// one with most characters that are not *.
-func rank(path string) int { return len([]rune(path)) - strings.Count(path, "*") }
+// one with most characters that are not *. path is as canonicalPattern spells it.
+func rank(path string) int { return len(path) - strings.Count(path, "*") }
 
 // ambiguous reports two endpoints that are conflicting.
 func (r *reader) ambiguous(a, b *contender) {
@@ -201,7 +204,7 @@ func (r *reader) ambiguous(a, b *contender) {
 	}
 	differ(connectionSays(a.Endpoint), connectionSays(b.Endpoint))
 	work := MaxOverlapWork
-	if a.request != 0 && b.request != 0 && a.rank == b.rank && pathsMeet(a.Path, b.Path, &work) {
+	if a.request != 0 && b.request != 0 && a.rank == b.rank && pathsMeet(a.path, b.path, &work) {
 		differ(requestSays(a.Endpoint), requestSays(b.Endpoint))
 	}
 	r.fail(b.node, fmt.Sprintf("network policies %s and %s overlap on port(s) %s with conflicting metadata: %s",

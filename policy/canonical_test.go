@@ -52,7 +52,10 @@ func TestBypass_B29_PathSpellings(t *testing.T) {
 		"/": "/", "/a/b": "/a/b", "/a/": "/a/", "//a///b": "/a/b", "/a/./b": "/a/b", "/a/.": "/a/", "/a/..": "/", "/a/b/..": "/a/",
 		"/public/../secret": "/secret", "/public/%2e%2E/secret": "/secret", "/..;x/a": "", "/a/..;x/b": "/b", "/a;p=1/b;q": "/a/b",
 		"/%61%7e%2d": "/a~-", "/%c3%a9": "/%C3%A9", "/a%20b": "/a%20b", "/%252e": "/%252e", "/%c0%af": "", "/%00": "", "/a;%": "/a",
-		"/..": "", "/a/../..": "", "a": "", "": "", "*": "", "/%": "", "/%4": "", "/%zz": "", "/a\\b": "", "/a%5cb": "", "/a#b": "", "/a?b": "",
+		"/..": "", "/a/../..": "", "a": "", "": "", "*": "", "/%": "", "/%4": "", "/%zz": "", "/a%3Bp": "/a", "/a%3b%": "/a", "/..%3B/a": "", "/a/..%3Bx/b": "/b", "/%2521": "/%2521",
+		"/%21%24%26%27%28%29%2A%2B%2C%3D%3A%40": "/!$&'()*+,=:@", "/%22%3c%3E%5B%5D%5E%60%7B%7C%7d%25": "/%22%3C%3E%5B%5D%5E%60%7B%7C%7D%25",
+		"/\"<>[]^`{|}": "/%22%3C%3E%5B%5D%5E%60%7B%7C%7D", "/.a/..b/c.": "/.a/..b/c.", "/a/%2e": "/a/", "/%23%3F": "/%23%3F",
+		"/a\\b": "", "/a%5cb": "", "/a#b": "", "/a?b": "",
 		"/a;\x01": "", "/é": "", "/a b": "", "/a%2fb": "", "/" + strings.Repeat("a", MaxURLPath): "",
 	} {
 		got, err := CanonicalPath(in, false)
@@ -60,7 +63,7 @@ func TestBypass_B29_PathSpellings(t *testing.T) {
 			t.Errorf("CanonicalPath(%q) = %q, %v; want %q", in, got, err, want)
 		}
 	}
-	for in, want := range map[string]string{"/a%2fb": "/a%2Fb", "/a%2f..": "", "/%2e%2f": "", "/a%2f..%3bx": ""} {
+	for in, want := range map[string]string{"/a%2fb": "/a%2Fb", "/a%2f..": "", "/%2e%2f": "", "/a%2f..%3bx": "", "/a%3b%2f..": "/a", "/%2f%2f": "/%2F%2F"} {
 		if got, err := CanonicalPath(in, true); got != want || (err == nil) != (want != "") {
 			t.Errorf("CanonicalPath(%q, true) = %q, %v; want %q", in, got, err, want)
 		}
@@ -83,7 +86,7 @@ func FuzzNormalizeHost(f *testing.F) {
 }
 
 func FuzzCanonicalPath(f *testing.F) {
-	for _, s := range []string{"/a/../b", "/%2e%2f", "/;x//", "/%c3%a9"} {
+	for _, s := range []string{"/a/../b", "/%2e%2f", "/;x//", "/%c3%a9", "/a/..%3B/b", "/%40[|]", "/%252e", "/@a:b"} {
 		f.Add(s, true)
 	}
 	f.Fuzz(func(t *testing.T, s string, slash bool) {
@@ -94,8 +97,23 @@ func FuzzCanonicalPath(f *testing.F) {
 		if again, err := CanonicalPath(p, slash); err != nil || again != p {
 			t.Fatalf("%q → %q → %q, %v", s, p, again, err)
 		}
-		if strings.Contains(p, "//") || strings.Contains(p+"/", "/../") {
+		if strings.Contains(p, "//") || strings.Contains(p+"/", "/../") || strings.Contains(p+"/", "/./") || strings.ContainsAny(p, ";#?\"<>[]\\^`{|}") {
 			t.Fatalf("%q → %q", s, p)
+		}
+		for i := range len(p) {
+			if c, ok := unescapeByte(p[i:]); ok && (pchar.has(c) || p[i:i+3] != strings.ToUpper(p[i:i+3])) {
+				t.Fatalf("%q → %q has an escape that is not canonical", s, p)
+			}
+		}
+		// Its own pattern matches it, and denies it.
+		pattern := escapeGlob(p)
+		if len(pattern) > MaxGlob {
+			return
+		}
+		g, err := compilePath(pattern)
+		d, err2 := compileDenyPath(pattern)
+		if err != nil || err2 != nil || !g.Match(p) || !d.covers(p) || !d.covers(strings.TrimSuffix(p, "/")+"/") {
+			t.Fatalf("%q does not match %q: %v %v", pattern, p, err, err2)
 		}
 	})
 }

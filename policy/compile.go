@@ -26,8 +26,10 @@ type endpoint struct {
 	credentials                  Credentials
 	selector                     pathSelector
 	rank                         int
-	// path is the endpoint's path as rules read it; without one all match.
+	// path is the endpoint's path as allow rules read it, covered as deny rules do;
+	// without one all match.
 	path         Glob
+	covered      denyPath
 	hasPath      bool
 	audit        bool
 	encodedSlash bool
@@ -105,7 +107,7 @@ func compileEndpoint(in *Endpoint, o CompileOptions) (*endpoint, error) {
 	}
 	ep.rank = ep.selector.rank()
 	ep.config = in.configures()
-	var errs [6]error
+	var errs [7]error
 	if !ep.judged && !ep.tcp && in.Protocol != ProtocolNone {
 		errs[0] = fmt.Errorf("protocol %q is not enforced", in.Protocol)
 	}
@@ -117,7 +119,8 @@ func compileEndpoint(in *Endpoint, o CompileOptions) (*endpoint, error) {
 	}
 	if in.Path != "" {
 		ep.hasPath = true
-		ep.path, errs[3] = CompileGlob(in.Path, '/')
+		ep.path, errs[3] = compilePath(in.Path)
+		ep.covered, errs[6] = compileDenyPath(in.Path)
 	}
 	ep.audit, errs[4] = audits(in.Enforcement, o)
 	ep.allow, ep.deny, ep.options, errs[5] = compileRules(in)

@@ -56,6 +56,8 @@ type HTTP struct {
 	// WebSocket says that it begins a WebSocket or, with MethodText, is a message
 	// on the one that it began.
 	WebSocket bool
+	// Overrides are judged as requests of their own; Overrides finds them.
+	Overrides []Override
 }
 
 // MethodText is the method of a text message on a WebSocket.

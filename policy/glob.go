@@ -3,7 +3,6 @@
 package policy
 
 import (
-	"fmt"
 	"strings"
 	"unicode/utf8"
 )
@@ -21,18 +20,13 @@ type Glob struct {
 	alternatives [][]globToken
 }
 
-// CompileGlob compiles pattern with a separator: '.' for hosts and query values,
-// '/' for paths and binaries.
+// CompileGlob compiles pattern with a separator: '.' for hosts, '/' for binaries.
 func CompileGlob(pattern string, sep byte) (Glob, error) {
 	if len(pattern) > MaxGlob {
-		return Glob{}, fmt.Errorf("pattern is longer than %d bytes", MaxGlob)
+		return Glob{}, errLongGlob
 	}
 	p := globParser{pattern: pattern, sep: sep}
-	alternatives, err := p.parse()
-	if err != nil {
-		return Glob{}, fmt.Errorf("pattern %q: %w", pattern, err)
-	}
-	return Glob{sep, alternatives}, nil
+	return p.glob(pattern)
 }
 
 // Match says whether all of s matches. It does not allocate.
@@ -59,6 +53,8 @@ type globToken struct {
 	kind    tokenKind
 	literal string
 	class   charClass
+	// escapes makes a class take a whole percent-encoded character.
+	escapes bool
 }
 
 // charClass is a set of ASCII characters, or all characters but those.
@@ -82,8 +78,26 @@ func (t *globToken) take(s string) (int, bool) {
 	if t.kind == literalToken {
 		return len(t.literal), strings.HasPrefix(s, t.literal)
 	}
+	if c, ok := unescapeByte(s); ok && t.escapes {
+		return t.takeEscape(c, s)
+	}
 	r, n := utf8.DecodeRuneInString(s)
 	return n, n > 0 && t.class.has(r)
+}
+
+// takeEscape is take for the percent-encoded character that s begins with; c is its
+// first byte.
+func (t *globToken) takeEscape(c byte, s string) (int, bool) {
+	if c == '/' { // separates no segments
+		return len("%2F"), t.class.not
+	}
+	if c < utf8.RuneSelf {
+		return len("%20"), t.class.has(rune(c))
+	}
+	n := 2 // bytes that the first byte says the character has
+	for ; n < utf8.UTFMax && c<<n&0x80 != 0; n++ {
+	}
+	return min(3*n, len(s)), t.class.not
 }
 
 // matchTokens goes back only to the latest * and, when that has reached a

@@ -16,8 +16,19 @@ const MaxAlternatives = 256
 type globParser struct {
 	pattern string
 	sep     byte
+	// unicode allows literal characters that are not ASCII.
+	unicode bool
 	at      int
 	depth   int
+}
+
+// glob compiles the pattern; written is what errors show.
+func (p *globParser) glob(written string) (Glob, error) {
+	alternatives, err := p.parse()
+	if err != nil {
+		return Glob{}, fmt.Errorf("pattern %q: %w", written, err)
+	}
+	return Glob{p.sep, alternatives}, nil
 }
 
 func (p *globParser) parse() ([][]globToken, error) {
@@ -123,7 +134,7 @@ func (p *globParser) token() (globToken, error) {
 		}
 		c = p.pattern[p.at]
 	}
-	if c >= 0x80 {
+	if c >= 0x80 && !p.unicode {
 		return globToken{}, errNotASCII
 	}
 	from := p.at
@@ -136,7 +147,7 @@ func (p *globParser) token() (globToken, error) {
 
 // plain says whether c stands for itself.
 func (p *globParser) plain(c byte) bool {
-	return c < 0x80 && strings.IndexByte(`*?[{}\`, c) < 0 && (c != ',' || p.depth == 0)
+	return (c < 0x80 || p.unicode) && strings.IndexByte(`*?[{}\`, c) < 0 && (c != ',' || p.depth == 0)
 }
 
 var errNotASCII = errors.New("has a byte that is not ASCII: write it percent-encoded or in punycode")

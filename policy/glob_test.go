@@ -93,11 +93,16 @@ func TestSelector(t *testing.T) {
 		{"/a**", list{"/a**"}, list{"/a", "/ab"}},
 		{"/***", list{"/***"}, list{"/a"}},
 		{"/[", list{"/["}, list{"/a"}},
+		// Literal text is canonical.
+		{"/%40a", list{"/@a"}, list{"/%40a", "/a"}},
+		{"/é/**", list{"/%C3%A9", "/%C3%A9/a"}, list{"/é"}},
+		{"/%2a", list{"/*"}, list{"/a"}},
+		{"/%2A/**", list{"/*", "/*/a"}, list{"/a/b"}},
 		{"/[a", list{"/[a"}, list{"/a"}},
 		{"/[ab", list{"/[ab"}, list{"/a"}},
 		{"/[!]", list{"/[!]"}, list{"/a", "/!"}},
-		{"/{a,b}", list{"/{a,b}"}, list{"/a"}},
-		{`/\*`, list{`/\*`, `/\a`}, list{"/*"}},
+		{"/{a,b}", list{"/%7Ba,b%7D"}, list{"/a", "/{a,b}"}},
+		{`/\*`, list{`/%5C*`, `/%5Ca`}, list{"/*"}},
 	} {
 		s := newSelector(tt.pattern)
 		for _, p := range tt.yes {
@@ -114,7 +119,7 @@ func TestSelector(t *testing.T) {
 }
 
 func TestSelectorRank(t *testing.T) {
-	for pattern, want := range map[string]int{"": 0, "**": 0, "/**": 1, "/v1/**": 4, "/a/*/b": 5, "/é": 2} {
+	for pattern, want := range map[string]int{"": 0, "**": 0, "/**": 1, "/v1/**": 4, "/a/*/b": 5, "/é": 7, "/%C3%A9": 7, "/@": 2, "/%40": 2} {
 		s := newSelector(pattern)
 		if got := s.rank(); got != want {
 			t.Errorf("%q: %d, want %d", pattern, got, want)

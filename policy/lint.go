@@ -143,8 +143,8 @@ func (l *linter) endpoint(e *Endpoint) {
 	if why := neverMatches(e.Path, e.AllowEncodedSlash); why != "" {
 		l.warn(e.Line, "path %s selects no request: %s", e.Path, why)
 	}
-	l.rules(e, "rule", e.Rules)
-	l.rules(e, "deny rule", e.DenyRules)
+	l.rules(e, false, e.Rules)
+	l.rules(e, true, e.DenyRules)
 }
 
 // host says which names a pattern reaches.
@@ -207,8 +207,11 @@ var methods = map[Protocol][]string{
 	ProtocolWebSocket: {"GET", MethodText, "*"},
 }
 
-func (l *linter) rules(e *Endpoint, what string, rules []Rule) {
-	within := tokens(cmp.Or(e.Path, "**"), '/', ruleDialect)
+func (l *linter) rules(e *Endpoint, deny bool, rules []Rule) {
+	what := "rule"
+	if deny {
+		what = "deny rule"
+	}
 	all := map[string]int{} // method to the line of a rule for every path
 	for _, r := range rules {
 		method := strings.ToUpper(r.Method)
@@ -223,7 +226,7 @@ func (l *linter) rules(e *Endpoint, what string, rules []Rule) {
 		switch line := cmp.Or(all["*"], all[method]); {
 		case why != "":
 			l.warn(r.Line, "%s path %s matches no request: %s", what, r.Path, why)
-		case r.Path != "" && !overlap(tokens(r.Path, '/', ruleDialect), within, &l.work):
+		case r.Path != "" && !l.within(e.Path, r.Path, deny):
 			l.warn(r.Line, "%s path %s lies outside the endpoint's path %s", what, r.Path, e.Path)
 		case line != 0:
 			l.warn(r.Line, "%s adds nothing to the one in line %d, which is for every path", what, line)
@@ -233,19 +236,35 @@ func (l *linter) rules(e *Endpoint, what string, rules []Rule) {
 	}
 }
 
+// within says whether a rule's path can match what an endpoint's path does. A deny
+// rule also covers its path with or without a trailing slash.
+func (l *linter) within(endpoint, rule string, deny bool) bool {
+	outer := tokens(canonicalPattern(cmp.Or(endpoint, "**"), ruleDialect), '/', ruleDialect)
+	rule = canonicalPattern(rule, ruleDialect)
+	spellings := []string{rule}
+	if deny {
+		bare := strings.TrimSuffix(rule, "/")
+		spellings = append(spellings, bare, bare+"/")
+	}
+	return slices.ContainsFunc(spellings, func(s string) bool {
+		return overlap(tokens(s, '/', ruleDialect), outer, &l.work)
+	})
+}
+
 // neverMatches says why no canonical path can match a pattern; empty if one may.
 func neverMatches(p string, encodedSlash bool) string {
 	if p == "" {
 		return ""
 	}
+	p = canonicalPattern(p, ruleDialect)
 	if !strings.ContainsRune("/*?[{\\", rune(p[0])) {
 		return "paths begin with /"
 	}
 	if strings.ContainsAny(p, "[{\\") {
 		return "" // may hold any of the below in a way that does not matter
 	}
-	if strings.ContainsAny(p, ";#") {
-		return "what follows a ; or # is not part of a path"
+	if strings.Contains(p, ";") {
+		return "what follows a ; is not part of a path"
 	}
 	parts := strings.Split(p, "/")
 	for i, part := range parts {
@@ -261,9 +280,8 @@ func neverMatches(p string, encodedSlash bool) string {
 		if end == i {
 			continue
 		}
-		esc := "/" + p[i:end]
-		if canon, err := CanonicalPath(esc, encodedSlash); err != nil || canon != esc {
-			return "an escape is written as it never arrives: in upper case, none for letters, digits and -._~, and %2F only with allow_encoded_slash"
+		if _, err := CanonicalPath("/"+p[i:end], encodedSlash); err != nil {
+			return "an escape is one that no path may have: of a control byte, a backslash or what is not UTF-8, or %2F without allow_encoded_slash"
 		}
 		i = end - 1
 	}

@@ -102,9 +102,20 @@ func (r *reader) binary(n *yaml.Node, where string) Binary {
 // glob refuses a pattern that OpenShell would find out about when it is asked,
 // and deny.
 func (r *reader) glob(n *yaml.Node, pattern string, sep byte) {
-	if _, err := CompileGlob(pattern, sep); err != nil {
+	_, err := CompileGlob(pattern, sep)
+	r.pattern(n, err)
+}
+
+// pattern reports what is wrong with a pattern.
+func (r *reader) pattern(n *yaml.Node, err error) {
+	if err != nil {
 		r.fail(n, err.Error(), "")
 	}
+}
+
+func (r *reader) pathGlob(n *yaml.Node, pattern string) {
+	_, err := compilePath(pattern)
+	r.pattern(n, err)
 }
 
 // endpointReader reads one endpoint.

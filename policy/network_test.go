@@ -27,7 +27,7 @@ network_policies:
           - allow:
               method: "*"
               path: /v1/search
-              query: {page: 1, q: {any: ["a*", b]}}
+              query: {page: "1", q: {any: ["a*", b]}}
         deny_rules:
           - {method: DELETE, path: "**", query: {force: "true"}}
         allowed_ips: [10.0.0.0/8, not an address]
@@ -173,6 +173,10 @@ func TestParseRefusesNetwork(t *testing.T) {
 		{"query of nothing", rest("rules: [{allow: {method: GET, query: {a: {}}}}]"), "p.yaml:5:92: network policy 'a': endpoint 0: rules[0].allow.query.a has no pattern (write \"glob\" or {any: [\"glob\", …]})"},
 		{"query with glob", rest("rules: [{allow: {method: GET, query: {a: {any: [b], glob: b}}}}]"), "p.yaml:5:103: unknown field \"glob\" in network policy 'a': endpoint 0: rules[0].allow.query.a"},
 		{"query with a list", rest("rules: [{allow: {method: GET, query: {a: [b]}}}]"), "p.yaml:5:92: network policy 'a': endpoint 0: rules[0].allow.query.a must be a string"},
+		{"query that is a number", rest("rules: [{allow: {method: GET, query: {a: 123}}}]"), "p.yaml:5:92: network policy 'a': endpoint 0: rules[0].allow.query.a must be a string, got 123 (write \"123\")"},
+		{"query of a deny rule that is a number", rest("access: full, deny_rules: [{method: GET, query: {force: 010}}]"), "p.yaml:5:107: network policy 'a': endpoint 0: deny_rules[0].query.force must be a string, got 010 (write \"010\")"},
+		{"query of a deny rule that is true", rest("access: full, deny_rules: [{method: GET, query: {force: {any: [x, true]}}}]"), "p.yaml:5:117: network policy 'a': endpoint 0: deny_rules[0].query.force.any must be a string, got true (write \"true\")"},
+		{"query of a deny rule that is null", rest("access: full, deny_rules: [{method: GET, query: {force: ~}}]"), "p.yaml:5:107: network policy 'a': endpoint 0: deny_rules[0].query.force must be a string"},
 		{"query key twice", rest("rules: [{allow: {method: GET, query: {a: b, a: c}}}]"), "p.yaml:5:95: duplicate field \"a\" in network policy 'a': endpoint 0: rules[0].allow.query"},
 		{"deny rule with allow", rest("access: full, deny_rules: [{allow: {}}]"), "p.yaml:5:79: unknown field \"allow\" in network policy 'a': endpoint 0: deny_rules[0]\np.yaml:5:78: network policy 'a': endpoint 0: deny_rules[0] has no method, so it would deny nothing (write method: \"*\" for all)"},
 		{"deny rule without method", rest("access: full, deny_rules: [{path: /admin/**}]"), "p.yaml:5:78: network policy 'a': endpoint 0: deny_rules[0] has no method, so it would deny nothing (write method: \"*\" for all)"},

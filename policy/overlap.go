@@ -13,6 +13,8 @@ func (s *byteSet) add(from, to byte) {
 	}
 }
 
+func (s *byteSet) has(c byte) bool { return s[c>>6]>>(c&63)&1 == 1 }
+
 func (s *byteSet) remove(c byte) { s[c>>6] &^= 1 << (c & 63) }
 
 func (s *byteSet) invert() {
@@ -38,7 +40,7 @@ const (
 	// ruleDialect is CompileGlob's.
 	ruleDialect dialect = iota
 	// selectorDialect is that of an endpoint's path, where * and ? match / too
-	// and {, } and \ are nothing special.
+	// and { and } are nothing special. Only canonicalPattern writes a \ in it.
 	selectorDialect
 )
 
@@ -76,7 +78,7 @@ func tokens(p string, sep byte, d dialect) []step {
 		case d == ruleDialect && c == '{':
 			i = closing(p, i)
 			t = step{all, true}
-		case d == ruleDialect && c == '\\' && i+1 < len(p):
+		case c == '\\' && i+1 < len(p):
 			i++
 			t.set.add(p[i], p[i])
 		default:

@@ -3,15 +3,74 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"unicode/utf8"
 )
+
+// MaxQueryDecodings bounds how often a deny rule decodes a parameter until decoding
+// changes nothing. No client encodes more than two or three times; a parameter that
+// is encoded more often matches, so that its text cannot keep the proxy busy.
+const MaxQueryDecodings = 4
 
 // queryRule is a compiled QueryRule.
 type queryRule struct {
 	key   string
 	globs []Glob
+}
+
+// compileQuery compiles the patterns of a parameter. A deny rule also matches a
+// pattern as it is written.
+func compileQuery(q QueryRule, deny bool) (out queryRule, err error) {
+	out.key = q.Key
+	for _, pattern := range q.Globs {
+		// OpenShell drops a single empty pattern, so that no value matches.
+		if pattern == "" && len(q.Globs) == 1 && !deny {
+			break
+		}
+		g, e := compileQueryGlob(pattern)
+		err = errors.Join(err, e)
+		out.globs = append(out.globs, g)
+		if deny && strings.Contains(pattern, "%") {
+			p := globParser{pattern: pattern, sep: '.', unicode: true}
+			g, e = p.glob(pattern)
+			err = errors.Join(err, e)
+			out.globs = append(out.globs, g)
+		}
+	}
+	return out, err
+}
+
+// compileQueryGlob compiles a pattern of decoded values, in which escapes mean the
+// characters that they encode.
+func compileQueryGlob(pattern string) (Glob, error) {
+	if len(pattern) > MaxGlob {
+		return Glob{}, errLongGlob
+	}
+	text := make([]byte, 0, len(pattern))
+	class := false
+	for i := 0; i < len(pattern); i++ {
+		c := pattern[i]
+		switch b, ok := unescapeByte(pattern[i:]); {
+		case class:
+			class = c != ']'
+		case c == '\\' && i+1 < len(pattern):
+			text = append(text, c)
+			i++
+			c = pattern[i]
+		case c == '[':
+			class = true
+		case ok:
+			if c, i = b, i+2; c < utf8.RuneSelf {
+				text = append(text, '\\') // never a wildcard
+			}
+		}
+		text = append(text, c)
+	}
+	p := globParser{pattern: string(text), sep: '.', unicode: true}
+	return p.glob(pattern)
 }
 
 func (q *queryRule) match(value string) bool {
@@ -23,59 +82,157 @@ func (q *queryRule) match(value string) bool {
 	return false
 }
 
-// matchQuery says whether every rule's key is in the query and, with all, every
-// value of it matches; without, at least one does. The query is well-formed.
-func matchQuery(rules []queryRule, query string, all bool) bool {
-	for i := range rules {
-		if !rules[i].matchAmong(query, all) {
+// names says whether some server takes a decoded name for the rule's parameter: case
+// does not count, nor does what follows a [, and space and dot are _ (PHP).
+func (q *queryRule) names(name string) bool {
+	key, name := bareName(q.key), bareName(strings.TrimLeft(name, " "))
+	if strings.EqualFold(key, name) {
+		return true
+	}
+	if len(key) != len(name) {
+		return false
+	}
+	for i := range len(key) {
+		if foldName(key[i]) != foldName(name[i]) {
 			return false
 		}
 	}
 	return true
 }
 
-func (q *queryRule) matchAmong(query string, all bool) bool {
-	found := false
-	for len(query) > 0 {
-		var pair string
-		pair, query, _ = strings.Cut(query, "&")
-		rawKey, rawValue, _ := strings.Cut(pair, "=")
-		if pair == "" || unescapeQuery(rawKey) != q.key {
-			continue
-		}
-		switch ok := q.match(unescapeQuery(rawValue)); {
-		case !ok && all:
-			return false
-		case ok && !all:
-			return true
-		}
-		found = true
+// bareName is a parameter's name without the [ ] of an array.
+func bareName(name string) string {
+	if i := strings.IndexByte(name, '['); i > 0 {
+		return name[:i]
 	}
-	return found && all
+	return name
 }
 
-// checkQuery says what is wrong with a query that OpenShell would not read.
+func foldName(c byte) byte {
+	switch {
+	case c == ' ', c == '.':
+		return '_'
+	case 'A' <= c && c <= 'Z':
+		return c + 'a' - 'A'
+	}
+	return c
+}
+
+// allows says whether the query has the parameter, every value of it matches, and so
+// does the value of everything that some server takes for it. The query is
+// well-formed.
+func (q *queryRule) allows(query string) bool {
+	found := false
+	for pair := range strings.SplitSeq(query, "&") {
+		rawName, rawValue, _ := strings.Cut(pair, "=")
+		exact := pair != "" && unescapeQuery(rawName) == q.key
+		if exact && !q.match(unescapeQuery(rawValue)) {
+			return false
+		}
+		found = found || exact
+		if exact && strings.IndexByte(pair, ';') < 0 {
+			continue
+		}
+		for part := range parts(pair) {
+			rawName, rawValue, _ := strings.Cut(part, "=")
+			if eachDecoding(rawName, q.names) && !q.match(unescapeQuery(rawValue)) {
+				return false
+			}
+		}
+	}
+	return found
+}
+
+// denies says whether a value of what some server takes for the parameter matches, in
+// some stage of its decoding.
+func (q *queryRule) denies(query string) bool {
+	for pair := range strings.SplitSeq(query, "&") {
+		for part := range parts(pair) {
+			rawName, rawValue, _ := strings.Cut(part, "=")
+			if eachDecoding(rawName, q.names) && eachDecoding(rawValue, q.match) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// parts yields a pair of a query and, if it holds a ;, what servers that part queries
+// there read.
+func parts(pair string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if pair == "" || !yield(pair) || strings.IndexByte(pair, ';') < 0 {
+			return
+		}
+		for part := range strings.SplitSeq(pair, ";") {
+			if part != "" && !yield(part) {
+				return
+			}
+		}
+	}
+}
+
+// eachDecoding says whether ok holds for s as it is written or after decoding it any
+// number of times. More than MaxQueryDecodings count as yes.
+func eachDecoding(s string, ok func(string) bool) bool {
+	for range MaxQueryDecodings + 1 {
+		if ok(s) {
+			return true
+		}
+		plain := unescapeQuery(s)
+		if plain == s {
+			return false
+		}
+		s = plain
+	}
+	return true
+}
+
+// checkQuery says what is wrong with a query that servers read in different ways.
 func checkQuery(query string) error {
-	if strings.IndexByte(query, '%') < 0 && isASCII(query) {
+	if plainQuery(query) {
 		return nil
 	}
 	for pair := range strings.SplitSeq(query, "&") {
 		rawKey, rawValue, _ := strings.Cut(pair, "=")
 		for _, raw := range [...]string{rawKey, rawValue} {
-			for i := 0; i < len(raw); i++ {
-				if raw[i] == '%' && (i+2 >= len(raw) || !hex(raw[i+1]) || !hex(raw[i+2])) {
-					return fmt.Errorf("query component %.80q has a %% without two hexadecimal digits", raw)
-				}
-			}
-			if !utf8.ValidString(unescapeQuery(raw)) {
-				return fmt.Errorf("query component %.80q is not valid UTF-8", raw)
+			if err := checkComponent(raw); err != nil {
+				return fmt.Errorf("query component %.80q %w", raw, err)
 			}
 		}
 	}
 	return nil
 }
 
-// unescapeQuery decodes a key or value that checkQuery has passed. It allocates
+// plainQuery says whether a query has nothing that could be wrong.
+func plainQuery(query string) bool {
+	for i := range len(query) {
+		if c := query[i]; c < ' ' || c >= 0x7f || c == '%' {
+			return false
+		}
+	}
+	return true
+}
+
+func checkComponent(raw string) error {
+	for i := range len(raw) {
+		if _, ok := unescapeByte(raw[i:]); raw[i] == '%' && !ok {
+			return errors.New("has a % without two hexadecimal digits")
+		}
+	}
+	plain := unescapeQuery(raw)
+	for i := range len(plain) {
+		if c := plain[i]; c < ' ' || c == 0x7f {
+			return errors.New("has a control byte")
+		}
+	}
+	if !utf8.ValidString(plain) {
+		return errors.New("is not valid UTF-8")
+	}
+	return nil
+}
+
+// unescapeQuery decodes a key or value. A % that begins no escape stays. It allocates
 // only if there is something to decode.
 func unescapeQuery(s string) string {
 	if strings.IndexByte(s, '%') < 0 && strings.IndexByte(s, '+') < 0 {
@@ -83,14 +240,14 @@ func unescapeQuery(s string) string {
 	}
 	out := make([]byte, 0, len(s))
 	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case c == '+':
-			out = append(out, ' ')
-		case c == '%' && i+2 < len(s):
-			out = append(out, unhex(s[i+1])<<4|unhex(s[i+2]))
+		switch b, ok := unescapeByte(s[i:]); {
+		case ok:
+			out = append(out, b)
 			i += 2
+		case s[i] == '+':
+			out = append(out, ' ')
 		default:
-			out = append(out, c)
+			out = append(out, s[i])
 		}
 	}
 	return string(out)

@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -96,17 +97,37 @@ func (ref reference) decide(r *Request) Decision {
 	if r.HTTP == nil || len(l7) == 0 {
 		return d
 	}
-	d.Layer, d.Verdict = L7, Deny
-	var selected *Endpoint
-	rank := -1
-	for _, ep := range l7 {
-		if n := len(strings.ReplaceAll(ep.Path, "*", "")); refSelects(ep.Path, r.HTTP.Path) && n >= rank {
-			selected, rank = ep, n
+	var worst *Decision
+	for i, m := range append([]Override{{}}, r.HTTP.Overrides...) {
+		for j, p := range append([]Override{{}}, r.HTTP.Overrides...) {
+			if i > 0 && m.Method == "" || j > 0 && p.Method != "" {
+				continue
+			}
+			asked := *r
+			asked.HTTP = &HTTP{Method: cmp.Or(m.Method, r.HTTP.Method), Path: r.HTTP.Path, RawQuery: r.HTTP.RawQuery, WebSocket: r.HTTP.WebSocket}
+			if j > 0 {
+				asked.HTTP.Path, asked.HTTP.RawQuery = p.Path, p.RawQuery
+			}
+			switch one := ref.request(&asked, d, matches, l7); {
+			case worst == nil:
+				worst = &one
+			case one.Verdict < worst.Verdict:
+				source := m.Source
+				if source != "" && p.Source != "" {
+					source += " and "
+				}
+				worst.Verdict, worst.Reason = one.Verdict, source+p.Source+": "+one.Reason
+			}
 		}
 	}
-	if selected == nil && len(l7) == 1 && !r.Forward {
-		selected = l7[0]
-	}
+	return *worst
+}
+
+// request decides one request of a connection that is allowed.
+func (ref reference) request(r *Request, d Decision, matches []referenceMatch, l7 []*Endpoint) Decision {
+	d.Layer, d.Verdict = L7, Deny
+	path := r.HTTP.Path
+	selected := refSelected(l7, path, r.Forward)
 	d.AllowEncodedSlash = selected != nil && selected.AllowEncodedSlash
 	d.Credentials = Credentials{}
 	if selected != nil {
@@ -123,7 +144,7 @@ func (ref reference) decide(r *Request) Decision {
 	case selected.Protocol == "websocket" && !r.HTTP.WebSocket:
 		d.Reason = "websocket endpoint requires a valid WebSocket upgrade request"
 		return d
-	case strings.Contains(r.HTTP.Path, "%2F") && !selected.AllowEncodedSlash:
+	case strings.Contains(path, "%2F") && !selected.AllowEncodedSlash:
 		d.Reason = "request-target contains an encoded '/' (%2F) which is not allowed on this endpoint"
 		return d
 	case err != nil:
@@ -132,9 +153,6 @@ func (ref reference) decide(r *Request) Decision {
 	}
 	allowed, denied := false, false
 	for _, m := range matches {
-		if m.ep.Path != "" && !refGlob(m.ep.Path, '/', r.HTTP.Path) {
-			continue
-		}
 		rules := m.ep.Rules
 		preset := map[Access][]string{AccessReadOnly: {"GET", "HEAD", "OPTIONS"}, AccessReadWrite: {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH"}, AccessFull: {"*"}}
 		if m.ep.Protocol == "websocket" {
@@ -144,20 +162,25 @@ func (ref reference) decide(r *Request) Decision {
 			rules = append(rules, Rule{Method: method, Path: "**"})
 		}
 		for _, rule := range rules {
-			ok := rule.Method != "" && rule.Path != "" && refMethod(rule.Method, r.HTTP.Method) && refGlob(rule.Path, '/', r.HTTP.Path)
+			ok := rule.Method != "" && rule.Path != "" && refMethod(rule.Method, r.HTTP.Method) && refPath(rule.Path, path)
+			ok = ok && (m.ep.Path == "" || refPath(m.ep.Path, path))
 			for _, q := range rule.Query {
 				values := query[q.Key]
 				ok = ok && len(values) > 0 && !slices.Equal(q.Globs, []string{""})
-				for _, v := range values {
-					ok = ok && refAny(q.Globs, v)
+				for _, v := range append(slices.Clone(values), refVariants(q.Key, r.HTTP.RawQuery)...) {
+					ok = ok && refAny(q.Globs, refUnescape(v), false)
 				}
 			}
 			allowed = allowed || ok
 		}
 		for _, rule := range m.ep.DenyRules {
-			hit := (rule.Method == "" || refMethod(rule.Method, r.HTTP.Method)) && (rule.Path == "" || refGlob(rule.Path, '/', r.HTTP.Path))
+			hit := (rule.Method == "" || refMethod(rule.Method, r.HTTP.Method)) && (rule.Path == "" || refCovers(rule.Path, path))
+			hit = hit && (m.ep.Path == "" || refCovers(m.ep.Path, path))
 			for _, q := range rule.Query {
-				hit = hit && slices.ContainsFunc(query[q.Key], func(v string) bool { return refAny(q.Globs, v) })
+				hit = hit && slices.ContainsFunc(refVariants(q.Key, r.HTTP.RawQuery), func(v string) bool {
+					stages, deep := refStages(v)
+					return deep || slices.ContainsFunc(stages, func(v string) bool { return refAny(q.Globs, v, true) })
+				})
 			}
 			denied = denied || hit
 		}
@@ -171,10 +194,33 @@ func (ref reference) decide(r *Request) Decision {
 		d.Verdict = Allow
 		return d
 	}
-	if selected.Enforcement == EnforcementAudit || selected.Enforcement == EnforcementUnset && ref.o.UnspecifiedEnforcement != EnforcementBlock {
+	sibling := path + "/"
+	if strings.HasSuffix(path, "/") {
+		sibling = path[:len(path)-1]
+	}
+	other := refSelected(l7, sibling, r.Forward)
+	if ref.audits(selected) && (other == nil || ref.audits(other)) {
 		d.Verdict = Audit
 	}
 	return d
+}
+
+func (ref reference) audits(ep *Endpoint) bool {
+	return ep.Enforcement == EnforcementAudit || ep.Enforcement == EnforcementUnset && ref.o.UnspecifiedEnforcement != EnforcementBlock
+}
+
+// refSelected is the endpoint whose path selects the request.
+func refSelected(l7 []*Endpoint, path string, forward bool) (selected *Endpoint) {
+	rank := -1
+	for _, ep := range l7 {
+		if n := len(strings.ReplaceAll(refCanon(ep.Path, true), "*", "")); refSelects(ep.Path, path) && n >= rank {
+			selected, rank = ep, n
+		}
+	}
+	if selected == nil && len(l7) == 1 && !forward {
+		selected = l7[0]
+	}
+	return selected
 }
 
 // middlewares is the chain of a host, as keys.
@@ -182,7 +228,13 @@ func (ref reference) middlewares(host string) (keys []string) {
 	all := slices.Clone(ref.p.Middlewares)
 	slices.SortFunc(all, func(a, b Middleware) int { return int(a.Order) - int(b.Order) })
 	for _, m := range all {
-		matches := func(p string) bool { return refHostPattern(p).MatchString(host) }
+		matches := func(p string) bool {
+			re, ok := refGlobs.Load("host" + p)
+			if !ok {
+				re, _ = refGlobs.LoadOrStore("host"+p, refHostPattern(p))
+			}
+			return re.(*regexp.Regexp).MatchString(host)
+		}
 		if slices.ContainsFunc(m.Include, matches) && !slices.ContainsFunc(m.Exclude, matches) {
 			keys = append(keys, m.Key)
 		}
@@ -257,17 +309,140 @@ func refQuery(raw string) (map[string][]string, error) {
 		k, v, _ := strings.Cut(pair, "=")
 		key, err := url.QueryUnescape(k)
 		value, err2 := url.QueryUnescape(v)
-		if err != nil || err2 != nil || !utf8.ValidString(key+value) {
+		if err != nil || err2 != nil || !utf8.ValidString(key+value) || refControl.MatchString(key+value) {
 			return nil, fmt.Errorf("query")
 		}
-		out[key] = append(out[key], value)
+		out[key] = append(out[key], url.QueryEscape(value))
 	}
 	return out, nil
 }
 
-func refAny(globs []string, value string) bool {
-	return slices.ContainsFunc(globs, func(g string) bool { return refGlob(g, '.', value) })
+// What the reference reads of queries and patterns.
+var (
+	refControl       = regexp.MustCompile(`[\x00-\x1f\x7f]`)
+	refEscape        = regexp.MustCompile(`%[0-9A-Fa-f]{2}|\+`)
+	refQueryToken    = regexp.MustCompile(`(?s)\\.|\[[^\]]*\]|%[0-9A-Fa-f]{2}|.`)
+	refPathToken     = regexp.MustCompile(`(?s)\\.|%[0-9A-Fa-f]{2}|\[[^\]]*\]|[*?{},/%]|.`)
+	refSelectorToken = regexp.MustCompile(`(?s)%[0-9A-Fa-f]{2}|\[!?.[^\]]*\]|[*?/%]|.`)
+	refLiteral       = strings.NewReplacer("%21", "!", "%24", "$", "%26", "&", "%27", "'", "%28", "(", "%29", ")", "%2A", `\*`, "%2B", "+", "%2C", ",", "%3A", ":", "%3B", ";", "%3D", "=", "%40", "@")
+)
+
+// refVariants are the undecoded values of what servers take for a parameter.
+func refVariants(key, raw string) (values []string) {
+	plain := func(name string) string {
+		name = strings.TrimLeft(name, " ")
+		if i := strings.Index(name, "["); i > 0 {
+			name = name[:i]
+		}
+		return strings.NewReplacer(".", "_", " ", "_").Replace(strings.ToLower(name))
+	}
+	for _, pair := range strings.Split(raw, "&") {
+		all := []string{pair}
+		if strings.Contains(pair, ";") {
+			all = append(all, strings.Split(pair, ";")...)
+		}
+		for _, part := range all {
+			if part == "" {
+				continue
+			}
+			name, value, _ := strings.Cut(part, "=")
+			stages, deep := refStages(name)
+			if deep || slices.ContainsFunc(stages, func(s string) bool { return plain(s) == plain(key) }) {
+				values = append(values, value)
+			}
+		}
+	}
+	return values
 }
+
+// refStages are what decoding makes of s again and again; deep says that it goes on.
+func refStages(s string) (stages []string, deep bool) {
+	for {
+		stages = append(stages, s)
+		next := refUnescape(s)
+		if next == s {
+			return stages, false
+		}
+		if s = next; len(stages) > MaxQueryDecodings {
+			return stages, true
+		}
+	}
+}
+
+func refUnescape(s string) string {
+	return refEscape.ReplaceAllStringFunc(s, func(m string) string {
+		plain, _ := url.QueryUnescape(m)
+		return plain
+	})
+}
+
+func refAny(globs []string, value string, deny bool) bool {
+	return slices.ContainsFunc(globs, func(g string) bool {
+		decoded := refQueryToken.ReplaceAllStringFunc(g, func(m string) string {
+			if len(m) == 3 && m[0] == '%' {
+				if m, _ = url.PathUnescape(m); m[0] < 0x80 {
+					return `\` + m
+				}
+			}
+			return m
+		})
+		return refGlob(decoded, '.', value) || deny && refGlob(g, '.', value)
+	})
+}
+
+// refCanon spells a pattern's literal text as paths are spelt.
+func refCanon(p string, selector bool) string {
+	token := refPathToken
+	if selector {
+		token = refSelectorToken
+	}
+	return token.ReplaceAllStringFunc(p, func(m string) string {
+		switch {
+		case m[0] == '[' && len(m) > 1, len(m) == 1 && strings.Contains("*?{},/%", m) && !(selector && strings.Contains("{}", m)):
+			return m
+		case m == `\/`:
+			return "/"
+		case m[0] == '\\' && len(m) > 1 && !selector:
+			m = m[1:]
+		case m[0] == '%':
+			m, _ = url.PathUnescape(m)
+		}
+		out := refLiteral.Replace(url.PathEscape(m))
+		if out == "," && !selector {
+			return `\,`
+		}
+		return out
+	})
+}
+
+// refPath matches a pattern of paths.
+func refPath(pattern, path string) bool { return refGlob(refCanon(pattern, false), '/', path) }
+
+// refCovers says whether a deny rule with a pattern without braces is about a path.
+func refCovers(pattern, path string) bool {
+	p, bare := refCanon(pattern, false), strings.TrimSuffix(path, "/")
+	if refEither(p, path) || bare != "" && refEither(p, bare) {
+		return true
+	}
+	var bases []string
+	if strings.HasSuffix(p, "/**/") {
+		bases = append(bases, strings.TrimSuffix(p, "/"))
+	}
+	for strings.HasSuffix(p, "/**") || strings.HasSuffix(p, "/**/") {
+		p = strings.TrimSuffix(strings.TrimSuffix(p, "/"), "**")
+	}
+	if base, ok := strings.CutSuffix(p, "/"); ok {
+		bases = append(bases, base)
+	}
+	return bare != "" && slices.ContainsFunc(bases, func(b string) bool { return refEither(b, bare) })
+}
+
+func refEither(canon, path string) bool {
+	return refGlob(canon, '/', path) || refGlob(wideMark+canon, '/', path)
+}
+
+// wideMark before a pattern makes refGlobRegexp read escapes as characters.
+const wideMark = "\x00wide\x00"
 
 func refGlob(pattern string, sep byte, s string) bool {
 	key := string(sep) + pattern
@@ -286,8 +461,30 @@ var refGlobs sync.Map
 
 // refGlobRegexp reads patterns that CompileGlob takes.
 func refGlobRegexp(p string, sep byte) (*regexp.Regexp, error) {
+	p, wide := strings.CutPrefix(p, wideMark)
 	q := regexp.QuoteMeta(string(sep))
 	one := "[^" + q + "]"
+	class := func(set string) string {
+		narrow := refClass(set, func(b byte) bool { return b == sep })
+		if !wide {
+			return narrow
+		}
+		re := regexp.MustCompile(`\A` + narrow + `\z`)
+		var all []string
+		for b := range byte(0x80) {
+			switch {
+			case b == '/' && set[0] == '!', re.MatchString(string(rune(b))):
+				all = append(all, fmt.Sprintf("%%%02X", b))
+				if b != '%' && b != '/' {
+					all = append(all, fmt.Sprintf(`\x%02x`, b))
+				}
+			}
+		}
+		if set[0] == '!' || set[0] == '^' {
+			all = append(all, "%[CD].%..", "%E.%..%..", "%F.%..%..%..")
+		}
+		return "(?:" + strings.Join(append(all, `[^\x{0}-\x{10ffff}]`), "|") + ")"
+	}
 	var out strings.Builder
 	depth := 0
 	for i := 0; i < len(p); i++ {
@@ -309,10 +506,14 @@ func refGlobRegexp(p string, sep byte) (*regexp.Regexp, error) {
 			}
 			i = j - 1
 		case c == '?':
-			out.WriteString(one)
+			if wide {
+				out.WriteString(class("!/"))
+			} else {
+				out.WriteString(one)
+			}
 		case c == '[':
 			end := i + 1 + strings.IndexByte(p[i+1:], ']')
-			out.WriteString(refClass(p[i+1:end], func(b byte) bool { return b == sep }))
+			out.WriteString(class(p[i+1 : end]))
 			i = end
 		case c == '{':
 			depth++
@@ -326,7 +527,9 @@ func refGlobRegexp(p string, sep byte) (*regexp.Regexp, error) {
 			i++
 			out.WriteString(regexp.QuoteMeta(p[i : i+1]))
 		default:
-			out.WriteString(regexp.QuoteMeta(p[i : i+1]))
+			_, n := utf8.DecodeRuneInString(p[i:])
+			out.WriteString(regexp.QuoteMeta(p[i : i+n]))
+			i += n - 1
 		}
 	}
 	return regexp.Compile(`\A(?s:` + out.String() + `)\z`)
@@ -367,12 +570,22 @@ func refClass(set string, never func(byte) bool) string {
 
 // refSelects is the matcher of endpoint paths.
 func refSelects(p, path string) bool {
+	p = refCanon(p, true)
 	if p == "" || p == "**" || p == "/**" || p == path {
 		return true
 	}
 	if dir, ok := strings.CutSuffix(p, "/**"); ok {
+		dir = strings.ReplaceAll(dir, `\*`, "*")
 		return path == dir || strings.HasPrefix(path, dir+"/")
 	}
+	re, ok := refGlobs.Load("selector" + p)
+	if !ok {
+		re, _ = refGlobs.LoadOrStore("selector"+p, refSelectorRegexp(p))
+	}
+	return re.(*regexp.Regexp) != nil && re.(*regexp.Regexp).MatchString(path)
+}
+
+func refSelectorRegexp(p string) *regexp.Regexp {
 	var out strings.Builder
 	for i := 0; i < len(p); i++ {
 		switch p[i] {
@@ -385,14 +598,14 @@ func refSelects(p, path string) bool {
 				out.WriteString("(?:.*/)?")
 				i += 2
 			default:
-				return false
+				return nil
 			}
 		case '?':
 			out.WriteByte('.')
 		case '[':
 			m := regexp.MustCompile(`^\[(!?(?s:.)[^\]]*)\]`).FindStringSubmatch(p[i:])
 			if m == nil || m[1] == "!" {
-				return false
+				return nil
 			}
 			set := m[1]
 			if set[0] == '^' { // no negation here
@@ -400,9 +613,12 @@ func refSelects(p, path string) bool {
 			}
 			out.WriteString(refClass(set, func(byte) bool { return false }))
 			i += len(m[0]) - 1
+		case '\\':
+			i++
+			fallthrough
 		default:
 			out.WriteString(regexp.QuoteMeta(p[i : i+1]))
 		}
 	}
-	return regexp.MustCompile(`\A(?s:` + out.String() + `)\z`).MatchString(path)
+	return regexp.MustCompile(`\A(?s:` + out.String() + `)\z`)
 }

@@ -7,37 +7,56 @@ import (
 	"strings"
 )
 
-// request judges r.HTTP by the endpoints that match the connection.
+// request judges r.HTTP, and every request that its overrides may make of it, by the
+// endpoints that match the connection. The strictest decision counts.
 func (d *Decision) request(r *Request, matched []*endpoint) {
+	d.ask(r.HTTP, r.Forward, matched)
+	if len(r.HTTP.Overrides) == 0 {
+		return
+	}
+	for asked, source := range r.HTTP.eachOverridden {
+		if d.Verdict == Deny {
+			break
+		}
+		o := *d
+		o.ask(asked, r.Forward, matched)
+		if o.Verdict < d.Verdict {
+			d.Verdict, d.Rule, d.Line, d.Reason = o.Verdict, o.Rule, o.Line, source+": "+o.Reason
+		}
+	}
+}
+
+// ask judges one request by the endpoints that match the connection.
+func (d *Decision) ask(h *HTTP, forward bool, matched []*endpoint) {
 	d.Layer, d.Verdict = L7, Deny
 	d.Rule, d.Line, d.Credentials = "", 0, Credentials{}
-	if r.HTTP.Method == "" || !strings.HasPrefix(r.HTTP.Path, "/") {
+	if h.Method == "" || !strings.HasPrefix(h.Path, "/") {
 		d.Reason = "request has no method or no path"
 		return
 	}
-	selected := selectEndpoint(r, matched)
+	selected := selectEndpoint(h.Path, forward, matched)
 	if selected == nil {
 		d.AllowEncodedSlash = false
 		d.Reason = "no L7 endpoint path matched request"
 		return
 	}
 	d.AllowEncodedSlash, d.Protocol, d.Credentials = selected.encodedSlash, selected.protocol, selected.credentials
-	if !selected.selector.match(r.HTTP.Path) {
+	if !selected.selector.match(h.Path) {
 		d.Credentials.Provider = "" // not this path's
 	}
-	if selected.protocol == ProtocolWebSocket && !r.HTTP.WebSocket {
+	if selected.protocol == ProtocolWebSocket && !h.WebSocket {
 		d.refuse(selected, "websocket endpoint requires a valid WebSocket upgrade request")
 		return
 	}
-	if !selected.encodedSlash && strings.Contains(r.HTTP.Path, "%2F") {
+	if !selected.encodedSlash && strings.Contains(h.Path, "%2F") {
 		d.refuse(selected, "request-target contains an encoded '/' (%2F) which is not allowed on this endpoint")
 		return
 	}
-	if err := checkQuery(r.HTTP.RawQuery); err != nil {
+	if err := checkQuery(h.RawQuery); err != nil {
 		d.refuse(selected, err.Error())
 		return
 	}
-	rule, denied := judge(r.HTTP, matched)
+	rule, denied := judge(h, matched)
 	if rule != nil {
 		d.Rule, d.Line = rule.text, rule.line
 	}
@@ -51,8 +70,8 @@ func (d *Decision) request(r *Request, matched []*endpoint) {
 	} else {
 		d.Rule, d.Line = selected.text, selected.line
 	}
-	d.Reason = r.HTTP.Method + " " + r.HTTP.Path + why
-	if selected.audit {
+	d.Reason = h.Method + " " + h.Path + why
+	if selected.audit && !siblingBlocks(h.Path, forward, matched) {
 		d.Verdict = Audit
 	}
 }
@@ -64,7 +83,7 @@ func (d *Decision) refuse(by *endpoint, reason string) {
 // selectEndpoint is the one whose enforcement and encoded slashes count: the most
 // specific path, the last of equals. One alone in a tunnel is not asked for its
 // path; its rules then are.
-func selectEndpoint(r *Request, matched []*endpoint) *endpoint {
+func selectEndpoint(path string, forward bool, matched []*endpoint) *endpoint {
 	var best, only *endpoint
 	count := 0
 	for _, ep := range matched {
@@ -73,27 +92,39 @@ func selectEndpoint(r *Request, matched []*endpoint) *endpoint {
 		}
 		only = ep
 		count++
-		if ep.selector.match(r.HTTP.Path) && (best == nil || ep.rank >= best.rank) {
+		if ep.selector.match(path) && (best == nil || ep.rank >= best.rank) {
 			best = ep
 		}
 	}
-	if best == nil && count == 1 && !r.Forward {
+	if best == nil && count == 1 && !forward {
 		return only
 	}
 	return best
+}
+
+// siblingBlocks says whether the path with a trailing slash, or without the one that
+// it has, belongs to an endpoint that enforces its rules: that spelling does not lead
+// past them to an endpoint that audits.
+func siblingBlocks(path string, forward bool, matched []*endpoint) bool {
+	sibling, ok := strings.CutSuffix(path, "/")
+	if !ok {
+		sibling += "/"
+	}
+	selected := selectEndpoint(sibling, forward, matched)
+	return selected != nil && !selected.audit
 }
 
 // judge asks the rules of every endpoint that the path is one of: any may allow,
 // and any may deny what others allow.
 func judge(h *HTTP, matched []*endpoint) (by *compiledRule, denied bool) {
 	for _, ep := range matched {
-		if ep.hasPath && !ep.path.Match(h.Path) {
+		if ep.hasPath && !ep.covered.covers(h.Path) {
 			continue
 		}
 		if rule := ep.deny.find(h, true); rule != nil {
 			return rule, true
 		}
-		if by == nil {
+		if by == nil && (!ep.hasPath || ep.path.Match(h.Path)) {
 			by = ep.allow.find(h, false)
 		}
 	}

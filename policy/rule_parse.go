@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"fmt"
 	"strconv"
 
 	"gopkg.in/yaml.v3"
@@ -48,7 +49,7 @@ func (r *reader) rule(n *yaml.Node, where string) (rule Rule) {
 		"method": func(v *yaml.Node) { rule.Method = r.str(v, where+".method") },
 		"path": func(v *yaml.Node) {
 			rule.Path = r.str(v, where+".path")
-			r.glob(v, rule.Path, '/')
+			r.pathGlob(v, rule.Path)
 		},
 		"query": func(v *yaml.Node) {
 			r.entries(v, where+".query", func(k, v *yaml.Node) {
@@ -74,8 +75,15 @@ func (r *reader) rule(n *yaml.Node, where string) (rule Rule) {
 func (r *reader) queryGlobs(n *yaml.Node, where string) (globs []string) {
 	one := func(v *yaml.Node, where string) {
 		if r.more(&r.globs, MaxQueryGlobs, v, "query patterns") {
+			if v.Kind == yaml.ScalarNode && v.Tag != "!!str" && v.Tag != "!!null" {
+				// Loaders differ in what they read of 010, 1e3 or yes, and OpenShell's takes
+				// only strings.
+				r.fail(v, fmt.Sprintf("%s must be a string, got %s", where, v.Value), fmt.Sprintf("write %q", v.Value))
+				return
+			}
 			s := r.str(v, where)
-			r.glob(v, s, '.')
+			_, err := compileQueryGlob(s)
+			r.pattern(v, err)
 			globs = append(globs, s)
 		}
 	}

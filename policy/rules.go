@@ -14,14 +14,36 @@ type compiledRule struct {
 	method    string
 	anyMethod bool
 	path      Glob
-	query     []queryRule
+	// denied is the path of a deny rule, which has no path.
+	denied denyPath
+	query  []queryRule
 	// text and line name the rule to people.
 	text string
 	line int
 }
 
-func (r *compiledRule) match(h *HTTP, deny bool) bool {
-	return (r.anyMethod || sameMethod(r.method, h.Method)) && r.path.Match(h.Path) && matchQuery(r.query, h.RawQuery, !deny)
+func (r *compiledRule) allows(h *HTTP) bool {
+	if !r.anyMethod && !sameMethod(r.method, h.Method) || !r.path.Match(h.Path) {
+		return false
+	}
+	for i := range r.query {
+		if !r.query[i].allows(h.RawQuery) {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *compiledRule) denies(h *HTTP) bool {
+	if !r.anyMethod && !sameMethod(r.method, h.Method) || !r.denied.covers(h.Path) {
+		return false
+	}
+	for i := range r.query {
+		if !r.query[i].denies(h.RawQuery) {
+			return false
+		}
+	}
+	return true
 }
 
 // sameMethod compares in ASCII, without regard to case; GET is HEAD, too.
@@ -57,7 +79,7 @@ func (t *ruleTree) find(h *HTTP, deny bool) *compiledRule {
 	rest := strings.TrimPrefix(h.Path, "/")
 	for {
 		for _, r := range t.rules {
-			if r.match(h, deny) {
+			if deny && r.denies(h) || !deny && r.allows(h) {
 				return r
 			}
 		}
@@ -88,7 +110,7 @@ func (t *ruleTree) add(pattern string, r *compiledRule) {
 }
 
 // literalSegments are those at the start of a pattern that every path it matches
-// begins with.
+// begins with. The pattern is as canonicalPattern spells it.
 func literalSegments(pattern string) []string {
 	rest, ok := strings.CutPrefix(pattern, "/")
 	var out []string
@@ -128,7 +150,12 @@ func (c *ruleCompiler) add(rule Rule, deny bool, name string) {
 	}
 	r.text = strings.TrimSpace(name + " " + rule.Method + " " + rule.Path)
 	var err error
-	if r.path, err = CompileGlob(pattern, '/'); err != nil {
+	if deny {
+		r.denied, err = compileDenyPath(pattern)
+	} else {
+		r.path, err = compilePath(pattern)
+	}
+	if err != nil {
 		c.fail(name+".path", err)
 		return
 	}
@@ -137,21 +164,14 @@ func (c *ruleCompiler) add(rule Rule, deny bool, name string) {
 			c.fail(name+".query", errors.New("has no pattern for "+q.Key))
 			return
 		}
-		compiled := queryRule{key: q.Key}
-		for _, pattern := range q.Globs {
-			// OpenShell drops a single empty pattern, so that no value matches.
-			if pattern == "" && len(q.Globs) == 1 && !deny {
-				break
-			}
-			g, err := CompileGlob(pattern, '.')
-			if err != nil {
-				c.fail(name+".query."+q.Key, err)
-				return
-			}
-			compiled.globs = append(compiled.globs, g)
+		compiled, err := compileQuery(q, deny)
+		if err != nil {
+			c.fail(name+".query."+q.Key, err)
+			return
 		}
 		r.query = append(r.query, compiled)
 	}
+	pattern = canonicalPattern(pattern, ruleDialect)
 	if deny {
 		c.denials.add(pattern, r)
 	} else {

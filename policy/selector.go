@@ -2,16 +2,14 @@
 
 package policy
 
-import (
-	"strings"
-	"unicode/utf8"
-)
+import "strings"
 
 // pathSelector is an endpoint's path as OpenShell chooses by it which endpoint
 // answers for a request. It is another matcher than the one of rules: a * crosses
 // slashes, a trailing /** takes the path before it too, and there are no braces
-// and no escapes. The zero value selects every path.
+// and no \ escapes. The zero value selects every path.
 type pathSelector struct {
+	// pattern is as canonicalPattern spells it.
 	pattern string
 	any     bool
 	// subtree is the path before a trailing /**.
@@ -23,11 +21,12 @@ type pathSelector struct {
 // newSelector never fails: as in OpenShell a pattern that is no glob selects the
 // path that is spelt like it and no other.
 func newSelector(pattern string) pathSelector {
+	pattern = canonicalPattern(pattern, selectorDialect)
 	s := pathSelector{pattern: pattern}
 	if pattern == "" || pattern == "**" || pattern == "/**" {
 		s.any = true
 	} else if before, ok := strings.CutSuffix(pattern, "/**"); ok {
-		s.subtree = before
+		s.subtree = strings.ReplaceAll(before, `\*`, "*")
 	} else {
 		s.tokens, s.valid = selectorTokens(pattern)
 	}
@@ -47,7 +46,7 @@ func (s *pathSelector) match(path string) bool {
 
 // rank says which of several selecting endpoints answers: the highest.
 func (s *pathSelector) rank() int {
-	return utf8.RuneCountInString(s.pattern) - strings.Count(s.pattern, "*")
+	return rank(s.pattern)
 }
 
 func selectorTokens(p string) ([]globToken, bool) {
@@ -82,6 +81,9 @@ func selectorTokens(p string) ([]globToken, bool) {
 			i += n
 			out = append(out, globToken{kind: classToken, class: set})
 		default:
+			if c == '\\' {
+				i++
+			}
 			i++
 			out = push(out, globToken{literal: p[i-1 : i]})
 		}

@@ -33,11 +33,12 @@ func TestSuggestionsWork(t *testing.T) {
 		r     Request
 		where string
 	}{
-		"rule":               {Request{Host: "api.example.com", HTTP: &HTTP{Method: "PUT", Path: "/v1/{a}*[b]"}}, "network_policies.api.endpoints[0].rules"},
+		"rule":               {Request{Host: "api.example.com", HTTP: &HTTP{Method: "PUT", Path: "/v1/%7Ba%7D*%5Bb%5D,@"}}, "network_policies.api.endpoints[0].rules"},
 		"rule beside access": {Request{Host: "api.example.com", HTTP: &HTTP{Method: "PUT", Path: "/v2/a"}}, "network_policies.api.endpoints"},
 		"no endpoint's path": {Request{Host: "api.example.com", HTTP: &HTTP{Method: "PUT", Path: "/v3/a"}}, "network_policies.api.endpoints"},
 		"not the rules'":     {Request{Host: "api.example.com", HTTP: &HTTP{Method: "GET", Path: "/v1"}}, "network_policies.api.endpoints"},
 		"encoded slash":      {Request{Host: "api.example.com", HTTP: &HTTP{Method: "GET", Path: "/v2/a%2Fb"}}, "network_policies.api.endpoints"},
+		"encoded slash, *":   {Request{Host: "api.example.com", HTTP: &HTTP{Method: "GET", Path: "/v2/*%2Fb"}}, "network_policies.api.endpoints"},
 		"audit":              {Request{Host: "auto.example.com", HTTP: &HTTP{Method: "PUT", Path: "/a"}}, "network_policies.api.endpoints"},
 		"binary":             {Request{Host: "skip.example.com", Binary: "/usr/bin/git"}, "network_policies.api.binaries"},
 		"binary, connection": {Request{Host: "api.example.com", Binary: "/usr/bin/git"}, "network_policies.api.binaries"},

@@ -12,10 +12,12 @@ import (
 // MaxURLPath bounds the path of a request, in bytes.
 const MaxURLPath = 4096
 
-// CanonicalPath gives the one spelling of a request's path (without its query)
-// that rules are matched against and that is sent on: unreserved bytes decoded,
-// other escapes in upper case, ;parameters dropped, // collapsed, dots resolved.
-// What servers read in different ways is refused.
+// CanonicalPath returns the one spelling of a request's path (without its query)
+// that rules are matched against and that the proxy forwards. It decodes every
+// escape of a character that RFC 3986 allows unescaped in a path segment, escapes
+// every other character in upper case, drops ;parameters, collapses // and resolves
+// dot segments. A path that servers read in different ways is an error. It does not
+// allocate if raw has no escape and is canonical.
 func CanonicalPath(raw string, allowEncodedSlash bool) (string, error) {
 	p, err := canonicalPath(raw, allowEncodedSlash)
 	if err != nil {
@@ -31,10 +33,17 @@ func canonicalPath(raw string, allowEncodedSlash bool) (string, error) {
 	if !strings.HasPrefix(raw, "/") {
 		return "", errors.New("does not begin with /")
 	}
+	if plainPath(raw) {
+		return raw, nil
+	}
+	for i := range len(raw) {
+		if c := raw[i]; c <= ' ' || c >= 0x7f || c == '#' || c == '?' || c == '\\' {
+			return "", fmt.Errorf("byte %#02x must be percent-encoded", c)
+		}
+	}
 	var out []string
 	parts := strings.Split(raw[1:], "/")
 	for i, part := range parts {
-		part, _, _ = strings.Cut(part, ";")
 		seg, err := canonicalSegment(part, allowEncodedSlash)
 		if err != nil {
 			return "", err
@@ -55,29 +64,55 @@ func canonicalPath(raw string, allowEncodedSlash bool) (string, error) {
 			out = append(out, "") // keeps the trailing slash
 		}
 	}
-	// Dropped parameters may hold what a segment may not.
-	for i := range len(raw) {
-		if c := raw[i]; c <= ' ' || c >= 0x7f || c == '#' || c == '?' || c == '\\' {
-			return "", fmt.Errorf("byte %#02x must be percent-encoded", c)
-		}
-	}
 	return "/" + strings.Join(out, "/"), nil
 }
 
+// plainPath says whether a path that begins with / has no escapes and is canonical.
+func plainPath(raw string) bool {
+	start := 1
+	for i := 1; i <= len(raw); i++ {
+		if i < len(raw) && raw[i] != '/' {
+			if c := raw[i]; c == ';' || !pchar.has(c) {
+				return false
+			}
+			continue
+		}
+		switch segment := raw[start:i]; {
+		case segment == "." || segment == "..", segment == "" && i < len(raw):
+			return false
+		}
+		start = i + 1
+	}
+	return true
+}
+
+// pchar is the characters that may stand unescaped in a path segment (RFC 3986,
+// appendix A).
+var pchar = func() (s byteSet) {
+	s.add('a', 'z')
+	s.add('A', 'Z')
+	s.add('0', '9')
+	for _, c := range []byte("-._~!$&'()*+,;=:@") {
+		s.add(c, c)
+	}
+	return s
+}()
+
+// canonicalSegment ends at the first ; in whatever spelling.
 func canonicalSegment(s string, allowEncodedSlash bool) (string, error) {
 	var out, plain []byte
 	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if c != '%' {
-			out, plain = append(out, c), append(plain, c)
-			continue
+		c, escaped := s[i], s[i] == '%'
+		if escaped {
+			var ok bool
+			if c, ok = unescapeByte(s[i:]); !ok {
+				return "", errors.New("has a % without two hexadecimal digits")
+			}
+			i += 2
 		}
-		if i+2 >= len(s) || !hex(s[i+1]) || !hex(s[i+2]) {
-			return "", errors.New("has a % without two hexadecimal digits")
+		if c == ';' {
+			break
 		}
-		c = unhex(s[i+1])<<4 | unhex(s[i+2])
-		i += 2
-		plain = append(plain, c)
 		switch {
 		case c < ' ' || c == 0x7f:
 			return "", errors.New("has an encoded control byte")
@@ -85,26 +120,39 @@ func canonicalSegment(s string, allowEncodedSlash bool) (string, error) {
 			return "", errors.New("has an encoded backslash")
 		case c == '/' && !allowEncodedSlash:
 			return "", errors.New("has an encoded slash (%2F) and the endpoint does not set allow_encoded_slash")
-		case alnum(c) || strings.IndexByte("-._~", c) >= 0:
-			out = append(out, c)
-		default:
-			const digits = "0123456789ABCDEF"
-			out = append(out, '%', digits[c>>4], digits[c&15])
 		}
+		plain = append(plain, c)
+		out = appendSegmentByte(out, c)
 	}
 	if !utf8.Valid(plain) {
 		return "", errors.New("has escapes that are not UTF-8")
 	}
-	// A server that decodes %2F must not find a way up behind it.
+	// A server that decodes %2F must not find a dot segment beside it.
 	if pieces := strings.Split(string(plain), "/"); len(pieces) > 1 {
 		for _, p := range pieces {
-			p, _, _ = strings.Cut(p, ";")
 			if p == "." || p == ".." {
 				return "", errors.New("has a dot segment beside an encoded slash")
 			}
 		}
 	}
 	return string(out), nil
+}
+
+// appendSegmentByte appends a decoded byte of a segment in its canonical spelling.
+func appendSegmentByte(out []byte, c byte) []byte {
+	const digits = "0123456789ABCDEF"
+	if pchar.has(c) {
+		return append(out, c)
+	}
+	return append(out, '%', digits[c>>4], digits[c&15])
+}
+
+// unescapeByte decodes the escape that s begins with.
+func unescapeByte(s string) (c byte, ok bool) {
+	if len(s) < 3 || s[0] != '%' || !hex(s[1]) || !hex(s[2]) {
+		return 0, false
+	}
+	return unhex(s[1])<<4 | unhex(s[2]), true
 }
 
 func hex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'f' }

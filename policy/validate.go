@@ -43,7 +43,7 @@ func (e *endpointReader) validate() {
 		if e.Path[0] != '/' && e.Path != "**" {
 			e.fail(e.place("path"), e.invalid("path must start with '/' or be '**'"), "")
 		}
-		e.glob(e.place("path"), e.Path, '/')
+		e.pathGlob(e.place("path"), e.Path)
 	}
 	e.validateL7()
 	e.validateCredentials()

@@ -51,6 +51,8 @@ type httpPart struct {
 	Query  string `json:"query"`
 	// WebSocket says that it begins one or, with WEBSOCKET_TEXT, is a message on it.
 	WebSocket bool `json:"websocket"`
+	// Headers may override the method or the path.
+	Headers map[string][]string `json:"headers"`
 }
 
 // at is the part as it is judged, at its canonical path.
@@ -82,5 +84,9 @@ func judge(e *policy.Engine, q *question) (policy.Decision, *policy.Request) {
 		return d, r
 	}
 	r.HTTP = q.HTTP.at(path)
+	if r.HTTP.Overrides, err = policy.Overrides(q.HTTP.Headers, r.HTTP, d.AllowEncodedSlash); err != nil {
+		d.Verdict, d.Layer, d.Reason = policy.Deny, policy.L7, err.Error()
+		return d, nil
+	}
 	return e.Decide(r), r
 }

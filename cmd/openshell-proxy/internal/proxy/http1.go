@@ -208,7 +208,7 @@ func (h *http1) request(ctx context.Context, req *http.Request) (more bool) {
 	if err := c.identify(); err != nil {
 		return refuse(refusedConnection(req.Method, to, err.Error()), err.Error())
 	}
-	j, a := c.judgeRequest(to, req.Method, uri, h.forward, handshake(req))
+	j, a := c.judgeRequest(to, req, uri, h.forward, handshake(req))
 	j.hold = h.hold
 	if a != nil {
 		h.refuse(req, to, j.asked, *a, j.dec)

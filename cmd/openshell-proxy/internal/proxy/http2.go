@@ -124,7 +124,7 @@ func (h *http2Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		refuse(no(err.Error()), refusedConnection(req.Method, h.to, err.Error()))
 		return
 	}
-	j, a := h.c.judgeRequest(h.to, req.Method, req.RequestURI, false, false)
+	j, a := h.c.judgeRequest(h.to, req, req.RequestURI, false, false)
 	j.hold = memory.FromContext(req.Context())
 	rec.http = j.asked
 	if a != nil {

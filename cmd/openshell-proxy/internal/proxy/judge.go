@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"context"
+	"net/http"
 	"strings"
 	"time"
 
@@ -15,10 +16,10 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// judge asks the policy in force about the connection or, with http, about one
+// judge asks the policy in force about the connection or, with asked, about one
 // request on it. Every program that holds the connection must be allowed.
-func (c *connection) judge(to target, http *policy.HTTP) policy.Decision {
-	dec, _ := c.judgeAll(&policy.Request{Host: to.host, Port: to.port, HTTP: http})
+func (c *connection) judge(to target, asked *policy.HTTP) policy.Decision {
+	dec, _ := c.judgeAll(&policy.Request{Host: to.host, Port: to.port, HTTP: asked})
 	if m := c.s.mustSee(to.host); m != "" && dec.Verdict == policy.Allow && opaque(dec) {
 		return denied(dec, unseen(m))
 	}
@@ -83,8 +84,9 @@ func (j *judged) uri() string {
 // judgeRequest puts a request into one spelling and judges that. The answer is
 // nil if the request may go on. forward says that it came in absolute form,
 // webSocket that it begins one.
-func (c *connection) judgeRequest(to target, method, uri string, forward, webSocket bool) (j *judged, refusal *answer) {
+func (c *connection) judgeRequest(to target, req *http.Request, uri string, forward, webSocket bool) (j *judged, refusal *answer) {
 	j = &judged{to: to}
+	method := req.Method
 	refuse := func(a answer) (*judged, *answer) { return j, &a }
 	raw, query, _ := strings.Cut(uri, "?")
 	if j.l4 = c.judge(to, nil); j.l4.Verdict != policy.Allow {
@@ -95,12 +97,16 @@ func (c *connection) judgeRequest(to target, method, uri string, forward, webSoc
 	if err == nil {
 		err = checkQuery(query)
 	}
+	asked := &policy.HTTP{Method: method, Path: path, RawQuery: query, WebSocket: webSocket}
+	if err == nil && j.l4.Inspect {
+		asked.Overrides, err = policy.Overrides(req.Header, asked, j.l4.AllowEncodedSlash)
+	}
 	if err != nil {
 		j.dec = denied(j.l4, err.Error())
 		j.dec.Layer = policy.L7
 		return refuse(badTarget(err.Error()))
 	}
-	j.asked = &policy.HTTP{Method: method, Path: path, RawQuery: query, WebSocket: webSocket}
+	j.asked = asked
 	j.request = policy.Request{Host: to.host, Port: to.port, HTTP: j.asked, Forward: forward}
 	dec, who := c.judgeAll(&j.request)
 	if j.dec = dec; dec.Verdict == policy.Deny {

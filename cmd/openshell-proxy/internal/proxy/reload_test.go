@@ -161,7 +161,7 @@ func TestBypass_B30_ReloadBetweenJudgingAndBeginning(t *testing.T) {
 		t.Fatal(err)
 	}
 	to := target{host: "api.example.com", port: 80}
-	j, refusal := c.judgeRequest(to, "GET", "/a", false, false)
+	j, refusal := c.judgeRequest(to, &http.Request{Method: "GET"}, "/a", false, false)
 	if refusal != nil {
 		t.Fatal(refusal)
 	}

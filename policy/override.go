@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// MaxOverrides bounds the Overrides of one request, because each combination of a
+// method and a path is judged. Clients send one.
+const MaxOverrides = 8
+
+// Override is a header or parameter that some servers take for the method or the
+// path of a request.
+type Override struct {
+	// Source names the header or parameter.
+	Source string
+	// Method replaces the request's method; if it is empty, Path and RawQuery replace
+	// its path and query.
+	Method, Path, RawQuery string
+}
+
+// Overrides returns what the header and the query of a request override. It fails if
+// one of them could be read in different ways. allowEncodedSlash is as for
+// CanonicalPath.
+func Overrides(header map[string][]string, h *HTTP, allowEncodedSlash bool) ([]Override, error) {
+	o := overrides{request: h, encodedSlash: allowEncodedSlash}
+	for name, values := range header {
+		for _, v := range values {
+			o.header(name, v)
+		}
+	}
+	o.query(h.RawQuery)
+	if o.err == nil && len(o.found) > MaxOverrides {
+		o.err = fmt.Errorf("more than %d headers and parameters that override the method or the path, the last %s", MaxOverrides, o.found[MaxOverrides].Source)
+	}
+	return o.found, o.err
+}
+
+type overrides struct {
+	request      *HTTP
+	encodedSlash bool
+	found        []Override
+	err          error
+}
+
+// header adds a header field if it is one that overrides something. Some servers read
+// every byte of a name that is no letter or digit as _, so that all of them are alike
+// here.
+func (o *overrides) header(name, value string) {
+	var buf [len("x-http-method-override")]byte
+	if len(name) > len(buf) {
+		return
+	}
+	folded := buf[:len(name)]
+	for i := range len(name) {
+		if folded[i] = '-'; alnum(name[i]) {
+			folded[i] = foldName(name[i])
+		}
+	}
+	switch string(folded) {
+	case "x-http-method-override", "x-http-method", "x-method-override", "x-forwarded-method", "x-original-method":
+		o.method("header "+name, value)
+	case "x-original-url", "x-original-uri", "x-rewrite-url", "x-rewrite-uri", "x-override-url", "x-forwarded-uri", "x-forwarded-path":
+		o.path("header "+name, value)
+	case "destination": // of WebDAV, where the request writes
+		if m := o.request.Method; equalUpper("COPY", m) || equalUpper("MOVE", m) {
+			o.path("header "+name, value)
+		}
+	}
+}
+
+// methodParameters override the method: in many frameworks, at Salesforce, and at
+// Google, where headersParameter holds whole header fields.
+var (
+	methodParameters = []queryRule{{key: "_method"}, {key: "_HttpMethod"}, {key: "$httpMethod"}, {key: "X-HTTP-Method-Override"}, {key: "X-Method-Override"}}
+	headersParameter = queryRule{key: "$httpHeaders"}
+)
+
+func (o *overrides) query(query string) {
+	for pair := range strings.SplitSeq(query, "&") {
+		for part := range parts(pair) {
+			name, value, _ := strings.Cut(part, "=")
+			for i := range methodParameters {
+				if p := &methodParameters[i]; eachDecoding(name, p.names) {
+					o.method("query parameter "+p.key, unescapeQuery(value))
+				}
+			}
+			if eachDecoding(name, headersParameter.names) {
+				field, value, _ := strings.Cut(unescapeQuery(value), ":")
+				o.header(strings.TrimSpace(field), value)
+			}
+		}
+	}
+}
+
+// method adds a method. An empty one overrides nothing.
+func (o *overrides) method(source, value string) {
+	value = strings.ToUpper(strings.TrimSpace(value))
+	switch {
+	case value == "":
+	case strings.Trim(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-_") != "":
+		o.fail(source, errors.New("is no method"))
+	default:
+		o.found = append(o.found, Override{Source: source, Method: value})
+	}
+}
+
+// path adds a path, or a URL of which the path counts. The query may be its own or the
+// request's: servers differ.
+func (o *overrides) path(source, value string) {
+	value = strings.TrimSpace(value)
+	if scheme, rest, ok := strings.Cut(value, "://"); ok && !strings.ContainsAny(scheme, "/?") {
+		value = "/"
+		if i := strings.IndexAny(rest, "/?"); i >= 0 {
+			value = rest[i:]
+		}
+	}
+	raw, query, _ := strings.Cut(value, "?")
+	path, err := CanonicalPath(raw, o.encodedSlash)
+	switch {
+	case err != nil:
+		o.fail(source, err)
+		return
+	case strings.HasPrefix(raw, "//"):
+		o.fail(source, errors.New("begins with //"))
+		return
+	case strings.ContainsFunc(query, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '#' }):
+		o.fail(source, errors.New("has a query with a byte that must be percent-encoded"))
+		return
+	}
+	o.found = append(o.found, Override{Source: source, Path: path, RawQuery: query})
+	if own := o.request.RawQuery; own != query {
+		o.found = append(o.found, Override{Source: source, Path: path, RawQuery: own})
+	}
+}
+
+func (o *overrides) fail(source string, err error) {
+	o.err = errors.Join(o.err, fmt.Errorf("%s: %w", source, err))
+}
+
+// eachOverridden yields the requests that a server may take h for, h itself not among
+// them, and what makes it do so.
+func (h *HTTP) eachOverridden(yield func(asked *HTTP, source string) bool) {
+	whole := [...]Override{{Method: h.Method, Path: h.Path, RawQuery: h.RawQuery}}
+	all := append(whole[:], h.Overrides...)
+	for i := range all {
+		for j := range all {
+			method, path := &all[i], &all[j]
+			if i == 0 && j == 0 || i > 0 && method.Method == "" || j > 0 && path.Method != "" {
+				continue
+			}
+			source := method.Source
+			if source != "" && path.Source != "" {
+				source += " and "
+			}
+			asked := HTTP{Method: method.Method, Path: path.Path, RawQuery: path.RawQuery, WebSocket: h.WebSocket}
+			if !yield(&asked, source+path.Source) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// canonicalPattern spells the literal text of a path pattern as CanonicalPath spells
+// paths: /%40a is /@a, /é is /%C3%A9, and %2A is a literal *, never a wildcard. In
+// its result both dialects escape a literal * with \.
+func canonicalPattern(p string, d dialect) string {
+	out := make([]byte, 0, len(p))
+	literal := func(c byte) {
+		switch {
+		case c == '/':
+			out = append(out, c)
+		case c == '*', c == ',' && d == ruleDialect:
+			out = append(out, '\\', c)
+		default:
+			out = appendSegmentByte(out, c)
+		}
+	}
+	for i := 0; i < len(p); i++ {
+		switch c := p[i]; {
+		case c == '[':
+			n := classLength(p[i:], d)
+			if n == 0 {
+				return string(out) + p[i:] // which is an error to who reads it
+			}
+			out = append(out, p[i:i+n]...)
+			i += n - 1
+		case c == '*', c == '?', d == ruleDialect && strings.IndexByte("{},", c) >= 0:
+			out = append(out, c)
+		case d == ruleDialect && c == '\\':
+			if i++; i == len(p) {
+				return string(out) + `\`
+			}
+			literal(p[i])
+		case c == '%':
+			switch b, ok := unescapeByte(p[i:]); {
+			case !ok: // matches no path
+				out = append(out, c)
+			case b == '/':
+				out = append(out, "%2F"...)
+				i += 2
+			default:
+				literal(b)
+				i += 2
+			}
+		default:
+			literal(c)
+		}
+	}
+	return string(out)
+}
+
+// classLength is how long the [ ] is that p begins with; 0 is one that does not end.
+func classLength(p string, d dialect) int {
+	if d == selectorDialect {
+		_, n := selectorClass(p)
+		return n
+	}
+	return strings.IndexByte(p, ']') + 1
+}
+
+// compilePath compiles the pattern of a URL path.
+func compilePath(pattern string) (Glob, error) {
+	if len(pattern) > MaxGlob {
+		return Glob{}, errLongGlob
+	}
+	p := globParser{pattern: canonicalPattern(pattern, ruleDialect), sep: '/'}
+	return p.glob(pattern)
+}
+
+// denyPath is a path pattern of a deny rule. It covers what its Glob matches and the
+// spellings that servers commonly treat as the same path.
+type denyPath struct {
+	whole Glob
+	// base matches the paths, without a trailing slash, that stand for a pattern
+	// that ends in / or /**.
+	base Glob
+}
+
+// compileDenyPath widens a path pattern: a ? or [ ] takes a whole escape too.
+func compileDenyPath(pattern string) (denyPath, error) {
+	g, err := compilePath(pattern)
+	d := denyPath{g, Glob{sep: '/'}}
+	for _, tokens := range g.alternatives {
+		if wide := escapesAreCharacters(tokens); wide != nil {
+			d.whole.alternatives = append(d.whole.alternatives, wide)
+		}
+	}
+	for _, tokens := range d.whole.alternatives {
+		d.base.alternatives = append(d.base.alternatives, bases(tokens)...)
+	}
+	return d, err
+}
+
+// covers says whether the pattern matches a canonical path, that path without its
+// trailing slash, or, where the pattern ends in / or /**, the path before that.
+func (d *denyPath) covers(path string) bool {
+	if d.whole.Match(path) {
+		return true
+	}
+	bare := strings.TrimSuffix(path, "/")
+	return bare != "" && (bare != path && d.whole.Match(bare) || d.base.Match(bare))
+}
+
+// escapesAreCharacters returns tokens whose classes take a whole escaped character;
+// nil if there is no class.
+func escapesAreCharacters(tokens []globToken) []globToken {
+	class := func(t globToken) bool { return t.kind == classToken }
+	if !slices.ContainsFunc(tokens, class) {
+		return nil
+	}
+	out := slices.Clone(tokens)
+	for i := range out {
+		out[i].escapes = class(out[i])
+	}
+	return out
+}
+
+// bases returns the tokens of a pattern without its closing / or /**.
+func bases(tokens []globToken) (out [][]globToken) {
+	n := len(tokens)
+	if n > 0 && tokens[n-1].kind == treeToken { // /a/**/ is also /a/b
+		out = append(out, append(slices.Clone(tokens[:n-1]), globToken{kind: runToken}))
+	}
+	for n > 0 && (tokens[n-1].kind == runToken || tokens[n-1].kind == treeToken) {
+		n--
+	}
+	if n == 0 || !strings.HasSuffix(tokens[n-1].literal, "/") {
+		return out
+	}
+	base := slices.Clone(tokens[:n])
+	base[n-1].literal = strings.TrimSuffix(base[n-1].literal, "/")
+	return append(out, base)
+}
+
+// errLongGlob is the error for a pattern that is too long.
+var errLongGlob = fmt.Errorf("pattern is longer than %d bytes", MaxGlob)
