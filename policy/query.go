@@ -86,18 +86,11 @@ func (q *queryRule) match(value string) bool {
 // does not count, nor does what follows a [, and space and dot are _ (PHP).
 func (q *queryRule) names(name string) bool {
 	key, name := bareName(q.key), bareName(strings.TrimLeft(name, " "))
-	if strings.EqualFold(key, name) {
-		return true
+	same := len(key) == len(name)
+	for i := 0; same && i < len(key); i++ {
+		same = foldName(key[i]) == foldName(name[i])
 	}
-	if len(key) != len(name) {
-		return false
-	}
-	for i := range len(key) {
-		if foldName(key[i]) != foldName(name[i]) {
-			return false
-		}
-	}
-	return true
+	return same || !(isASCII(key) && isASCII(name)) && strings.EqualFold(key, name)
 }
 
 // bareName is a parameter's name without the [ ] of an array.
@@ -123,24 +116,36 @@ func foldName(c byte) byte {
 // well-formed.
 func (q *queryRule) allows(query string) bool {
 	found := false
-	for pair := range strings.SplitSeq(query, "&") {
+	for len(query) > 0 {
+		var pair string
+		pair, query, _ = strings.Cut(query, "&")
 		rawName, rawValue, _ := strings.Cut(pair, "=")
-		exact := pair != "" && unescapeQuery(rawName) == q.key
+		name := unescapeQuery(rawName)
+		exact := pair != "" && name == q.key
 		if exact && !q.match(unescapeQuery(rawValue)) {
 			return false
 		}
 		found = found || exact
-		if exact && strings.IndexByte(pair, ';') < 0 {
-			continue
+		if strings.IndexByte(pair, ';') < 0 && (exact || len(name) == len(rawName) && !q.names(name)) {
+			continue // which is what nearly all pairs are
 		}
-		for part := range parts(pair) {
-			rawName, rawValue, _ := strings.Cut(part, "=")
-			if eachDecoding(rawName, q.names) && !q.match(unescapeQuery(rawValue)) {
-				return false
-			}
+		if !q.allowsParts(pair) {
+			return false
 		}
 	}
 	return found
+}
+
+// allowsParts says whether the values of everything in a pair that some server takes
+// for the parameter match.
+func (q *queryRule) allowsParts(pair string) bool {
+	for part := range parts(pair) {
+		rawName, rawValue, _ := strings.Cut(part, "=")
+		if eachDecoding(rawName, q.names) && !q.match(unescapeQuery(rawValue)) {
+			return false
+		}
+	}
+	return true
 }
 
 // denies says whether a value of what some server takes for the parameter matches, in
