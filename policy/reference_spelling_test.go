@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// The part of the reference that reads methods, queries and the patterns of paths.
+
+func refMethod(rule, method string) bool {
+	r, m := strings.ToUpper(rule), strings.ToUpper(method)
+	return rule == "*" || r == m || r == "GET" && m == "HEAD"
+}
+
+func refQuery(raw string) (map[string][]string, error) {
+	out := map[string][]string{}
+	for _, pair := range strings.Split(raw, "&") {
+		if pair == "" {
+			continue
+		}
+		k, v, _ := strings.Cut(pair, "=")
+		key, err := url.QueryUnescape(k)
+		value, err2 := url.QueryUnescape(v)
+		if err != nil || err2 != nil || !utf8.ValidString(key+value) || refControl.MatchString(key+value) {
+			return nil, fmt.Errorf("query")
+		}
+		out[key] = append(out[key], url.QueryEscape(value))
+	}
+	return out, nil
+}
+
+// What the reference reads of queries and patterns.
+var (
+	refControl       = regexp.MustCompile(`[\x00-\x1f\x7f]`)
+	refEscape        = regexp.MustCompile(`%[0-9A-Fa-f]{2}|\+`)
+	refQueryToken    = regexp.MustCompile(`(?s)\\.|\[[^\]]*\]|%[0-9A-Fa-f]{2}|.`)
+	refPathToken     = regexp.MustCompile(`(?s)\\.|%[0-9A-Fa-f]{2}|\[[^\]]*\]|[*?{},/%]|.`)
+	refSelectorToken = regexp.MustCompile(`(?s)%[0-9A-Fa-f]{2}|\[!?.[^\]]*\]|[*?/%]|.`)
+	refLiteral       = strings.NewReplacer("%21", "!", "%24", "$", "%26", "&", "%27", "'", "%28", "(", "%29", ")", "%2A", `\*`, "%2B", "+", "%2C", ",", "%3A", ":", "%3B", ";", "%3D", "=", "%40", "@")
+)
+
+// refVariants are the undecoded values of what servers take for a parameter.
+func refVariants(key, raw string) (values []string) {
+	plain := func(name string) string {
+		name = strings.TrimLeft(name, " ")
+		if i := strings.Index(name, "["); i > 0 {
+			name = name[:i]
+		}
+		return strings.NewReplacer(".", "_", " ", "_").Replace(strings.ToLower(name))
+	}
+	for _, pair := range strings.Split(raw, "&") {
+		all := []string{pair}
+		if strings.Contains(pair, ";") {
+			all = append(all, strings.Split(pair, ";")...)
+		}
+		for _, part := range all {
+			if part == "" {
+				continue
+			}
+			name, value, _ := strings.Cut(part, "=")
+			stages, deep := refStages(name)
+			if deep || slices.ContainsFunc(stages, func(s string) bool { return plain(s) == plain(key) }) {
+				values = append(values, value)
+			}
+		}
+	}
+	return values
+}
+
+// refStages are what decoding makes of s again and again; deep says that it goes on.
+func refStages(s string) (stages []string, deep bool) {
+	for {
+		stages = append(stages, s)
+		next := refUnescape(s)
+		if next == s {
+			return stages, false
+		}
+		if s = next; len(stages) > MaxQueryDecodings {
+			return stages, true
+		}
+	}
+}
+
+func refUnescape(s string) string {
+	return refEscape.ReplaceAllStringFunc(s, func(m string) string {
+		plain, _ := url.QueryUnescape(m)
+		return plain
+	})
+}
+
+func refAny(globs []string, value string, deny bool) bool {
+	return slices.ContainsFunc(globs, func(g string) bool {
+		decoded := refQueryToken.ReplaceAllStringFunc(g, func(m string) string {
+			if len(m) == 3 && m[0] == '%' {
+				if m, _ = url.PathUnescape(m); m[0] < 0x80 {
+					return `\` + m
+				}
+			}
+			return m
+		})
+		return refGlob(decoded, '.', value) || deny && refGlob(g, '.', value)
+	})
+}
+
+// refCanon spells a pattern's literal text as paths are spelt.
+func refCanon(p string, selector bool) string {
+	token := refPathToken
+	if selector {
+		token = refSelectorToken
+	}
+	return token.ReplaceAllStringFunc(p, func(m string) string {
+		switch {
+		case m[0] == '[' && len(m) > 1, len(m) == 1 && strings.Contains("*?{},/%", m) && !(selector && strings.Contains("{}", m)):
+			return m
+		case m == `\/`:
+			return "/"
+		case m[0] == '\\' && len(m) > 1 && !selector:
+			m = m[1:]
+		case m[0] == '%':
+			m, _ = url.PathUnescape(m)
+		}
+		out := refLiteral.Replace(url.PathEscape(m))
+		if out == "," && !selector {
+			return `\,`
+		}
+		return out
+	})
+}
+
+// refPath matches a pattern of paths.
+func refPath(pattern, path string) bool { return refGlob(refCanon(pattern, false), '/', path) }
+
+// refCovers says whether a deny rule with a pattern without braces is about a path.
+func refCovers(pattern, path string) bool {
+	p, bare := refCanon(pattern, false), strings.TrimSuffix(path, "/")
+	if refEither(p, path) || bare != "" && refEither(p, bare) {
+		return true
+	}
+	var bases []string
+	if strings.HasSuffix(p, "/**/") {
+		bases = append(bases, strings.TrimSuffix(p, "/"))
+	}
+	for strings.HasSuffix(p, "/**") || strings.HasSuffix(p, "/**/") {
+		p = strings.TrimSuffix(strings.TrimSuffix(p, "/"), "**")
+	}
+	if base, ok := strings.CutSuffix(p, "/"); ok {
+		bases = append(bases, base)
+	}
+	return bare != "" && slices.ContainsFunc(bases, func(b string) bool { return refEither(b, bare) })
+}
+
+func refEither(canon, path string) bool {
+	return refGlob(canon, '/', path) || refGlob(wideMark+canon, '/', path)
+}
+
+// wideMark before a pattern makes refGlobRegexp read escapes as characters.
+const wideMark = "\x00wide\x00"
