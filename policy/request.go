@@ -61,7 +61,7 @@ func (d *Decision) ask(h *HTTP, forward bool, matched []*endpoint) {
 		d.Rule, d.Line = rule.text, rule.line
 	}
 	if rule != nil && !denied {
-		d.Verdict, d.OptionsNamed = Allow, optionsNamed(r.HTTP, matched)
+		d.Verdict, d.OptionsNamed = Allow, optionsNamed(h, matched)
 		return
 	}
 	why := " not permitted by policy"

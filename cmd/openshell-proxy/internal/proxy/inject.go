@@ -82,7 +82,7 @@ func (c *connection) inject(req *http.Request, j *judged, interim io.Writer) (*h
 		early.interim, body = interim, early
 	}
 	o := options(&says)
-	o.Method, o.NoValues = req.Method, noValues(req.Method, j.dec)
+	o.Method, o.NoValues = req.Method, noValues(req.Method, j)
 	r, err := set.Request(to, o, j.asked.Path, j.asked.RawQuery, req.Header, req.Header.Get("Content-Type"), req.ContentLength, body)
 	if err == nil {
 		j.injected = &injected{Rewritten: r}
@@ -113,14 +113,17 @@ func (c *connection) inject(req *http.Request, j *judged, interim io.Writer) (*h
 	return &out, nil
 }
 
-// noValues is why a method's requests get no credentials, empty if they do: the answer
-// to TRACE is the request, and that to OPTIONS is one that nobody needs a credential for.
-func noValues(method string, dec policy.Decision) string {
-	switch {
-	case strings.EqualFold(method, http.MethodTrace):
-		return "no credential is put into a TRACE request"
-	case strings.EqualFold(method, http.MethodOptions) && !dec.OptionsNamed:
-		return "a credential is put into an OPTIONS request only where a rule names that method"
+// noValues is why a request gets no credentials, empty if it does: the answer to TRACE is
+// the request, and that to OPTIONS is one that nobody needs a credential for. A method
+// that overrides the request's counts as well.
+func noValues(method string, j *judged) string {
+	for _, o := range append([]policy.Override{{Method: method}}, j.asked.Overrides...) {
+		switch {
+		case strings.EqualFold(o.Method, http.MethodTrace):
+			return "no credential is put into a TRACE request"
+		case strings.EqualFold(o.Method, http.MethodOptions) && !j.dec.OptionsNamed:
+			return "a credential is put into an OPTIONS request only where a rule names that method"
+		}
 	}
 	return ""
 }

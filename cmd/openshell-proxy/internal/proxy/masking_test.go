@@ -341,6 +341,9 @@ func TestBypass_B83_TraceAndOptions(t *testing.T) {
 			{judgedAPI, "GET", "/", true}, // the control
 			{judgedAPI, "TRACE", "/", false},
 			{judgedAPI, "OPTIONS", "/", false},
+			{judgedAPI, "POST", "/?_method=GET", true},
+			{judgedAPI, "POST", "/?_method=TRACE", false},
+			{judgedAPI, "POST", "/?_method=options", false},
 			{strings.Replace(judgedAPI, "full", "read-only", 1), "OPTIONS", "/", false},
 			{strings.Replace(judgedAPI, "full", "read-only", 1), "GET", "/", true},
 			{"host: api.example.com, port: 443", "OPTIONS", "/", false},
