@@ -4,10 +4,13 @@ package integration
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"openshell.dev/runtime/libsandbox/state"
 )
 
 // An ordinary image becomes a sandbox with one flag.
@@ -68,6 +71,88 @@ func TestDocker(t *testing.T) {
 	})
 	t.Run("policy by annotation", func(t *testing.T) { e.annotated(t) })
 	e.nothingRemains()
+}
+
+// TestBypass_B45_B57_DockerMounts: what Docker mounts by itself and ordinary folders
+// are accepted; folders that hand the sandbox the host, and a folder in which an
+// engine listens however deep, are refused. The control is a listener of another
+// name, to which the workload connects.
+func TestBypass_B45_B57_DockerMounts(t *testing.T) {
+	w := newWorld(t, testPolicy)
+	e := startDocker(t, map[string]string{"openshell": testPolicy})
+	e.importImage("probe", w.rootfs)
+	host, err := os.MkdirTemp("", "osm-") // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(host) })
+	listen := func(name string) {
+		t.Helper()
+		file := filepath.Join(host, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		e.within(func() error { // what Docker calls the host's network namespace
+			l, err := net.Listen("unix", file)
+			if err == nil {
+				t.Cleanup(func() { _ = l.Close() })
+				go accept(l)
+			}
+			return err
+		})
+	}
+	listen("engine/a/b/c/docker.sock")
+	listen("agent/ssh-XXabc/agent.42")
+	listen("database/a/b/mysqld.sock")
+	if err := os.Symlink("/run", filepath.Join(host, "run")); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(field string, flags ...string) {
+		t.Helper()
+		out, status := e.sandbox("openshell", append(flags, "probe", "/bin/probe", "status")...)
+		if status != 125 || !strings.Contains(out, "config.json: "+field+": ") {
+			t.Errorf("%v: status %d, printed %q", flags, status, out)
+		}
+	}
+	for _, source := range []string{"/run", "/var/run/", "/var/lib", "/dev", filepath.Join(host, "run"), filepath.Join(host, "engine"), filepath.Join(host, "agent"), host, e.run} {
+		refused("mounts", "-v", source+":/tmp/v")
+	}
+	refused("linux.sysctl", "--sysctl", "net.ipv4.conf.all.route_localnet=1")
+	e.must("volume", "create", "plain")
+	e.must("volume", "create", "--opt", "type=none", "--opt", "o=bind", "--opt", "device=/run", "hostile")
+	refused("mounts", "-v", "hostile:/tmp/v")
+	for _, flags := range [][]string{
+		{"-v", "plain:/tmp/v"}, {"--tmpfs", "/tmp/v"}, {"-v", "/dev/shm:/tmp/shm", "-v", "plain:/tmp/v"}, {"-v", "/tmp/v"},
+		{"-v", "plain:/tmp/v", "--sysctl", "net.ipv4.ip_unprivileged_port_start=0", "--sysctl", "net.core.somaxconn=1024"},
+	} {
+		if out, status := e.sandbox("openshell", append(flags, "probe", "/bin/probe", "write", "/tmp/v/x")...); status != 0 || !strings.HasPrefix(out, "ok: ") {
+			t.Errorf("%v: status %d, printed %q", flags, status, out)
+		}
+	}
+	id := e.must("run", "--detach", "--runtime", "openshell", "-v", filepath.Join(host, "database")+":/tmp/v", "probe", "/bin/probe", "sleep", "1m")
+	if out := e.must("exec", id, "/bin/probe", "unix", "/tmp/v/a/b/mysqld.sock"); !strings.Contains(out, "unix=0") {
+		t.Errorf("the control does not reach its listener: %s", out)
+	}
+	st, err := state.LoadState(filepath.Join(e.run, "exec/runtime-runc/moby"), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(st.Sockets) != 1 || !strings.HasSuffix(st.Sockets[0], ": "+filepath.Join(host, "database/a/b/mysqld.sock")) {
+		t.Errorf("recorded %q", st.Sockets)
+	}
+	e.must("rm", "--force", id)
+	e.nothingRemains()
+}
+
+// accept takes connections until l is closed.
+func accept(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_ = c.Close()
+	}
 }
 
 // annotated: where Docker has annotations (API 1.43), one names the policy. Where

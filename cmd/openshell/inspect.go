@@ -46,6 +46,8 @@ type inspection struct {
 	// Network is what the proxy says, NetworkError why it says nothing.
 	Network      *controlapi.Status `json:"network,omitempty"`
 	NetworkError string             `json:"network_error,omitempty"`
+	// ReadOnlyProc is plan.Plan's.
+	ReadOnlyProc bool `json:"read_only_proc,omitempty"`
 	// Sockets are state.State's.
 	Sockets []string `json:"sockets,omitempty"`
 	// Providers are those it has, and those that are gone.
@@ -78,7 +80,10 @@ func inspectAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	in := &inspection{ID: s.id, Root: s.root, Created: st.Created, Policy: st.Policy, Landlock: st.Plan.Ruleset, User: st.Plan.User, Group: st.Plan.Group, Sockets: st.Sockets}
+	in := &inspection{
+		ID: s.id, Root: s.root, Created: st.Created, Policy: st.Policy, Landlock: st.Plan.Ruleset, User: st.Plan.User, Group: st.Plan.Group,
+		Sockets: st.Sockets, ReadOnlyProc: st.Plan.ReadOnlyProc,
+	}
 	if err := in.look(func() (*specs.State, error) { return ociState(c, s) }); err != nil {
 		return err
 	}
@@ -211,6 +216,9 @@ func (in *inspection) print(out io.Writer) error {
 		}
 	} else {
 		row("network", "closed: %s", in.NetworkError)
+	}
+	if in.ReadOnlyProc {
+		row("/proc", "read-only, as the policy names programs")
 	}
 	for _, s := range in.Sockets {
 		row("socket", "%s, of a program of the host", clean(s))
