@@ -28,6 +28,7 @@ func TestParseRefusesAmbiguity(t *testing.T) {
 		{"searching answers or not", rest + "allow_unsearched_answers: true", rest, "h.example.com:1", "h.example.com:1", "1", `allow_unsearched_answers=true vs false`},
 		{"enforcement", rest + "enforcement: enforce", rest, "h.example.com:1", "h.example.com:1", "1", `enforcement="enforce" vs "audit"`},
 		{"encoded slash", rest + "path: /a", rest + "path: '/?', allow_encoded_slash: true", "h.example.com:1/a", "h.example.com:1/?", "1", "allow_encoded_slash=false vs true"},
+		{"two spellings of a path", rest + "path: '/%40é'", rest + "path: '/@%C3%A9', enforcement: enforce", "h.example.com:1/%40é", "h.example.com:1/@%C3%A9", "1", `enforcement="audit" vs "enforce"`},
 		{"rewriting", rest + "request_body_credential_rewrite: true", rest + "websocket_credential_rewrite: true", "h.example.com:1", "h.example.com:1", "1", "websocket_credential_rewrite=false vs true; request_body_credential_rewrite=true vs false"},
 		{"signing", rest + "credential_signing: sigv4, signing_service: s3, signing_region: eu-west-1", rest, "h.example.com:1", "h.example.com:1", "1", `credential_signing="sigv4" vs ""; signing_service="s3" vs ""; signing_region="eu-west-1" vs ""`},
 		{"bindings without a protocol", "host: h, port: 1, credential_binding: {provider: a}", "host: h, port: 1, credential_binding: {provider: b}", "h:1", "h:1", "1", `credential_binding.provider="a" vs "b"`},
@@ -46,6 +47,7 @@ func TestParseAcceptsWhatCannotMeet(t *testing.T) {
 	const rest = "host: h.example.com, port: 1, protocol: rest, access: full, "
 	for _, tc := range []struct{ name, a, b string }{
 		{"the same twice", rest, rest},
+		{"a literal * is no pattern", rest + "path: '/%2Ab'", rest + "path: '/ab', enforcement: enforce"},
 		{"audit is the default", rest + "enforcement: audit", rest},
 		{"other words for auto", "host: h, port: 1, tls: terminate", "host: h, port: 1, tls: passthrough"},
 		{"allowed_ips in another order", "host: h, port: 1, allowed_ips: [10.0.0.1, FD00::1]", "host: h, port: 1, allowed_ips: [fd00::1, 10.0.0.1, 10.0.0.1]"},

@@ -223,6 +223,7 @@ func (l *linter) rules(e *Endpoint, deny bool, rules []Rule) {
 		case !slices.Contains(methods[e.Protocol], method):
 			l.warn(r.Line, "%s has the unusual method %q", what, r.Method)
 		}
+		l.denyQueries(r, deny)
 		switch line := cmp.Or(all["*"], all[method]); {
 		case why != "":
 			l.warn(r.Line, "%s path %s matches no request: %s", what, r.Path, why)
@@ -232,6 +233,17 @@ func (l *linter) rules(e *Endpoint, deny bool, rules []Rule) {
 			l.warn(r.Line, "%s adds nothing to the one in line %d, which is for every path", what, line)
 		case len(r.Query) == 0 && slices.Contains([]string{"", "**", "/**"}, r.Path):
 			all[method] = r.Line
+		}
+	}
+}
+
+// denyQueries warns of patterns that a dot in the value leads past.
+func (l *linter) denyQueries(r Rule, deny bool) {
+	for _, q := range r.Query {
+		for _, g := range q.Globs {
+			if deny && g != "**" && strings.Contains(g, "*") {
+				l.warn(r.Line, "deny rule query %s: %q: * stops at a dot, so a value that has one where the * is passes; for any value write \"**\"", q.Key, g)
+			}
 		}
 	}
 }

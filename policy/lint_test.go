@@ -84,7 +84,7 @@ network_policies:
       - allow: {method: get, path: /v1/a}
       - allow: {method: POST, path: /v1/a}
       deny_rules:
-      - {method: PUT, path: /v1}
+      - {method: PUT, path: /v1, query: {a: "x*", b: {any: ["**", c]}}}
       - {method: PUT, path: /v2}
       - {method: "*", path: /**}
       - {method: DELETE, path: /v1/x}
@@ -95,6 +95,7 @@ network_policies:
 			{15, "rule path /v2/a lies outside the endpoint's path /v1/**"},
 			{16, "rule path /v1 lies outside the endpoint's path /v1/**"},
 			{19, "rule adds nothing to the one in line 18, which is for every path"},
+			{22, `deny rule query a: "x*": * stops at a dot, so a value that has one where the * is passes; for any value write "**"`},
 			{23, "deny rule path /v2 lies outside the endpoint's path /v1/**"},
 			{25, "deny rule adds nothing to the one in line 24, which is for every path"},
 		}},
