@@ -89,7 +89,8 @@ func (b *container) steps(ctx context.Context, out, errs *os.File) (status int, 
 	}
 	defer first.Close()
 	if status, err = b.invoke(ctx, argv, first, first); err != nil || status != 0 {
-		return status, errors.Join(err, fmt.Errorf("start: status %d: %s", status, b.text("first")))
+		fmt.Fprintf(errs, "start: status %d: %s\n", status, b.text("first"))
+		return status, err
 	}
 	scripts := b.c.Exec
 	if !b.sandbox && len(b.c.RuncExec) > 0 {

@@ -1,5 +1,7 @@
 # Servers of the test network that no package has: text protocols whose client speaks
 # first, and an HTTP/1 server that accepts what its port's other servers would refuse.
+import base64
+import hashlib
 import socketserver
 import threading
 import time
@@ -80,6 +82,12 @@ class HTTP(socketserver.StreamRequestHandler):
         path = target.decode("latin-1").split("?")[0]
         if path in ANSWERS:
             self.wfile.write(ANSWERS[path])
+            return
+        if path == "/socket" and head.get("upgrade") == "websocket":
+            key = (head["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()
+            accept = base64.b64encode(hashlib.sha1(key).digest())
+            self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n" % accept)
+            self.wfile.write(b"\x81\x05hello\x88\x00")
             return
         if path == "/events":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")

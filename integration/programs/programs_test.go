@@ -78,7 +78,7 @@ func TestJudge(t *testing.T) {
 		"other status":        {good, side{Status: 1, Output: "ok\n"}, nil, verdictDiffers, "status 1, under runc status 3", true},
 		"other output":        {good, side{Status: 3, Output: "ok\nmore\n"}, nil, verdictDiffers, `line 2: "more", under runc ""`, true},
 		"no end":              {good, side{Status: statusTimeout}, nil, verdictDiffers, "no end, under runc status 3", true},
-		"not run":             {good, side{Status: 3, Output: "ok\n", Err: "x"}, nil, verdictDiffers, "sandbox: x", true},
+		"not run":             {good, side{Status: 3, Output: "ok\n", Err: "x"}, known, verdictBroken, "sandbox: x", true},
 		"known":               {good, side{Status: 1}, known, verdictKnown, "point 1: why", false},
 		"no longer differs":   {good, good, known, verdictEqual, "remove it", true},
 		"fails in both":       {side{Status: 1}, side{Status: 1}, nil, verdictBroken, "status 1, want status 3", true},

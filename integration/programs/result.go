@@ -21,7 +21,8 @@ const (
 	verdictDiffers = "DIFFERS"
 	// verdictEqual: they are equal, and programs.known says that they differ.
 	verdictEqual = "REMOVE"
-	// verdictBroken: under runc the command does not do what its entry says.
+	// verdictBroken: under runc the command does not do what its entry says, or one
+	// side did not run at all.
 	verdictBroken = "BROKEN"
 )
 
@@ -35,7 +36,7 @@ type side struct {
 	// Errors is the standard error, which is not compared.
 	Errors  string  `json:"errors,omitempty"`
 	Seconds float64 `json:"seconds"`
-	// Err says why the command did not run at all.
+	// Err says why there is no result: the fault is this program's or the machine's.
 	Err string `json:"error,omitempty"`
 }
 
@@ -53,7 +54,7 @@ type result struct {
 // judge sets Verdict and Reason.
 func (r *result) judge(known map[string]string) {
 	reason, isKnown := known[r.Name]
-	equal := r.Runc.Status == r.Sandbox.Status && r.Runc.Output == r.Sandbox.Output && r.Sandbox.Err == ""
+	equal := r.Runc.Status == r.Sandbox.Status && r.Runc.Output == r.Sandbox.Output
 	switch broken := r.broken(); {
 	case broken != "":
 		r.Verdict, r.Reason = verdictBroken, broken
@@ -68,11 +69,13 @@ func (r *result) judge(known map[string]string) {
 	}
 }
 
-// broken says what runc's side did otherwise than the entry says.
+// broken says why the two sides cannot be compared.
 func (r *result) broken() string {
 	switch c := r.command; {
 	case r.Runc.Err != "":
 		return "runc: " + r.Runc.Err
+	case r.Sandbox.Err != "":
+		return "sandbox: " + r.Sandbox.Err
 	case r.Runc.Status != c.Status:
 		return fmt.Sprintf("runc: %s, want status %d", status(r.Runc.Status), c.Status)
 	case !c.prints.MatchString(r.Runc.Output):
@@ -83,9 +86,6 @@ func (r *result) broken() string {
 
 // difference names the first difference.
 func (r *result) difference() string {
-	if r.Sandbox.Err != "" {
-		return "sandbox: " + r.Sandbox.Err
-	}
 	if r.Runc.Status != r.Sandbox.Status {
 		return fmt.Sprintf("%s, under runc %s", status(r.Sandbox.Status), status(r.Runc.Status))
 	}

@@ -28,7 +28,7 @@ var policyText string
 
 // names are those of the test network that lead to the peer. Their endpoints in
 // policy.yaml differ.
-var names = []string{"rest.test", "plain.test", "tcp.test"}
+var names = []string{"rest.test", "plain.test", "tcp.test", "socket.test"}
 
 // Names of which some addresses are dead.
 const (
