@@ -125,7 +125,7 @@ func compare(ctx context.Context, o options, chosen []*command, known map[string
 			for i := range next {
 				results[i] = w.both(ctx, chosen[i])
 				results[i].judge(known)
-				if o.output == "table" {
+				if o.output == "table" && ctx.Err() == nil {
 					fmt.Fprintf(os.Stderr, "%-8s %s\n", results[i].Verdict, chosen[i].Name)
 				}
 			}
