@@ -5,6 +5,7 @@ package credentials
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 )
 
 // body is the request's body as it is sent. At an endpoint without credentials
@@ -55,9 +58,15 @@ func (r *resolver) body(o Options, contentType, encoding string, length int64, b
 
 // whole rewrites a body of which the new length must be told first.
 func (r *resolver) whole(pl *place, length int64, body io.Reader) (io.Reader, int64, error) {
-	b := make([]byte, length)
-	if _, err := io.ReadFull(body, b); err != nil {
-		return nil, 0, fmt.Errorf("read the request's body: %w", err)
+	if err := r.hold.Grow(context.Background(), length); err != nil { // the rewritten one
+		return nil, 0, &BusyError{}
+	}
+	b, err := r.keep(io.LimitReader(body, length), length, int(length))
+	if err != nil {
+		return nil, 0, err
+	}
+	if int64(len(b)) != length {
+		return nil, 0, fmt.Errorf("read the request's body: %w", io.ErrUnexpectedEOF)
 	}
 	out, err := r.resolveAll(b, pl)
 	if err != nil {
@@ -105,15 +114,18 @@ func looksJSON(b []byte) bool {
 
 // compressed keeps a compressed body until what it holds was searched.
 func (r *resolver) compressed(coding string, length int64, body io.Reader) (io.Reader, int64, error) {
-	b, err := io.ReadAll(io.LimitReader(body, MaxCompressedBody+1))
-	if err != nil {
-		return nil, 0, fmt.Errorf("read the request's body: %w", err)
-	}
-	if len(b) > MaxCompressedBody {
+	b, err := r.keep(body, length, MaxCompressedBody)
+	if errors.Is(err, memory.ErrTooLong) {
 		return nil, 0, &UninspectedError{Reason: fmt.Sprintf("it is compressed and longer than %d bytes", MaxCompressedBody)}
 	}
-	plain, err := decompress(coding, bytes.NewReader(b))
 	if err != nil {
+		return nil, 0, err
+	}
+	plain, err := decompress(r.hold, coding, bufio.NewReader(bytes.NewReader(b)))
+	switch {
+	case errors.Is(err, memory.ErrExhausted):
+		return nil, 0, &BusyError{}
+	case err != nil:
 		return nil, 0, &UninspectedError{Reason: err.Error()}
 	}
 	defer plain.Close()
@@ -133,8 +145,71 @@ func (r *resolver) compressed(coding string, length int64, body io.Reader) (io.R
 	return bytes.NewReader(b), int64(len(b)), nil
 }
 
-// decompress reads what r expands to. It knows one coding at a time, and no brotli.
-func decompress(coding string, r io.Reader) (io.ReadCloser, error) {
+// keep reads a body that is kept until the request has ended.
+func (r *resolver) keep(body io.Reader, length int64, limit int) ([]byte, error) {
+	b, err := memory.ReadAll(context.Background(), r.hold, body, length, limit)
+	switch {
+	case errors.Is(err, memory.ErrExhausted):
+		return nil, &BusyError{}
+	case errors.Is(err, memory.ErrTooLong):
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("read the request's body: %w", err)
+	}
+	return b, nil
+}
+
+// decompress reads what r expands to. It knows one coding at a time, and no brotli. hold
+// takes the memory for the decoder until that is closed.
+func decompress(hold *memory.Hold, coding string, r *bufio.Reader) (io.ReadCloser, error) {
+	cost, window := int64(inflateCost), uint64(0)
+	if coding == "zstd" {
+		window = zstdWindow(r)
+		cost = int64(window+min(window, zstdMore)) + zstdLeast
+	}
+	if err := hold.Grow(context.Background(), cost); err != nil {
+		return nil, err
+	}
+	z, err := decoder(coding, r, window)
+	if err != nil {
+		hold.Shrink(cost)
+		return nil, err
+	}
+	return &heldReader{z, hold, cost}, nil
+}
+
+// heldReader is a decoder with the memory that it has.
+type heldReader struct {
+	io.ReadCloser
+	hold *memory.Hold
+	cost int64
+}
+
+// WriteTo writes as the decoder does, which the search of answers depends on.
+func (h *heldReader) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, h.ReadCloser) }
+
+func (h *heldReader) Close() error {
+	h.hold.Shrink(h.cost)
+	h.cost = 0
+	return h.ReadCloser.Close()
+}
+
+// zstdWindow is the window that r's first frame needs, in bytes. The decoder allows no
+// later frame a larger one.
+func zstdWindow(r *bufio.Reader) uint64 {
+	var h zstd.Header
+	first, _ := r.Peek(zstd.HeaderMaxSize)
+	if h.Decode(first) != nil {
+		return minWindow // the decoder says what is wrong
+	}
+	window := h.WindowSize
+	if h.SingleSegment {
+		window = h.FrameContentSize
+	}
+	return min(max(window, minWindow), maxWindow)
+}
+
+func decoder(coding string, r io.Reader, window uint64) (io.ReadCloser, error) {
 	switch coding {
 	case "gzip", "x-gzip":
 		z, err := gzip.NewReader(r)
@@ -153,7 +228,7 @@ func decompress(coding string, r io.Reader) (io.ReadCloser, error) {
 		}
 		return z, nil
 	case "zstd":
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window))
 		if err != nil {
 			return nil, errors.New("its zstd is broken")
 		}

@@ -7,8 +7,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 )
 
 // Endpoint is where a provider's credentials may go. Without ports it is nowhere.
@@ -81,9 +82,8 @@ type Set struct {
 
 	match     func(pattern, host string) bool
 	providers []*provider
-	past      []pastValue  // oldest first
-	scrub     *scrubber    // of every value, also of the past; nil without any
-	signing   atomic.Int64 // bytes of bodies that are kept for their signatures
+	past      []pastValue // oldest first
+	scrub     *scrubber   // of every value, also of the past; nil without any
 }
 
 type provider struct {
@@ -356,4 +356,6 @@ type Options struct {
 	// Signed says that Rewritten.Sign follows. The client's AWS signature, made
 	// with a placeholder, is taken out.
 	Signed bool
+	// Hold has the memory of bodies that are kept and of decoders; nil counts none.
+	Hold *memory.Hold
 }

@@ -5,6 +5,8 @@ package credentials
 import (
 	"fmt"
 	"net/http"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 )
 
 // Refusal is an error that ends a request. Its text names keys and places, never a
@@ -84,18 +86,18 @@ func (e *UninspectedError) Status() int { return http.StatusForbidden }
 // Code is uninspected_credentials.
 func (e *UninspectedError) Code() string { return "uninspected_credentials" }
 
-// BusyError says that too many bodies are kept for their signatures.
+// BusyError says that there is no memory for a body that must be kept.
 type BusyError struct{}
 
 func (e *BusyError) Error() string {
-	return "body: too many requests are being signed; try again"
+	return "body: " + memory.ErrExhausted.Error()
 }
 
 // Status is 503.
 func (e *BusyError) Status() int { return http.StatusServiceUnavailable }
 
-// Code is credential_injection_failed.
-func (e *BusyError) Code() string { return "credential_injection_failed" }
+// Code is memory_exhausted.
+func (e *BusyError) Code() string { return "memory_exhausted" }
 
 // ForeignCredentialError says that a request brought a credential of its own to an
 // endpoint that takes only ours.

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 )
 
 // errShown says that compressed content holds a value.
@@ -27,6 +29,8 @@ type opener struct {
 	// strict refuses content that its coding or its size keeps from being searched;
 	// otherwise it passes.
 	strict bool
+	// hold has the memory of the decoders.
+	hold *memory.Hold
 
 	start  []byte // the first bytes, until they say what the content is
 	opened bool   // it is known what the content is
@@ -53,7 +57,7 @@ func (o *opener) push(b []byte, final bool) (safe int64, err error) {
 		}
 		o.start, o.opened = nil, true
 		if coding != "" && len(b) > 0 && o.layers > 0 {
-			o.x = newExpansion(o.s, coding, o.layers-1, o.strict)
+			o.x = newExpansion(o.s, coding, o.layers-1, o.strict, o.hold)
 		}
 	}
 	if o.x == nil {
@@ -143,8 +147,8 @@ type expansion struct {
 // mark says that in bytes of the content expand to out bytes.
 type mark struct{ in, out int64 }
 
-func newExpansion(s *scrubber, coding string, layers int, strict bool) *expansion {
-	x := &expansion{coding: coding, search: search{s: s, open: opener{s: s, layers: layers, strict: strict}}}
+func newExpansion(s *scrubber, coding string, layers int, strict bool, hold *memory.Hold) *expansion {
+	x := &expansion{coding: coding, search: search{s: s, open: opener{s: s, layers: layers, strict: strict, hold: hold}}}
 	x.src = bufio.NewReader(reader(x.pull))
 	x.resume, x.stop = iter.Pull(x.run)
 	return x
@@ -180,7 +184,10 @@ func (x *expansion) close() {
 // run is the coroutine.
 func (x *expansion) run(yield func(struct{}) bool) {
 	x.yield = yield
-	z, err := decompress(x.coding, x.src)
+	z, err := decompress(x.search.open.hold, x.coding, x.src)
+	if errors.Is(err, memory.ErrExhausted) {
+		err = &EchoError{Reason: err.Error()} // which only the client could want to pass
+	}
 	if err != nil {
 		x.err = err
 		return

@@ -3,6 +3,7 @@
 package credentials
 
 import (
+	"bufio"
 	"bytes"
 	"compress/flate"
 	"compress/gzip"
@@ -72,7 +73,7 @@ func zstdPacked(b []byte) []byte {
 // expand is all that a receiver can make of b.
 func expand(coding string) func(b []byte) string {
 	return func(b []byte) string {
-		z, err := decompress(coding, bytes.NewReader(b))
+		z, err := decompress(nil, coding, bufio.NewReader(bytes.NewReader(b)))
 		if err != nil {
 			return ""
 		}
@@ -160,7 +161,7 @@ func TestCompressedAnswersStream(t *testing.T) {
 			}
 			_ = pw.Close()
 		}()
-		body, err := decompress(name, struct{ io.Reader }{answerBody(t, r, "text/event-stream", name, pr)})
+		body, err := decompress(nil, name, bufio.NewReader(answerBody(t, r, "text/event-stream", name, pr)))
 		if err != nil {
 			t.Fatal(err)
 		}

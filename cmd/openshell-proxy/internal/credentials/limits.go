@@ -56,8 +56,15 @@ const (
 	// have no larger one.
 	maxWindow = 8 << 20
 
-	// MaxSigning bounds all bodies that are kept for that at a time.
-	MaxSigning = 64 << 20
+	// minWindow is the least window that a decoder of zstd allows, in bytes.
+	minWindow = 128 << 10
+
+	// inflateCost is the memory of a decoder of gzip or deflate, in bytes, as measured.
+	inflateCost = 64 << 10
+	// zstdLeast is that of a decoder of zstd beside its window, which it has twice up
+	// to zstdMore bytes.
+	zstdLeast = 128 << 10
+	zstdMore  = 2 << 20
 
 	// maxAliasPrefix bounds what may precede the marker in an alias token.
 	maxAliasPrefix = 128

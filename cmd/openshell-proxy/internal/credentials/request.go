@@ -28,15 +28,6 @@ type Rewritten struct {
 	// searched is refused. unsearched says that none is searched.
 	strict, unsearched bool
 	part               *part // of the answer that is asked for; nil asks for all of it
-	kept               int64 // bytes of the body, for its signature
-}
-
-// Release gives back what was kept for the request. Its body may not be read then.
-func (r *Rewritten) Release() {
-	if r.kept > 0 {
-		r.r.set.signing.Add(-r.kept)
-		r.kept = 0
-	}
 }
 
 // Used are the keys whose values were put in, sorted. A body that is still being
@@ -54,7 +45,7 @@ func (s *Set) Request(t Target, o Options, path, query string, h http.Header, co
 	if t.Path == "" {
 		t.Path = path
 	}
-	r := &resolver{set: s, to: t, noValues: o.NoValues}
+	r := &resolver{set: s, to: t, noValues: o.NoValues, hold: o.Hold}
 	out := &Rewritten{Header: make(http.Header, len(h)), r: r, scrub: s.scrub, strict: s.Needed(t), unsearched: o.AllowUnsearched}
 	for k, v := range h {
 		out.Header[k] = v // changed as a whole, never in place

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 )
 
 // resolver resolves the placeholders of one request.
@@ -14,6 +16,8 @@ type resolver struct {
 	to  Target
 	// noValues is why no value is put in, empty if one is.
 	noValues string
+	// hold has the memory of what is kept.
+	hold *memory.Hold
 
 	mu   sync.Mutex // a body may still be read when the answer comes
 	used []string

@@ -3,10 +3,13 @@
 package credentials
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"slices"
 	"strings"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 )
 
 // ResponseHeader masks echoed values in a response's header or trailers. A field whose
@@ -42,7 +45,7 @@ func (r *Rewritten) ResponseBody(status int, h http.Header, body io.ReadCloser) 
 	if r.scrub == nil || r.unsearched {
 		return body, nil
 	}
-	out := &scrubReader{s: r.scrub, src: body, close: body.Close, least: MinScrub}
+	out := &scrubReader{s: r.scrub, src: body, close: body.Close, least: MinScrub, hold: r.r.hold}
 	first := int64(0)
 	if status == http.StatusPartialContent {
 		p, err := r.part.answer(h)
@@ -58,7 +61,7 @@ func (r *Rewritten) ResponseBody(status int, h http.Header, body io.ReadCloser) 
 	}
 	if first == 0 { // the middle of compressed content cannot be expanded
 		coding := codingOf(strings.Join(h["Content-Encoding"], ","))
-		out.open = &opener{s: r.scrub, coding: coding, strict: r.strict, layers: MaxLayers}
+		out.open = &opener{s: r.scrub, coding: coding, strict: r.strict, layers: MaxLayers, hold: r.r.hold}
 	}
 	return out, nil
 }
@@ -100,6 +103,8 @@ type scrubReader struct {
 	close func() error
 	// open searches compressed content; nil does not.
 	open *opener
+	// hold has the memory of what waits.
+	hold *memory.Hold
 	// edge says that the content begins at a cut, which may lie in a value.
 	edge bool
 	// least is the length from which on the beginning of a value is masked at the end.
@@ -143,6 +148,10 @@ func (r *scrubReader) fill() {
 	r.base, r.done = r.base+int64(r.safe), r.done-r.safe
 	r.at, r.safe = 0, 0
 	if len(r.buf) == cap(r.buf) { // a long value, written at its longest, or compressed content
+		if err := r.hold.Grow(context.Background(), int64(cap(r.buf))); err != nil {
+			r.err = &EchoError{Reason: err.Error()}
+			return
+		}
 		r.buf = append(r.buf, make([]byte, cap(r.buf))...)[:len(r.buf)]
 	}
 	n, err := r.src.Read(r.buf[len(r.buf):cap(r.buf)])

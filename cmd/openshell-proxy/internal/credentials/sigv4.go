@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,6 +20,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 )
 
 // SigningMode is an endpoint's credential_signing.
@@ -175,28 +178,18 @@ func (r *Rewritten) payloadHash(mode SigningMode) (string, error) {
 }
 
 func (r *Rewritten) hashBody() (string, error) {
-	size := r.Length
-	if size < 0 {
-		size = MaxSignedBody
-	}
 	tooLong := &UnresolvedError{Where: inSignature, Reason: fmt.Sprintf("a body of more than %d bytes is not signed", MaxSignedBody)}
-	if size > MaxSignedBody {
+	if r.Length > MaxSignedBody {
 		return "", tooLong
 	}
-	r.kept = size
-	if r.r.set.signing.Add(size) > MaxSigning {
+	body, err := memory.ReadAll(context.Background(), r.r.hold, r.Body, r.Length, MaxSignedBody)
+	switch {
+	case errors.Is(err, memory.ErrExhausted):
 		return "", &BusyError{}
-	}
-	var kept bytes.Buffer
-	if r.Length >= 0 {
-		kept.Grow(int(r.Length) + bytes.MinRead)
-	}
-	if _, err := kept.ReadFrom(io.LimitReader(r.Body, MaxSignedBody+1)); err != nil {
-		return "", err
-	}
-	body := kept.Bytes()
-	if len(body) > MaxSignedBody {
+	case errors.Is(err, memory.ErrTooLong):
 		return "", tooLong
+	case err != nil:
+		return "", err
 	}
 	if r.Length >= 0 && int64(len(body)) != r.Length {
 		return "", io.ErrUnexpectedEOF

@@ -14,6 +14,8 @@ import (
 	"net/url"
 	"slices"
 	"time"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 )
 
 var errLate = errors.New("the backend took too long")
@@ -24,7 +26,7 @@ type answer struct {
 	resp   *http.Response
 	stream stream
 	body   []byte
-	held   holding
+	held   *memory.Hold // the memory of body
 	timer  *time.Timer
 	ctx    context.Context //nolint:containedctx // an answer lives as long as the call that it is of
 	cancel context.CancelCauseFunc
@@ -36,7 +38,7 @@ func (a *answer) close() {
 	if a.resp != nil {
 		a.resp.Body.Close()
 	}
-	a.held.release()
+	a.held.Release()
 }
 
 // ask asks the backends in order until one answers, and passes its answer on.
@@ -72,7 +74,7 @@ func overloaded(status int) bool {
 
 // try asks one backend. A failure of status 5xx is the backend's.
 func (x *exchange) try(rt *route, doc *document, model string, stream bool) (*answer, *failure) {
-	a := &answer{rt: rt, held: holding{m: x.r.meter}}
+	a := &answer{rt: rt, held: memory.FromContext(x.req.Context()).New()}
 	a.ctx, a.cancel = context.WithCancelCause(x.req.Context())
 	limit := rt.Timeout
 	if stream {
@@ -193,11 +195,11 @@ func (x *exchange) receive(a *answer) *failure {
 
 func (x *exchange) receiveWhole(a *answer, o *observer) *failure {
 	var err error
-	a.body, err = readAll(a.resp.Body, a.resp.ContentLength, MaxResponse, &a.held)
+	a.body, err = memory.ReadAll(a.ctx, a.held, a.resp.Body, a.resp.ContentLength, MaxResponse)
 	switch {
-	case errors.Is(err, errNoRoom):
+	case errors.Is(err, memory.ErrExhausted):
 		return noRoom
-	case errors.Is(err, errTooLarge):
+	case errors.Is(err, memory.ErrTooLong):
 		return broken("the backend's answer is larger than 32 MiB")
 	case err != nil && errors.Is(context.Cause(a.ctx), errLate):
 		return unavailable(errLate.Error())

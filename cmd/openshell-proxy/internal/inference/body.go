@@ -7,71 +7,11 @@ import (
 	"io"
 	"slices"
 	"sync"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 )
 
-var (
-	errTooLarge = errors.New("the body is too large")
-	errNoRoom   = errors.New("too many bodies are under way")
-	errReleased = errors.New("the request's body is no longer held")
-)
-
-// holding is what an exchange has of [MaxBodies].
-type holding struct {
-	m *Meter
-	n int64
-}
-
-func (h *holding) grow(n int) bool {
-	if !h.m.hold(int64(n)) {
-		return false
-	}
-	h.n += int64(n)
-	return true
-}
-
-func (h *holding) release() {
-	h.m.release(h.n)
-	h.n = 0
-}
-
-// firstRead is what is held of a body whose size is not known, in bytes.
-const firstRead = 8 << 10
-
-// readAll reads at most limit bytes, and holds no more than twice what it has read:
-// a size that is only claimed costs nothing. The claim is negative without one.
-func readAll(from io.Reader, claim int64, limit int, h *holding) ([]byte, error) {
-	first := firstRead
-	if claim >= 0 && claim < firstRead {
-		first = int(claim) + 1 // for its end
-	}
-	if !h.grow(first) {
-		return nil, errNoRoom
-	}
-	buf := make([]byte, 0, first)
-	for {
-		if len(buf) == cap(buf) {
-			more := min(cap(buf), limit+1-cap(buf))
-			if more <= 0 {
-				return nil, errTooLarge
-			}
-			if !h.grow(more) {
-				return nil, errNoRoom
-			}
-			buf = append(make([]byte, 0, cap(buf)+more), buf...)
-		}
-		n, err := from.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		if len(buf) > limit {
-			return nil, errTooLarge
-		}
-		if errors.Is(err, io.EOF) {
-			return buf, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-}
+var errReleased = errors.New("the request's body is no longer held")
 
 // payload is a request's body while it may be sent, or sent again. A long stream
 // must not hold on to the request that it answers.
@@ -80,7 +20,8 @@ type payload struct {
 	doc     *document
 	readers int
 	done    bool
-	held    holding
+	// held is the memory of doc.
+	held *memory.Hold
 }
 
 func (p *payload) document() *document {
@@ -106,9 +47,9 @@ func (p *payload) finish() {
 }
 
 func (p *payload) free() {
-	if p.done && p.readers == 0 && p.held.n > 0 {
+	if p.done && p.readers == 0 {
 		p.doc = nil
-		p.held.release()
+		p.held.Release()
 	}
 }
 

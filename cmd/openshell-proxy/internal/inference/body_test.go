@@ -28,8 +28,7 @@ func TestPayloadIsReadOverItsParts(t *testing.T) {
 // HTTP/2 closes the body only when the answer has ended: what was sent is let go
 // before.
 func TestPayloadIsLetGoOnceItIsSent(t *testing.T) {
-	p := &payload{doc: &document{}, held: holding{m: &Meter{}}}
-	p.held.grow(1)
+	p := &payload{doc: &document{}}
 	body := p.open([][]byte{[]byte("sent")})
 	p.finish()
 	if p.document() == nil {

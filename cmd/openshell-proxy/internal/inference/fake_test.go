@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 )
 
 // key is the operator's credential in these tests, theirs one that a caller sends.
@@ -87,8 +89,11 @@ func (b *backend) route(t testing.TB, d Dialect) Route {
 type sandbox struct {
 	router *Router
 	client *http.Client
-	mu     sync.Mutex
-	usage  []Usage
+	// memory is the budget of the connections, which share one account.
+	memory  *memory.Budget
+	account *memory.Account
+	mu      sync.Mutex
+	usage   []Usage
 }
 
 // do trusts the certificate that every server of httptest has.
@@ -118,7 +123,11 @@ func serve(t testing.TB, c Config) *sandbox {
 	if s.router, err = New(c); err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(s.router)
+	s.memory = memory.New(0)
+	s.account = s.memory.Open(func() {})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		s.router.ServeHTTP(w, req.WithContext(memory.NewContext(req.Context(), s.account.Hold(0))))
+	}))
 	t.Cleanup(server.Close)
 	tr := &http.Transport{MaxIdleConnsPerHost: 300, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "tcp", server.Listener.Addr().String())

@@ -12,9 +12,6 @@ const (
 	MaxResponse = 32 << 20
 	// MaxStream bounds a streamed answer, in bytes.
 	MaxStream = 32 << 20
-	// MaxBodies bounds the bytes of all the bodies held at a time; a request that
-	// needs more is answered 503.
-	MaxBodies = 256 << 20
 	// MaxExchanges bounds the requests under way at a time.
 	MaxExchanges = 1024
 	// MaxRoutes bounds the routes of a router.

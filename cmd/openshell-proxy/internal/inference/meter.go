@@ -31,7 +31,6 @@ type Meter struct {
 	series            map[series]*counts
 	charged           struct{ requests, tokens int64 } // all that a budget counts
 	seconds           [60]second
-	bodies            int64
 }
 
 // second is what a budget counts of one second.
@@ -140,21 +139,4 @@ func (m *Meter) fallBack() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.fallbacks++
-}
-
-// hold takes n bytes of [MaxBodies], or none and reports false.
-func (m *Meter) hold(n int64) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.bodies+n > MaxBodies {
-		return false
-	}
-	m.bodies += n
-	return true
-}
-
-func (m *Meter) release(n int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.bodies -= n
 }

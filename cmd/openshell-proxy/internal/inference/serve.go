@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/middleware"
 )
 
@@ -93,7 +94,7 @@ const bytesPerToken = 4
 
 // readBody reads the request's body, which a GET does not have.
 func (x *exchange) readBody() *failure {
-	x.body = &payload{held: holding{m: x.r.meter}}
+	x.body = &payload{held: memory.FromContext(x.req.Context()).New()}
 	if x.call.method == http.MethodGet {
 		if x.req.ContentLength != 0 {
 			return bad(errors.New("a GET has no body"))
@@ -109,12 +110,12 @@ func (x *exchange) readBody() *failure {
 	}
 	// Not every writer has deadlines; the proxy's own connections do.
 	_ = x.rc.SetReadDeadline(time.Now().Add(RequestTimeout))
-	raw, err := readAll(x.req.Body, x.req.ContentLength, MaxRequest, &x.body.held)
+	raw, err := memory.ReadAll(x.req.Context(), x.body.held, x.req.Body, x.req.ContentLength, MaxRequest)
 	_ = x.rc.SetReadDeadline(time.Time{})
 	switch {
-	case errors.Is(err, errTooLarge):
+	case errors.Is(err, memory.ErrTooLong):
 		return tooLarge
-	case errors.Is(err, errNoRoom):
+	case errors.Is(err, memory.ErrExhausted):
 		return noRoom
 	case x.req.Context().Err() != nil:
 		return errGone
@@ -140,10 +141,12 @@ func (x *exchange) change(raw []byte) *failure {
 	switch {
 	case errors.As(err, &denied):
 		return &failure{status: http.StatusForbidden, message: err.Error()}
+	case errors.Is(err, memory.ErrExhausted):
+		return noRoom
 	case errors.Is(err, middleware.ErrBusy):
 		return &failure{status: http.StatusServiceUnavailable, message: err.Error(), retry: time.Second}
 	case err == nil && len(changed) > MaxRequest:
-		err = errTooLarge
+		err = memory.ErrTooLong
 	case err == nil && raw == nil && len(changed) > 0:
 		err = errors.New("a GET has no body")
 	case err == nil && raw != nil:
@@ -157,7 +160,7 @@ func (x *exchange) change(raw []byte) *failure {
 
 var (
 	tooLarge = &failure{status: http.StatusRequestEntityTooLarge, message: "the request's body is larger than 10 MiB"}
-	noRoom   = &failure{status: http.StatusServiceUnavailable, message: errNoRoom.Error(), retry: time.Second}
+	noRoom   = &failure{status: http.StatusServiceUnavailable, message: memory.ErrExhausted.Error(), retry: time.Second}
 )
 
 // asks is what a call asks for: which model, and whether as a stream.

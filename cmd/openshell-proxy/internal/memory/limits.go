@@ -22,8 +22,9 @@ const (
 	cutAfter = time.Second
 	// Share is the part of the free memory that one account may hold: one in Share
 	// bytes. N greedy accounts together leave 1/(1+N/Share) of the budget free.
-	Share = 4
+	Share = 2
 	// Least is what each account may hold as long as the budget has room, whatever
-	// its share is, in bytes: an HTTP/2 connection with one request.
+	// its share is, and without being cut, in bytes: an HTTP/2 connection with one
+	// request.
 	Least = 640 << 10
 )

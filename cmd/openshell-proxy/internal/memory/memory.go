@@ -14,12 +14,13 @@
 //
 // Waits are bounded by [Patience]: a holder that waits for more cannot keep others
 // waiting for longer. A waiter that holds much less than the account that holds most
-// has that account cut: its connection ends, and its memory is free again.
+// has that account cut, if it holds more than [Least]: its connection ends, and its memory is free again.
 package memory
 
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -157,10 +158,10 @@ func (a *Account) Wait(ctx context.Context, n int64) error {
 	return nil // granted meanwhile
 }
 
-// cutFor cuts the account that holds most, if that is more than half as much again as
-// what a holds.
+// cutFor cuts the account that holds most, if that is more than [Least] and more than
+// half as much again as what a holds.
 func (b *Budget) cutFor(a *Account) {
-	most, held := a, a.held.Load()*3/2
+	most, held := a, max(a.held.Load()*3/2, Least)
 	b.mu.Lock()
 	for other := range b.accounts {
 		if h := other.held.Load(); h > held {
@@ -281,5 +282,55 @@ func (h *Hold) Take() int64 { return h.n.Swap(0) }
 func (h *Hold) Release() {
 	if h != nil {
 		h.a.Release(h.n.Swap(0))
+	}
+}
+
+// New returns a hold of the same account that has nothing.
+func (h *Hold) New() *Hold {
+	if h == nil {
+		return nil
+	}
+	return h.a.Hold(0)
+}
+
+// ErrTooLong says that there is more to read than the limit.
+var ErrTooLong = errors.New("it is too long")
+
+// firstRead is what [ReadAll] takes for a body whose length is not known, in bytes.
+const firstRead = 8 << 10
+
+// ReadAll reads at most limit bytes, for which h takes the memory. It takes no more
+// than twice what it has read, so that a length that is only claimed costs nothing;
+// the claim is negative without one. An error is of from, [ErrTooLong] or
+// [ErrExhausted].
+func ReadAll(ctx context.Context, h *Hold, from io.Reader, claim int64, limit int) ([]byte, error) {
+	size := firstRead
+	if claim >= 0 && claim < firstRead {
+		size = int(claim) + 1 // for its end
+	}
+	var buf []byte
+	for {
+		if len(buf) == cap(buf) {
+			if size = max(size, 2*len(buf)); size > limit/2 {
+				size = limit + 1 // to see whether there is more
+			}
+			if err := h.Grow(ctx, int64(size)); err != nil {
+				return nil, err
+			}
+			before := cap(buf)
+			buf = append(make([]byte, 0, size), buf...)
+			h.Shrink(int64(before))
+		}
+		n, err := from.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if len(buf) > limit {
+			return nil, ErrTooLong
+		}
+		if errors.Is(err, io.EOF) {
+			return buf, nil
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 }

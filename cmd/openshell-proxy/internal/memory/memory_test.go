@@ -3,6 +3,7 @@
 package memory
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync"
@@ -98,9 +99,10 @@ func TestCut(t *testing.T) {
 			a.Force(n)
 			return a
 		}
-		greedy, small := open(Min-3000), open(1500)
-		a := open(1500)
-		if err := a.Take(t.Context(), 100); err != nil || greedy.held.Load() != 0 || small.held.Load() != 1500 || cuts.Load() != 1 {
+		const most, little = Min - 2*Least, Least - 1500
+		greedy, small := open(most), open(Least)
+		a := open(little)
+		if err := a.Take(t.Context(), 2000); err != nil || greedy.held.Load() != 0 || small.held.Load() != Least || cuts.Load() != 1 {
 			t.Errorf("%v, %d cuts; %d and %d bytes are held", err, cuts.Load(), greedy.held.Load(), small.held.Load())
 		}
 		full := b.Open(func() { t.Error("cut, but holds nothing more than others") })
@@ -165,4 +167,39 @@ func BenchmarkHold(b *testing.B) {
 			h.Release()
 		}
 	})
+}
+
+// TestReadAll: what is read has its memory, and a length that is only claimed has none.
+func TestReadAll(t *testing.T) {
+	b := New(Min)
+	a := b.Open(func() {})
+	const limit = 3 << 20
+	for _, tc := range []struct {
+		length int
+		claim  int64
+		err    error
+	}{
+		{0, -1, nil}, {0, 0, nil}, {100, 100, nil}, {100, -1, nil}, {firstRead, firstRead, nil}, {firstRead + 1, -1, nil},
+		{limit, limit, nil}, {limit, -1, nil}, {limit + 1, limit, ErrTooLong}, {limit + 1, -1, ErrTooLong}, {100, limit, nil},
+	} {
+		h := a.Hold(0)
+		got, err := ReadAll(t.Context(), h, bytes.NewReader(make([]byte, tc.length)), tc.claim, limit)
+		if !errors.Is(err, tc.err) || err == nil && len(got) != tc.length {
+			t.Errorf("%+v: %d bytes, %v", tc, len(got), err)
+		}
+		if held := h.n.Load(); err == nil && (held < int64(cap(got)) || held > max(firstRead, 2*int64(tc.length)+1)) {
+			t.Errorf("%+v: %d bytes are held for %d", tc, held, cap(got))
+		}
+		h.Release()
+	}
+	if b.Used() != 0 {
+		t.Errorf("%d bytes are held", b.Used())
+	}
+	small := b.Open(func() {})
+	small.Force(b.Limit() - 1<<20)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := ReadAll(ctx, a.Hold(0), bytes.NewReader(make([]byte, limit)), -1, limit); !errors.Is(err, ErrExhausted) {
+		t.Error(err)
+	}
 }

@@ -224,7 +224,6 @@ func (h *http1) request(ctx context.Context, req *http.Request) (more bool) {
 			return false
 		}
 	}
-	defer j.release()
 	out, a := c.transform(ctx, req, j, h.reading(req))
 	if a == nil {
 		out, a = c.inject(out, j, h.conn)

@@ -131,7 +131,6 @@ func (h *http2Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		refuse(j.dec, *a)
 		return
 	}
-	defer j.release()
 	out, a := h.c.transform(req.Context(), req, j, http.NewResponseController(w).SetReadDeadline)
 	if rec.steps = j.steps; a == nil {
 		out, a = h.c.inject(out, j, nil)

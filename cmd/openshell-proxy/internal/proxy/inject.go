@@ -82,7 +82,7 @@ func (c *connection) inject(req *http.Request, j *judged, interim io.Writer) (*h
 		early.interim, body = interim, early
 	}
 	o := options(&says)
-	o.Method, o.NoValues = req.Method, noValues(req.Method, j)
+	o.Hold, o.Method, o.NoValues = j.hold, req.Method, noValues(req.Method, j)
 	r, err := set.Request(to, o, j.asked.Path, j.asked.RawQuery, req.Header, req.Header.Get("Content-Type"), req.ContentLength, body)
 	if err == nil {
 		j.injected = &injected{Rewritten: r}
@@ -273,11 +273,4 @@ func (j *judged) keys() []string {
 		return nil
 	}
 	return j.injected.Used()
-}
-
-// release ends what was kept for the request.
-func (j *judged) release() {
-	if j.injected != nil {
-		j.injected.Release()
-	}
 }

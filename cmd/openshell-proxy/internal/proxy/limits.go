@@ -57,6 +57,9 @@ const (
 	MaxText = 4 << 20
 	// textCopies is how often a text message is in memory: as it came and as it is sent.
 	textCopies = 2
+	// bodyCopies is how often a body is in memory while a middleware works on it,
+	// beside the one that was read: as it is sent to a service, and as it comes back.
+	bodyCopies = 2
 	// TextTimeout bounds the time that the rest of a text message may take.
 	TextTimeout = 2 * time.Minute
 	// maxInterim bounds the 1xx answers before the real one.

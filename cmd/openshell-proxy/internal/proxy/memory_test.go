@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"runtime"
@@ -13,9 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 )
 
@@ -156,6 +159,60 @@ func TestBypass_B86_HTTP2Heads(t *testing.T) {
 				t.Errorf("memory grew by %d MiB", got>>20)
 			} else {
 				t.Logf("memory grew by %d MiB, %d of the budget used", got>>20, w.s.memory.Used()>>20)
+			}
+		})
+	}
+}
+
+// TestBypass_B86_KeptBodies: bodies that are kept until they were searched, and the
+// decoders that search them, stay within the budget.
+func TestBypass_B86_KeptBodies(t *testing.T) {
+	var expands bytes.Buffer
+	z, err := zstd.NewWriter(&expands, zstd.WithWindowSize(8<<20), zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	zeros := make([]byte, 1<<20)
+	for range 31 {
+		_, _ = z.Write(zeros)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	kept := make([]byte, credentials.MaxCompressedBody)
+	for _, tc := range []struct {
+		name, coding string
+		connections  int
+		body         []byte
+		length       int
+	}{
+		{"unfinished", "gzip", 200, kept[:len(kept)-1], len(kept)},
+		{"expanding", "zstd", 40, expands.Bytes(), expands.Len()},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorldOf(t, endpoints("host: api.example.com, port: 443, protocol: rest, enforcement: enforce, access: full"), memory.Min)
+			w.s.SetCredentials(provides(t, "api.example.com", 443, secretValue, ""))
+			w.site("api.example.com", 443, nil, "h2", "http/1.1")
+			grown := peak()
+			var sending sync.WaitGroup
+			for range tc.connections {
+				sending.Go(func() {
+					c := w.secure(w.tunnel("api.example.com:443"), "api.example.com", "http/1.1")
+					if c.Handshake() != nil {
+						return
+					}
+					_ = c.SetDeadline(time.Now().Add(4 * time.Second))
+					fmt.Fprintf(c, "POST /a HTTP/1.1\r\nHost: api.example.com\r\nContent-Encoding: %s\r\nContent-Length: %d\r\n\r\n", tc.coding, tc.length)
+					_, _ = c.Write(tc.body)
+					_, _ = io.Copy(io.Discard, c)
+				})
+			}
+			w.serves()
+			sending.Wait()
+			if got := grown(); got > maxPeak {
+				t.Errorf("memory grew by %d MiB", got>>20)
+			} else {
+				t.Logf("memory grew by %d MiB", got>>20)
 			}
 		})
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/identity"
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/middleware"
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/policy"
@@ -86,7 +87,10 @@ func (c *connection) transform(ctx context.Context, req *http.Request, j *judged
 	if who := c.who(); len(who) > 0 {
 		m.Process = processOf(&who[0])
 	}
-	if err := readWhole(req, m, j.stages.Limit(j.chain), reading); err != nil {
+	if err := readWhole(ctx, req, m, j.hold, j.stages.Limit(j.chain), reading); err != nil {
+		return refuse(err)
+	}
+	if err := j.hold.Grow(ctx, bodyCopies*int64(len(m.Body))); err != nil {
 		return refuse(err)
 	}
 	var refusal *answer
@@ -109,7 +113,7 @@ func (c *connection) transform(ctx context.Context, req *http.Request, j *judged
 }
 
 // readWhole reads the body of a request as far as a middleware may see it.
-func readWhole(req *http.Request, m *middleware.Request, limit int, reading func(time.Time) error) error {
+func readWhole(ctx context.Context, req *http.Request, m *middleware.Request, hold *memory.Hold, limit int, reading func(time.Time) error) error {
 	if req.ContentLength == 0 {
 		return nil
 	}
@@ -117,10 +121,13 @@ func readWhole(req *http.Request, m *middleware.Request, limit int, reading func
 		return &bodyError{err}
 	}
 	var err error
-	if m.Body, err = io.ReadAll(io.LimitReader(req.Body, int64(limit)+1)); err == nil {
+	if m.Body, err = memory.ReadAll(ctx, hold, io.LimitReader(req.Body, int64(limit)+1), req.ContentLength, limit+1); err == nil {
 		err = reading(time.Time{})
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, memory.ErrExhausted):
+		return err
+	case err != nil:
 		return &bodyError{err}
 	}
 	m.Over = len(m.Body) > limit
@@ -206,6 +213,8 @@ func refusedByMiddleware(j *judged, err error) answer {
 			a.status = http.StatusRequestTimeout
 		}
 		return a
+	case errors.Is(err, memory.ErrExhausted):
+		return outOfMemory()
 	case errors.Is(err, middleware.ErrBusy):
 		status = http.StatusServiceUnavailable
 	}
@@ -232,6 +241,11 @@ func (s *Server) Transform(req *http.Request, body []byte) ([]byte, http.Header,
 		return nil, nil, nil, err
 	}
 	defer leave()
+	hold, copies := memory.FromContext(ctx), bodyCopies*int64(len(body))
+	if err := hold.Grow(ctx, copies); err != nil {
+		return nil, nil, nil, err
+	}
+	defer hold.Shrink(copies)
 	m := &middleware.Request{
 		Scheme: "https", Host: RouterHost, Port: 443, Method: req.Method, Path: req.URL.Path, Query: req.URL.RawQuery,
 		Header: callersHeader(req.Header), Body: body,
