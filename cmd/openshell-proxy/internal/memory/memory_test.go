@@ -145,7 +145,7 @@ func TestHolds(t *testing.T) {
 
 func TestNil(t *testing.T) {
 	h := FromContext(t.Context())
-	if h != nil || !h.Try(1<<40) || h.Grow(t.Context(), 1<<40) != nil {
+	if h != nil || h.New() != nil || h.Grow(t.Context(), 1<<40) != nil {
 		t.Error("no hold counts")
 	}
 	h.Shrink(1)

@@ -81,7 +81,8 @@ func headCost(h http.Header) (n int64) {
 	return n
 }
 
-// holdAnswer takes the memory for an answer's head that is larger than usual.
+// holdAnswer takes the memory for an answer's head that is larger than usual. It does
+// not wait, because the head is there already.
 func holdAnswer(hold *memory.Hold, h http.Header) error {
 	if more := headCost(h) - usualFields*fieldCost - usualHead*byteCost; more > 0 && !hold.Try(more) {
 		return memory.ErrExhausted

@@ -4,8 +4,10 @@ package proxy
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"runtime"
 	"runtime/metrics"
@@ -215,5 +217,119 @@ func TestBypass_B86_KeptBodies(t *testing.T) {
 				t.Logf("memory grew by %d MiB", got>>20)
 			}
 		})
+	}
+}
+
+// frames serves HTTP/2 at api.example.com: each request is answered with the frames that
+// answer writes.
+func (w *world) frames(answer func(fr *http2.Framer, stream uint32)) {
+	w.t.Helper()
+	leaf, err := w.upstream.Leaf("api.example.com")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.raw("api.example.com", 443, func(c net.Conn) {
+		s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{*leaf}, NextProtos: []string{"h2"}})
+		if _, err := io.ReadFull(s, make([]byte, len(http2.ClientPreface))); err != nil {
+			return
+		}
+		fr := http2.NewFramer(s, s)
+		_ = fr.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1000})
+		for {
+			f, err := fr.ReadFrame()
+			if err != nil {
+				return
+			}
+			switch f := f.(type) {
+			case *http2.SettingsFrame:
+				if !f.IsAck() {
+					_ = fr.WriteSettingsAck()
+				}
+			case *http2.HeadersFrame:
+				answer(fr, f.StreamID)
+			}
+		}
+	})
+}
+
+// TestBypass_B86_Answers: what the other side sends and the client does not take stays
+// within the budget.
+func TestBypass_B86_Answers(t *testing.T) {
+	var tiny []hpack.HeaderField
+	for i := range 1800 {
+		tiny = append(tiny, hpack.HeaderField{Name: string([]byte{byte('a' + i%26), byte('a' + i/26%26), byte('a' + i/676)}), Sensitive: true})
+	}
+	var head, ok bytes.Buffer
+	_ = hpack.NewEncoder(&ok).WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
+	head.Write(ok.Bytes())
+	for enc, i := hpack.NewEncoder(&head), 0; i < len(tiny); i++ {
+		_ = enc.WriteField(tiny[i])
+	}
+	zeros := make([]byte, 16<<10)
+	for _, tc := range []struct {
+		name    string
+		streams int
+		answer  func(fr *http2.Framer, stream uint32)
+	}{
+		{"heads", 40, func(fr *http2.Framer, stream uint32) {
+			_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: head.Bytes(), EndHeaders: true})
+		}},
+		{"bodies", 8, func(fr *http2.Framer, stream uint32) {
+			_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: ok.Bytes(), EndHeaders: true})
+			for range 4 << 20 / len(zeros) { // as much as one stream's window allowed
+				_ = fr.WriteData(stream, false, zeros)
+			}
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorldOf(t, endpoints("host: api.example.com, port: 443, protocol: rest, enforcement: enforce, access: full"), memory.Min)
+			w.frames(tc.answer)
+			grown := peak()
+			w.flood(30, tc.streams, blockOf("/a"), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+			if !settles(func() bool { return w.s.memory.Used() > memory.Min/2 }) {
+				t.Error("the attack has no effect")
+			}
+			if got := newFramer(t, w).get(); got != 200 && (got != 503 || tc.name != "heads") {
+				t.Errorf("another connection is answered %d", got)
+			}
+			if got := grown(); got > maxPeak {
+				t.Errorf("memory grew by %d MiB", got>>20)
+			} else {
+				t.Logf("memory grew by %d MiB, %d of the budget used", got>>20, w.s.memory.Used()>>20)
+			}
+		})
+	}
+}
+
+// TestBypass_B86_HTTP1Answers: the head of an answer that never ends stays within the
+// budget, however small its fields are.
+func TestBypass_B86_HTTP1Answers(t *testing.T) {
+	w := newWorldOf(t, endpoints("host: api.example.com, port: 80, protocol: rest, enforcement: enforce, access: full"), memory.Min)
+	var head bytes.Buffer
+	head.WriteString("HTTP/1.1 200 OK\r\n")
+	for i := range 8000 {
+		head.Write([]byte{byte('a' + i%26), byte('a' + i/26%26), byte('a' + i/676), ':', '\r', '\n'})
+	}
+	w.raw("api.example.com", 80, func(c net.Conn) {
+		if _, err := c.Read(make([]byte, 1<<10)); err == nil {
+			_, _ = c.Write(head.Bytes())
+			_, _ = io.Copy(io.Discard, c)
+		}
+	})
+	grown := peak()
+	var asking sync.WaitGroup
+	for range 120 {
+		c := w.dial()
+		asking.Go(func() {
+			_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+			_, _ = io.WriteString(c, "GET http://api.example.com/a HTTP/1.1\r\nHost: api.example.com\r\n\r\n")
+			_, _ = io.Copy(io.Discard, c)
+		})
+	}
+	asking.Wait()
+	if got := grown(); got > maxPeak {
+		t.Errorf("memory grew by %d MiB", got>>20)
+	} else {
+		t.Logf("memory grew by %d MiB", got>>20)
 	}
 }
