@@ -18,6 +18,8 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,12 +46,42 @@ func runWorker() error {
 	for fd := guard.FDIdentity; fd < guard.FDListeners+handoff.Listeners; fd++ {
 		unix.CloseOnExec(fd)
 	}
+	if err := dieFirst(); err != nil {
+		return err
+	}
 	w := &worker{config: &guard.Worker{}, documents: json.NewDecoder(os.Stdin), started: time.Now().UTC()}
 	if err := w.documents.Decode(w.config); err != nil {
 		return fmt.Errorf("read the guard's document: %w", err)
 	}
 	return w.run()
 }
+
+// workerScore is added to the guard's oom_score_adj for the worker, whose range is -1000
+// to 1000: of the two the kernel kills the worker first, which the guard replaces.
+const workerScore = 300
+
+// dieFirst has the kernel prefer this process to the guard when memory runs out. To
+// raise the score needs no rights.
+//
+// Preconditions: /proc can be written.
+func dieFirst() error {
+	const file = "/proc/self/oom_score_adj"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("read the guard's score: %w", err)
+	}
+	score, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return fmt.Errorf("read the guard's score: %w", err)
+	}
+	if err := os.WriteFile(file, []byte(strconv.Itoa(min(score+workerScore, maxScore))), 0); err != nil {
+		return fmt.Errorf("raise the worker's score: %w", err)
+	}
+	return nil
+}
+
+// maxScore is the kernel's OOM_SCORE_ADJ_MAX.
+const maxScore = 1000
 
 type worker struct {
 	config    *guard.Worker

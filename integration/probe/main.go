@@ -86,6 +86,12 @@ func main() {
 			report("", err)
 		}
 		flood(n, args[1])
+	case "heads": // heads CONNECTIONS HOST
+		n, err := strconv.Atoi(args[0])
+		if err != nil {
+			report("", err)
+		}
+		heads(n, args[1])
 	case "sameport": // sameport ADDRESS METHOD URL
 		samePort(ctx, args[0], args[1], args[2])
 	case "soak": // soak DURATION [KIND...]: without those kinds of traffic

@@ -443,7 +443,7 @@ func (h *http1) upgraded(ctx context.Context, up *upConn, req *http.Request, res
 		client := &pushedBack{Conn: h.conn, br: h.br}
 		greeting, _ := up.br.Peek(up.br.Buffered())
 		var out int64
-		rec.in, out, err = relay(ctx, client, up.conn, greeting)
+		rec.in, out, err = relay(ctx, h.c.account, client, up.conn, greeting)
 		rec.out += out
 	}
 	if err != nil {

@@ -92,6 +92,9 @@ const (
 	// connectionCost is for a connection without TLS and without a request: its
 	// goroutines, its state and two small buffers.
 	connectionCost = 24 << 10
+	// smallVessel is the size of a buffer for a connection that is carried as it is,
+	// if there is no memory for one of copyBuffer bytes.
+	smallVessel = 2 << 10
 	// openingCost is for the first bytes of a connection, which are looked at.
 	openingCost = 80 << 10
 	// handshakeCost is for TLS handshakes on both legs: the ClientHello, which is kept

@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 	"openshell.dev/runtime/policy"
 )
 
@@ -42,7 +43,7 @@ func (c *connection) splice(ctx context.Context, to target, dec policy.Decision,
 		}
 		defer up.Close()
 	}
-	in, out, err := relay(ctx, c.client, up, greeting)
+	in, out, err := relay(ctx, c.account, c.client, up, greeting)
 	if err != nil {
 		dec.Reason = err.Error()
 	}
@@ -65,7 +66,7 @@ type halfCloser interface{ CloseWrite() error }
 
 // relay copies both ways until both have ended, or one has failed, which ends the
 // other as well: what was cut off must not look whole.
-func relay(ctx context.Context, client, up net.Conn, greeting []byte) (in, out int64, err error) {
+func relay(ctx context.Context, account *memory.Account, client, up net.Conn, greeting []byte) (in, out int64, err error) {
 	both := func() {
 		reset(client)
 		reset(up)
@@ -80,7 +81,7 @@ func relay(ctx context.Context, client, up net.Conn, greeting []byte) (in, out i
 	}
 	sent := make(chan int64, 1)
 	go func() {
-		n, e := transfer(up, client)
+		n, e := transfer(account, up, client)
 		if e != nil {
 			fail(e)
 		} else {
@@ -92,7 +93,7 @@ func relay(ctx context.Context, client, up net.Conn, greeting []byte) (in, out i
 	in = int64(n)
 	if e == nil {
 		var m int64
-		m, e = transfer(client, up)
+		m, e = transfer(account, client, up)
 		in += m
 	}
 	if e != nil {

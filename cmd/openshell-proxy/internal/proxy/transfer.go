@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 )
 
 // transfer copies from one connection to the other until its end, in the kernel if
@@ -21,7 +23,7 @@ import (
 // for as long as it lasts. The kernel grants a user without privileges few of
 // them, in all sandboxes together; who has more gets tiny ones from then on, and so
 // does whatever else that user runs.
-func transfer(to, from net.Conn) (n int64, err error) {
+func transfer(account *memory.Account, to, from net.Conn) (n int64, err error) {
 	if c, ok := from.(*clientConn); ok {
 		first := c.first
 		c.first = nil
@@ -36,7 +38,7 @@ func transfer(to, from net.Conn) (n int64, err error) {
 	var m int64
 	in, ok := from.(*net.TCPConn)
 	if out, both := to.(*net.TCPConn); ok && both {
-		m, err = move(out, in)
+		m, err = move(account, out, in)
 	} else {
 		m, err = io.Copy(to, from)
 	}
@@ -44,7 +46,7 @@ func transfer(to, from net.Conn) (n int64, err error) {
 }
 
 // move copies until the end. It holds nothing while there is nothing to copy.
-func move(to, from *net.TCPConn) (total int64, err error) {
+func move(account *memory.Account, to, from *net.TCPConn) (total int64, err error) {
 	in, err := from.SyscallConn()
 	if err != nil {
 		return 0, err
@@ -56,7 +58,7 @@ func move(to, from *net.TCPConn) (total int64, err error) {
 	var v *vessel
 	var failed error
 	fill := func(fd uintptr) bool {
-		v = takeVessel()
+		v = takeVessel(account)
 		if failed = v.fill(int(fd)); errors.Is(failed, unix.EAGAIN) {
 			v.give()
 			return false
@@ -91,6 +93,9 @@ func move(to, from *net.TCPConn) (total int64, err error) {
 type vessel struct {
 	r, w int // the pipe's ends
 	buf  *[]byte
+	// account holds the memory of buf; nil for a small one, which is a part of
+	// connectionCost.
+	account *memory.Account
 	// n is how many bytes are in it; of a buffer, those after the first gone.
 	n, gone int
 }
@@ -105,7 +110,7 @@ var pipes struct {
 	closing bool
 }
 
-func takeVessel() *vessel {
+func takeVessel(account *memory.Account) *vessel {
 	pipes.Lock()
 	if last := len(pipes.idle) - 1; last >= 0 {
 		v := pipes.idle[last]
@@ -126,7 +131,11 @@ func takeVessel() *vessel {
 		pipes.open--
 		pipes.Unlock()
 	}
-	return &vessel{buf: copyBuffers.Get().(*[]byte)}
+	if account.Try(copyBuffer) {
+		return &vessel{buf: copyBuffers.Get().(*[]byte), account: account}
+	}
+	buf := make([]byte, smallVessel)
+	return &vessel{buf: &buf}
 }
 
 func newPipe() (*vessel, error) {
@@ -142,7 +151,10 @@ func newPipe() (*vessel, error) {
 // give gives the vessel back. A pipe that still holds something ends.
 func (v *vessel) give() {
 	if v.buf != nil {
-		copyBuffers.Put(v.buf)
+		if v.account != nil {
+			copyBuffers.Put(v.buf)
+			v.account.Release(copyBuffer)
+		}
 		return
 	}
 	pipes.Lock()

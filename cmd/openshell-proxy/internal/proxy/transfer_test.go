@@ -42,7 +42,7 @@ func TestTransferIsWhole(t *testing.T) {
 				closePipes()
 				all := make([]*vessel, maxPipes)
 				for i := range all {
-					all[i] = takeVessel()
+					all[i] = takeVessel(nil)
 					defer all[i].give()
 				}
 			}
@@ -57,7 +57,7 @@ func TestTransferIsWhole(t *testing.T) {
 			first := []byte("what was looked at")
 			done := make(chan int64, 1)
 			go func() {
-				n, err := transfer(to, &clientConn{TCPConn: from, first: first})
+				n, err := transfer(nil, to, &clientConn{TCPConn: from, first: first})
 				if err != nil {
 					t.Error(err)
 				}
@@ -84,7 +84,7 @@ func TestPipesAreGivenBackEmpty(t *testing.T) {
 	go func() { _, _ = client.Write(bytes.Repeat([]byte("x"), 16<<20)) }()
 	failed := make(chan error, 1)
 	go func() {
-		_, err := transfer(to, from)
+		_, err := transfer(nil, to, from)
 		failed <- err
 	}()
 	if _, err := io.ReadFull(server, make([]byte, 1<<10)); err != nil {
@@ -115,7 +115,7 @@ func TestIdleTransfersHoldNothing(t *testing.T) {
 	for range 2 * maxPipes {
 		_, from := ends(t)
 		to, _ := ends(t)
-		go func() { _, _ = transfer(to, from) }()
+		go func() { _, _ = transfer(nil, to, from) }()
 	}
 	if !settles(func() bool { closePipes(); return openFDs() == before+4*2*maxPipes && openPipes() == 0 }) {
 		t.Errorf("%d descriptors for %d connections", openFDs()-before, 4*maxPipes)
