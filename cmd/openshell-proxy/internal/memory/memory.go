@@ -44,8 +44,8 @@ type Budget struct {
 }
 
 type waiter struct {
-	a *Account
-	n int64
+	a        *Account
+	n, least int64
 	// granted is closed once the account has the bytes.
 	granted chan struct{}
 }
@@ -89,21 +89,16 @@ type Account struct {
 	cut  func()
 }
 
-// fits says whether the account may take n more bytes while used bytes are held in
-// all.
-func (a *Account) fits(used, n int64) bool {
-	free := a.b.limit - used
-	return n <= free && a.held.Load()+n <= max(Least, free/Share)
-}
+// Try takes n bytes if they are free now and within the account's share or [Least].
+func (a *Account) Try(n int64) bool { return a == nil || a.try(n, Least) }
 
-// Try takes n bytes if they are free now and within the account's share.
-func (a *Account) Try(n int64) bool {
-	if a == nil {
-		return true
-	}
+// try takes n bytes if they are free now and the account then holds no more than its
+// share or least.
+func (a *Account) try(n, least int64) bool {
 	for {
 		used := a.b.used.Load()
-		if !a.fits(used, n) {
+		free := a.b.limit - used
+		if n > free || a.held.Load()+n > max(least, free/Share) {
 			return false
 		}
 		if a.b.used.CompareAndSwap(used, used+n) {
@@ -119,9 +114,13 @@ func (a *Account) Take(ctx context.Context, n int64) error {
 	if a.Try(n) {
 		return nil
 	}
+	return a.take(ctx, n, Least)
+}
+
+func (a *Account) take(ctx context.Context, n, least int64) error {
 	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
-	return a.Wait(ctx, n)
+	return a.wait(ctx, n, least)
 }
 
 // Wait takes n bytes, for which it waits until ctx ends. An error is [ErrExhausted].
@@ -129,7 +128,11 @@ func (a *Account) Wait(ctx context.Context, n int64) error {
 	if a.Try(n) {
 		return nil
 	}
-	w := &waiter{a, n, make(chan struct{})}
+	return a.wait(ctx, n, Least)
+}
+
+func (a *Account) wait(ctx context.Context, n, least int64) error {
+	w := &waiter{a, n, least, make(chan struct{})}
 	b := a.b
 	b.mu.Lock()
 	b.queue = append(b.queue, w)
@@ -181,7 +184,7 @@ func (b *Budget) cutFor(a *Account) {
 // b.mu is held.
 func (b *Budget) grant() {
 	b.queue = slices.DeleteFunc(b.queue, func(w *waiter) bool {
-		if !w.a.Try(w.n) {
+		if !w.a.try(w.n, w.least) {
 			return false
 		}
 		b.waiting.Add(-1)
@@ -242,24 +245,31 @@ func (a *Account) Hold(n int64) *Hold {
 	return h
 }
 
-// Grow takes n more bytes, as [Account.Take] does.
+// Grow takes n more bytes, as [Account.Take] does, but never beyond the account's share:
+// [Least] is for connections and requests, not for content. So content that has to
+// wait is refused and its request ends, which gives others room.
 func (h *Hold) Grow(ctx context.Context, n int64) error {
 	if h == nil {
 		return nil
 	}
-	if err := h.a.Take(ctx, n); err != nil {
-		return err
+	if !h.a.try(n, 0) {
+		if err := h.a.take(ctx, n, 0); err != nil {
+			return err
+		}
 	}
 	h.n.Add(n)
 	return nil
 }
 
-// Try takes n more bytes if they are free now.
+// Add notes n bytes that the account has taken already.
+func (h *Hold) Add(n int64) { h.n.Add(n) }
+
+// Try is Grow without waiting.
 func (h *Hold) Try(n int64) bool {
 	if h == nil {
 		return true
 	}
-	if !h.a.Try(n) {
+	if !h.a.try(n, 0) {
 		return false
 	}
 	h.n.Add(n)

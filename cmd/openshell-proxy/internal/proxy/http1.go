@@ -58,11 +58,12 @@ func (h *http1) serve(whole context.Context) {
 		}
 	}()
 	for h.await() {
-		if err := h.hold.Grow(ctx, streamCost); err != nil {
+		if err := h.c.account.Take(ctx, streamCost); err != nil {
 			h.c.record(record{dec: h.c.exhausted(err), to: h.to, protocol: h.protocol(), status: http.StatusServiceUnavailable})
 			h.end(outOfMemory(), false)
 			return
 		}
+		h.hold.Add(streamCost)
 		_ = h.conn.SetReadDeadline(time.Now().Add(h.c.s.waits.head))
 		if err := inspect.CheckHead(h.br, MaxHead); err != nil {
 			h.malformed(err)

@@ -24,11 +24,12 @@ import (
 // serveHTTP2 serves the streams of one HTTP/2 connection, each judged on its own.
 // With why, every one gets that answer.
 func serveHTTP2(ctx context.Context, c *connection, conn *tls.Conn, to target, up *upstreamHTTP, why *answer) {
-	c.serveStreams(ctx, conn, to, &http2Handler{c: c, to: to, up: up, why: why})
+	h := &http2Handler{c: c, to: to, up: up, why: why}
+	c.serveStreams(ctx, conn, to, h.serve)
 }
 
 // serveStreams serves HTTP/2 as far as there is memory for it.
-func (c *connection) serveStreams(ctx context.Context, conn *tls.Conn, to target, h http.Handler) {
+func (c *connection) serveStreams(ctx context.Context, conn *tls.Conn, to target, serve heldHandler) {
 	refuse := func(err error) { c.record(record{dec: c.exhausted(err), to: to, protocol: "h2"}) }
 	if err := c.account.Take(ctx, http2Cost); err != nil {
 		refuse(err)
@@ -42,18 +43,20 @@ func (c *connection) serveStreams(ctx context.Context, conn *tls.Conn, to target
 		MaxReadFrameSize: frameSize, MaxUploadBufferPerConnection: uploadWindow, MaxUploadBufferPerStream: uploadWindow,
 	}
 	server.ServeConn(gate, &http2.ServeConnOpts{
-		Context: ctx, Handler: &gatedHandler{c, to, gate, h},
+		Context: ctx, Handler: &gatedHandler{c, to, gate, serve},
 		BaseConfig: &http.Server{MaxHeaderBytes: maxFieldBytes, ErrorLog: log.New(io.Discard, "", 0)},
 	})
 }
 
-// gatedHandler has requests served that have memory. The request's context carries
-// it, see [memory.FromContext].
+// heldHandler serves a request that has memory.
+type heldHandler func(w http.ResponseWriter, req *http.Request, hold *memory.Hold)
+
+// gatedHandler has requests served with the memory that the gate took for them.
 type gatedHandler struct {
-	c    *connection
-	to   target
-	gate *streamGate
-	h    http.Handler
+	c     *connection
+	to    target
+	gate  *streamGate
+	serve heldHandler
 }
 
 func (g *gatedHandler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
@@ -68,7 +71,7 @@ func (g *gatedHandler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	hold.Shrink(maxHeadCost - min(headCost(req.Header), maxHeadCost))
-	g.h.ServeHTTP(w, req.WithContext(memory.NewContext(req.Context(), hold)))
+	g.serve(w, req, hold)
 }
 
 // headCost is the memory that a head takes, in bytes.
@@ -97,7 +100,7 @@ type http2Handler struct {
 	why *answer
 }
 
-func (h *http2Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+func (h *http2Handler) serve(w http.ResponseWriter, req *http.Request, hold *memory.Hold) {
 	if h.why != nil {
 		h.why.serve(w)
 		return
@@ -126,7 +129,7 @@ func (h *http2Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	j, a := h.c.judgeRequest(h.to, req, req.RequestURI, false, false)
-	j.hold = memory.FromContext(req.Context())
+	j.hold = hold
 	rec.http = j.asked
 	if a != nil {
 		refuse(j.dec, *a)

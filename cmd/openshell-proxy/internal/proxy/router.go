@@ -66,7 +66,10 @@ func (c *connection) route(ctx context.Context, first opening, to target) {
 			defer c.account.Release(tlsCost)
 			defer conn.Close()
 			if conn.ConnectionState().NegotiatedProtocol == "h2" {
-				c.serveStreams(ctx, conn, to, c.routed(to))
+				router := c.routed(to)
+				c.serveStreams(ctx, conn, to, func(w http.ResponseWriter, req *http.Request, hold *memory.Hold) {
+					router.ServeHTTP(w, req.WithContext(memory.NewContext(req.Context(), hold)))
+				})
 				return
 			}
 			c.serveOne(ctx, conn, to, c.routed(to))
