@@ -220,8 +220,7 @@ func refuse(spec *specs.Spec, allow []string) error {
 	}
 	if r := spec.Linux.Resources; r != nil {
 		for i, d := range r.Devices {
-			all := d.Allow && (d.Type == "" || d.Type == "a") && d.Major == nil && d.Minor == nil
-			if err := check("linux.resources.devices", fmt.Sprintf("linux.resources.devices[%d] allows every device (--privileged)", i), all); err != nil {
+			if err := check("linux.resources.devices", fmt.Sprintf("linux.resources.devices[%d] allows every device (--privileged)", i), everyDevice(d)); err != nil {
 				return err
 			}
 		}
@@ -232,6 +231,16 @@ func refuse(spec *specs.Spec, allow []string) error {
 		}
 	}
 	return nil
+}
+
+// everyDevice says whether d allows all devices, or all of one type. The type a
+// allows every device whatever numbers stand beside it. Engines let a container make
+// the node of any device (m), which does not open it.
+func everyDevice(d specs.LinuxDeviceCgroup) bool {
+	if !d.Allow || d.Type == "" || d.Type == "a" {
+		return d.Allow
+	}
+	return (d.Major == nil || *d.Major < 0) && d.Access != "m"
 }
 
 // Process returns a copy of p as the sandbox runs it: fewer capabilities,

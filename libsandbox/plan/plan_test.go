@@ -47,6 +47,12 @@ func TestMaskedSpecIsAccepted(t *testing.T) {
 			s.Linux.ReadonlyPaths = []string{"/proc/"}
 		},
 		"no proc": nil,
+		"devices": func(s *specs.Spec) {
+			major, minor := int64(136), int64(-1)
+			s.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{
+				{Access: "rwm"}, {Allow: true, Type: "c", Access: "m"}, {Allow: true, Type: "c", Major: &major, Minor: &minor, Access: "rwm"},
+			}}
+		},
 	} {
 		if _, err := New(spec(change), &policy.Policy{}, Options{LandlockABI: 7, Floor: 1}); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -80,6 +86,11 @@ func TestBypass_B57_HostileSpec(t *testing.T) {
 		return func(s *specs.Spec) {
 			s.Mounts = []specs.Mount{{Destination: "/sys", Type: kind, Source: "/srv/data", Options: options}}
 		}
+	}
+	number := func(n int64) *int64 { return &n }
+	devices := func(d specs.LinuxDeviceCgroup) func(*specs.Spec) {
+		d.Allow = true
+		return func(s *specs.Spec) { s.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{d}} }
 	}
 	sysctl := func(name string) func(*specs.Spec) {
 		return func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{name: "1"} }
@@ -129,9 +140,16 @@ func TestBypass_B57_HostileSpec(t *testing.T) {
 		"hooks.startContainer": {func(s *specs.Spec) {
 			s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/x"}}}
 		}},
-		"linux.resources.devices": {func(s *specs.Spec) {
-			s.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}}
-		}},
+		"linux.resources.devices": {
+			devices(specs.LinuxDeviceCgroup{Access: "rwm"}),
+			devices(specs.LinuxDeviceCgroup{Type: "a", Access: "m"}),
+			devices(specs.LinuxDeviceCgroup{Type: "a", Major: number(1), Minor: number(3), Access: "rwm"}),
+			devices(specs.LinuxDeviceCgroup{Type: "a", Major: number(-1), Minor: number(-1)}),
+			devices(specs.LinuxDeviceCgroup{Type: "b", Access: "r"}),
+			devices(specs.LinuxDeviceCgroup{Type: "c", Access: "mw"}),
+			devices(specs.LinuxDeviceCgroup{Type: "c", Major: number(-1), Minor: number(3), Access: "rwm"}),
+			devices(specs.LinuxDeviceCgroup{Type: "b"}),
+		},
 	} {
 		for _, change := range changes {
 			_, err := New(spec(change), &policy.Policy{}, Options{LandlockABI: 7, Floor: 1})
