@@ -199,7 +199,12 @@ func FuzzOpens(f *testing.F) {
 			return
 		}
 		s := newScrubber([]string{value})
-		for _, form := range [][]byte{b, percentStrict(nil, value), []byte(url.QueryEscape(value)), jsonEscape(nil, value)} {
+		forms := [][]byte{b, percentStrict(nil, value), []byte(url.QueryEscape(value)), jsonEscape(nil, value)}
+		for _, end := range []string{"\n", "\r\n", `\r\n`, "%0A"} {
+			at := len(b)%4 + 1
+			forms = append(forms, []byte(value[:at]+end+value[at:]))
+		}
+		for _, form := range forms {
 			form = append(bytes.Clone(form), bytes.Repeat([]byte("."), openingSpan)...)
 			if n, _ := s.at(form); n > 0 && !s.opens(form) {
 				t.Errorf("%q is not seen in %q", value, form)

@@ -20,7 +20,7 @@ const (
 
 // scrubber masks values in what an upstream sends. It finds each as it is and in
 // base64, alone or within more text, and either of these plain, percent-encoded
-// in whole or in part, and with JSON's escapes. A mask has the length of what it
+// in whole or in part, and with JSON's escapes, in one line or several. A mask has the length of what it
 // hides, so that lengths stay true.
 type scrubber struct {
 	opaque
@@ -31,11 +31,12 @@ type scrubber struct {
 	from [257]int
 	// beginnings are the two bytes a match can begin with.
 	beginnings pairs
-	// openings are the first bytes of the patterns, hashed.
-	openings pairs
-	mask     byte
-	wide     bool // a pattern begins beyond Latin-1
-	spaces   bool // a space is among the first bytes of a pattern
+	// firsts are the first two bytes of the patterns, and openings the first four, hashed.
+	firsts, openings pairs
+	mask             byte
+	wide             bool // a pattern begins beyond Latin-1
+	spaces           bool // a space is among the first bytes of a pattern
+	lines            bool // the end of a line is
 	// names finds the patterns in field names, which are in lower case there.
 	names *scrubber
 }
@@ -67,9 +68,11 @@ func compilePatterns(patterns []string) *scrubber {
 	s := &scrubber{patterns: slices.Clone(slices.Compact(slices.Clone(patterns)))}
 	for _, p := range s.patterns {
 		s.index(p)
+		s.firsts.add(p[0], p[1])
 		h := openingHash(p[0], p[1], p[2], p[3])
 		s.openings.add(byte(h>>8), byte(h))
 		s.spaces = s.spaces || strings.Contains(p[:opening], " ")
+		s.lines = s.lines || strings.ContainsAny(p[:opening], "\r\n")
 		s.from[int(p[0])+1]++
 		s.wide = s.wide || p[0] > 0xc3
 	}
@@ -91,7 +94,7 @@ func (s *scrubber) index(p string) {
 	const hex = "0123456789abcdef0123456789ABCDEF"
 	a, b := p[0], p[1]
 	for _, x := range written(a) {
-		for _, y := range written(b) {
+		for _, y := range append(written(b), '\r', '\n') {
 			s.beginnings.add(x, y)
 		}
 	}
@@ -204,7 +207,9 @@ func (s *scrubber) startEdge(b []byte) (n int, more bool) {
 const maxEscape = len(`\ud83d\ude00`)
 
 // escapeRest reports whether c may stand in an escape behind its first byte.
-func escapeRest(c byte) bool { return hexDigit(c) >= 0 || c == 'u' || c == '\\' }
+func escapeRest(c byte) bool {
+	return hexDigit(c) >= 0 || c == 'u' || c == '\\' || c == '\r' || c == '\n'
+}
 
 // opening is how many bytes of a pattern are compared before all of it, and openingSpan
 // the most that they take in any writing. MinScrub is more than opening.
@@ -226,39 +231,37 @@ func (s *scrubber) opens(b []byte) bool {
 	if b[0] == '\\' && b[1] == 'u' && !s.wide && (b[2] != '0' || b[3] != '0') {
 		return false // as texts in many languages are full of
 	}
-	inURL, inString := false, false
+	var how [writings]bool
 	for _, c := range b[:opening] {
-		inURL = inURL || c == '%' || c == '+' && s.spaces
-		inString = inString || c == '\\'
+		line := c == '\r' || c == '\n'
+		how[plainly] = how[plainly] || line
+		how[inURL] = how[inURL] || line || c == '%' || c == '+' && s.spaces
+		how[inString] = how[inString] || line || c == '\\'
 	}
-	return inURL && s.opensInURL(b) || inString && s.opensInString(b)
+	for w := range writings {
+		if how[w] && s.opensAs(b, w) {
+			return true
+		}
+	}
+	return false
 }
 
-func (s *scrubber) opensInURL(b []byte) bool {
-	var out [opening]byte
-	for i := range out {
-		out[i] = b[0]
-		switch {
-		case b[0] == '+' && s.spaces:
-			return true // stands for itself or a space
-		case b[0] == '%':
-			if hi, lo := hexDigit(b[1]), hexDigit(b[2]); hi >= 0 && lo >= 0 {
-				out[i], b = byte(hi<<4|lo), b[2:]
-			}
-		}
-		if i == 0 && !s.begins(out[0]) {
-			return false
-		}
-		b = b[1:]
-	}
-	return s.openings.has(openingHash(out[0], out[1], out[2], out[3]))
-}
-
-func (s *scrubber) opensInString(b []byte) bool {
+// opensAs is opens for one writing.
+func (s *scrubber) opensAs(b []byte, how writing) bool {
 	var out [opening + utf8.UTFMax]byte
 	for n := 0; n < opening; {
+		if len(b) < maxEscape {
+			return true // after many ends of lines
+		}
 		size, took := 1, 1
-		if out[n] = b[0]; b[0] == '\\' {
+		switch out[n] = b[0]; {
+		case how == inURL && b[0] == '+' && s.spaces:
+			return true // it stands for itself or a space
+		case how == inURL && b[0] == '%':
+			if hi, lo := hexDigit(b[1]), hexDigit(b[2]); hi >= 0 && lo >= 0 {
+				out[n], size = byte(hi<<4|lo), 3
+			}
+		case how == inString && b[0] == '\\':
 			if size, took = unescape(out[n:], b); size == 0 {
 				return false
 			}
@@ -266,7 +269,16 @@ func (s *scrubber) opensInString(b []byte) bool {
 		if n == 0 && !s.begins(out[0]) {
 			return false
 		}
-		b, n = b[size:], n+took
+		switch line := n > 0 && (out[n] == '\r' || out[n] == '\n'); {
+		case line && s.lines:
+			return true // it may be the value's
+		case !line:
+			if n == 1 && !s.firsts.has(uint16(out[0])<<8|uint16(out[1])) {
+				return false
+			}
+			n += took
+		}
+		b = b[size:]
 	}
 	return s.openings.has(openingHash(out[0], out[1], out[2], out[3]))
 }
@@ -359,10 +371,18 @@ func escaped(b []byte) (c byte, ok, more bool) {
 }
 
 // matchAs is the length of p at the start of b in one writing, 0 if it is not
-// there. More means that b ends before that is clear.
+// there. More means that b ends before that is clear. Between two bytes of p there may be
+// the end of a line: base64 is often written in lines.
 func matchAs(b []byte, p string, how writing) (n int, more bool) {
 	i := 0
 	for k := 0; k < len(p); k++ {
+		if k > 0 && i < len(b) && p[k] != '\r' && p[k] != '\n' {
+			size, m := lineEnd(b[i:], how)
+			if m {
+				return 0, true
+			}
+			i += size
+		}
 		if i == len(b) {
 			return 0, true
 		}
@@ -397,6 +417,47 @@ func matchAs(b []byte, p string, how writing) (n int, more bool) {
 		i++
 	}
 	return i, false
+}
+
+// lineEnd is the length of the end of a line at the start of b in one writing, 0 if there
+// is none. More means that b ends before that is clear.
+func lineEnd(b []byte, how writing) (n int, more bool) {
+	if c := b[0]; c > '\r' && (c != '%' || how != inURL) && (c != '\\' || how != inString) {
+		return 0, false // as nearly always
+	}
+	for _, c := range []byte("\r\n") {
+		size, m := controlAs(b[n:], c, how)
+		if m {
+			return 0, true
+		}
+		n += size
+	}
+	return n, false
+}
+
+// controlAs is the length of the control character c at the start of b in one writing.
+func controlAs(b []byte, c byte, how writing) (n int, more bool) {
+	switch {
+	case len(b) == 0:
+		return 0, true
+	case b[0] == c:
+		return 1, false
+	case how == inString && b[0] == '\\':
+		if len(b) < 2 {
+			return 0, true
+		}
+		if shortEscapes[b[1]] == c {
+			return 2, false
+		}
+	case how == inURL && b[0] == '%':
+		if len(b) < 3 {
+			return 0, true
+		}
+		if hi, lo := hexDigit(b[1]), hexDigit(b[2]); hi >= 0 && lo >= 0 && byte(hi<<4|lo) == c {
+			return 3, false
+		}
+	}
+	return 0, false
 }
 
 // matchEscape is the length of a JSON escape at the start of b and how much of p it

@@ -146,6 +146,41 @@ func TestBypass_B65_Echo(t *testing.T) {
 	}
 }
 
+// An echo that is written in lines, as base64 often is, is found wherever they end. The
+// control is a text that is not the value.
+func TestBypass_B65_EchoInLines(t *testing.T) {
+	t.Parallel()
+	r, err := testSet(t).Request(anthropic(), Options{}, "/", "", nil, "", 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, end := range []string{"\n", "\r\n", `\n`, `\r\n`, "%0A", "%0d%0a"} {
+		for form, want := range map[string]bool{
+			plain: true, base64.StdEncoding.EncodeToString([]byte("user:" + plain + "\xff")): true, plain[:len(plain)-1] + "X": false,
+		} {
+			for i := range form {
+				if i == 0 {
+					continue
+				}
+				body := "a " + form[:i] + end + form[i:] + " b"
+				out, err := io.ReadAll(answerBody(t, r, "", "", iotest.HalfReader(strings.NewReader(body))))
+				if got := strings.ReplaceAll(string(out), end, ""); err != nil || shown(got, plain) || (string(out) != body) != want {
+					t.Errorf("%q after %d: %q, %v", end, i, out, err)
+				}
+			}
+		}
+	}
+	lines := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("some text before ", 7) + plain + "behind"))
+	var wrapped strings.Builder
+	for ; len(lines) > 60; lines = lines[60:] {
+		wrapped.WriteString(lines[:60] + `\n`) // as GitHub's API gives the content of a file
+	}
+	out, err := io.ReadAll(answerBody(t, r, "", "", strings.NewReader(`{"content":"`+wrapped.String()+lines+`"}`)))
+	if got := strings.ReplaceAll(string(out), `\n`, ""); err != nil || shown(got, plain) || !strings.Contains(got, strings.Repeat("*", len(plain))) {
+		t.Errorf("%q, %v", out, err)
+	}
+}
+
 // A value stored by an earlier request is masked in the answer to a later one that
 // used none.
 func TestBypass_B65_StoredBefore(t *testing.T) {
