@@ -3,7 +3,9 @@
 package proxy
 
 import (
+	"bufio"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 )
@@ -229,5 +231,33 @@ func TestBypass_B79_Overrides(t *testing.T) {
 	plain, _ := w.both(nil, "h2")
 	if resp, _ := ask(t, w.tunnel("api.example.com:80"), "GET /a HTTP/1.1\r\nHost: api.example.com\r\nX-HTTP-Method-Override: DELETE\r\n\r\n"); resp.StatusCode != 200 || len(plain.got()) != 1 {
 		t.Errorf("without rules: %d, %d requests arrived", resp.StatusCode, len(plain.got()))
+	}
+}
+
+// TestBypass_B79_OverridesAfterReload: a request in flight is judged again with what it
+// overrides.
+func TestBypass_B79_OverridesAfterReload(t *testing.T) {
+	for _, more := range []string{"", "X-HTTP-Method-Override: DELETE\r\n"} {
+		const rules = "host: api.example.com, port: 80, protocol: rest, enforcement: enforce, rules: [{allow: {method: POST, path: /a}}, {allow: {method: DELETE, path: /a}}]"
+		w := newWorld(t, endpoints(rules))
+		arrived, goOn := make(chan struct{}), make(chan struct{})
+		w.site("api.example.com", 80, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			close(arrived)
+			select {
+			case <-goOn:
+			case <-r.Context().Done():
+			}
+		}))
+		c := w.tunnel("api.example.com:80")
+		fmt.Fprintf(c, "POST /a HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 0\r\n%s\r\n", more)
+		<-arrived
+		w.load(endpoints(strings.Replace(rules, "DELETE", "PUT", 1)))
+		if more == "" { // the control
+			close(goOn)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if answered := err == nil && resp.StatusCode == 200; answered != (more == "") {
+			t.Errorf("%q: %v, %v", more, resp, err)
+		}
 	}
 }

@@ -358,6 +358,8 @@ func TestBypass_B28_Handshakes(t *testing.T) {
 		arrives                     bool
 	}{
 		{"good", good, "", "", 101, true},
+		{"override to the same path", strings.Replace(good, "\r\n\r\n", "\r\nX-Original-URL: /open\r\n\r\n", 1), "", "", 101, true},
+		{"override to no method of the rules", strings.Replace(good, "\r\n\r\n", "\r\nX-HTTP-Method: DELETE\r\n\r\n", 1), "", "", 403, false},
 		{"no upgrade", "GET /open HTTP/1.1\r\nHost: api.example.com\r\n\r\n", "", "", 403, false},
 		{"no key", strings.Replace(good, "Sec-WebSocket-Key", "X-Key", 1), "", "", 403, false},
 		{"short key", strings.Replace(good, wsKey, "YQ==", 1), "", "", 403, false},
@@ -384,6 +386,29 @@ func TestBypass_B28_Handshakes(t *testing.T) {
 			}
 			c.Close()
 		})
+	}
+}
+
+// TestBypass_B79_MessagesOfOverrides: a message is judged at the path too that the
+// handshake's header overrides.
+func TestBypass_B79_MessagesOfOverrides(t *testing.T) {
+	for path, arrives := range map[string]bool{"/open": true, "/other": false} {
+		w := newWorld(t, endpoints(wsRules))
+		s := newChat()
+		w.site("api.example.com", 443, s, "http/1.1")
+		c, resp := w.begin(t, "/open", "X-Original-URL: "+path+"\r\n")
+		if resp.StatusCode != 101 {
+			t.Fatalf("%s: %d", path, resp.StatusCode)
+		}
+		c.text("hello")
+		if arrives {
+			s.arrives(t, "thello")
+			continue
+		}
+		if code, err := c.closed(); code != 1008 || err != nil {
+			t.Errorf("%s: %d, %v", path, code, err)
+		}
+		s.arrives(t, "8 \x03\xf0")
 	}
 }
 
