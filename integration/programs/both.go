@@ -110,8 +110,8 @@ func (b *container) steps(ctx context.Context, out, errs *os.File) (status int, 
 // maxOutput bounds the text that is read of one stream, in bytes.
 const maxOutput = 1 << 20
 
-// text is what a file of the bundle holds, with the parts masked that differ from
-// container to container.
+// text returns the text of a file of the bundle. It masks the container's ID and
+// address and the registries.
 func (b *container) text(name string) string {
 	data, err := os.ReadFile(filepath.Join(b.dir, name))
 	if err != nil {

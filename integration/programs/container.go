@@ -43,8 +43,9 @@ type container struct {
 	// sandbox tells openshell-runtime from runc.
 	sandbox bool
 	addr    netip.Addr
-	before  map[string]string // the layer's files, see layer
-	ended   []func() error
+	// before has the layer's files before the container ran, see layer.
+	before map[string]string
+	ended  []func() error
 }
 
 // newContainer lays out a bundle for c. The caller calls close.
@@ -110,7 +111,7 @@ func (b *container) overlay() error {
 		}
 	}
 	b.ended = append(b.ended, func() error { return os.RemoveAll(b.dir) })
-	// The commands outlive no power cut: nothing need reach the disk.
+	// volatile: the layer is thrown away, so nothing has to be synced to the disk.
 	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,volatile", lower, filepath.Join(b.dir, "upper"), filepath.Join(b.dir, "work"))
 	if err := unix.Mount("overlay", b.rootfs(), "overlay", 0, options); err != nil {
 		return fmt.Errorf("mount the root filesystem: %w", err)
@@ -119,10 +120,11 @@ func (b *container) overlay() error {
 	return nil
 }
 
-// bundle is where Debian keeps the certificates that programs trust.
+// bundle is the file of the CAs that programs trust, in Debian.
 const bundle = "/etc/ssl/certs/ca-certificates.crt"
 
-// trustMachine adds what this machine trusts: its registries may be signed by that.
+// trustMachine adds the CAs that this machine trusts to the image's bundle: one of
+// them may have signed the certificates of the registries.
 func (b *container) trustMachine() error {
 	ours, err := os.ReadFile(bundle)
 	if err != nil {
@@ -178,7 +180,7 @@ func (b *container) network(n int) (*specs.LinuxNamespace, error) {
 	)
 }
 
-// spec is the config.json of both runtimes: Docker's for a privileged-less container.
+// spec is the config.json of both runtimes: Docker's for an unprivileged container.
 func (b *container) spec(network *specs.LinuxNamespace) *specs.Spec {
 	caps := slices.Concat([]string{
 		"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD", "CAP_NET_BIND_SERVICE",
@@ -298,7 +300,7 @@ func (b *container) invoke(ctx context.Context, argv []string, out, errs *os.Fil
 	}
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = out, errs, waitDelay
-	// A session of its own: no controlling terminal of whoever runs us.
+	// A session of its own has no controlling terminal.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if b.c.TTY && !b.sandbox {
 		return onTerminal(ctx, cmd, out)
@@ -351,7 +353,7 @@ func (b *container) delete() {
 	argv := append(b.runtime(), "delete", "--force", b.id)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.WaitDelay = waitDelay
-	_ = cmd.Run() // it fails where the container is gone, as most are
+	_ = cmd.Run() // fails if the container is gone, which is the usual case
 }
 
 func (b *container) close() error {
@@ -362,7 +364,7 @@ func (b *container) close() error {
 	return errors.Join(errs...)
 }
 
-// layer lists what lies in the container's layer: paths with their kinds.
+// layer returns the files of the container's layer: the kind of each path.
 func (b *container) layer() (map[string]string, error) {
 	upper := filepath.Join(b.dir, "upper")
 	all := map[string]string{}
@@ -383,7 +385,7 @@ func (b *container) layer() (map[string]string, error) {
 	})
 }
 
-// left are the lines about the layer's files that were not there before.
+// left lists the files of the layer that the container has added or changed in kind.
 func (b *container) left() (string, error) {
 	after, err := b.layer()
 	if err != nil {

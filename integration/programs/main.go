@@ -15,7 +15,7 @@
 //
 // Both runtimes get the same config.json, a fresh overlay of one cached root
 // filesystem (scripts/programs.sh) and a network namespace that is plugged into
-// integration/upstream. There the names of the test network lead to one more
+// integration/upstream. There the names of the test network resolve to one more
 // container of runc's, which runs real servers (peer.sh, peer.py). Commands that
 // install packages reach the registries of this machine's clients instead: under runc
 // in the machine's network namespace, in the sandbox through the proxy.

@@ -1,5 +1,5 @@
-# Servers of the test network that no package has: text protocols whose client speaks
-# first, and an HTTP/1 server that accepts what its port's other servers would refuse.
+# Servers of the test network that are in no package: text protocols whose client
+# speaks first, and an HTTP/1 server that accepts requests that nginx refuses.
 import base64
 import hashlib
 import socketserver
@@ -63,7 +63,7 @@ ANSWERS = {
 
 
 class HTTP(socketserver.StreamRequestHandler):
-    """Says what it received, with escapes undone: a recipient may spell them otherwise."""
+    """Answers with the request that it received. Escapes are undone, because a proxy may spell them differently."""
 
     def handle(self):
         line = self.rfile.readline()

@@ -54,8 +54,8 @@ type world struct {
 	ended []func() error
 }
 
-// registries are where this machine's package clients are configured to ask. No
-// report shows them.
+// registries are the addresses that this machine's package clients are configured
+// with. No report shows them.
 type registries struct {
 	npm, goproxy *url.URL
 	apt          []*url.URL
@@ -86,7 +86,7 @@ func newWorld(ctx context.Context, o options, chosen []*command) (_ *world, err 
 		return nil, err
 	}
 	w.ended = append(w.ended, func() error { return os.RemoveAll(w.dir) })
-	// Users of containers go through it to their root filesystems.
+	// Unprivileged users of the containers need to pass through the folder.
 	if err := os.Chmod(w.dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -208,7 +208,7 @@ func (r *registries) policy() string {
 	return b.String()
 }
 
-// environment tells the commands where the registries are.
+// environment returns the variables that give npm and go their registries.
 func (r *registries) environment() []string {
 	if r.npm == nil {
 		return nil
