@@ -4,7 +4,9 @@ package plan
 
 import (
 	"encoding/json"
+	"path"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -49,6 +51,27 @@ func FuzzNew(f *testing.F) {
 		}
 		if d := cmp.Diff(same, given); d != "" {
 			t.Errorf("the spec was changed: %s", d)
+		}
+	})
+}
+
+// FuzzLeadsOut: a source that is accepted is not at or above an engine's folder in any
+// case, and below one it is a part that engines mount.
+func FuzzLeadsOut(f *testing.F) {
+	for _, source := range []string{"/var/lib/docker/volumes/v/_data", "/RUN/k3s/../x", "//var/run/user/0", "/var/lib/kubelet/pods/u/etc-hosts", "/\u212a"} {
+		f.Add(source)
+	}
+	f.Fuzz(func(t *testing.T, source string) {
+		source = path.Clean("/" + source)
+		if LeadsOut(source) {
+			return
+		}
+		for _, e := range EngineFolders {
+			rest, below := strings.CutPrefix(source, e.Path+"/")
+			given := slices.ContainsFunc(e.Gives, func(p string) bool { return gives(p, rest) })
+			if source == e.Path || strings.HasPrefix(e.Path+"/", strings.ToLower(source)+"/") || below && !given {
+				t.Errorf("%q is accepted, and %s is refused", source, e.Path)
+			}
 		}
 	})
 }
