@@ -115,7 +115,7 @@ var importRules = []importRule{
 	{of: "cmd/openshell-proxy/internal/upstream", only: []string{"cmd/openshell-proxy/internal/upstream"}, why: "leaves report facts; only proxy joins them to judgement"},
 	{of: "cmd/openshell-proxy/internal/ca", only: []string{"cmd/openshell-proxy/internal/ca"}, why: "leaves report facts; only proxy joins them to judgement"},
 	{
-		of: "cmd/openshell-proxy/...", reach: []string{module + "libsandbox/...", module + "hooks/...", runc, "C"},
+		of: "cmd/openshell-proxy/...", reach: []string{module + "libsandbox/...", module + "hooks/...", runc, "C", "golang.org/x/net/publicsuffix"},
 		why: "the proxy must stay small and static",
 	},
 	{
@@ -135,6 +135,7 @@ var onlyImporters = []struct {
 	{"github.com/sirupsen/logrus", []string{"libsandbox/container"}, "runc's log"},
 	{"github.com/seccomp/libseccomp-golang", []string{"libsandbox/seccomp"}, "libseccomp"},
 	{module + "internal/origin", []string{"internal/refresh", "cmd/openshell-refresher"}, "what makes tokens"},
+	{"golang.org/x/net/publicsuffix", []string{"cmd/openshell"}, "the public suffix list, a table that no other program needs"},
 	{module + "internal/refresh", []string{"cmd/openshell-refresher"}, "what uses refresh tokens"},
 	{"C", nil, "cgo of our own"},
 }

@@ -19,7 +19,7 @@ type Warning struct {
 // Lint says what a valid document, compiled with o, does that its author may not
 // expect, sorted by line.
 func Lint(p *Policy, o CompileOptions) []Warning {
-	l := &linter{options: o, work: MaxOverlapWork}
+	l := &linter{options: o, network: p.Network, work: MaxOverlapWork}
 	l.filesystem(&p.Filesystem)
 	for i := range p.Network {
 		l.policy(&p.Network[i])
@@ -48,6 +48,7 @@ func (e *Endpoint) auditedByDefault() bool {
 
 type linter struct {
 	options CompileOptions
+	network []NetworkPolicy
 	out     []Warning
 	// work is what is left for overlap, in the whole document.
 	work int
@@ -121,6 +122,7 @@ func (l *linter) policy(p *NetworkPolicy) {
 	}
 	for i := range p.Endpoints {
 		l.endpoint(&p.Endpoints[i])
+		l.remotes(p, &p.Endpoints[i])
 	}
 }
 

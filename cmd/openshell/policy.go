@@ -3,9 +3,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -75,7 +77,9 @@ func policyCheck(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range policy.Lint(p, o) {
+	warnings := append(policy.Lint(p, o), tenantWarnings(p)...)
+	slices.SortStableFunc(warnings, func(a, b policy.Warning) int { return cmp.Compare(a.Line, b.Line) })
+	for _, w := range warnings {
 		out.Warnings = append(out.Warnings, finding{Line: w.Line, Message: w.Msg})
 	}
 	if dir := c.String("bundle"); dir != "" {
