@@ -21,52 +21,55 @@ type remoteRequest struct {
 	method, path string
 	// example is a path that the pattern matches, by which deny rules are asked.
 	example string
+	// mark, if any, is a part of a rule's path that says at any host which request is
+	// meant.
+	mark string
 }
 
 // nobody is a tenant that no policy names.
 const nobody = "tenant-that-no-policy-names"
 
 // remotes is a short list of the services that policies usually name. A forge or a
-// registry of one's own is not known, but for git push, which is known by its path.
+// registry of one's own is known by the paths of rules alone.
 var remotes = []remote{
 	{
 		"git push", "the forge's CI runs what is pushed (.github/workflows and the like), with its own secrets and network; protect the branches, or push to a fork without CI",
 		[]remoteRequest{
-			{[]string{"github.com", "gitlab.com", "bitbucket.org", "codeberg.org", "dev.azure.com"}, "POST", "/**/git-receive-pack", "/owner/repo.git/git-receive-pack"},
+			{[]string{"github.com", "gitlab.com", "bitbucket.org", "codeberg.org", "dev.azure.com"}, "POST", "/**/git-receive-pack", "/owner/repo.git/git-receive-pack", "git-"},
 		},
 	},
 	{
 		"changing files or starting workflows through the forge's API", "the forge's CI runs them, with its own secrets and network",
 		[]remoteRequest{
-			{[]string{"api.github.com"}, "PUT", "/repos/*/*/contents/**", "/repos/owner/repo/contents/file"},
-			{[]string{"api.github.com"}, "POST", "/repos/*/*/git/**", "/repos/owner/repo/git/refs"},
-			{[]string{"api.github.com"}, "PATCH", "/repos/*/*/git/**", "/repos/owner/repo/git/refs/heads/main"},
-			{[]string{"api.github.com"}, "PUT", "/repos/*/*/pulls/*/merge", "/repos/owner/repo/pulls/1/merge"},
-			{[]string{"api.github.com"}, "POST", "/repos/*/*/actions/**", "/repos/owner/repo/actions/workflows/1/dispatches"},
-			{[]string{"api.github.com"}, "POST", "/repos/*/*/dispatches", "/repos/owner/repo/dispatches"},
-			{[]string{"api.github.com"}, "POST", "/graphql", "/graphql"},
-			{[]string{"gitlab.com"}, "POST", "/api/v4/projects/*/repository/**", "/api/v4/projects/1/repository/commits"},
-			{[]string{"gitlab.com"}, "PUT", "/api/v4/projects/*/repository/**", "/api/v4/projects/1/repository/files/f"},
-			{[]string{"gitlab.com"}, "POST", "/api/v4/projects/*/{pipeline,trigger/pipeline}", "/api/v4/projects/1/pipeline"},
-			{[]string{"gitlab.com"}, "POST", "/api/graphql", "/api/graphql"},
+			{[]string{"api.github.com"}, "PUT", "/repos/*/*/contents/**", "/repos/owner/repo/contents/file", ""},
+			{[]string{"api.github.com"}, "POST", "/repos/*/*/git/**", "/repos/owner/repo/git/refs", ""},
+			{[]string{"api.github.com"}, "PATCH", "/repos/*/*/git/**", "/repos/owner/repo/git/refs/heads/main", ""},
+			{[]string{"api.github.com"}, "PUT", "/repos/*/*/pulls/*/merge", "/repos/owner/repo/pulls/1/merge", ""},
+			{[]string{"api.github.com"}, "POST", "/repos/*/*/actions/**", "/repos/owner/repo/actions/workflows/1/dispatches", ""},
+			{[]string{"api.github.com"}, "POST", "/repos/*/*/dispatches", "/repos/owner/repo/dispatches", ""},
+			{[]string{"api.github.com"}, "POST", "/graphql", "/graphql", ""},
+			{[]string{"gitlab.com"}, "POST", "/api/v4/projects/*/repository/**", "/api/v4/projects/1/repository/commits", ""},
+			{[]string{"gitlab.com"}, "PUT", "/api/v4/projects/*/repository/**", "/api/v4/projects/1/repository/files/f", ""},
+			{[]string{"gitlab.com"}, "POST", "/api/v4/projects/*/{pipeline,trigger/pipeline}", "/api/v4/projects/1/pipeline", ""},
+			{[]string{"gitlab.com"}, "POST", "/api/graphql", "/api/graphql", ""},
 		},
 	},
 	{
 		"publishing packages or images", "whoever installs or starts them runs what was published",
 		[]remoteRequest{
-			{[]string{"registry.npmjs.org", "npm.pkg.github.com"}, "PUT", "/**", "/package"},
-			{[]string{"upload.pypi.org"}, "POST", "/legacy/", "/legacy/"},
-			{[]string{"crates.io"}, "PUT", "/api/v1/crates/new", "/api/v1/crates/new"},
-			{[]string{"rubygems.org"}, "POST", "/api/v1/gems", "/api/v1/gems"},
-			{[]string{"registry-1.docker.io", "ghcr.io", "quay.io", "registry.gitlab.com"}, "PUT", "/v2/**/manifests/*", "/v2/name/manifests/latest"},
+			{[]string{"registry.npmjs.org", "npm.pkg.github.com"}, "PUT", "/**", "/package", ""},
+			{[]string{"upload.pypi.org"}, "POST", "/legacy/", "/legacy/", ""},
+			{[]string{"crates.io"}, "PUT", "/api/v1/crates/new", "/api/v1/crates/new", ""},
+			{[]string{"rubygems.org"}, "POST", "/api/v1/gems", "/api/v1/gems", ""},
+			{[]string{"registry-*.docker.io", "registry.gitlab.com"}, "PUT", "/v2/**/manifests/*", "/v2/name/manifests/latest", "/manifests/"},
 		},
 	},
 	{
 		"writing to the storage of any tenant", "the host's tenants are told apart by the path alone; name the bucket or repository in the paths of rules",
 		[]remoteRequest{
-			{[]string{"s3.amazonaws.com", "s3.*.amazonaws.com", "s3-*.amazonaws.com", "storage.googleapis.com"}, "PUT", "/" + nobody + "/**", "/" + nobody + "/object"},
-			{[]string{"storage.googleapis.com"}, "POST", "/upload/storage/v1/b/" + nobody + "/o", "/upload/storage/v1/b/" + nobody + "/o"},
-			{[]string{"huggingface.co"}, "POST", "/api/{models,datasets,spaces}/" + nobody + "/*/commit/*", "/api/models/" + nobody + "/model/commit/main"},
+			{[]string{"s3.amazonaws.com", "s3.*.amazonaws.com", "s3-*.amazonaws.com", "storage.googleapis.com"}, "PUT", "/" + nobody + "/**", "/" + nobody + "/object", ""},
+			{[]string{"storage.googleapis.com"}, "POST", "/upload/storage/v1/b/" + nobody + "/o", "/upload/storage/v1/b/" + nobody + "/o", ""},
+			{[]string{"huggingface.co"}, "POST", "/api/{models,datasets,spaces}/" + nobody + "/*/commit/*", "/api/models/" + nobody + "/model/commit/main", ""},
 		},
 	},
 }
@@ -89,7 +92,7 @@ func (l *linter) remotes(n *NetworkPolicy, e *Endpoint) {
 // 0 if none does, or if that cannot be said.
 func (l *linter) allows(n *NetworkPolicy, e *Endpoint, r *remoteRequest) int {
 	known := isHost(e.Host, r.hosts)
-	if e.Protocol == ProtocolWebSocket || !known && !strings.HasSuffix(r.path, "/git-receive-pack") {
+	if e.Protocol == ProtocolWebSocket || !known && r.mark == "" {
 		return 0
 	}
 	if !e.Protocol.judges() {
@@ -109,7 +112,7 @@ func (l *linter) allows(n *NetworkPolicy, e *Endpoint, r *remoteRequest) int {
 	}
 	for _, rule := range e.Rules {
 		method := strings.ToUpper(rule.Method)
-		if rule.Path == "" || method != "*" && method != r.method || !known && !strings.Contains(rule.Path, "git-") || !l.overlaps(rule.Path, path) {
+		if rule.Path == "" || method != "*" && method != r.method || !known && !strings.Contains(rule.Path, r.mark) || !l.overlaps(rule.Path, path) {
 			continue
 		}
 		example := r.example
