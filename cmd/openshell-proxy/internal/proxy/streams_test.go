@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"testing/iotest"
+
+	"golang.org/x/net/http2"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
+)
+
+// gated is a gate without connections, whose frames a test says.
+func gated(t *testing.T) *streamGate {
+	s := &Server{memory: memory.New(0), refusals: make(chan struct{}, maxRefusals)}
+	g := &streamGate{ctx: t.Context(), s: s, a: s.memory.Open(func() {}), open: map[uint32]int64{}, done: make(chan struct{}, 1)}
+	t.Cleanup(func() {
+		g.finish()
+		if n := s.memory.Used(); n != 0 {
+			t.Errorf("%d bytes are not given back", n)
+		}
+	})
+	return g
+}
+
+// TestStreamGate: as much memory is held as there are open streams, and for each handler
+// whose stream has ended.
+func TestStreamGate(t *testing.T) {
+	g := gated(t)
+	streams := func(want int64) {
+		t.Helper()
+		if got := g.s.memory.Used(); got != want*streamCost {
+			t.Errorf("%d bytes are held, want %d streams of %d", got, want, streamCost)
+		}
+	}
+	head := func(stream uint32) {
+		t.Helper()
+		if err := g.received(http2.FrameHeaders, http2.FlagHeadersEndHeaders, stream); err != nil {
+			t.Fatal(err)
+		}
+	}
+	head(1)
+	head(3)
+	streams(2)
+	_ = g.sent(http2.FrameRSTStream, 0, 3) // it was malformed and had no handler
+	streams(1)
+	hold, _ := g.begin()
+	streams(1)
+	_ = g.received(http2.FrameRSTStream, 0, 1) // the handler goes on
+	streams(1)
+	g.end(hold, false)
+	streams(0)
+	head(5)
+	hold, _ = g.begin()
+	g.end(hold, false) // the client has not taken the answer
+	streams(1)
+	head(7)
+	streams(2)
+	_ = g.sent(http2.FrameData, http2.FlagDataEndStream, 5)
+	streams(1)
+	_ = g.received(http2.FrameRSTStream, 0, 7) // before its handler has begun
+	streams(0)
+	hold, _ = g.begin()
+	streams(1)
+	g.end(hold, false)
+	streams(0)
+	head(9)
+	if err := g.received(http2.FrameHeaders, http2.FlagHeadersEndStream, 9); err != nil || g.s.memory.Used() != streamCost+maxHeadCost {
+		t.Errorf("with trailers %d bytes are held, %v", g.s.memory.Used(), err)
+	}
+	head(11) // both end with the connection
+}
+
+// TestBypass_B86_HTTP2Control: a client that does not read the answers to its control
+// frames loses its connection, one that reads them does not.
+func TestBypass_B86_HTTP2Control(t *testing.T) {
+	for name, frame := range map[string]func(*streamGate, uint32) error{
+		"PING":                  func(g *streamGate, _ uint32) error { return g.received(http2.FramePing, 0, 0) },
+		"data of an old stream": func(g *streamGate, _ uint32) error { return g.received(http2.FrameData, 0, 1) },
+		"head of an old stream": func(g *streamGate, _ uint32) error { return g.received(http2.FrameHeaders, 0, 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := gated(t)
+			g.last = 1
+			for i := range uint32(10 * maxOwed) {
+				if err := frame(g, i); err != nil {
+					t.Fatal(err)
+				}
+				_ = g.sent(http2.FramePing, http2.FlagPingAck, 0)
+			}
+			var err error
+			n := 0
+			for ; err == nil && n < 10*maxOwed; n++ {
+				err = frame(g, uint32(n))
+			}
+			if !errors.Is(err, errOwed) || n > maxOwed+1 {
+				t.Errorf("%v after %d frames", err, n)
+			}
+		})
+	}
+}
+
+// TestRapidReset: streams that end before their handlers count until those have ended.
+func TestRapidReset(t *testing.T) {
+	g := gated(t)
+	var holds []*memory.Hold
+	ctx, cancel := context.WithCancel(t.Context())
+	g.ctx = ctx
+	for i := range uint32(MaxStreams) {
+		if err := g.received(http2.FrameHeaders, 0, 2*i+1); err != nil {
+			t.Fatal(err)
+		}
+		hold, _ := g.begin()
+		holds = append(holds, hold)
+		_ = g.received(http2.FrameRSTStream, 0, 2*i+1)
+	}
+	cancel() // or it waits
+	if err := g.received(http2.FrameHeaders, 0, 2*MaxStreams+1); !errors.Is(err, errResets) {
+		t.Errorf("one more: %v", err)
+	}
+	for _, hold := range holds {
+		g.end(hold, false)
+	}
+}
+
+// FuzzFrameScanner: the scanner sees the frames that the library sees, however the
+// bytes are cut.
+func FuzzFrameScanner(f *testing.F) {
+	var b bytes.Buffer
+	fr := http2.NewFramer(&b, nil)
+	_ = fr.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
+	_ = fr.WriteData(1, true, []byte("hello"))
+	_ = fr.WriteRSTStream(3, http2.ErrCodeCancel)
+	f.Add(b.Bytes())
+	f.Add([]byte{0, 0, 0, 0xff, 0xff, 0x80, 0, 0, 1})
+	f.Fuzz(func(t *testing.T, frames []byte) {
+		type seen struct {
+			kind   http2.FrameType
+			flags  http2.Flags
+			stream uint32
+		}
+		var want, got []seen
+		for r := bytes.NewReader(frames); ; {
+			h, err := http2.ReadFrameHeader(r)
+			if err != nil {
+				break
+			}
+			want = append(want, seen{h.Type, h.Flags, h.StreamID})
+			if _, err := io.CopyN(io.Discard, r, int64(h.Length)); err != nil {
+				break
+			}
+		}
+		var s frameScanner
+		r := iotest.OneByteReader(bytes.NewReader(frames))
+		for buf := make([]byte, 16); ; {
+			n, err := r.Read(buf)
+			_ = s.scan(buf[:n], func(k http2.FrameType, flags http2.Flags, stream uint32) error {
+				got = append(got, seen{k, flags, stream})
+				return nil
+			})
+			if err != nil {
+				break
+			}
+		}
+		var whole []seen
+		s = frameScanner{}
+		_ = s.scan(frames, func(k http2.FrameType, flags http2.Flags, stream uint32) error {
+			whole = append(whole, seen{k, flags, stream})
+			return nil
+		})
+		if len(got) != len(want) || len(whole) != len(want) {
+			t.Fatalf("%d and %d frames, want %d", len(got), len(whole), len(want))
+		}
+		for i := range want {
+			if got[i] != want[i] || whole[i] != want[i] {
+				t.Errorf("frame %d: %+v and %+v, want %+v", i, got[i], whole[i], want[i])
+			}
+		}
+	})
+}
