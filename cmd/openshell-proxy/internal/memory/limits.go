@@ -19,7 +19,7 @@ const (
 	Patience = 5 * time.Second
 	// cutAfter is how long a waiter waits before the account that holds most is cut
 	// for it, and then for each further one.
-	cutAfter = time.Second
+	cutAfter = 250 * time.Millisecond
 	// Share is the part of the free memory that one account may hold: one in Share
 	// bytes. N greedy accounts together leave 1/(1+N/Share) of the budget free.
 	Share = 2
