@@ -106,6 +106,8 @@ func main() {
 		report("copied", copyFile(args[0], args[1], args[2]))
 	case "link":
 		report("linked", os.Link(args[0], args[1]))
+	case "symlink": // symlink TARGET LINK
+		report("linked", os.Symlink(args[0], args[1]))
 	case "rename":
 		report("renamed", os.Rename(args[0], args[1]))
 	case "run": // run PROGRAM [ARG...]
