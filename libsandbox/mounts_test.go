@@ -292,6 +292,8 @@ func TestLiveSocketsElsewhere(t *testing.T) {
 			{"private/bus", "/srv", "", 1},
 			{"/var/spool/private/bus", "/srv/other", "", 1},
 			{"/srv/chroot/var/spool/private/bus", "/srv/other", "", 0},
+			{"/proc/self/fd/17/control.sock", "/srv/other", "", 0}, // another sandbox's
+			{"/proc/self/fd/17/other.sock", "/srv/other", "", 1},
 		} {
 			c := &mountSources{}
 			must(t, c.add(host, 1, tc.source, false))

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/libsandbox/plan"
 )
 
@@ -119,10 +120,19 @@ type socketSearch struct {
 // socket's path on the host.
 func (s *socketSearch) find(list []boundSocket, sources []*source, found func(*source, string)) {
 	for _, b := range list {
-		if s.devices[b.dev] && !s.findByPlace(b, sources, found) && !findByName(b, sources, found) {
+		if s.devices[b.dev] && !s.findByPlace(b, sources, found) && !findByName(b, sources, found) && !isControlSocket(b) {
 			s.lost = append(s.lost, b.name)
 		}
 	}
+}
+
+// isControlSocket says whether a socket is that of another sandbox's guard, which binds
+// it through a descriptor of the state folder: the folder's path can be too long for an
+// address. The name leads nowhere from here, and the folder itself is guarded.
+func isControlSocket(b boundSocket) bool {
+	folder, base := path.Split(b.name)
+	ok, err := path.Match("/proc/self/fd/*/", folder)
+	return err == nil && ok && base == handoff.ControlSocket
 }
 
 // findByPlace looks for a socket at its name, and says whether it is there.

@@ -11,8 +11,8 @@ import (
 // Deny is the verdict of refusals.
 const Deny = "deny"
 
-// folder decides which refusals get a record of their own. The first of each kind does,
-// at once; those that follow are counted, and every foldInterval one record says how
+// folder decides which refusals get a record of their own. The first ones of each kind
+// do, at once; those that follow are counted, and every foldInterval one record says how
 // many there were. A workload can make its refusals differ as it likes, so all of their
 // records together have a budget in bytes. A refusal of a new kind that the budget has
 // no room for is counted by its layer and policy, and so is one when maxKinds kinds are
@@ -30,6 +30,8 @@ type kind struct {
 	like Record
 	count
 	cost int64
+	// own is how many have got a record of their own.
+	own int
 }
 
 // group is the refusals of more kinds than have records of their own. Its fields are
@@ -64,12 +66,17 @@ func newFolder(now time.Time) folder {
 func (f *folder) first(r *Record) bool {
 	id := f.kindOf(r)
 	if k := f.kinds[id]; k != nil {
+		// With some counted already, the counting record tells the order.
+		if k.n == 0 && k.own < ownRecords && f.budget.take(r.Time, cost(r), reservedBytes) {
+			k.own++
+			return true
+		}
 		k.add(r.Time)
 		return false
 	}
 	cost := cost(r)
 	if len(f.kinds) < maxKinds && f.budget.take(r.Time, cost, reservedBytes) {
-		f.kinds[id] = &kind{like: likeness(r), cost: cost}
+		f.kinds[id] = &kind{like: likeness(r), cost: cost, own: 1}
 		return true
 	}
 	g := group{r.Layer, r.Policy, r.Revision}
@@ -83,8 +90,16 @@ func (f *folder) first(r *Record) bool {
 	return false
 }
 
-// forget has the next refusal like r be a first one again: r has got no place.
-func (f *folder) forget(r *Record) { delete(f.kinds, f.kindOf(r)) }
+// forget takes back what first has said of r, for which there was no place: the next
+// refusal like it may have a record of its own.
+func (f *folder) forget(r *Record) {
+	id := f.kindOf(r)
+	if k := f.kinds[id]; k.own > 1 {
+		k.own--
+	} else {
+		delete(f.kinds, id)
+	}
+}
 
 // due calls put with the records of what was counted, as far as the budget reaches and
 // put returns true; the rest stays counted. With all the budget is not asked. A kind of

@@ -14,6 +14,9 @@ const (
 	// and at the rate three files, all but the oldest, last for two days and more.
 	refusalRate  = 256
 	refusalBurst = 1 << 20
+	// ownRecords is how many refusals of one kind have records of their own before they
+	// are counted: a person who tries again sees each attempt at once.
+	ownRecords = 4
 	// reservedBytes of the burst are for records that count.
 	reservedBytes = 64 << 10
 	// foldInterval is the time between two records that count refusals of one kind: soon

@@ -86,8 +86,10 @@ const (
 	goneAfter = time.Second
 )
 
-// The memory that things take, in bytes, as measured with the heap's profile
-// (TestCosts). The worker's budget counts these numbers; see package memory.
+// The memory that things take, in bytes. The worker's budget counts these numbers; see
+// package memory. Those of fields, heads and requests are measured with the heap's
+// profile; those of connections, handshakes, TLS and the router are estimates, rounded
+// up.
 const (
 	// connectionCost is for a connection without TLS and without a request: its
 	// goroutines, its state and two small buffers.
