@@ -58,7 +58,7 @@ func main() {
 	}
 }
 
-// errByHand is for a person who starts the program.
+// errByHand is shown to a person who starts the program.
 var errByHand = errors.New("started without the runtime's descriptors: the runtime starts it, nobody else")
 
 func runGuard() (err error) {

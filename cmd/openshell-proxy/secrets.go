@@ -13,8 +13,8 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// credentialSet are the providers' credentials as the proxy uses them after before; nil
-// without any.
+// credentialSet returns the providers' credentials for the proxy, nil if there are none.
+// before is the set in use until now, nil at first.
 func credentialSet(list []handoff.Provider, before *credentials.Set) (*credentials.Set, error) {
 	if len(list) == 0 {
 		return nil, nil

@@ -56,12 +56,13 @@ func runWorker() error {
 	return w.run()
 }
 
-// workerScore is added to the guard's oom_score_adj for the worker, whose range is -1000
-// to 1000: of the two the kernel kills the worker first, which the guard replaces.
+// workerScore is added to the guard's oom_score_adj for the worker. The range of a score
+// is -1000 to 1000. Of the two the kernel kills the worker first, which the guard
+// replaces.
 const workerScore = 300
 
-// dieFirst has the kernel prefer this process to the guard when memory runs out. To
-// raise the score needs no rights.
+// dieFirst makes the kernel kill this process before the guard when memory runs out. A
+// process needs no rights to raise its score.
 //
 // Preconditions: /proc can be written.
 func dieFirst() error {
@@ -185,12 +186,12 @@ func (w *worker) run() error {
 	if err != nil {
 		return err
 	}
-	// Garbage is collected more often rather than the process grows beyond its budget.
-	debug.SetMemoryLimit(memory.New(c.Memory).Limit() + memory.Base)
+	// The process collects garbage more often instead of growing beyond its budget.
+	debug.SetMemoryLimit(memory.Default + memory.Base)
 	w.guard = guard.NewClient(conn)
 	w.proxy = proxy.New(proxy.Config{
 		Identity: w.guard, CA: w.authority, Roots: w.roots, NameOf: names.Name, Hosts: ctr.Hosts, Log: log, Enforce: c.Enforce,
-		ControlPlanePorts: c.ControlPlanePorts, Upstream: dial, Middlewares: middlewares, Memory: c.Memory,
+		ControlPlanePorts: c.ControlPlanePorts, Upstream: dial, Middlewares: middlewares, Memory: memory.Default,
 	})
 	w.backends = newBackends(reach, w.roots, w.proxy.Transform, log)
 	if err := w.applyInference(c.Inference); err != nil {

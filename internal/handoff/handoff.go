@@ -46,9 +46,9 @@ const (
 	FDListeners
 )
 
-// The roles of openshell-proxy, its first argument. The second one is the container's
-// ID, for those who list processes: it is not read, so that a container may have the
-// name of a role or of a flag.
+// The roles of openshell-proxy, its first argument. The second argument, the container's
+// ID, is for people who list processes. The program does not read it, so that a
+// container may have the name of a role or of a flag.
 const (
 	RoleGuard   = "guard"
 	RoleWorker  = "worker"
@@ -117,9 +117,6 @@ type Config struct {
 	// ControlPlanePorts are the ports of a cluster's control plane that policies may
 	// allow; empty blocks all of them.
 	ControlPlanePorts []uint16 `json:"controlPlanePorts,omitempty"`
-	// Memory is how many bytes the sandbox's connections may take in the proxy; 0 is
-	// the proxy's default.
-	Memory int64 `json:"memory,omitempty"`
 	// FailClosed has everything denied when an invalid policy is set.
 	FailClosed bool `json:"failClosed,omitempty"`
 	// StateDir is the sandbox's own folder: control socket, CA, revisions.

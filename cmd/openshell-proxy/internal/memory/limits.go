@@ -17,14 +17,13 @@ const (
 	// Patience bounds the wait for memory. It is shorter than the time after which
 	// clients give up, and longer than an ordinary request.
 	Patience = 5 * time.Second
-	// cutAfter is how long a waiter waits before the account that holds most is cut
-	// for it, and then for each further one.
+	// cutAfter is how long an account waits before the account that holds most is cut,
+	// and then between one cut and the next.
 	cutAfter = 250 * time.Millisecond
 	// Share is the part of the free memory that one account may hold: one in Share
 	// bytes. N greedy accounts together leave 1/(1+N/Share) of the budget free.
 	Share = 2
-	// Least is what each account may hold as long as the budget has room, whatever
-	// its share is, and without being cut, in bytes: an HTTP/2 connection with one
-	// request.
+	// Least is how many bytes each account may hold beyond its share while the budget
+	// has room, and hold without being cut: an HTTP/2 connection with one request.
 	Least = 640 << 10
 )

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package memory is the memory budget of one worker: it counts the bytes that the
-// sandbox's connections make the worker hold, and refuses or delays what does not
-// fit.
+// worker holds for the sandbox's connections, and delays or refuses a request for
+// bytes that the budget does not have.
 //
-// A [Budget] has an [Account] for each connection. An account may hold a fixed part
-// of the memory that is free, so that the more accounts hold much, the less each may
-// hold, and some memory always remains free for the others. A [Hold] is the part of
-// an account that one request holds.
+// A [Budget] has an [Account] for each connection. An account may hold a fixed share
+// of the memory that is free. The more the accounts hold together, the less each may
+// take, and some memory stays free for the others. A [Hold] is the part of an account
+// that one request holds.
 //
 // The numbers are estimates: the caller says how many bytes a thing costs before it
 // makes the thing. Nothing here allocates memory for the caller.
 //
-// Waits are bounded by [Patience]: a holder that waits for more cannot keep others
-// waiting for longer. A waiter that holds much less than the account that holds most
-// has that account cut, if it holds more than [Least]: its connection ends, and its memory is free again.
+// Waits are bounded by [Patience], so that a holder that waits for more memory blocks
+// the others no longer than that. While an account waits, the account that holds most
+// is cut again and again, if it holds more than [Least] and more than half as much
+// again as the waiter: its connection ends, and its memory is free.
 package memory
 
 import (
@@ -34,15 +35,16 @@ var ErrExhausted = errors.New("the sandbox's connections use all the memory that
 type Budget struct {
 	limit int64
 	used  atomic.Int64
-	// waiting is the length of queue, to be read without mu.
+	// waiting is the length of queue, for readers without mu.
 	waiting atomic.Int64
 	mu      sync.Mutex
 	// queue has the waiters, the oldest first.
 	queue []*waiter
-	// accounts are those that are open.
+	// accounts are the open accounts that have not been cut.
 	accounts map[*Account]struct{}
 }
 
+// waiter is an account that waits for n bytes. least is as for [Account.try].
 type waiter struct {
 	a        *Account
 	n, least int64
@@ -58,14 +60,14 @@ func New(limit int64) *Budget {
 	return &Budget{limit: max(limit, Min), accounts: map[*Account]struct{}{}}
 }
 
-// Limit is the budget's size in bytes.
+// Limit returns the budget's size in bytes.
 func (b *Budget) Limit() int64 { return b.limit }
 
-// Used is how many bytes are held.
+// Used returns how many bytes all accounts hold.
 func (b *Budget) Used() int64 { return b.used.Load() }
 
-// Open returns a new account that holds nothing. cut ends what the account is for; it
-// is called at most once and must not wait. The caller closes the account.
+// Open returns a new account that holds nothing. cut ends the account's connection; the
+// budget calls it at most once, and it must not wait. The caller closes the account.
 func (b *Budget) Open(cut func()) *Account {
 	a := &Account{b: b, cut: cut}
 	b.mu.Lock()
@@ -74,15 +76,17 @@ func (b *Budget) Open(cut func()) *Account {
 	return a
 }
 
-// Close says that the account takes nothing more. The caller releases what it holds.
+// Close tells the budget that the account takes nothing more and need not be cut. The
+// caller releases the bytes that the account still holds.
 func (a *Account) Close() {
 	a.b.mu.Lock()
 	delete(a.b.accounts, a)
 	a.b.mu.Unlock()
 }
 
-// Account is what one connection holds of a budget. A nil Account takes everything
-// and counts nothing. It is safe for concurrent use.
+// Account counts the bytes that one connection holds of a budget. On a nil Account
+// every Try, Take, Wait, Force and Release succeeds and counts nothing. It is safe for
+// concurrent use.
 type Account struct {
 	b    *Budget
 	held atomic.Int64
@@ -137,7 +141,7 @@ func (a *Account) wait(ctx context.Context, n, least int64) error {
 	b.mu.Lock()
 	b.queue = append(b.queue, w)
 	b.waiting.Add(1)
-	b.grant() // what was released since Try did not see a waiter
+	b.grant() // bytes that were released since try failed, when nobody was in the queue
 	b.mu.Unlock()
 	pressed := time.NewTicker(cutAfter)
 	defer pressed.Stop()
@@ -172,7 +176,7 @@ func (b *Budget) cutFor(a *Account) {
 		}
 	}
 	if most != a {
-		delete(b.accounts, most) // is not cut twice while it ends
+		delete(b.accounts, most) // so that it is not cut twice while it ends
 	}
 	b.mu.Unlock()
 	if most != a {
@@ -193,8 +197,7 @@ func (b *Budget) grant() {
 	})
 }
 
-// Force takes n bytes even if they are not free. It is for memory that is in use
-// already.
+// Force takes n bytes even if they are not free, for memory that is already in use.
 func (a *Account) Force(n int64) {
 	if a == nil {
 		return
@@ -246,8 +249,8 @@ func (a *Account) Hold(n int64) *Hold {
 }
 
 // Grow takes n more bytes, as [Account.Take] does, but never beyond the account's share:
-// [Least] is for connections and requests, not for content. So content that has to
-// wait is refused and its request ends, which gives others room.
+// [Least] is for connections and requests, not for content. Content that finds no
+// memory is refused, and the end of its request frees memory for others.
 func (h *Hold) Grow(ctx context.Context, n int64) error {
 	if h == nil {
 		return nil
@@ -261,7 +264,7 @@ func (h *Hold) Grow(ctx context.Context, n int64) error {
 	return nil
 }
 
-// Add notes n bytes that the account has taken already.
+// Add gives the hold n bytes that the account has taken already.
 func (h *Hold) Add(n int64) { h.n.Add(n) }
 
 // Try is Grow without waiting.
@@ -284,8 +287,7 @@ func (h *Hold) Shrink(n int64) {
 	}
 }
 
-// Take moves the hold's bytes to the caller, who releases them, and says how many
-// they are.
+// Take empties the hold and returns how many bytes it had, which the caller releases.
 func (h *Hold) Take() int64 { return h.n.Swap(0) }
 
 // Release gives back everything that the hold has.
@@ -295,7 +297,7 @@ func (h *Hold) Release() {
 	}
 }
 
-// New returns a hold of the same account that has nothing.
+// New returns an empty hold of the same account.
 func (h *Hold) New() *Hold {
 	if h == nil {
 		return nil
@@ -306,13 +308,14 @@ func (h *Hold) New() *Hold {
 // ErrTooLong says that there is more to read than the limit.
 var ErrTooLong = errors.New("it is too long")
 
-// firstRead is what [ReadAll] takes for a body whose length is not known, in bytes.
+// firstRead is how many bytes [ReadAll] takes first, unless the body is shorter.
 const firstRead = 8 << 10
 
-// ReadAll reads at most limit bytes, for which h takes the memory. It takes no more
-// than twice what it has read, so that a length that is only claimed costs nothing;
-// the claim is negative without one. An error is of from, [ErrTooLong] or
-// [ErrExhausted].
+// ReadAll reads from to its end, at most limit bytes, and takes the memory by h. claim is
+// the length that the sender has announced, negative if it has announced none. Beyond
+// its first bytes ReadAll takes no more than twice the bytes that have arrived, so that
+// an announced length costs nothing by itself. The error is that of from, [ErrTooLong]
+// or [ErrExhausted].
 func ReadAll(ctx context.Context, h *Hold, from io.Reader, claim int64, limit int) ([]byte, error) {
 	size := firstRead
 	if claim >= 0 && claim < firstRead {

@@ -36,8 +36,8 @@ func TestShare(t *testing.T) {
 	}
 }
 
-// TestLeast: as long as there is room, each account may hold Least, and never more
-// than there is.
+// TestLeast: each account may hold Least while the budget has room, and all together
+// never hold more than the budget.
 func TestLeast(t *testing.T) {
 	b := New(Min)
 	n := 0
@@ -86,7 +86,8 @@ func TestWaits(t *testing.T) {
 	})
 }
 
-// TestCut: who waits has the greediest account cut, but none like itself.
+// TestCut: while an account waits, the account that holds most is cut, unless it holds
+// about as much as the waiter.
 func TestCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(Min)
@@ -114,7 +115,7 @@ func TestCut(t *testing.T) {
 	})
 }
 
-// TestHolds: whatever happens concurrently, the numbers fit in the end.
+// TestHolds: after holds that grow and shrink concurrently nothing is counted any more.
 func TestHolds(t *testing.T) {
 	b := New(Min)
 	var tasks sync.WaitGroup
@@ -169,7 +170,7 @@ func BenchmarkHold(b *testing.B) {
 	})
 }
 
-// TestReadAll: what is read has its memory, and a length that is only claimed has none.
+// TestReadAll: the bytes that are read are counted, and a claimed length is not.
 func TestReadAll(t *testing.T) {
 	b := New(Min)
 	a := b.Open(func() {})

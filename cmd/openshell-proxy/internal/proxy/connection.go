@@ -31,7 +31,7 @@ type connection struct {
 	// ctx ends with the connection, which cancel ends.
 	ctx    context.Context //nolint:containedctx // the connection's own
 	cancel context.CancelFunc
-	// account is what the connection holds of the worker's memory.
+	// account counts the connection's part of the worker's memory.
 	account *memory.Account
 
 	// held is who holds it, as last looked at.
@@ -101,8 +101,8 @@ func (c *connection) abandon() {
 	_ = c.client.Close()
 }
 
-// cutForMemory ends the connection because it holds more memory than others that have
-// to wait for memory.
+// cutForMemory ends the connection, which holds more memory than any other, while others
+// wait for memory.
 func (c *connection) cutForMemory() {
 	c.mu.Lock()
 	to := c.to
@@ -111,9 +111,9 @@ func (c *connection) cutForMemory() {
 	c.cancel()
 }
 
-var errCut = errors.New("the connection holds the most memory of all, and others need some")
+var errCut = errors.New("the connection holds more memory than any other, and others wait for memory")
 
-// exhausted is the decision on what is refused for want of memory.
+// exhausted returns the decision to refuse for want of memory.
 func (c *connection) exhausted(err error) policy.Decision {
 	return policy.Decision{Reason: err.Error(), Revision: c.s.engine.Load().engine.Revision()}
 }

@@ -28,7 +28,8 @@ func serveHTTP2(ctx context.Context, c *connection, conn *tls.Conn, to target, u
 	c.serveStreams(ctx, conn, to, h.serve)
 }
 
-// serveStreams serves HTTP/2 as far as there is memory for it.
+// serveStreams serves an HTTP/2 connection. Each request is served once there is memory
+// for it.
 func (c *connection) serveStreams(ctx context.Context, conn *tls.Conn, to target, serve heldHandler) {
 	refuse := func(err error) { c.record(record{dec: c.exhausted(err), to: to, protocol: "h2"}) }
 	if err := c.account.Take(ctx, http2Cost); err != nil {
@@ -51,7 +52,7 @@ func (c *connection) serveStreams(ctx context.Context, conn *tls.Conn, to target
 // heldHandler serves a request that has memory.
 type heldHandler func(w http.ResponseWriter, req *http.Request, hold *memory.Hold)
 
-// gatedHandler has requests served with the memory that the gate took for them.
+// gatedHandler calls serve with the memory that the gate has taken for the request.
 type gatedHandler struct {
 	c     *connection
 	to    target
@@ -74,7 +75,7 @@ func (g *gatedHandler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	g.serve(w, req, hold)
 }
 
-// headCost is the memory that a head takes, in bytes.
+// headCost returns the memory that a head takes, in bytes.
 func headCost(h http.Header) (n int64) {
 	for name, values := range h {
 		for _, v := range values {

@@ -19,7 +19,7 @@ type injected struct {
 	*credentials.Rewritten
 	// stopped is why the body was not sent to its end.
 	stopped atomic.Pointer[refusedBody]
-	// dropped says that a field of the answer was left out, whose name held a value.
+	// dropped is true if a field of the answer was left out because its name held a value.
 	dropped bool
 }
 
@@ -113,9 +113,9 @@ func (c *connection) inject(req *http.Request, j *judged, interim io.Writer) (*h
 	return &out, nil
 }
 
-// noValues is why a request gets no credentials, empty if it does: the answer to TRACE is
-// the request, and that to OPTIONS is one that nobody needs a credential for. A method
-// that overrides the request's counts as well.
+// noValues returns the reason why a request gets no credentials, "" if it gets them: the
+// answer to TRACE is the request itself, and the answer to OPTIONS needs no credential. A
+// method that overrides the request's counts as well.
 func noValues(method string, j *judged) string {
 	for _, o := range append([]policy.Override{{Method: method}}, j.asked.Overrides...) {
 		switch {
@@ -229,15 +229,15 @@ func (j *judged) cutOff(dec policy.Decision, err error) policy.Decision {
 	return dec
 }
 
-// scrub takes credentials that the other side echoes out of its answer. The error is
-// about an answer of which nothing may pass.
+// scrub masks the credentials that an answer echoes. After an error nothing of the
+// answer may pass.
 func (j *judged) scrub(resp *http.Response) error {
 	i := j.injected
 	if i == nil {
 		return nil
 	}
 	i.scrubHeader(resp.Header)
-	i.scrubHeader(resp.Trailer) // of which the names are known
+	i.scrubHeader(resp.Trailer) // the names, which the header announces
 	body, err := i.ResponseBody(resp.StatusCode, resp.Header, resp.Body)
 	if err != nil {
 		return errors.Join(err, resp.Body.Close())

@@ -74,8 +74,8 @@ func all(resp *http.Response, body string) string {
 	return b.String() + body
 }
 
-// TestBypass_B80_LiveTypes: whatever an answer calls itself, and whichever of the known
-// ways it is compressed in, the client does not get the key that it echoes.
+// TestBypass_B80_LiveTypes: the client does not get the key that an answer echoes, for
+// all types that the answer may name and all known ways to compress it.
 func TestBypass_B80_LiveTypes(t *testing.T) {
 	pack := map[string]func(w io.Writer) io.WriteCloser{
 		"gzip": func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) },
@@ -132,8 +132,8 @@ func TestBypass_B80_LiveTypes(t *testing.T) {
 	}
 }
 
-// TestBypass_B80_LiveNames: nor in the name of a field, of a trailer, or of a field of an
-// interim answer.
+// TestBypass_B80_LiveNames: the client does not get the key in the name of a field, of a
+// trailer, or of a field of an interim answer.
 func TestBypass_B80_LiveNames(t *testing.T) {
 	for _, proto := range []string{"http/1.1", "h2"} {
 		w := masked(t, proto, func(rw http.ResponseWriter, r *http.Request) {
@@ -180,7 +180,8 @@ func TestBypass_B80_LiveNames(t *testing.T) {
 	}
 }
 
-// TestBypass_B80_NamesIn101: nor in the names of the answer that begins a WebSocket.
+// TestBypass_B80_NamesIn101: the client does not get the key in the field names of the
+// answer that begins a WebSocket.
 func TestBypass_B80_NamesIn101(t *testing.T) {
 	w := withSecret(t)
 	w.load(endpoints(restWS + wsRewrite))
@@ -194,8 +195,8 @@ func TestBypass_B80_NamesIn101(t *testing.T) {
 	}
 }
 
-// TestBypass_B81_Slices: an answer in parts does not give the key piece by piece, neither
-// where a value is put in nor where what was stored is read back.
+// TestBypass_B81_Slices: answers in parts do not show the key piece by piece, neither at
+// an endpoint where a value is put in nor at one that returns a stored value.
 func TestBypass_B81_Slices(t *testing.T) {
 	const size = 3 * credentials.MinPart
 	content := []byte(strings.Repeat("0123456789abcdef", size/16))
@@ -281,7 +282,7 @@ func TestBypass_B81_Slices(t *testing.T) {
 	}
 }
 
-// TestBypass_B82_StoredThere: what one host keeps of a request is not read back through
+// TestBypass_B82_StoredThere: a key that one host has stored cannot be read through
 // another one, also once the provider is gone.
 func TestBypass_B82_StoredThere(t *testing.T) {
 	for _, proto := range []string{"http/1.1", "h2"} {

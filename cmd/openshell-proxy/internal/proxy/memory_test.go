@@ -73,8 +73,8 @@ func (w *world) fill() {
 	})
 }
 
-// peak samples the memory that is in use until the function that it returns is called,
-// which says by how much that grew at most, in bytes.
+// peak samples the memory that is in use. The function that it returns ends that and
+// returns by how many bytes the memory grew at most.
 func peak() func() int64 {
 	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"}}
 	now := func() (n int64) {
@@ -107,7 +107,7 @@ func peak() func() int64 {
 	}
 }
 
-// serves says that a connection that did nothing wrong is answered.
+// serves fails the test unless an ordinary connection is answered.
 func (w *world) serves() {
 	w.t.Helper()
 	f := newFramer(w.t, w)
@@ -254,8 +254,7 @@ func (w *world) frames(answer func(fr *http2.Framer, stream uint32)) {
 	})
 }
 
-// TestBypass_B86_Answers: what the other side sends and the client does not take stays
-// within the budget.
+// TestBypass_B86_Answers: answers that the client does not read stay within the budget.
 func TestBypass_B86_Answers(t *testing.T) {
 	var tiny []hpack.HeaderField
 	for i := range 1800 {

@@ -67,7 +67,7 @@ func refusedConnection(what string, to target, reason string) answer {
 	return answer{status: http.StatusForbidden, body: simpleBody{refusalCode(to, reason), fmt.Sprintf("%s %s not permitted by policy", what, to), reason}}
 }
 
-// refusalCode is the error code of a connection that is refused for a reason.
+// refusalCode returns the error code of a connection that is refused for a reason.
 func refusalCode(to target, reason string) string {
 	switch {
 	case strings.HasPrefix(reason, unseenReason):
@@ -98,7 +98,8 @@ func refusedRequest(to target, h *policy.HTTP, dec policy.Decision, binary strin
 		Layer: "l7", Protocol: string(cmp.Or(dec.Protocol, policy.ProtocolREST)), Method: h.Method, Path: h.Path, Host: to.host, Port: to.port, Binary: binary,
 		NextSteps: []string{"This request is outside the sandbox's policy. Ask whoever runs the sandbox to allow it; trying again, another tool or another way does not change the answer."},
 	}
-	if !strings.Contains(dec.Reason, "deny rule") && len(h.Overrides) == 0 { // which may be what no rule allows
+	// With overrides the missing rule may be about one of them.
+	if !strings.Contains(dec.Reason, "deny rule") && len(h.Overrides) == 0 {
 		b.RuleMissing = &missingRule{"rest_allow", to.host, to.port, h.Method, h.Path, binary}
 	}
 	return answer{status: http.StatusForbidden, policy: dec.Policy, body: b}

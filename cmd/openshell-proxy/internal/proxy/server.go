@@ -42,8 +42,8 @@ type Identifier interface {
 // Recorder keeps decisions. It never blocks.
 type Recorder interface{ Record(decisionlog.Record) }
 
-// Config is what a Server works with. Hosts, Middlewares,
-// Enforce and ControlPlanePorts may be zero.
+// Config is what a Server works with. Hosts, Middlewares, Enforce, ControlPlanePorts and
+// Memory may be zero.
 type Config struct {
 	Identity Identifier
 	Upstream *upstream.Dialer
@@ -59,7 +59,8 @@ type Config struct {
 	Middlewares *middleware.Runner
 	// Enforce makes an absent enforcement block.
 	Enforce bool
-	// ControlPlanePorts are the control-plane ports that the operator has opened.
+	// ControlPlanePorts are the control-plane ports that the operator has opened; empty
+	// blocks all of them.
 	ControlPlanePorts []uint16
 	// Memory is the budget of all connections together, in bytes; 0 is
 	// [memory.Default].
@@ -177,7 +178,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			time.Sleep(time.Millisecond)
 			continue
 		}
-		// Who comes next waits in the listener's queue.
+		// Until there is memory, further connections wait in the listener's queue.
 		conn := s.newConnection(ctx, c.(*net.TCPConn))
 		if err := conn.account.Wait(ctx, connectionCost); err != nil { // ctx has ended
 			conn.abandon()

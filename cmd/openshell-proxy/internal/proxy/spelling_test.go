@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// spelling is one request to a host whose rules try to stop or let through some
-// paths, in whatever spelling.
+// spelling is one request, in some spelling, to a host whose rules refuse or allow some
+// paths.
 type spelling struct {
 	method, target string
 	// header is further fields, each with its line end.
@@ -154,8 +154,8 @@ func TestBypass_B79_DenyRulesCoverSiblings(t *testing.T) {
 	})
 }
 
-// TestBypass_B79_Queries: a deny rule about a parameter counts whatever the server
-// takes for that parameter; an allow rule does not.
+// TestBypass_B79_Queries: a deny rule about a parameter covers every name that servers
+// read as that parameter; an allow rule covers its own name only.
 func TestBypass_B79_Queries(t *testing.T) {
 	t.Run("deny", func(t *testing.T) {
 		spelled(t, `access: full, deny_rules: [{method: "*", path: "**", query: {force: "true"}}, {method: "*", path: "**", query: {city: "köln"}}]`, []spelling{
@@ -234,8 +234,8 @@ func TestBypass_B79_Overrides(t *testing.T) {
 	}
 }
 
-// TestBypass_B79_OverridesAfterReload: a request in flight is judged again with what it
-// overrides.
+// TestBypass_B79_OverridesAfterReload: after a reload a request in flight is judged
+// again, and its overrides are, too.
 func TestBypass_B79_OverridesAfterReload(t *testing.T) {
 	for _, more := range []string{"", "X-HTTP-Method-Override: DELETE\r\n"} {
 		const rules = "host: api.example.com, port: 80, protocol: rest, enforcement: enforce, rules: [{allow: {method: POST, path: /a}}, {allow: {method: DELETE, path: /a}}]"

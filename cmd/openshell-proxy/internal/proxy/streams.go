@@ -30,22 +30,24 @@ var (
 // begin to end), and to the gate again (left) if the stream outlives the handler: the
 // server keeps the head until the client has taken the answer. The gate does not know
 // which handler serves which stream, and some streams have no handler of ours: the
-// server itself answers a malformed request. Therefore the gate counts. As much memory
-// is held as there are open streams, and for each handler whose stream has ended.
+// server itself answers a malformed request. The gate therefore only counts: it holds
+// the memory of one stream for each open stream, and for each handler whose stream has
+// ended.
 type streamGate struct {
 	*tls.Conn
 
 	ctx context.Context //nolint:containedctx // the connection's
 	s   *Server
 	a   *memory.Account
-	// refused is told of a connection that ends for want of memory.
+	// refused records that the gate ends the connection, and why.
 	refused func(error)
 	// in is used by the server's reader, out by its writer.
 	in, out frameScanner
 
 	mu sync.Mutex
-	// open has the streams that neither side has ended, with the bytes that each has
-	// beside [streamCost]; last is the newest stream.
+	// open has each stream that the server has not answered in full and that neither
+	// side has reset, with the bytes that it holds beside [streamCost]; last is the
+	// newest stream.
 	open map[uint32]int64
 	last uint32
 	// pending is the number of streams that have memory and no handler yet, running
@@ -53,7 +55,7 @@ type streamGate struct {
 	pending, running int
 	// left has the bytes of each stream that is open and whose handler has ended.
 	left []int64
-	// refusals are how many of pending are to be refused.
+	// refusals is how many of the pending streams will be refused.
 	refusals int
 	// owed is the number of control frames that the server has yet to write.
 	owed int
@@ -87,7 +89,7 @@ func (g *streamGate) Write(p []byte) (int, error) {
 	return g.Conn.Write(p)
 }
 
-// received notes a frame of the client's.
+// received notes a frame that the client has sent.
 func (g *streamGate) received(kind http2.FrameType, flags http2.Flags, stream uint32) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -97,7 +99,7 @@ func (g *streamGate) received(kind http2.FrameType, flags http2.Flags, stream ui
 		switch {
 		case stream > g.last:
 			g.last = stream
-			if len(g.open) < MaxStreams { // or the server refuses it
+			if len(g.open) < MaxStreams { // otherwise the server refuses the stream
 				return g.admit(stream)
 			}
 			return g.owe()
@@ -115,12 +117,12 @@ func (g *streamGate) received(kind http2.FrameType, flags http2.Flags, stream ui
 		if !open {
 			return g.owe()
 		}
-	default: // nothing is kept of it, or it is a part of a head
+	default: // the server keeps nothing of the frame, or it belongs to a head
 	}
 	return nil
 }
 
-// sent notes a frame of the server's.
+// sent notes a frame that the server has sent.
 func (g *streamGate) sent(kind http2.FrameType, flags http2.Flags, stream uint32) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -171,8 +173,9 @@ func (g *streamGate) admit(stream uint32) error {
 	return nil
 }
 
-// awaitHandlers waits until handlers have ended whose streams the client has reset.
-// Preconditions: g.mu is held.
+// awaitHandlers waits for the end of handlers that go on although the client has reset
+// their streams. Preconditions: g.mu is held, which awaitHandlers releases while it
+// waits.
 func (g *streamGate) awaitHandlers() error {
 	ctx, cancel := context.WithTimeout(g.ctx, memory.Patience)
 	defer cancel()
@@ -190,7 +193,7 @@ func (g *streamGate) awaitHandlers() error {
 	return nil
 }
 
-// trailers takes the memory for a stream's trailers, which the stream keeps.
+// trailers takes the memory for a stream's trailers until the stream ends.
 // Preconditions: g.mu is held.
 func (g *streamGate) trailers(stream uint32) error {
 	if !g.a.Try(maxHeadCost) {
@@ -210,11 +213,12 @@ func (g *streamGate) close(stream uint32) {
 	g.a.Release(more + g.surplus())
 }
 
-// holders is how many streams and handlers have memory. Preconditions: g.mu is held.
+// holders returns how many streams and handlers have memory. Preconditions: g.mu is
+// held.
 func (g *streamGate) holders() int { return g.pending + g.running + len(g.left) }
 
-// surplus takes from the gate the memory that no stream needs, and says how much that
-// is. Preconditions: g.mu is held.
+// surplus gives up the memory that no stream needs and returns how many bytes that is,
+// which the caller releases. Preconditions: g.mu is held.
 func (g *streamGate) surplus() (n int64) {
 	for g.holders() > len(g.open) && len(g.left) > 0 {
 		last := len(g.left) - 1
@@ -228,7 +232,8 @@ func (g *streamGate) surplus() (n int64) {
 	return n
 }
 
-// drop says that n streams will have no handler. Preconditions: g.mu is held.
+// drop counts n pending streams less: they will have no handler. Preconditions: g.mu is
+// held.
 func (g *streamGate) drop(n int) {
 	g.pending -= n
 	for g.refusals > g.pending {
@@ -237,8 +242,8 @@ func (g *streamGate) drop(n int) {
 	}
 }
 
-// finish gives back what streams have that will have no handler. The server has
-// ended.
+// finish releases the memory of all streams that are left. Preconditions: the server
+// has ended.
 func (g *streamGate) finish() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -250,12 +255,13 @@ func (g *streamGate) finish() {
 	g.a.Release(more + g.surplus())
 }
 
-// begin gives a handler its memory. refused says that it is only for a refusal.
+// begin gives a handler its memory. If refused is true the handler must refuse the
+// request.
 func (g *streamGate) begin() (hold *memory.Hold, refused bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.running++
-	if g.pending == 0 { // its stream has ended meanwhile
+	if g.pending == 0 { // the stream has ended before its handler began
 		g.a.Force(streamCost)
 		return g.a.Hold(streamCost), false
 	}
@@ -266,7 +272,7 @@ func (g *streamGate) begin() (hold *memory.Hold, refused bool) {
 	return g.a.Hold(streamCost), refused
 }
 
-// end says that a handler has ended.
+// end notes that a handler has ended, and takes its memory back.
 func (g *streamGate) end(hold *memory.Hold, refused bool) {
 	if refused {
 		g.s.giveRefusal()
@@ -284,8 +290,9 @@ func (g *streamGate) end(hold *memory.Hold, refused bool) {
 	}
 }
 
-// takeRefusal takes the memory in which one request is read and refused. It is not
-// of the budget, but bounded by [maxRefusals]; it waits for [refusalTime] at most.
+// takeRefusal takes one of the [maxRefusals] places in which a request is read and
+// refused. Their memory is not part of the budget. It waits at most [refusalTime]; the
+// error is [memory.ErrExhausted].
 func (s *Server) takeRefusal(ctx context.Context, a *memory.Account) error {
 	late := time.NewTimer(refusalTime)
 	defer late.Stop()
@@ -299,16 +306,19 @@ func (s *Server) takeRefusal(ctx context.Context, a *memory.Account) error {
 	return memory.ErrExhausted
 }
 
+// giveRefusal gives a place back.
 func (s *Server) giveRefusal() { <-s.refusals }
 
-// frameScanner finds the headers of HTTP/2 frames in bytes that pass.
+// frameScanner finds the headers of HTTP/2 frames in a stream of bytes.
 type frameScanner struct {
 	head [9]byte
 	have int
-	// left is how much of the payload, or of the preface, is still to come.
+	// left is how many bytes of the payload, or of the preface, are still to come.
 	left uint32
 }
 
+// scan reads the next bytes of the stream and calls each for each frame whose header is
+// complete, until each returns an error.
 func (f *frameScanner) scan(p []byte, each func(http2.FrameType, http2.Flags, uint32) error) error {
 	for len(p) > 0 {
 		if f.left > 0 {

@@ -15,7 +15,7 @@ import (
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 )
 
-// gated is a gate without connections, whose frames a test says.
+// gated is a gate without a connection, for tests that call received and sent.
 func gated(t *testing.T) *streamGate {
 	s := &Server{memory: memory.New(0), refusals: make(chan struct{}, maxRefusals)}
 	g := &streamGate{ctx: t.Context(), s: s, a: s.memory.Open(func() {}), open: map[uint32]int64{}, done: make(chan struct{}, 1)}
@@ -105,7 +105,8 @@ func TestBypass_B86_HTTP2Control(t *testing.T) {
 	}
 }
 
-// TestRapidReset: streams that end before their handlers count until those have ended.
+// TestRapidReset: a stream that ends before its handler counts until the handler has
+// ended.
 func TestRapidReset(t *testing.T) {
 	g := gated(t)
 	var holds []*memory.Hold

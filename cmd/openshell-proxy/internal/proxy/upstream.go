@@ -38,8 +38,8 @@ type upstreamHTTP struct {
 	early error
 	h1    *upConn
 	h2    *http2.ClientConn
-	// window is what the account holds for what the other side may send over HTTP/2
-	// before it is read, and transport makes connections with that.
+	// window is how many bytes the other side may send over HTTP/2 before they are
+	// read; the account holds them. transport makes connections with this window.
 	window    int64
 	transport *http2.Transport
 }
@@ -116,21 +116,21 @@ func newUpConn(conn net.Conn) *upConn {
 	return &upConn{conn: conn, limit: limit, br: bufio.NewReaderSize(limit, upstreamBuffer)}
 }
 
-// headReader reads from the other side. Within the head of an answer it takes the
-// memory for what it has read before it reads more.
+// headReader reads from the other side. Within the head of an answer it takes memory for
+// the bytes that it has read before it reads more.
 type headReader struct {
 	r io.Reader
-	// head says that an answer's head is read, for the request that hold belongs to.
+	// head is true while an answer's head is read; hold is that of the request.
 	head bool
 	hold *memory.Hold
-	// left is how long the head may still be; lines and taken are its lines so far and
-	// the memory that they have.
+	// left is how many more bytes the head may have; lines and taken are its lines so
+	// far and the bytes of memory that were taken for them.
 	left         int
 	lines, taken int64
 }
 
-// begin says that what is read from now on is an answer's head, with up to
-// [MaxResponseHead] bytes; end, that it is a body.
+// begin notes that an answer's head of at most [MaxResponseHead] bytes is read next, and
+// end that a body is.
 func (h *headReader) begin(hold *memory.Hold) {
 	*h = headReader{r: h.r, head: true, hold: hold, left: MaxResponseHead, taken: usualFields*fieldCost + usualHead*byteCost}
 }
@@ -261,13 +261,13 @@ func (u *upstreamHTTP) http2(ctx context.Context, dec policy.Decision) (*http2.C
 	return u.h2, err
 }
 
-// downloadWindows are how much the other side may send over one HTTP/2 connection
-// before it is read, in bytes. The larger, the faster over long ways, and the more
-// memory a client takes that does not read. One connection gets the largest that
-// leaves half of the budget free, and at least the last.
+// downloadWindows are how many bytes the other side may send over one HTTP/2 connection
+// before they are read. A larger window is faster over long distances and takes more
+// memory for a client that does not read. A connection gets the largest one that leaves
+// half of the budget free, and at least the last.
 var downloadWindows = []int64{8 << 20, 1 << 20, 2 * uploadWindow}
 
-// http2Transports make connections with the windows; they keep none.
+// http2Transports make connections with one of downloadWindows each; they keep none.
 var http2Transports = func() (all []*http2.Transport) {
 	for _, window := range downloadWindows {
 		t, err := http2.ConfigureTransports(&http.Transport{HTTP2: &http.HTTP2Config{
@@ -301,20 +301,17 @@ func (u *upstreamHTTP) newHTTP2(ctx context.Context, conn net.Conn) (*http2.Clie
 
 // takeWindow takes the memory for a window. Preconditions: u.mu is held.
 func (u *upstreamHTTP) takeWindow(ctx context.Context) error {
-	last := len(downloadWindows) - 1
-	for i, window := range downloadWindows {
-		b := u.c.s.memory
-		if i < last && (b.Used()+window > b.Limit()/2 || !u.c.account.Try(window)) {
-			continue
+	b, last := u.c.s.memory, len(downloadWindows)-1
+	i := slices.IndexFunc(downloadWindows[:last], func(window int64) bool {
+		return b.Used()+window <= b.Limit()/2 && u.c.account.Try(window)
+	})
+	if i < 0 {
+		i = last
+		if err := u.c.account.Take(ctx, downloadWindows[last]); err != nil {
+			return err
 		}
-		if i == last {
-			if err := u.c.account.Take(ctx, window); err != nil {
-				return err
-			}
-		}
-		u.window, u.transport = window, http2Transports[i]
-		break
 	}
+	u.window, u.transport = downloadWindows[i], http2Transports[i]
 	return nil
 }
 

@@ -230,8 +230,8 @@ func (s *webSocket) textFromClient(m *messageReader) error {
 	return s.up.write(ws.OpText, true, msg)
 }
 
-// assemble reads a whole message. It takes textCopies times the message's capacity of
-// the request's memory, which the caller gives back, also after an error.
+// assemble reads a whole message. It takes textCopies times the capacity of msg from the
+// request's memory, which the caller gives back, also after an error.
 func (s *webSocket) assemble(m *messageReader) (msg []byte, err error) {
 	for {
 		if len(msg) == cap(msg) {

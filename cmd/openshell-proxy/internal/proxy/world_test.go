@@ -160,7 +160,7 @@ func newWorld(t testing.TB, policyText string) *world {
 	return newWorldOf(t, policyText, 0)
 }
 
-// newWorldOf has a proxy with so much memory.
+// newWorldOf is newWorld for a proxy with a memory budget, in bytes; 0 is the default.
 func newWorldOf(t testing.TB, policyText string, memory int64) *world {
 	t.Helper()
 	authority, err := ca.New("test", time.Now())
