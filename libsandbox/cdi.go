@@ -10,8 +10,8 @@ import (
 	"openshell.dev/runtime/internal/boundedfile"
 )
 
-// cdiFolders are where the operator keeps specifications of the Container Device
-// Interface, which say what an engine adds to a container for a device.
+// cdiFolders are the folders in which the operator keeps specifications of the Container
+// Device Interface, which list the mounts that an engine adds to a container for a device.
 var cdiFolders = []string{"/etc/cdi", "/var/run/cdi"}
 
 // maxCDI bounds one specification, in bytes: a machine with many GPUs has some
@@ -27,8 +27,8 @@ type cdiEdits struct {
 	} `yaml:"containerEdits"`
 }
 
-// cdiNames says whether a specification mounts the folder l. What cannot be read
-// names nothing.
+// cdiNames reports whether a specification mounts the folder l. A file that cannot be read
+// mounts none.
 func cdiNames(l *located) bool {
 	for _, dir := range cdiFolders {
 		for _, kind := range []string{"*.json", "*.yaml"} {
@@ -57,7 +57,7 @@ func specNames(file string, l *located) bool {
 	}
 	for _, e := range append(spec.Devices, spec.cdiEdits) {
 		for _, m := range e.ContainerEdits.Mounts {
-			// A folder above the one that is named is not named.
+			// A specification does not name the folders above its own.
 			if real, err := filepath.EvalSymlinks(m.HostPath); err == nil && filepath.IsAbs(real) && real == l.path {
 				return true
 			}

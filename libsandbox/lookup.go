@@ -113,7 +113,7 @@ func pin(pid int, r *landlock.Ruleset) error {
 			return fmt.Errorf("filesystem_policy: read_write path %s is a link to the container's root", rule.Path)
 		}
 		if fs.Type == unix.PROC_SUPER_MAGIC && rule.Access&^landlock.ReadOnly != 0 && !pathBelow(path.Clean(rule.Path), "/proc") && path.Clean(rule.Path) != "/" {
-			return fmt.Errorf("filesystem_policy: read_write path %s lies in the container's /proc by another name", rule.Path)
+			return fmt.Errorf("filesystem_policy: read_write path %s is a link into the container's /proc", rule.Path)
 		}
 		rule.Dev, rule.Ino = st.Dev, st.Ino
 		pinned = append(pinned, rule)

@@ -25,8 +25,8 @@ const (
 )
 
 // source is a file or folder of the host that a container gets, opened and judged.
-// It stays open until the container's mounts are made, so that its inode's number
-// cannot be another file's.
+// It stays open until the container's mounts are made, so that no other file can get
+// its inode's number.
 type source struct {
 	located
 	// index is the mount's place in config.json, rootIndex for the root file system.
@@ -34,13 +34,13 @@ type source struct {
 	name  string
 	// file is nil if the source could not be opened.
 	file *os.File
-	// below are the mounts below a folder that the container gets, too.
+	// below are the mounts below the folder, if the container gets them, too.
 	below []*located
 }
 
 const rootIndex = -1
 
-// shows says whether a mount of s shows what lies at p.
+// shows reports whether the file at p can be seen in a mount of s.
 func (s *source) shows(p place) bool {
 	return p.below(s.place) || slices.ContainsFunc(s.below, func(l *located) bool { return p.below(l.place) })
 }
@@ -48,17 +48,18 @@ func (s *source) shows(p place) bool {
 // mountSources are the judged sources of a container.
 type mountSources struct {
 	list []*source
-	// sockets are live sockets in mounted folders that are no engine's or agent's.
+	// sockets are live sockets in mounted folders that are no engine's or agent's:
+	// mounts[N]: PATH.
 	sockets []string
-	// warnings say what could not be known.
+	// warnings are for the person who makes the sandbox.
 	warnings []string
 }
 
 // checkMounts opens the root file system and the source of each bind mount and
-// refuses those that hand the sandbox the host: plan judges the text of
-// config.json, and a link, a bind mount or a path below the bundle has another text.
-// guarded are folders that no sandbox gets, beside the engines'. The caller closes
-// the result when the container's mounts are made.
+// refuses a source that gives the sandbox control of the host. Package plan judges only
+// the text of config.json, which does not show links, bind mounts and paths below the
+// bundle. guarded are folders that no sandbox gets, beside the engines'. The caller
+// closes the result when the container's mounts are made.
 func checkMounts(spec *specs.Spec, allow, guarded []string) (*mountSources, error) {
 	if err := needsProc(spec); err != nil {
 		return nil, err
@@ -86,8 +87,8 @@ func checkMounts(spec *specs.Spec, allow, guarded []string) (*mountSources, erro
 	return checked, nil
 }
 
-// needsProc fails unless the kernel's own proc is mounted at /proc: launch is started
-// from it, and an image's /proc/self/fd would be started in its place.
+// needsProc fails unless the kernel's own proc is mounted at /proc: the runtime starts
+// launch by a path below /proc/self/fd, where an image could have another program.
 func needsProc(spec *specs.Spec) error {
 	if !slices.ContainsFunc(spec.Mounts, func(m specs.Mount) bool {
 		return filepath.Clean(m.Destination) == "/proc" && (m.Type == "proc" || filepath.Clean(m.Source) == "/proc")
@@ -105,7 +106,7 @@ func (c *mountSources) add(host *hostMounts, index int, name string, recursive b
 	s := &source{index: index, name: name}
 	c.list = append(c.list, s)
 	if err != nil {
-		return nil // libcontainer says so, in runc's words; if it finds a file, verify refuses that
+		return nil // libcontainer reports it as runc does; verify refuses a file that appears later
 	}
 	s.file = os.NewFile(uintptr(fd), name)
 	l, err := host.locate(fd)
@@ -147,7 +148,7 @@ func (s *source) judgeRoot(host *hostMounts, name string) error {
 	return nil
 }
 
-// refusal is the refusal of s; the reason follows the mount's number.
+// refusal returns the refusal of s. The reason follows the mount's number.
 func (s *source) refusal(format string, args ...any) error {
 	if s.index == rootIndex {
 		return &plan.Refusal{Field: fieldRoot, Reason: fmt.Sprintf(format, args...)}
@@ -158,8 +159,8 @@ func (s *source) refusal(format string, args ...any) error {
 // maxNamed bounds the sockets that a warning names.
 const maxNamed = 5
 
-// findSockets refuses folders in which an engine or an agent listens and keeps the
-// other live sockets. Sockets of other network namespaces are not seen.
+// findSockets refuses folders in which an engine or an agent listens, and keeps the
+// other live sockets in c. It does not see sockets of other network namespaces.
 func (c *mountSources) findSockets(host *hostMounts, spec *specs.Spec) error {
 	search := &socketSearch{host: host, devices: map[uint64]bool{}, folders: map[string]*located{}}
 	var folders []*source
@@ -205,20 +206,22 @@ func (c *mountSources) findSockets(host *hostMounts, spec *specs.Spec) error {
 	return refused
 }
 
+// someOf returns the first maxNamed names as text.
 func someOf(names []string) string {
 	return fmt.Sprintf("%q", names[:min(len(names), maxNamed)])
 }
 
+// listens returns the refusal of s for a socket; inside is its path below s.
 func (s *source) listens(socket, inside string) error {
 	return s.refusal("gives the sandbox %s, where an engine, a bus or a key agent listens at %s (%s): it would act for the sandbox", s.name, socket, inside)
 }
 
-// isEngineSocket says whether a socket is an engine's, by its name or its folder.
+// isEngineSocket reports whether a socket is an engine's, by its name or its folder.
 func (h *hostMounts) isEngineSocket(socket string) bool {
 	return plan.IsEngineSocket(socket) || slices.ContainsFunc(h.engines, func(e engineFolder) bool { return e.Holds(socket, e.Path) })
 }
 
-// namedAgent is the socket in s that SSH_AUTH_SOCK names, or "".
+// namedAgent returns the socket in s that SSH_AUTH_SOCK names, or "".
 func namedAgent(s *source, spec *specs.Spec) string {
 	for _, e := range spec.Process.Env {
 		v, ok := strings.CutPrefix(e, "SSH_AUTH_SOCK=")
@@ -261,7 +264,7 @@ func (c *mountSources) verify(pid int, spec *specs.Spec) error {
 		}
 		fd, err := unix.Openat2(root, at, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
 		if err != nil {
-			return s.refusal("is not to be found at %s in the container: %v", at, err)
+			return s.refusal("cannot be found at %s in the container: %v", at, err)
 		}
 		var st unix.Stat_t
 		if err := errors.Join(unix.Fstat(fd, &st), unix.Close(fd)); err != nil {
@@ -274,19 +277,19 @@ func (c *mountSources) verify(pid int, spec *specs.Spec) error {
 	return nil
 }
 
-// covered says whether a later mount or mask lies over the destination at.
+// covered reports whether a later mount or mask hides the destination at.
 func covered(at string, later []specs.Mount, masked []string) bool {
 	return slices.ContainsFunc(later, func(m specs.Mount) bool { return pathBelow(at, path.Clean("/"+m.Destination)) }) ||
 		slices.ContainsFunc(masked, func(p string) bool { return pathBelow(at, path.Clean("/"+p)) })
 }
 
-// judged says whether a file is one of the sources. A destination may be a link to
-// that of a later mount, and show its source.
+// judged reports whether a file is one of the sources. It may be another mount's: a
+// destination can be a link to the destination of a later mount.
 func (c *mountSources) judged(dev, ino uint64) bool {
 	return slices.ContainsFunc(c.list, func(s *source) bool { return s.located.dev == dev && s.ino == ino })
 }
 
-// close lets go of the sources.
+// close closes the sources.
 func (c *mountSources) close() {
 	for _, s := range c.list {
 		if s.file != nil {

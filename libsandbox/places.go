@@ -18,17 +18,17 @@ import (
 	"openshell.dev/runtime/libsandbox/plan"
 )
 
-// place is where a file lies: a file system and the path from its root. It is the
-// same through every bind mount that leads to the file.
+// place is where a file lies: a file system and the path from its root. A file has the
+// same place through every bind mount.
 type place struct {
 	dev  uint64
 	path string
 }
 
-// below says whether p is at or lies below it.
+// below reports whether p is at or lies below it.
 func (p place) below(at place) bool { return p.dev == at.dev && pathBelow(p.path, at.path) }
 
-// pathBelow says whether file is folder or lies below it. Both are clean.
+// pathBelow reports whether file is folder or lies below it. Both are clean.
 func pathBelow(file, folder string) bool {
 	return file == folder || folder == "/" || strings.HasPrefix(file, folder+"/")
 }
@@ -39,7 +39,7 @@ type hostMounts struct {
 	byID    map[int]*mountinfo.Info
 	list    []*mountinfo.Info
 	engines []engineFolder
-	// places remembers what placeOf has found.
+	// places caches the results of placeOf.
 	places map[string]place
 }
 
@@ -120,11 +120,11 @@ func (h *hostMounts) locate(fd int) (*located, error) {
 	}, nil
 }
 
-// errNoPlace is a file in no mount of the table: deleted, or in another namespace.
+// errNoPlace is about a file in no mount of the table: it was deleted, or is in another
+// namespace.
 var errNoPlace = errors.New("it is in no mount of this machine")
 
-// placeOf is where the file at an absolute path lies or, if it does not exist, would
-// lie.
+// placeOf returns the place of the file at an absolute path, also if it does not exist.
 func (h *hostMounts) placeOf(name string) (place, error) {
 	if p, ok := h.places[name]; ok {
 		return p, nil
@@ -136,6 +136,7 @@ func (h *hostMounts) placeOf(name string) (place, error) {
 	return p, err
 }
 
+// findPlace is placeOf without the cache.
 func (h *hostMounts) findPlace(name string) (place, error) {
 	fd, err := unix.Open(name, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) && name != "/" {
@@ -163,11 +164,12 @@ var (
 	deviceMounts = []string{"devtmpfs", "devpts"}
 )
 
-// hostDev is the host's folder of devices. Containers get single devices of it,
-// these folders, and those that a CDI specification names.
+// hostDev is the host's folder of devices. A container gets single devices of it, the
+// folders in Gives, and folders that a CDI specification names.
 var hostDev = plan.EngineFolder{Path: "/dev", Gives: []string{"shm/**", "hugepages/**", "mqueue/**"}}
 
-// leadsOut says why a mount of l would hand the sandbox the host, or "".
+// leadsOut returns the reason why a mount of l gives the sandbox control of the host, or
+// "".
 func (h *hostMounts) leadsOut(l *located) string {
 	if slices.Contains(kernelMounts, l.mount.FSType) {
 		return "part of the kernel's file system " + l.mount.FSType
@@ -190,7 +192,7 @@ func (h *hostMounts) leadsOut(l *located) string {
 	return ""
 }
 
-// mountsBelow are the mounts that a recursive bind mount of a folder brings along.
+// mountsBelow returns the mounts that a recursive bind mount of a folder includes.
 func (h *hostMounts) mountsBelow(folder string) (out []*located) {
 	for _, m := range h.list {
 		if m.Mountpoint == folder || !pathBelow(m.Mountpoint, folder) {

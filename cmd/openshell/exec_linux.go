@@ -106,17 +106,17 @@ func joinStage(pid int) error {
 		return err
 	}
 	defer ns.Close()
-	// setns(2) wants a thread that shares its root and working directory with no other.
+	// setns(2) needs a thread that shares its root and working directory with no other.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return err
 	}
 	return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS)
 }
 
-// stageOf opens the mount namespace of the runtime with the process ID parent, whose
-// child pid is the container's first process. It looks at each thread: libcontainer
-// enters the container's mount namespace on one and leaves that thread there, and the
-// main thread, which cannot end, can be this one.
+// stageOf opens the mount namespace of the runtime, the process with the ID parent, whose
+// child pid is the container's first process. It looks at each of the runtime's threads:
+// libcontainer enters the container's mount namespace on one thread and leaves it there,
+// and this can be the main thread, which does not end.
 func stageOf(parent string, pid int) (*os.File, error) {
 	inside, err := os.Stat(fmt.Sprintf("/proc/%d/ns/mnt", pid))
 	if err != nil {

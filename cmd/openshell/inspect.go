@@ -46,9 +46,9 @@ type inspection struct {
 	// Network is what the proxy says, NetworkError why it says nothing.
 	Network      *controlapi.Status `json:"network,omitempty"`
 	NetworkError string             `json:"network_error,omitempty"`
-	// ReadOnlyProc is plan.Plan's.
+	// ReadOnlyProc is that of plan.Plan.
 	ReadOnlyProc bool `json:"read_only_proc,omitempty"`
-	// Sockets are state.State's.
+	// Sockets are those of state.State.
 	Sockets []string `json:"sockets,omitempty"`
 	// Providers are those it has, and those that are gone.
 	Providers []controlapi.Attached `json:"providers,omitempty"`
@@ -99,9 +99,9 @@ func inspectAction(c *cli.Context) error {
 	return in.print(c.App.Writer)
 }
 
-// look fills in the container's first process. The state is asked for a second time
-// after the process was read: if the process ended meanwhile, its id may be another
-// process's, and nothing of it is shown.
+// look fills in the container's first process. It asks for the state again after it has
+// read the process: if the process has ended by then, its id may belong to another
+// process, and look shows neither.
 func (in *inspection) look(state func() (*specs.State, error)) error {
 	before, err := state()
 	if err != nil {
@@ -218,7 +218,7 @@ func (in *inspection) print(out io.Writer) error {
 		row("network", "closed: %s", in.NetworkError)
 	}
 	if in.ReadOnlyProc {
-		row("/proc", "read-only, as the policy names programs")
+		row("/proc", "read-only, because the policy names programs")
 	}
 	for _, s := range in.Sockets {
 		row("socket", "%s, of a program of the host", clean(s))

@@ -151,7 +151,7 @@ func (p *printer) print(r decisionlog.Record) error {
 	return err
 }
 
-// clock is a time within a day.
+// clock is the layout of a time of day.
 const clock = "15:04:05.000"
 
 // logLine is a record for people: time, verdict, binary[pid], what was asked for,

@@ -25,8 +25,8 @@ func policyEvalCommand() *cli.Command {
 		ArgsUsage: "FILE",
 		Description: `A request is {"id": 1, "host": "api.github.com", "port": 443, "binary": "/usr/bin/curl", "ancestors": ["/bin/bash"],
 "http": {"method": "GET", "path": "/zen", "query": "a=b"}}; without http the connection alone is judged. With "websocket": true
-in it the request begins a WebSocket or, with the method WEBSOCKET_TEXT, is a message on one. "headers": {"NAME": ["VALUE"]} are
-read for those that override the method or the path.
+in it the request begins a WebSocket or, with the method WEBSOCKET_TEXT, is a message on one. Of "headers": {"NAME": ["VALUE"]}
+only those that override the method or the path count.
 An answer is {"id": 1, "decision": "allow|deny|audit", "layer": "l4|l7", "policy": "KEY", "reason": "..."}, or {"id": 1, "error": "..."}
 for a line that is no request.`,
 		Flags: []cli.Flag{operatorFlag()},

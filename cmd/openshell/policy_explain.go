@@ -110,7 +110,7 @@ type explained struct {
 	// Change would allow it; nil if nothing would, or was asked for.
 	Change *addition `json:"change,omitempty"`
 	asked  bool
-	// blocked says that the port is refused whatever the policy says.
+	// blocked is true if no policy can allow the port.
 	blocked bool
 }
 
@@ -168,7 +168,7 @@ func (x *explained) print(w io.Writer, file string) {
 	switch change := x.Change; {
 	case !x.asked:
 	case x.blocked:
-		fmt.Fprintln(w, "nothing in a policy allows it: only the operator can open the port, by control_plane_ports in the configuration")
+		fmt.Fprintln(w, "no policy can allow it: only the operator can open the port, by control_plane_ports in the configuration")
 	case change == nil:
 		fmt.Fprintln(w, "nothing that could be added allows it")
 	default:

@@ -51,7 +51,7 @@ type httpPart struct {
 	Query  string `json:"query"`
 	// WebSocket says that it begins one or, with WEBSOCKET_TEXT, is a message on it.
 	WebSocket bool `json:"websocket"`
-	// Headers may override the method or the path.
+	// Headers are read for overrides of the method and the path; see policy.Overrides.
 	Headers map[string][]string `json:"headers"`
 }
 

@@ -37,7 +37,7 @@ type bundle struct {
 //
 // Preconditions: the calling goroutine is locked to its thread for good.
 func (b *bundle) stage() error {
-	// Users of the sandbox need these folders, and those that the runtime makes for
+	// Users of the sandbox need these folders and the folders that the runtime makes for
 	// mounts: the caller's umask must not close them.
 	unix.Umask(0o022)
 	if err := os.MkdirAll(stageDir, 0o700); err != nil {

@@ -28,7 +28,7 @@ type Log struct {
 	dropped uint64 // since the last record that was queued
 	totals  Totals
 	folder  folder
-	// tick is what writes the counts, ticking whether it is to come.
+	// tick calls fold after interval; ticking is true while it is set.
 	tick     *time.Timer
 	ticking  bool
 	interval time.Duration
@@ -41,7 +41,7 @@ type Log struct {
 	err   error  // why
 }
 
-// Totals are how many decisions were given to a Log, with a record of their own or not.
+// Totals are how many decisions a Log was given, with a record of their own or not.
 type Totals struct{ Allow, Audit, Deny uint64 }
 
 // store is where lines go; write says how many bytes arrived.
@@ -115,7 +115,7 @@ func (l *Log) Record(r Record) {
 	}
 }
 
-// put queues r, or counts it as dropped. The caller holds mu.
+// put queues r and returns true, or counts r as dropped. The caller holds mu.
 func (l *Log) put(r Record) bool {
 	l.seq++
 	r.Container, r.Seq, r.Dropped = l.container, l.seq, l.dropped
@@ -129,7 +129,8 @@ func (l *Log) put(r Record) bool {
 	}
 }
 
-// fold has the refusals written that were counted, and comes again while there are any.
+// fold queues records of the refusals that were counted, and sets tick again while any
+// kind of refusal is known.
 func (l *Log) fold() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -144,7 +145,7 @@ func (l *Log) fold() {
 	}
 }
 
-// Totals are the decisions so far.
+// Totals returns the number of decisions so far.
 func (l *Log) Totals() Totals {
 	l.mu.Lock()
 	defer l.mu.Unlock()

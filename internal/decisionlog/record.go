@@ -70,10 +70,10 @@ type Record struct {
 
 	Dropped uint64 `json:"dropped,omitempty"`
 
-	// Count makes the record one of Count refusals that have no record of their own,
-	// made between First and Last, which Time is not before. Each was like an earlier
-	// record in what this one says; or, if it has no host, the refusals were of too many
-	// kinds and had Layer and Policy in common.
+	// Count, if it is not 0, is the number of refusals without a record of their own that
+	// this record stands for, made between First and Last. Each was like an earlier
+	// record in all fields that this record has. A record without a host stands for
+	// refusals of too many kinds, which had Layer and Policy in common.
 	Count uint64    `json:"count,omitempty"`
 	First time.Time `json:"first,omitzero"`
 	Last  time.Time `json:"last,omitzero"`

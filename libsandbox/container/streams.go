@@ -25,7 +25,7 @@ type streams struct {
 	master     chan result
 	terminal   console.Console
 	host       console.Console
-	// output are the reading ends of the pipes that the process writes to.
+	// output are the read ends of the pipes that the process writes to.
 	output []*os.File
 	// abandoned says that what is still to be copied may never be taken.
 	abandoned bool
@@ -158,8 +158,8 @@ func pipeHolds(f *os.File) (n int, err error) {
 	return n, err
 }
 
-// openHost finds the caller's terminal. Without one the process gets a terminal all
-// the same, whose output is copied and whose size stays the default.
+// openHost finds the caller's terminal. If the caller has none, the process still gets a
+// terminal; its output is copied, and its size stays the default.
 func (t *streams) openHost() {
 	for _, f := range []*os.File{os.Stderr, os.Stdout, os.Stdin} {
 		if c, err := console.ConsoleFromFile(f); err == nil {

@@ -10,7 +10,7 @@ import (
 
 // EngineFolder is a folder of the host in which a container engine, an agent or
 // this program keeps sockets, keys or state. A mount of the folder, or of a folder
-// above it, hands the sandbox the host.
+// above it, gives the sandbox control of the host.
 type EngineFolder struct {
 	// Path is absolute and clean.
 	Path string
@@ -82,7 +82,7 @@ var (
 		"containers/*/resolv.conf", "containers/*/hosts", "containers/*/hostname", "containers/*/mounts/**"}
 )
 
-// in is the patterns below a folder.
+// in returns the patterns, each below a folder.
 func in(folder string, patterns []string) []string {
 	out := make([]string, len(patterns))
 	for i, p := range patterns {
@@ -91,10 +91,10 @@ func in(folder string, patterns []string) []string {
 	return out
 }
 
-// Holds says whether a mount of source gives a sandbox the folder at, which is
-// where f lies, or a part of it that engines do not mount themselves. Both paths are
-// clean. Upper and lower case count as the same in refusals: on a file system that
-// folds case the opened file has the caller's spelling.
+// Holds reports whether a mount of source gives a sandbox the folder f, or a part of it
+// that engines do not mount themselves. at is the place of f; both paths are clean.
+// Upper and lower case count as the same in refusals: on a file system that folds case
+// the opened file has the caller's spelling.
 func (f EngineFolder) Holds(source, at string) bool {
 	if folded, where := strings.ToLower(source), strings.ToLower(at); within(where, folded) || !within(folded, where) {
 		return within(where, folded)
@@ -103,7 +103,7 @@ func (f EngineFolder) Holds(source, at string) bool {
 	return !ok || !slices.ContainsFunc(f.Gives, func(p string) bool { return gives(p, rest) })
 }
 
-// gives says whether file matches a pattern of EngineFolder.Gives.
+// gives reports whether file matches a pattern of EngineFolder.Gives.
 func gives(pattern, file string) bool {
 	want, have := strings.Split(pattern, "/"), strings.Split(file, "/")
 	if n := len(want) - 1; want[n] == "**" {
@@ -123,8 +123,8 @@ func gives(pattern, file string) bool {
 	return true
 }
 
-// engineSockets are names of sockets that hand whoever connects the host. A source
-// of such a name is refused without a look at the file.
+// engineSockets are names of sockets that give every client control of the host. A mount
+// source with one of these names is refused without a look at the file.
 var engineSockets = []string{
 	"docker.sock", "docker.raw.sock", "dockershim.sock", "cri-dockerd.sock", "containerd.sock", "containerd.sock.ttrpc", "containerd-debug.sock",
 	"crio.sock", "podman.sock", "buildkitd.sock", "kubelet.sock", "nri.sock",
@@ -135,8 +135,7 @@ var busSockets = []string{
 	"system_bus_socket", "session_bus_socket", "bus", "dbus-*", "io.systemd.*", "snapd*.socket", "libvirt-sock*", "virt*-sock*",
 }
 
-// agentSockets are names of sockets of agents that use a person's keys for whoever
-// connects.
+// agentSockets are names of sockets of agents that use a person's keys for every client.
 var agentSockets = []string{"agent.*", "openssh_agent", "ssh-agent*", "*ssh-auth*", "s.gpg-agent*"}
 
 // socketFolders are names of folders that hold nothing but sockets of engines,
@@ -145,9 +144,9 @@ var socketFolders = []string{
 	"ssh-*", "keyring", "gcr", "gnupg", ".gnupg", ".1password", "systemd", "dbus", "tmux-*", "device-plugins", "plugins_registry", "pod-resources",
 }
 
-// KnownSockets are the places, relative to a mounted folder, where sockets with
-// such names usually lie: in the runtime directory of the machine or of a user, in a
-// home directory, or in the folder itself.
+// KnownSockets are the usual places of the sockets of engines, buses and agents, relative
+// to a mounted folder: the runtime directory of the machine or of a user, a home
+// directory, or a folder of one of their sockets.
 var KnownSockets = []string{
 	"docker.sock", "containerd.sock", "crio.sock", "podman.sock", "buildkitd.sock", "kubelet.sock", "cri-dockerd.sock", "dockershim.sock",
 	"docker/docker.sock", "containerd/containerd.sock", "crio/crio.sock", "podman/podman.sock", "buildkit/buildkitd.sock", "k3s/containerd/containerd.sock",
@@ -157,7 +156,7 @@ var KnownSockets = []string{
 	"keyring/ssh", "gcr/ssh", "ssh-agent.sock", "ssh-agent", "openssh_agent", ".1password/agent.sock", ".ssh/agent.sock",
 }
 
-// IsEngineSocket says whether a socket at an absolute path is, by its name or its
+// IsEngineSocket reports whether a socket at an absolute path is, by its name or its
 // folder's, an engine's, a service manager's, an agent's or this program's.
 func IsEngineSocket(socket string) bool {
 	if IsState(socket) {
@@ -175,12 +174,12 @@ func matches(patterns []string, name string) bool {
 	})
 }
 
-// IsState says whether a path is or lies in a folder of sandboxes' state.
+// IsState reports whether a path is or lies in a folder of sandboxes' state.
 func IsState(file string) bool { return slices.Contains(strings.Split(file, "/"), stateFolder) }
 
-// LeadsOut says whether a mount of source gives the sandbox an engine's socket or
-// folder, or a file system of the kernel, as far as the path's text tells: a plan is
-// made without looking at the machine. The runtime judges the opened file as well.
+// LeadsOut reports whether a mount of source gives the sandbox an engine's socket or
+// folder, or a file system of the kernel. It knows only the text of the path, because a
+// plan is made without looking at the machine. The runtime judges the opened file as well.
 func LeadsOut(source string) bool {
 	source = path.Clean(source)
 	folded := strings.ToLower(source)

@@ -16,7 +16,8 @@ import (
 // the kernel itself (debugfs, tracefs, securityfs, configfs, bpf).
 var mountTypes = []string{"proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2"}
 
-// refusedMounts finds mounts that reach the host otherwise than by their source.
+// refusedMounts returns the refusals of mounts, by their options, their type and the text
+// of their source.
 func refusedMounts(mounts []specs.Mount) (refusals []Refusal) {
 	add := func(format string, args ...any) {
 		refusals = append(refusals, Refusal{"mounts", fmt.Sprintf(format, args...)})
@@ -40,8 +41,8 @@ func refusedMounts(mounts []specs.Mount) (refusals []Refusal) {
 	return refusals
 }
 
-// readOnly says whether m is mounted read-only: of the options ro and rw the last
-// one counts, and rrw is applied to the finished mount.
+// readOnly reports whether m is mounted read-only: of the options ro and rw the last one
+// counts, and rrw makes the finished mount writable.
 func readOnly(m specs.Mount) bool {
 	for _, o := range slices.Backward(m.Options) {
 		if o == "ro" || o == "rw" {

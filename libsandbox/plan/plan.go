@@ -233,9 +233,9 @@ func refuse(spec *specs.Spec, allow []string) error {
 	return nil
 }
 
-// everyDevice says whether d allows all devices, or all of one type. The type a
-// allows every device whatever numbers stand beside it. Engines let a container make
-// the node of any device (m), which does not open it.
+// everyDevice reports whether d allows all devices, or all of one type. The type a allows
+// every device, and its numbers do not count. Access m alone is accepted: engines let a
+// container make the node of any device, which does not open it.
 func everyDevice(d specs.LinuxDeviceCgroup) bool {
 	if !d.Allow || d.Type == "" || d.Type == "a" {
 		return d.Allow

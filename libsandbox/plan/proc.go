@@ -11,13 +11,13 @@ import (
 	"openshell.dev/runtime/libsandbox/landlock"
 )
 
-// keepProc takes the right to write from rules at or below a proc. With it a program
-// writes into the memory of another through /proc/PID/mem, and then acts as a program
-// that the policy names. A rule for / covers /proc as well, and so may one whose path
-// is a link: Landlock's rules only add up. So the proc itself is mounted read-only
-// (Plan.ReadOnlyProc), and these rules agree with what then holds. Opening
-// /proc/self/fd/1 still writes to the file that it leads to, which lies on another
-// mount; what a process sets of itself (oom_score_adj, comm) cannot be set.
+// keepProc takes the right to write from rules at or below a proc. With that right a
+// program writes into the memory of another one through /proc/PID/mem, and then acts as
+// a program that the policy names. A rule for / covers /proc as well, and so does a rule
+// whose path is a link into it: Landlock's rules only add rights. So the proc itself is
+// mounted read-only (Plan.ReadOnlyProc), and keepProc only makes the rules agree with
+// that. A process can still open /proc/self/fd/1 and write, because the file lies on
+// another mount. It cannot write its own oom_score_adj or comm.
 func keepProc(rules []landlock.Rule, mounts []specs.Mount) {
 	for i, r := range rules {
 		if slices.ContainsFunc(mounts, func(m specs.Mount) bool {
@@ -28,12 +28,12 @@ func keepProc(rules []landlock.Rule, mounts []specs.Mount) {
 	}
 }
 
-// isProc says whether m is a proc, by its type or its source.
+// isProc reports whether m is a proc, by its type or its source.
 func isProc(m specs.Mount) bool {
 	return m.Type == "proc" || IsBind(m) && within(path.Clean(m.Source), "/proc")
 }
 
-// asReadOnly is options with ro in place of what would make a mount writable.
+// asReadOnly returns options with ro in place of rw and rrw.
 func asReadOnly(options []string) []string {
 	out := slices.DeleteFunc(slices.Clone(options), func(o string) bool { return o == "rw" || o == "rrw" })
 	return append(out, "ro")

@@ -14,10 +14,10 @@ import (
 )
 
 // networkSysctls are the sysctls below net that a container may set. All others are
-// refused: routes, marks, source checks and connection tracking are what keeps
-// packets inside (docs/design/0001-network.md), and route_localnet, accept_local,
-// rp_filter, src_valid_mark, fwmark_reflect, tcp_fwmark_accept, ip_nonlocal_bind,
-// forwarding, accept_ra and nf_conntrack_* change one of them.
+// refused: routes, marks, source checks and connection tracking keep packets inside
+// (docs/design/0001-network.md), and route_localnet, accept_local, rp_filter,
+// src_valid_mark, fwmark_reflect, tcp_fwmark_accept, ip_nonlocal_bind, forwarding,
+// accept_ra and nf_conntrack_* change one of them.
 var networkSysctls = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^net\.(` + strings.Join([]string{
 		`core\.(somaxconn|optmem_max|txrehash|[rw]mem_(default|max))`,
@@ -28,11 +28,11 @@ var networkSysctls = sync.OnceValue(func() *regexp.Regexp {
 	}, "|") + `)$`)
 })
 
-// refusedTCP are the sysctls of TCP that networkSysctls must not match.
+// refusedTCP are sysctls that networkSysctls matches and that are refused.
 var refusedTCP = []string{"net.ipv4.tcp_fwmark_accept", "net.ipv4.tcp_l3mdev_accept"}
 
-// refusedSysctls finds sysctls of the network that no sandbox may set. libcontainer
-// checks those of other kinds.
+// refusedSysctls returns the refusals of sysctls of the network. libcontainer checks
+// sysctls of other kinds.
 func refusedSysctls(spec *specs.Spec) (refusals []Refusal) {
 	for _, written := range slices.Sorted(maps.Keys(spec.Linux.Sysctl)) {
 		name := dotted(written)
@@ -48,8 +48,9 @@ func refusedSysctls(spec *specs.Spec) (refusals []Refusal) {
 	return refusals
 }
 
-// dotted is a sysctl's name as sysctl(8) and libcontainer read it: if the first
-// separator is a slash, slashes separate and a dot belongs to an interface's name.
+// dotted returns a sysctl's name with dots as separators, as sysctl(8) and libcontainer
+// read it: if the first separator is a slash, slashes separate and a dot belongs to an
+// interface's name.
 func dotted(name string) string {
 	if i := strings.IndexAny(name, "./"); i < 0 || name[i] == '.' {
 		return name

@@ -179,9 +179,9 @@ func stop(lock string) error {
 	return nil
 }
 
-// kill ends process pid, which wrote its id into the lock that f has open. If the lock
-// is still held after a pidfd is open, the pidfd is of that process, and not of another
-// one that was given the id later.
+// kill ends the process pid, which wrote its id into the lock that f has open. If the lock
+// is still held after the pidfd was opened, the pidfd is of that process: the id cannot
+// have passed to another one.
 func kill(pid int, f *os.File) error {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {

@@ -16,8 +16,8 @@ import (
 )
 
 // arches are the tables a kernel of each native architecture also serves: a
-// call made through one of them is judged by the same names. audits are the
-// architectures that linux/audit.h has for them.
+// call made through one of them is judged by the same names. audits are the same
+// architectures by their numbers in linux/audit.h.
 var (
 	arches = map[libseccomp.ScmpArch][]libseccomp.ScmpArch{
 		libseccomp.ArchAMD64: {libseccomp.ArchX86, libseccomp.ArchX32},
@@ -61,10 +61,10 @@ const (
 	offsetArch   = 4
 )
 
-// byNumber is the first part of the filter: it answers what the number alone
-// decides and goes on behind its own end with any other call. It uses only
-// instructions that the kernel evaluates once per number when the filter is
-// loaded (seccomp's cache of calls that are always allowed).
+// byNumber returns the first part of the filter: it answers the calls that the number
+// alone decides, and jumps behind its own end, to the second part, with all others. It
+// uses only instructions that the kernel can evaluate when the filter is loaded, once
+// for each number (seccomp's cache of calls that are always allowed).
 func byNumber(arches []uint32) ([]byte, error) {
 	program := []bpf.Instruction{bpf.LoadAbsolute{Off: offsetArch, Size: 4}}
 	var parts [][]bpf.Instruction
@@ -102,8 +102,8 @@ func byNumber(arches []uint32) ([]byte, error) {
 	return out, nil
 }
 
-// answers compares the number with the end of each span; a Jump stands for a call
-// that the rules by name judge.
+// answers returns the instructions that compare the number with the end of each span. A
+// Jump stands for a call that the rules by name judge.
 func answers(spans []span) []bpf.Instruction {
 	out := []bpf.Instruction{bpf.LoadAbsolute{Off: offsetNumber, Size: 4}}
 	for i, s := range spans {
@@ -124,32 +124,46 @@ func answers(spans []span) []bpf.Instruction {
 	return out
 }
 
-// byName is the second part of the filter, by libseccomp.
-func byName(machine libseccomp.ScmpArch) (_ []byte, err error) {
-	f, err := libseccomp.NewFilter(libseccomp.ActAllow)
-	if err != nil {
-		return nil, fmt.Errorf("make seccomp filter: %w", err)
+// newFilter returns a filter without rules for the tables of a machine.
+func newFilter(machine libseccomp.ScmpArch) (f *libseccomp.ScmpFilter, err error) {
+	wrap := func(err error) error { return fmt.Errorf("make seccomp filter: %w", err) }
+	if f, err = libseccomp.NewFilter(libseccomp.ActAllow); err != nil {
+		return nil, wrap(err)
 	}
-	defer f.Release()
+	defer func() {
+		if err != nil {
+			f.Release()
+		}
+	}()
 	for _, a := range append([]libseccomp.ScmpArch{machine}, arches[machine]...) {
 		if err := f.AddArch(a); err != nil {
 			return nil, fmt.Errorf("add architecture %s to seccomp filter: %w", a, err)
 		}
 	}
 	if native, err := libseccomp.GetNativeArch(); err != nil {
-		return nil, fmt.Errorf("make seccomp filter: %w", err)
+		return nil, wrap(err)
 	} else if native != machine {
 		if err := f.RemoveArch(native); err != nil {
 			return nil, fmt.Errorf("remove architecture %s from seccomp filter: %w", native, err)
 		}
 	}
 	if err := f.SetBadArchAction(libseccomp.ActKillProcess); err != nil {
-		return nil, fmt.Errorf("make seccomp filter: %w", err)
+		return nil, wrap(err)
 	}
 	// A binary tree keeps the cost of an allowed call to a few comparisons.
 	if err := f.SetOptimize(2); err != nil {
-		return nil, fmt.Errorf("make seccomp filter: %w", err)
+		return nil, wrap(err)
 	}
+	return f, nil
+}
+
+// byName returns the second part of the filter, which libseccomp compiles.
+func byName(machine libseccomp.ScmpArch) ([]byte, error) {
+	f, err := newFilter(machine)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Release()
 	eperm := libseccomp.ActErrno.SetReturnCode(int16(unix.EPERM))
 	enosys := libseccomp.ActErrno.SetReturnCode(int16(unix.ENOSYS))
 	add := func(name string, action libseccomp.ScmpAction, conds []libseccomp.ScmpCondition) error {

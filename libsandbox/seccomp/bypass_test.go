@@ -90,8 +90,8 @@ var callTables = []callTable{
 // programs also reach them through socketcall, which is refused.
 var direct = map[string]uint32{"socket": 359, "socketpair": 360, "setsockopt": 366}
 
-// number is a call's in this table; false: the table does not have the call. A name
-// that nobody knows fails the test.
+// number returns a call's number in this table, and whether the table has the call. An
+// unknown name fails the test.
 func (c callTable) number(t *testing.T, name string) (uint32, bool) {
 	t.Helper()
 	if n := unified[name]; n != 0 {

@@ -9,11 +9,10 @@ const (
 	// table: pidfd_send_signal, of Linux 5.1. Numbers below it differ, and
 	// libseccomp knows their names.
 	firstUnified = 424
-	// newest is the last system call number that was reviewed for these lists. A
-	// number above it fails with ENOSYS, as on a kernel that does not have the
-	// call, so that a new kernel gives a sandbox no call that nobody has looked
-	// at. Raise it when the calls up to the new number are reviewed, and list those
-	// that lead out of a sandbox.
+	// newest is the last system call number that was reviewed for these lists. A call
+	// with a higher number fails with ENOSYS, as on a kernel without the call, so that
+	// a new kernel gives a sandbox no unreviewed call. Raise it when the calls up to
+	// the new number are reviewed, and list the calls that lead out of a sandbox.
 	newest = 467
 )
 
@@ -38,7 +37,7 @@ const (
 // x32Bit marks a number of the x32 table; its architecture is x86_64.
 const x32Bit = 0x40000000
 
-// answer is what the filter does with a call by its number alone.
+// answer is the filter's answer to a call, as far as the number decides it.
 type answer int
 
 const (
@@ -57,8 +56,8 @@ type span struct {
 	answer answer
 }
 
-// spans are, for an architecture of linux/audit.h, answers to all 2^32 system call
-// numbers. nil: the architecture is none of the filter's.
+// spans returns the answers to all 2^32 system call numbers of an architecture of
+// linux/audit.h, nil for an architecture that the filter does not serve.
 func spans(arch uint32) []span {
 	switch arch {
 	case auditX8664: // uprobe is 336; after it the x86 tables are empty up to 424
@@ -78,8 +77,8 @@ func spans(arch uint32) []span {
 	return nil
 }
 
-// table appends the spans of a table whose numbers begin at base. Before the
-// numbers that all tables share, its own end at old.
+// table appends the spans of a table whose numbers begin at base. old is the last number
+// of its own; the numbers that all tables share begin at firstUnified.
 func table(s []span, base, old uint32) []span {
 	s = append(s, span{base + old, judge})
 	if old+1 < firstUnified {
@@ -96,7 +95,7 @@ func table(s []span, base, old uint32) []span {
 	return s
 }
 
-// unifiedAnswer is the answer to a number that all tables share.
+// unifiedAnswer returns the answer to a number that all tables share.
 func unifiedAnswer(n uint32) answer {
 	for name, number := range unified {
 		switch {

@@ -36,8 +36,8 @@ type State struct {
 	Policy string `json:"policy"`
 	// Plan is what was applied, and what every exec gets again.
 	Plan *plan.Plan `json:"plan"`
-	// Sockets are the sockets of the host, none an engine's or an agent's, that had a
-	// listener in a mounted folder when the sandbox was made: mounts[N]: PATH.
+	// Sockets are live sockets of the host that lay in mounted folders when the sandbox
+	// was made, none an engine's or an agent's: mounts[N]: PATH.
 	Sockets []string `json:"sockets,omitempty"`
 }
 
@@ -48,9 +48,9 @@ func Dir(root, id string) string { return filepath.Join(root, "@sandbox", id) }
 // idCharacters are what a container ID is made of, as in runc.
 const idCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-."
 
-// ValidID reports whether runc takes id for a container: then it names a file in one
-// folder, and no file of the runtime's own, whose names in folders that containers
-// share begin with an at sign.
+// ValidID reports whether runc takes id for a container. A valid ID is the name of a file
+// in one folder, and no name of the runtime's own: in folders that containers share those
+// begin with an at sign.
 func ValidID(id string) bool {
 	return strings.Trim(id, idCharacters) == "" && id != "" && id != "." && id != ".."
 }

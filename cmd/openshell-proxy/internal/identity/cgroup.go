@@ -168,7 +168,7 @@ func parsePids(b []byte, pids map[int]bool) error {
 		if err != nil || pid < 0 {
 			return fmt.Errorf("%q is no process id", line)
 		}
-		if pid == 0 { // a process that ended while the list was read, or one of another PID namespace
+		if pid == 0 { // it ended while the list was read, or belongs to another PID namespace
 			return fmt.Errorf("%w: one has no id in the proxy's PID namespace, which must be the host's", errChanged)
 		}
 		if pids[int(pid)] = true; len(pids) > maxProcesses {

@@ -17,8 +17,8 @@ import (
 // them. Without a second look the test of PID namespaces fails some ten times in it.
 const churnTime = 1500 * time.Millisecond
 
-// eachShortLived calls look again and again for processes that start and end, until
-// look says that the process has ended.
+// eachShortLived starts short-lived processes and calls look for each again and again,
+// until look returns that the process has ended.
 func eachShortLived(t *testing.T, look func(pid int) (ended bool)) {
 	t.Helper()
 	end := time.Now().Add(churnTime)
@@ -45,7 +45,7 @@ func eachShortLived(t *testing.T, look func(pid int) (ended bool)) {
 	loops.Wait()
 }
 
-// holdersIn searches one process for the holders of a socket that there is not.
+// holdersIn searches one process for the holders of a socket that does not exist.
 func holdersIn(pid int) ([]*holder, error) {
 	found, _, err := (&sweeps{}).find(1, func() (map[int]bool, error) { return map[int]bool{pid: true}, nil })
 	return found, err
@@ -127,7 +127,7 @@ func TestBypass_B93_EndedProcesses(t *testing.T) {
 	check("reaped")
 }
 
-// TestFollow: a refusal that stays is an error, one that goes is not.
+// TestFollow: EACCES is an error only if it comes each time.
 func TestFollow(t *testing.T) {
 	for name, tc := range map[string]struct {
 		answers []error

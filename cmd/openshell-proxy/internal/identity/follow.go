@@ -14,12 +14,12 @@ import (
 // second look tells the two apart: a process that has ended then gives ENOENT or
 // ESRCH, and one that must not be looked at gives EACCES again.
 
-// maxLooks is how often a link is followed. A third look is needed only if a path
-// names the process by its id, and the id has been given to another process that has
+// maxLooks is how often a link is followed at most. A third look is needed only if the
+// path names the process by its id and the id has passed to another process that has
 // ended as well.
 const maxLooks = 3
 
-// follow calls once, again as long as it is refused.
+// follow calls once up to maxLooks times, until the error is not EACCES.
 func follow(once func() error) (err error) {
 	for range maxLooks {
 		if err = once(); !errors.Is(err, unix.EACCES) {
@@ -46,7 +46,7 @@ func openLink(dir int, link string, flags int) (fd int, err error) {
 // readLinkInto reads where a link leads into b.
 func readLinkInto(dir int, link string, b []byte) (n int, err error) {
 	if n, err = unix.Readlinkat(dir, link, b); !errors.Is(err, unix.EACCES) {
-		return n, err // most calls: a closure per descriptor would cost
+		return n, err // nearly always; this path allocates no closure
 	}
 	err = follow(func() error {
 		n, err = unix.Readlinkat(dir, link, b)

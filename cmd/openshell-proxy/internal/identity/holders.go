@@ -22,10 +22,10 @@ func socketName(inode uint32) string { return fmt.Sprintf("socket:[%d]", inode) 
 
 // search looks for the holders of some sockets in one process after the other.
 type search struct {
-	// want are the lookups by what a descriptor of their socket links to.
+	// want has the lookups of each socket, by its [socketName].
 	want map[string][]*wanted
 	seen int
-	// left is how many of the sockets the process at hand is not yet known to hold.
+	// left is how many of the sockets have not been found in the current process.
 	left int
 	buf  [64]byte
 }
@@ -75,8 +75,8 @@ func sameTable(pid, tid int) bool {
 	return errno == 0 && r == 0
 }
 
-// table looks at one descriptor table. It is true once the process is known to hold
-// all of the sockets.
+// table looks at one descriptor table, and returns true once all of the sockets have been
+// found in the process.
 func (s *search) table(pid, tid int, path string) (bool, error) {
 	dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -10,8 +10,8 @@ const (
 	// pause is the time between attempts.
 	pause = 2 * time.Millisecond
 	// maxConcurrent bounds the lookups that run at once, each of which may hold up
-	// one thread in a file system call. Those that wait for a search share it, so more
-	// at once are fewer searches.
+	// one thread in a file system call. Lookups that wait share one search, so a higher
+	// bound means fewer searches.
 	maxConcurrent = 256
 	// patience is how long a lookup waits for its turn.
 	patience = 10 * time.Second

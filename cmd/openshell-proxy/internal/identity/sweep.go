@@ -28,17 +28,18 @@ type sweep struct {
 	err   error
 }
 
-// wanted is the question of one lookup: the holders of a socket.
+// wanted is one lookup: it asks for the holders of a socket.
 type wanted struct {
 	holders []*holder
-	// last is the process that was found last.
+	// last is the process that was found last, by its id.
 	last int
 	err  error
 }
 
-// find returns the processes of the container, which list gives, that have a descriptor
-// of the socket, and all of the container's processes. It looks at each of them after
-// the call. The caller closes the holders, also those returned with an error.
+// find returns the processes of the container that have a descriptor of the socket, and
+// the ids of all processes of the container, which list returns. It looks at each process
+// after the call of find and never uses an older search. The caller closes the holders,
+// also if there is an error.
 func (s *sweeps) find(inode uint32, list func() (map[int]bool, error)) ([]*holder, map[int]bool, error) {
 	w, name := &wanted{}, socketName(inode)
 	s.mu.Lock()
@@ -52,7 +53,7 @@ func (s *sweeps) find(inode uint32, list func() (map[int]bool, error)) ([]*holde
 	if first {
 		s.running.Lock()
 		s.mu.Lock()
-		s.next = nil // nobody joins any more
+		s.next = nil // from now on lookups wait for another search
 		s.mu.Unlock()
 		mine.pids, mine.err = mine.run(list)
 		s.running.Unlock()
@@ -65,6 +66,7 @@ func (s *sweeps) find(inode uint32, list func() (map[int]bool, error)) ([]*holde
 	return w.holders, mine.pids, w.err
 }
 
+// run looks for all sockets of the search in all processes.
 func (s *sweep) run(list func() (map[int]bool, error)) (map[int]bool, error) {
 	pids, err := list()
 	if err != nil {
@@ -79,8 +81,8 @@ func (s *sweep) run(list func() (map[int]bool, error)) (map[int]bool, error) {
 	return pids, nil
 }
 
-// hold notes that a process has a descriptor of the socket. What is wrong concerns this
-// lookup alone.
+// hold notes that a process has a descriptor of the socket. An error is kept in w, as it
+// concerns this lookup alone.
 func (w *wanted) hold(pid, tid int, fd string) {
 	w.last = pid
 	if w.err != nil {

@@ -10,11 +10,11 @@ const (
 	DialTimeout = 15 * time.Second
 	// AddressTimeout bounds one address.
 	AddressTimeout = 5 * time.Second
-	// AttemptDelay is how long the latest attempt has before the next address is
+	// AttemptDelay is how long the latest attempt may take before the next address is
 	// tried beside it: the Connection Attempt Delay that RFC 8305, section 5 recommends.
 	AttemptDelay = 250 * time.Millisecond
 	// MaxExtraAttempts bounds the attempts of one Dialer beside the oldest of each
-	// Dial, and so their descriptors. With so many under way an address is tried when
+	// Dial, and so their descriptors. At the bound the next address is tried only when
 	// the attempt before it has failed.
 	MaxExtraAttempts = 64
 	// QueryTimeout bounds one question to one resolver.

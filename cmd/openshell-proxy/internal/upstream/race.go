@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// race connects to one of addrs and returns the first connection. The next address is
-// tried when an attempt fails, or AttemptDelay after the latest one began. A connection
-// that comes later is closed.
+// race connects to one of addrs and returns the first connection and its address. The
+// next address is tried when an attempt fails, or [AttemptDelay] after the latest one
+// began. Connections that are made later are closed.
 func (d *Dialer) race(ctx context.Context, addrs []netip.Addr, port uint16) (net.Conn, netip.Addr, error) {
 	if len(addrs) == 1 {
 		c, err := d.connect(ctx, netip.AddrPortFrom(addrs[0], port))
@@ -49,7 +49,7 @@ func (d *Dialer) race(ctx context.Context, addrs []netip.Addr, port uint16) (net
 	}
 }
 
-// mayTry takes an element of extra, if there is room.
+// mayTry reserves an extra attempt, and reports whether there is one left.
 func (d *Dialer) mayTry() bool {
 	select {
 	case d.extra <- struct{}{}:
@@ -66,8 +66,9 @@ type attempt struct {
 	err  error
 }
 
-// attempt connects to one address and sends the result, or closes the connection once the
-// race is over. extra says that it holds an element of d.extra.
+// attempt connects to one address and sends the result, or closes the connection if over
+// is closed, the end of the race. With extra it releases the attempt that mayTry has
+// reserved.
 func (d *Dialer) attempt(ctx context.Context, to netip.AddrPort, extra bool, results chan<- attempt, over <-chan struct{}) {
 	conn, err := d.connect(ctx, to)
 	if extra {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// pipe is one end of a connection that says when it is closed.
+// pipe is one end of a connection, which notes that it was closed.
 type pipe struct {
 	net.Conn
 	closed bool
@@ -131,7 +131,7 @@ func TestDialRacesAddresses(t *testing.T) {
 	}
 }
 
-// With as many attempts under way as may be, a Dial tries one address after the other.
+// At the bound of attempts a Dial tries one address after the other.
 func TestDialBoundsAttempts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &lateHost{after: map[string]time.Duration{"192.0.2.1": -3 * time.Second, "192.0.2.2": 0}}
