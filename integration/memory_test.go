@@ -5,11 +5,13 @@ package integration
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"openshell.dev/runtime/internal/testenv"
 )
 
 // maxWorkerPeak is what a worker may have in memory at any time, in KiB: its budget of
@@ -56,37 +58,107 @@ func TestBypass_B86_WorkerMemory(t *testing.T) {
 	}
 }
 
-// TestBypass_B86_OutOfMemory: a worker that the kernel kills touches no other sandbox:
-// there connections go on, and here another worker takes the place. Of worker and guard
-// the kernel kills the worker first.
+// TestBypass_B86_OutOfMemory: a sandbox whose helper processes use up the memory of their
+// cgroup loses its worker to the kernel, not its guard. Another worker takes the place,
+// and no other sandbox is touched.
 func TestBypass_B86_OutOfMemory(t *testing.T) {
+	group := newMemoryGroup(t)
 	killed, other := newBox(t, boxOptions{}), newBox(t, boxOptions{})
 	soFar, wait := other.watch(nil, "/bin/probe", "stream", "https://api.test/ok/events")
 	other.until("the stream is open", func() bool { return strings.Contains(soFar(), "status 200") })
-	score := func(pid int) int {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		n, err := strconv.Atoi(strings.TrimSpace(string(text)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
+	for _, b := range []*box{killed, other} {
+		b.until("guard, worker and standby run", func() bool { return len(b.proxies()) == 3 })
 	}
-	before, others := killed.proxy().Pid, other.proxy().Pid
-	if worker, guard := score(before), score(killed.guard()); worker <= guard {
-		t.Errorf("oom_score_adj: the worker has %d, the guard %d", worker, guard)
-	}
-	kill(t, before, unix.SIGKILL) // as the kernel does
+	worker, guard, others := killed.proxy().Pid, killed.guard(), other.proxies()
+	group.confine(killed.proxies(), outOfMemoryLimit)
+	attack := killed.start(nil, "/bin/probe", "heads", "250", "api.test")
+	killed.until("the kernel kills for want of memory", func() bool { return group.kills() > 0 })
+	group.limit(memoryUnlimited)
+	attack()
 	killed.allowed("/bin/probe", "http", "GET", "https://api.test/ok/1")
-	if after := killed.proxy().Pid; after == before {
+	if after := killed.proxy().Pid; after == worker {
 		t.Error("the worker is still there")
 	}
-	if other.proxy().Pid != others {
-		t.Error("the other sandbox has another worker")
+	if after := killed.guard(); after != guard {
+		t.Errorf("the guard was replaced: %d, then %d", guard, after)
+	}
+	if after := other.proxies(); !slices.Equal(after, others) {
+		t.Errorf("the other sandbox had the processes %v and has %v", others, after)
 	}
 	if out := wait(); !strings.Contains(out, "still open") {
 		t.Errorf("the other sandbox's stream printed %q", out)
 	}
+}
+
+const (
+	// outOfMemoryLimit is less than the attack takes and more than guard and standby
+	// need, in bytes.
+	outOfMemoryLimit = 24 << 20
+	memoryUnlimited  = -1
+)
+
+// memoryGroup is a cgroup of the test's own that bounds memory.
+type memoryGroup struct {
+	t *testing.T
+	// dir is the folder; max its file of the limit, events that of the kills.
+	dir, max, events string
+}
+
+// newMemoryGroup makes a cgroup, in either version's hierarchy. It is removed when the
+// processes of sandboxes that are made later have ended.
+func newMemoryGroup(t *testing.T) *memoryGroup {
+	t.Helper()
+	testenv.Require(t, testenv.Root)
+	g := &memoryGroup{t: t, dir: "/sys/fs/cgroup/memory", max: "memory.limit_in_bytes", events: "memory.oom_control"}
+	if _, err := os.Stat(g.dir); err != nil {
+		g.dir, g.max, g.events = "/sys/fs/cgroup", "memory.max", "memory.events"
+		if err := os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+memory"), 0); err != nil {
+			testenv.Lacks(t, testenv.Cgroups, err)
+		}
+	}
+	g.dir = filepath.Join(g.dir, fmt.Sprintf("openshell-test-%d", os.Getpid()))
+	if err := os.Mkdir(g.dir, 0o755); err != nil {
+		testenv.Lacks(t, testenv.Cgroups, err)
+	}
+	t.Cleanup(func() { waitFor(t, "the cgroup is empty", func() bool { return os.Remove(g.dir) == nil }) })
+	return g
+}
+
+// confine moves processes into the cgroup and bounds what they take from then on.
+func (g *memoryGroup) confine(pids []int, bytes int) {
+	g.t.Helper()
+	for _, pid := range pids {
+		if err := os.WriteFile(filepath.Join(g.dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+			g.t.Fatal(err)
+		}
+	}
+	g.limit(bytes)
+}
+
+// limit bounds the memory in bytes.
+func (g *memoryGroup) limit(bytes int) {
+	g.t.Helper()
+	text := strconv.Itoa(bytes)
+	if bytes == memoryUnlimited && g.max == "memory.max" {
+		text = "max"
+	}
+	if err := os.WriteFile(filepath.Join(g.dir, g.max), []byte(text), 0); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+// kills is how many processes the kernel has killed for want of memory.
+func (g *memoryGroup) kills() int {
+	g.t.Helper()
+	text, err := os.ReadFile(filepath.Join(g.dir, g.events))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if n, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			return number(g.t, strings.TrimSpace(n))
+		}
+	}
+	g.t.Fatalf("%s says nothing of kills: %s", g.events, text)
+	return 0
 }
