@@ -24,7 +24,7 @@ type contender struct {
 	// connection and request are equal for endpoints that say the same; request is
 	// 0 for those that have no say in how requests are treated.
 	connection, request int
-	// path is the endpoint's, as canonicalPattern spells it.
+	// path is the endpoint's path as canonicalPattern spells it.
 	path string
 	rank int
 }

@@ -26,15 +26,15 @@ type endpoint struct {
 	credentials                  Credentials
 	selector                     pathSelector
 	rank                         int
-	// path is the endpoint's path as allow rules read it, covered as deny rules do;
-	// without one all match.
+	// path matches the endpoint's path for allow rules, and covered for deny rules.
+	// They count only with hasPath; without a path all requests match.
 	path         Glob
 	covered      denyPath
 	hasPath      bool
 	audit        bool
 	encodedSlash bool
 	allow, deny  ruleTree
-	// options are the rules of allow that name the method OPTIONS.
+	// options has the rules of allow that name the method OPTIONS.
 	options ruleTree
 
 	// destination is by the host alone; allowed are the addresses of allowed_ips

@@ -56,7 +56,8 @@ type HTTP struct {
 	// WebSocket says that it begins a WebSocket or, with MethodText, is a message
 	// on the one that it began.
 	WebSocket bool
-	// Overrides are judged as requests of their own; Overrides finds them.
+	// Overrides, as the function of the same name finds them, are judged as requests of
+	// their own.
 	Overrides []Override
 }
 
@@ -89,8 +90,8 @@ type Decision struct {
 	// Credentials is what that endpoint says about them; for a connection, as far as
 	// that is said without a request.
 	Credentials Credentials
-	// OptionsNamed says of an OPTIONS request that is allowed that a rule names this
-	// method, instead of * or an access.
+	// OptionsNamed is true for an allowed OPTIONS request if a rule that allows it names
+	// this method; * and access presets do not.
 	OptionsNamed bool
 	// Destination is which addresses the host may have.
 	Destination Destination

@@ -113,21 +113,21 @@ func (d Destination) check(addr netip.Addr, port uint16) Reason {
 	return ReasonOK
 }
 
-// blocks says whether port is a control-plane port that the operator has not opened.
-// It does not depend on the host: OpenShell blocks these ports in every mode but the
-// public one, and a wildcard can lead to a cluster as well as a name can.
+// blocks reports whether port is a control-plane port that the operator has not opened.
+// It does not depend on the host. OpenShell blocks these ports in every mode but the
+// public one; but a wildcard can lead to a cluster as well as a name can.
 func (d Destination) blocks(port uint16) bool {
 	return slices.Contains(controlPlanePorts, port) && !slices.Contains(d.open, port)
 }
 
-// BlockedPort is the Reason of a Decision that refuses a control-plane port, in
+// BlockedPort returns the Reason of a Decision that refuses a control-plane port, in
 // OpenShell's words.
 func BlockedPort(port uint16) string {
 	return fmt.Sprintf("port %d is a blocked control-plane port, connection rejected", port)
 }
 
-// CheckControlPlanePorts fails unless each of ports is a control-plane port, which is
-// what an operator can open.
+// CheckControlPlanePorts fails unless each of ports is a control-plane port: an operator
+// can open no other.
 func CheckControlPlanePorts(ports []uint16) error {
 	for _, p := range ports {
 		if !slices.Contains(controlPlanePorts, p) {

@@ -85,16 +85,16 @@ func (t *globToken) take(s string) (int, bool) {
 	return n, n > 0 && t.class.has(r)
 }
 
-// takeEscape is take for the percent-encoded character that s begins with; c is its
-// first byte.
+// takeEscape is take for the percent-encoded character at the start of s; c is its first
+// byte.
 func (t *globToken) takeEscape(c byte, s string) (int, bool) {
-	if c == '/' { // separates no segments
+	if c == '/' { // encoded, it separates no segments
 		return len("%2F"), t.class.not
 	}
 	if c < utf8.RuneSelf {
 		return len("%20"), t.class.has(rune(c))
 	}
-	n := 2 // bytes that the first byte says the character has
+	n := 2 // the character's length in bytes, by its first byte
 	for ; n < utf8.UTFMax && c<<n&0x80 != 0; n++ {
 	}
 	return min(3*n, len(s)), t.class.not

@@ -22,7 +22,7 @@ type globParser struct {
 	depth   int
 }
 
-// glob compiles the pattern; written is what errors show.
+// glob compiles the pattern. Errors show written, the pattern as the document has it.
 func (p *globParser) glob(written string) (Glob, error) {
 	alternatives, err := p.parse()
 	if err != nil {

@@ -168,7 +168,7 @@ func (l *linter) host(e *Endpoint) {
 	}
 }
 
-// ports says which ports can never be connected to.
+// ports warns of ports to which every connection is refused.
 func (l *linter) ports(e *Endpoint) {
 	d := Destination{open: l.options.ControlPlanePorts}
 	for _, p := range e.Ports {
@@ -239,19 +239,19 @@ func (l *linter) rules(e *Endpoint, deny bool, rules []Rule) {
 	}
 }
 
-// denyQueries warns of patterns that a dot in the value leads past.
+// denyQueries warns of patterns of a deny rule that a value with a dot passes.
 func (l *linter) denyQueries(r Rule, deny bool) {
 	for _, q := range r.Query {
 		for _, g := range q.Globs {
 			if deny && g != "**" && strings.Contains(g, "*") {
-				l.warn(r.Line, "deny rule query %s: %q: * stops at a dot, so a value that has one where the * is passes; for any value write \"**\"", q.Key, g)
+				l.warn(r.Line, "deny rule query %s: %q: * stops at a dot, so a value with a dot there passes; for any value write \"**\"", q.Key, g)
 			}
 		}
 	}
 }
 
-// within says whether a rule's path can match what an endpoint's path does. A deny
-// rule also covers its path with or without a trailing slash.
+// within reports whether a rule's path and its endpoint's path can match the same path.
+// A deny rule also covers its path with or without a trailing slash.
 func (l *linter) within(endpoint, rule string, deny bool) bool {
 	outer := tokens(canonicalPattern(cmp.Or(endpoint, "**"), ruleDialect), '/', ruleDialect)
 	rule = canonicalPattern(rule, ruleDialect)
@@ -295,7 +295,7 @@ func neverMatches(p string, encodedSlash bool) string {
 			continue
 		}
 		if _, err := CanonicalPath("/"+p[i:end], encodedSlash); err != nil {
-			return "an escape is one that no path may have: of a control byte, a backslash or what is not UTF-8, or %2F without allow_encoded_slash"
+			return "no path may have one of its escapes: of a control byte or a backslash, not UTF-8, or %2F without allow_encoded_slash"
 		}
 		i = end - 1
 	}

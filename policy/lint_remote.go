@@ -6,31 +6,31 @@ import (
 	"strings"
 )
 
-// remote are requests to services that have an effect out of the sandbox's reach: the
-// service runs what it is sent, passes it on to others, or takes it for any tenant.
+// remote is a kind of requests with an effect outside the sandbox: the service runs the
+// content, passes it on to others, or stores it for any tenant.
 type remote struct {
-	// what names the effect, why says what follows.
+	// what names the effect in a warning, and why gives the consequence.
 	what, why string
 	requests  []remoteRequest
 }
 
-// remoteRequest is some requests: a method, and a pattern of the path.
+// remoteRequest matches requests by their host, method and path.
 type remoteRequest struct {
 	// hosts are names or patterns of the service.
 	hosts        []string
 	method, path string
-	// example is a path that the pattern matches, by which deny rules are asked.
+	// example is a path that the pattern matches, with which deny rules are asked.
 	example string
-	// mark, if any, is a part of a rule's path that says at any host which request is
-	// meant.
+	// mark, if it is not empty, identifies the request at every host: a rule is about
+	// it if the rule's path contains mark.
 	mark string
 }
 
-// nobody is a tenant that no policy names.
+// nobody is the name of a tenant that no policy names.
 const nobody = "tenant-that-no-policy-names"
 
-// remotes is a short list of the services that policies usually name. A forge or a
-// registry of one's own is known by the paths of rules alone.
+// remotes is a short list of the services that policies usually name. A private forge or
+// registry is recognized by the paths of rules alone.
 var remotes = []remote{
 	{
 		"git push", "the forge's CI runs what is pushed (.github/workflows and the like), with its own secrets and network; protect the branches, or push to a fork without CI",
@@ -74,8 +74,7 @@ var remotes = []remote{
 	},
 }
 
-// remotes warns of what an endpoint of n allows at the services of the list, once for
-// each effect.
+// remotes warns of the listed effects that an endpoint e of n allows, once for each.
 func (l *linter) remotes(n *NetworkPolicy, e *Endpoint) {
 	for i := range remotes {
 		what := &remotes[i]
@@ -88,8 +87,8 @@ func (l *linter) remotes(n *NetworkPolicy, e *Endpoint) {
 	}
 }
 
-// allows is the line of the rule, or of the endpoint, that allows some of the requests;
-// 0 if none does, or if that cannot be said.
+// allows returns the line of the rule, or of the endpoint, that allows some of the
+// requests, 0 if none is found.
 func (l *linter) allows(n *NetworkPolicy, e *Endpoint, r *remoteRequest) int {
 	known := isHost(e.Host, r.hosts)
 	if e.Protocol == ProtocolWebSocket || !known && r.mark == "" {
@@ -102,7 +101,7 @@ func (l *linter) allows(n *NetworkPolicy, e *Endpoint, r *remoteRequest) int {
 		return e.Line
 	}
 	path := tokens(r.path, '/', ruleDialect)
-	if e.Path != "" && !l.overlaps(e.Path, path) {
+	if e.Path != "" && !l.overlaps(canonicalPattern(e.Path, ruleDialect), path) {
 		return 0
 	}
 	for _, m := range presets[e.Access] {
@@ -111,13 +110,13 @@ func (l *linter) allows(n *NetworkPolicy, e *Endpoint, r *remoteRequest) int {
 		}
 	}
 	for _, rule := range e.Rules {
-		method := strings.ToUpper(rule.Method)
-		if rule.Path == "" || method != "*" && method != r.method || !known && !strings.Contains(rule.Path, r.mark) || !l.overlaps(rule.Path, path) {
+		method, pattern := strings.ToUpper(rule.Method), canonicalPattern(rule.Path, ruleDialect)
+		if pattern == "" || method != "*" && method != r.method || !known && !strings.Contains(pattern, r.mark) || !l.overlaps(pattern, path) {
 			continue
 		}
 		example := r.example
-		if !strings.ContainsAny(rule.Path, `*?[{\`) {
-			example = rule.Path
+		if !strings.ContainsAny(pattern, `*?[{\`) {
+			example = pattern
 		}
 		if !l.denies(e.Host, r.method, example) {
 			return rule.Line
@@ -126,13 +125,13 @@ func (l *linter) allows(n *NetworkPolicy, e *Endpoint, r *remoteRequest) int {
 	return 0
 }
 
-// overlaps says whether a path may match both patterns. When the work is used up it
-// does not, for want of a reason to warn.
+// overlaps reports whether a path may match both patterns; pattern is as canonicalPattern
+// spells it. It returns false once the work is used up: then there is no reason to warn.
 func (l *linter) overlaps(pattern string, path []step) bool {
 	return l.work > 0 && overlap(tokens(pattern, '/', ruleDialect), path, &l.work) && l.work > 0
 }
 
-// denies says whether a deny rule of some endpoint for the host is about the request.
+// denies reports whether a deny rule of some endpoint for the host is about the request.
 func (l *linter) denies(host, method, path string) bool {
 	for i := range l.network {
 		for j := range l.network[i].Endpoints {
@@ -141,8 +140,8 @@ func (l *linter) denies(host, method, path string) bool {
 				continue
 			}
 			for _, r := range e.DenyRules {
-				g, err := CompileGlob(r.Path, '/')
-				if (r.Method == "*" || strings.EqualFold(r.Method, method)) && len(r.Query) == 0 && (r.Path == "" || err == nil && g.Match(path)) {
+				d, err := compileDenyPath(r.Path)
+				if (r.Method == "*" || strings.EqualFold(r.Method, method)) && len(r.Query) == 0 && (r.Path == "" || err == nil && d.covers(path)) {
 					return true
 				}
 			}
@@ -151,8 +150,8 @@ func (l *linter) denies(host, method, path string) bool {
 	return false
 }
 
-// judged says whether another endpoint of n has the requests to e's host judged, which
-// leaves an endpoint without rules nothing to allow.
+// judged reports whether another endpoint of n judges the requests to e's host. An
+// endpoint without rules then allows nothing more.
 func judged(n *NetworkPolicy, e *Endpoint) bool {
 	for i := range n.Endpoints {
 		if n.Endpoints[i].Protocol.judges() && n.Endpoints[i].Host == e.Host {
@@ -162,8 +161,8 @@ func judged(n *NetworkPolicy, e *Endpoint) bool {
 	return false
 }
 
-// isHost says whether host, a name or a pattern, is or matches one of the services. A
-// pattern is not compared with another pattern.
+// isHost reports whether host, a name or a pattern, is or matches one of the services. It
+// does not compare two patterns.
 func isHost(host string, services []string) bool {
 	for _, s := range services {
 		pattern, name := s, host

@@ -95,7 +95,7 @@ network_policies:
 			{15, "rule path /v2/a lies outside the endpoint's path /v1/**"},
 			{16, "rule path /v1 lies outside the endpoint's path /v1/**"},
 			{19, "rule adds nothing to the one in line 18, which is for every path"},
-			{22, `deny rule query a: "x*": * stops at a dot, so a value that has one where the * is passes; for any value write "**"`},
+			{22, `deny rule query a: "x*": * stops at a dot, so a value with a dot there passes; for any value write "**"`},
 			{23, "deny rule path /v2 lies outside the endpoint's path /v1/**"},
 			{25, "deny rule adds nothing to the one in line 24, which is for every path"},
 		}},
@@ -117,7 +117,7 @@ func TestNeverMatches(t *testing.T) {
 		begin   = "paths begin with /"
 		dots    = "// and dots are resolved before rules are asked"
 		cut     = "what follows a ; is not part of a path"
-		escapes = "an escape is one that no path may have: of a control byte, a backslash or what is not UTF-8, or %2F without allow_encoded_slash"
+		escapes = "no path may have one of its escapes: of a control byte or a backslash, not UTF-8, or %2F without allow_encoded_slash"
 	)
 	for _, tc := range []struct {
 		path         string

@@ -106,7 +106,7 @@ func (r *reader) glob(n *yaml.Node, pattern string, sep byte) {
 	r.pattern(n, err)
 }
 
-// pattern reports what is wrong with a pattern.
+// pattern reports the error of a pattern, if there is one.
 func (r *reader) pattern(n *yaml.Node, err error) {
 	if err != nil {
 		r.fail(n, err.Error(), "")

@@ -22,9 +22,9 @@ type Override struct {
 	Method, Path, RawQuery string
 }
 
-// Overrides returns what the header and the query of a request override. It fails if
-// one of them could be read in different ways. allowEncodedSlash is as for
-// CanonicalPath.
+// Overrides returns the overrides in the header and the query of a request. It fails if a
+// value could be read in different ways, or if there are more than [MaxOverrides].
+// allowEncodedSlash is as for [CanonicalPath].
 func Overrides(header map[string][]string, h *HTTP, allowEncodedSlash bool) ([]Override, error) {
 	o := overrides{request: h, encodedSlash: allowEncodedSlash}
 	for name, values := range header {
@@ -39,6 +39,7 @@ func Overrides(header map[string][]string, h *HTTP, allowEncodedSlash bool) ([]O
 	return o.found, o.err
 }
 
+// overrides collects the overrides of request.
 type overrides struct {
 	request      *HTTP
 	encodedSlash bool
@@ -46,9 +47,8 @@ type overrides struct {
 	err          error
 }
 
-// header adds a header field if it is one that overrides something. Some servers read
-// every byte of a name that is no letter or digit as _, so that all of them are alike
-// here.
+// header adds the override in a header field, if it is one. Some servers read every byte
+// of a name that is no letter or digit as _, so header takes all these bytes as equal.
 func (o *overrides) header(name, value string) {
 	var buf [len("x-http-method-override")]byte
 	if len(name) > len(buf) {
@@ -72,8 +72,8 @@ func (o *overrides) header(name, value string) {
 	}
 }
 
-// methodParameters override the method: in many frameworks, at Salesforce, and at
-// Google, where headersParameter holds whole header fields.
+// methodParameters are the parameters that override the method in many frameworks, at
+// Salesforce and at Google. headersParameter holds whole header fields, at Google.
 var (
 	methodParameters = []queryRule{{key: "_method"}, {key: "_HttpMethod"}, {key: "$httpMethod"}, {key: "X-HTTP-Method-Override"}, {key: "X-Method-Override"}}
 	headersParameter = queryRule{key: "$httpHeaders"}
@@ -108,8 +108,8 @@ func (o *overrides) method(source, value string) {
 	}
 }
 
-// path adds a path, or a URL of which the path counts. The query may be its own or the
-// request's: servers differ.
+// path adds a path, or the path of a URL. It adds it with its own query and with the
+// request's, because servers differ.
 func (o *overrides) path(source, value string) {
 	value = strings.TrimSpace(value)
 	if scheme, rest, ok := strings.Cut(value, "://"); ok && !strings.ContainsAny(scheme, "/?") {
@@ -141,8 +141,8 @@ func (o *overrides) fail(source string, err error) {
 	o.err = errors.Join(o.err, fmt.Errorf("%s: %w", source, err))
 }
 
-// eachOverridden yields the requests that a server may take h for, h itself not among
-// them, and what makes it do so.
+// eachOverridden yields the requests, other than h itself, that a server may read in h,
+// each with the headers and parameters that cause it.
 func (h *HTTP) eachOverridden(yield func(asked *HTTP, source string) bool) {
 	whole := [...]Override{{Method: h.Method, Path: h.Path, RawQuery: h.RawQuery}}
 	all := append(whole[:], h.Overrides...)

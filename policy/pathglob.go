@@ -28,7 +28,7 @@ func canonicalPattern(p string, d dialect) string {
 		case c == '[':
 			n := classLength(p[i:], d)
 			if n == 0 {
-				return string(out) + p[i:] // which is an error to who reads it
+				return string(out) + p[i:] // the parser refuses it
 			}
 			out = append(out, p[i:i+n]...)
 			i += n - 1
@@ -41,7 +41,7 @@ func canonicalPattern(p string, d dialect) string {
 			literal(p[i])
 		case c == '%':
 			switch b, ok := unescapeByte(p[i:]); {
-			case !ok: // matches no path
+			case !ok: // no canonical path has it
 				out = append(out, c)
 			case b == '/':
 				out = append(out, "%2F"...)
@@ -57,7 +57,7 @@ func canonicalPattern(p string, d dialect) string {
 	return string(out)
 }
 
-// classLength is how long the [ ] is that p begins with; 0 is one that does not end.
+// classLength returns the length of the [ ] at the start of p, 0 if it does not end.
 func classLength(p string, d dialect) int {
 	if d == selectorDialect {
 		_, n := selectorClass(p)
@@ -84,7 +84,8 @@ type denyPath struct {
 	base Glob
 }
 
-// compileDenyPath widens a path pattern: a ? or [ ] takes a whole escape too.
+// compileDenyPath compiles the path pattern of a deny rule, in which a ? or [ ] also
+// matches a whole escape.
 func compileDenyPath(pattern string) (denyPath, error) {
 	g, err := compilePath(pattern)
 	d := denyPath{g, Glob{sep: '/'}}
@@ -99,8 +100,9 @@ func compileDenyPath(pattern string) (denyPath, error) {
 	return d, err
 }
 
-// covers says whether the pattern matches a canonical path, that path without its
-// trailing slash, or, where the pattern ends in / or /**, the path before that.
+// covers reports whether the pattern matches a canonical path, or the path without its
+// trailing slash, or whether the pattern ends in / or /** and the path is the part
+// before that.
 func (d *denyPath) covers(path string) bool {
 	if d.whole.Match(path) {
 		return true

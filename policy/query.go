@@ -10,9 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// MaxQueryDecodings bounds how often a deny rule decodes a parameter until decoding
-// changes nothing. No client encodes more than two or three times; a parameter that
-// is encoded more often matches, so that its text cannot keep the proxy busy.
+// MaxQueryDecodings bounds how often a deny rule decodes a parameter. Clients encode at
+// most two or three times. A parameter that is encoded more often matches the rule, so
+// that long texts cannot keep the proxy busy.
 const MaxQueryDecodings = 4
 
 // queryRule is a compiled QueryRule.
@@ -21,8 +21,8 @@ type queryRule struct {
 	globs []Glob
 }
 
-// compileQuery compiles the patterns of a parameter. A deny rule also matches a
-// pattern as it is written.
+// compileQuery compiles the patterns of a parameter. A pattern with escapes in a deny
+// rule also matches the escapes as text.
 func compileQuery(q QueryRule, deny bool) (out queryRule, err error) {
 	out.key = q.Key
 	for _, pattern := range q.Globs {
@@ -43,7 +43,7 @@ func compileQuery(q QueryRule, deny bool) (out queryRule, err error) {
 	return out, err
 }
 
-// compileQueryGlob compiles a pattern of decoded values, in which escapes mean the
+// compileQueryGlob compiles a pattern of decoded values. Escapes in it stand for the
 // characters that they encode.
 func compileQueryGlob(pattern string) (Glob, error) {
 	if len(pattern) > MaxGlob {
@@ -82,8 +82,9 @@ func (q *queryRule) match(value string) bool {
 	return false
 }
 
-// names says whether some server takes a decoded name for the rule's parameter: case
-// does not count, nor does what follows a [, and space and dot are _ (PHP).
+// names reports whether some server reads a decoded name as the rule's parameter: upper
+// and lower case are equal, text from a [ on does not count, and a space or dot is _
+// (PHP).
 func (q *queryRule) names(name string) bool {
 	key, name := bareName(q.key), bareName(strings.TrimLeft(name, " "))
 	same := len(key) == len(name)
@@ -101,6 +102,7 @@ func bareName(name string) string {
 	return name
 }
 
+// foldName returns the byte that stands for c where names are compared.
 func foldName(c byte) byte {
 	switch {
 	case c == ' ', c == '.':
@@ -111,9 +113,9 @@ func foldName(c byte) byte {
 	return c
 }
 
-// allows says whether the query has the parameter, every value of it matches, and so
-// does the value of everything that some server takes for it. The query is
-// well-formed.
+// allows reports whether the query has the parameter and all of its values match, also
+// those of other names that some server reads as the parameter. Preconditions:
+// checkQuery accepts the query.
 func (q *queryRule) allows(query string) bool {
 	found := false
 	for len(query) > 0 {
@@ -127,7 +129,7 @@ func (q *queryRule) allows(query string) bool {
 		}
 		found = found || exact
 		if strings.IndexByte(pair, ';') < 0 && (exact || len(name) == len(rawName) && !q.names(name)) {
-			continue // which is what nearly all pairs are
+			continue // as nearly always
 		}
 		if !q.allowsParts(pair) {
 			return false
@@ -136,8 +138,8 @@ func (q *queryRule) allows(query string) bool {
 	return found
 }
 
-// allowsParts says whether the values of everything in a pair that some server takes
-// for the parameter match.
+// allowsParts reports whether every value in a pair that some server reads as one of the
+// parameter matches.
 func (q *queryRule) allowsParts(pair string) bool {
 	for part := range parts(pair) {
 		rawName, rawValue, _ := strings.Cut(part, "=")
@@ -148,8 +150,8 @@ func (q *queryRule) allowsParts(pair string) bool {
 	return true
 }
 
-// denies says whether a value of what some server takes for the parameter matches, in
-// some stage of its decoding.
+// denies reports whether a value matches, in some stage of decoding, that some server
+// reads as one of the parameter.
 func (q *queryRule) denies(query string) bool {
 	for pair := range strings.SplitSeq(query, "&") {
 		for part := range parts(pair) {
@@ -162,8 +164,8 @@ func (q *queryRule) denies(query string) bool {
 	return false
 }
 
-// parts yields a pair of a query and, if it holds a ;, what servers that part queries
-// there read.
+// parts yields a pair of a query and, if it holds a ;, its pieces: some servers separate
+// parameters there.
 func parts(pair string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		if pair == "" || !yield(pair) || strings.IndexByte(pair, ';') < 0 {
@@ -177,8 +179,9 @@ func parts(pair string) iter.Seq[string] {
 	}
 }
 
-// eachDecoding says whether ok holds for s as it is written or after decoding it any
-// number of times. More than MaxQueryDecodings count as yes.
+// eachDecoding reports whether ok is true for s as it is written or in some stage of
+// decoding. It returns true for an s that can be decoded more than MaxQueryDecodings
+// times.
 func eachDecoding(s string, ok func(string) bool) bool {
 	for range MaxQueryDecodings + 1 {
 		if ok(s) {
@@ -193,7 +196,7 @@ func eachDecoding(s string, ok func(string) bool) bool {
 	return true
 }
 
-// checkQuery says what is wrong with a query that servers read in different ways.
+// checkQuery returns an error for a query that servers read in different ways.
 func checkQuery(query string) error {
 	if plainQuery(query) {
 		return nil
@@ -209,7 +212,7 @@ func checkQuery(query string) error {
 	return nil
 }
 
-// plainQuery says whether a query has nothing that could be wrong.
+// plainQuery reports whether a query has no byte that checkQuery must look at.
 func plainQuery(query string) bool {
 	for i := range len(query) {
 		if c := query[i]; c < ' ' || c >= 0x7f || c == '%' {

@@ -102,9 +102,9 @@ func selectEndpoint(path string, forward bool, matched []*endpoint) *endpoint {
 	return best
 }
 
-// siblingBlocks says whether the path with a trailing slash, or without the one that
-// it has, belongs to an endpoint that enforces its rules: that spelling does not lead
-// past them to an endpoint that audits.
+// siblingBlocks reports whether the path with its trailing slash removed, or with one
+// added, belongs to an endpoint that enforces its rules: the slash must not lead past
+// them to an endpoint that audits.
 func siblingBlocks(path string, forward bool, matched []*endpoint) bool {
 	sibling, ok := strings.CutSuffix(path, "/")
 	if !ok {

@@ -76,7 +76,7 @@ func (r *reader) queryGlobs(n *yaml.Node, where string) (globs []string) {
 	one := func(v *yaml.Node, where string) {
 		if r.more(&r.globs, MaxQueryGlobs, v, "query patterns") {
 			if v.Kind == yaml.ScalarNode && v.Tag != "!!str" && v.Tag != "!!null" {
-				// Loaders differ in what they read of 010, 1e3 or yes, and OpenShell's takes
+				// Loaders read 010, 1e3 and yes in different ways, and OpenShell's accepts
 				// only strings.
 				r.fail(v, fmt.Sprintf("%s must be a string, got %s", where, v.Value), fmt.Sprintf("write %q", v.Value))
 				return

@@ -14,7 +14,7 @@ type compiledRule struct {
 	method    string
 	anyMethod bool
 	path      Glob
-	// denied is the path of a deny rule, which has no path.
+	// denied matches the path of a deny rule; path is then not used.
 	denied denyPath
 	query  []queryRule
 	// text and line name the rule to people.
@@ -128,7 +128,7 @@ func literalSegments(pattern string) []string {
 // ruleCompiler compiles the rules of one endpoint.
 type ruleCompiler struct {
 	rules, denials ruleTree
-	// options are those of rules that name the method OPTIONS.
+	// options has the rules of rules that name the method OPTIONS.
 	options ruleTree
 	err     error
 }

@@ -28,24 +28,24 @@ func StaticDiff(old, new *Policy) []string {
 			out = append(out, f.name)
 		}
 	}
-	// A sandbox whose policy names no program has a writable /proc for its life.
+	// A sandbox whose first policy names no program has a writable /proc until it ends.
 	if old.WritesProc() && new.NamesPrograms() && !old.NamesPrograms() {
 		out = append(out, "network_policies (its binaries, with a writable /proc)")
 	}
 	return out
 }
 
-// NamesPrograms says whether the document allows some programs more than others: a
-// binary that is not every program.
+// NamesPrograms reports whether the document allows some programs more than others, by a
+// binary other than /**.
 func (p *Policy) NamesPrograms() bool {
 	return slices.ContainsFunc(p.Network, func(n NetworkPolicy) bool {
 		return slices.ContainsFunc(n.Binaries, func(b Binary) bool { return b.Path != "/**" })
 	})
 }
 
-// WritesProc says whether filesystem_policy gives write access to /proc or a part of
-// it, by which a program writes into the memory of another (/proc/PID/mem). Without
-// any path files are not restricted.
+// WritesProc reports whether filesystem_policy gives write access to /proc or a part of
+// it, through which a program can write into the memory of another (/proc/PID/mem).
+// Without any path files are not restricted.
 func (p *Policy) WritesProc() bool {
 	f := p.Filesystem
 	return len(f.ReadOnly)+len(f.ReadWrite) == 0 && !f.IncludeWorkdir || slices.ContainsFunc(f.ReadWrite, func(name string) bool {

@@ -136,7 +136,7 @@ func narrowed(ep Endpoint, r *Request) Endpoint {
 	}
 	ep.Rules = []Rule{{Method: r.HTTP.Method, Path: escapeGlob(r.HTTP.Path)}}
 	if strings.Contains(r.HTTP.Path, "%2F") && !ep.AllowEncodedSlash {
-		ep.AllowEncodedSlash, ep.Path = true, strings.ReplaceAll(r.HTTP.Path, "*", "%2A") // a literal in both dialects
+		ep.AllowEncodedSlash, ep.Path = true, strings.ReplaceAll(r.HTTP.Path, "*", "%2A") // a literal * in both dialects
 	} else if s := newSelector(ep.Path); !s.match(r.HTTP.Path) {
 		ep.Path = ""
 	}

@@ -67,7 +67,7 @@ func canonicalPath(raw string, allowEncodedSlash bool) (string, error) {
 	return "/" + strings.Join(out, "/"), nil
 }
 
-// plainPath says whether a path that begins with / has no escapes and is canonical.
+// plainPath reports whether a path that begins with / has no escapes and is canonical.
 func plainPath(raw string) bool {
 	start := 1
 	for i := 1; i <= len(raw); i++ {
@@ -98,7 +98,8 @@ var pchar = func() (s byteSet) {
 	return s
 }()
 
-// canonicalSegment ends at the first ; in whatever spelling.
+// canonicalSegment returns the canonical spelling of a segment up to its first ;, which
+// may be escaped.
 func canonicalSegment(s string, allowEncodedSlash bool) (string, error) {
 	var out, plain []byte
 	for i := 0; i < len(s); i++ {
@@ -147,7 +148,7 @@ func appendSegmentByte(out []byte, c byte) []byte {
 	return append(out, '%', digits[c>>4], digits[c&15])
 }
 
-// unescapeByte decodes the escape that s begins with.
+// unescapeByte decodes the escape at the start of s; ok is false if there is none.
 func unescapeByte(s string) (c byte, ok bool) {
 	if len(s) < 3 || s[0] != '%' || !hex(s[1]) || !hex(s[2]) {
 		return 0, false
