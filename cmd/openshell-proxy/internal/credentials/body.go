@@ -58,7 +58,7 @@ func (r *resolver) body(o Options, contentType, encoding string, length int64, b
 
 // whole rewrites a body of which the new length must be told first.
 func (r *resolver) whole(pl *place, length int64, body io.Reader) (io.Reader, int64, error) {
-	if err := r.hold.Grow(context.Background(), length); err != nil { // the rewritten one
+	if err := r.hold.Grow(context.Background(), length); err != nil { // for the rewritten body
 		return nil, 0, &BusyError{}
 	}
 	b, err := r.keep(io.LimitReader(body, length), length, int(length))
@@ -112,7 +112,7 @@ func looksJSON(b []byte) bool {
 	return len(b) > 0 && (b[0] == '{' || b[0] == '[' || b[0] == '"')
 }
 
-// compressed keeps a compressed body until what it holds was searched.
+// compressed keeps a compressed body until its content was searched.
 func (r *resolver) compressed(coding string, length int64, body io.Reader) (io.Reader, int64, error) {
 	b, err := r.keep(body, length, MaxCompressedBody)
 	if errors.Is(err, memory.ErrTooLong) {
@@ -145,7 +145,8 @@ func (r *resolver) compressed(coding string, length int64, body io.Reader) (io.R
 	return bytes.NewReader(b), int64(len(b)), nil
 }
 
-// keep reads a body that is kept until the request has ended.
+// keep reads a body of at most limit bytes, which stays in memory until the request has
+// ended. The error is [memory.ErrTooLong], a BusyError, or that of body.
 func (r *resolver) keep(body io.Reader, length int64, limit int) ([]byte, error) {
 	b, err := memory.ReadAll(context.Background(), r.hold, body, length, limit)
 	switch {
@@ -159,8 +160,8 @@ func (r *resolver) keep(body io.Reader, length int64, limit int) ([]byte, error)
 	return b, nil
 }
 
-// decompress reads what r expands to. It knows one coding at a time, and no brotli. hold
-// takes the memory for the decoder until that is closed.
+// decompress returns a reader of the content of r, which has one content coding; see
+// known. hold has the decoder's memory until the reader is closed.
 func decompress(hold *memory.Hold, coding string, r *bufio.Reader) (io.ReadCloser, error) {
 	cost, window := int64(inflateCost), uint64(0)
 	if coding == "zstd" {
@@ -178,14 +179,15 @@ func decompress(hold *memory.Hold, coding string, r *bufio.Reader) (io.ReadClose
 	return &heldReader{z, hold, cost}, nil
 }
 
-// heldReader is a decoder with the memory that it has.
+// heldReader is a decoder that takes cost bytes of hold.
 type heldReader struct {
 	io.ReadCloser
 	hold *memory.Hold
 	cost int64
 }
 
-// WriteTo writes as the decoder does, which the search of answers depends on.
+// WriteTo writes in the same steps as the decoder: the search of answers needs each
+// write as soon as its bytes have arrived.
 func (h *heldReader) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, h.ReadCloser) }
 
 func (h *heldReader) Close() error {
@@ -194,13 +196,13 @@ func (h *heldReader) Close() error {
 	return h.ReadCloser.Close()
 }
 
-// zstdWindow is the window that r's first frame needs, in bytes. The decoder allows no
-// later frame a larger one.
+// zstdWindow returns the window that the first frame of r needs, in bytes. The decoder
+// allows later frames no larger one.
 func zstdWindow(r *bufio.Reader) uint64 {
 	var h zstd.Header
 	first, _ := r.Peek(zstd.HeaderMaxSize)
 	if h.Decode(first) != nil {
-		return minWindow // the decoder says what is wrong
+		return minWindow // the decoder returns the error
 	}
 	window := h.WindowSize
 	if h.SingleSegment {
@@ -209,6 +211,7 @@ func zstdWindow(r *bufio.Reader) uint64 {
 	return min(max(window, minWindow), maxWindow)
 }
 
+// decoder returns the decoder of one coding. window is the largest one for zstd, in bytes.
 func decoder(coding string, r io.Reader, window uint64) (io.ReadCloser, error) {
 	switch coding {
 	case "gzip", "x-gzip":
@@ -220,7 +223,7 @@ func decoder(coding string, r io.Reader, window uint64) (io.ReadCloser, error) {
 	case "deflate":
 		br := bufio.NewReader(r)
 		if head, _ := br.Peek(zlibHeader); !isZlib(head) {
-			return flate.NewReader(br), nil // without the header, as some servers send it
+			return flate.NewReader(br), nil // some servers leave the header out
 		}
 		z, err := zlib.NewReader(br)
 		if err != nil {

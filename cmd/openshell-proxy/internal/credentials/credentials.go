@@ -70,8 +70,8 @@ type Config struct {
 	// MatchHost says whether a host is one that an endpoint's pattern means. Nil
 	// compares names.
 	MatchHost func(pattern, host string) bool
-	// Before is the set that the sandbox had until now, nil for the first. Values of it
-	// that the sandbox has no more are put in nowhere, and masked as the others are.
+	// Before is the set that the sandbox had until now, nil for the first. Values that
+	// only Before has are not put into requests any more, and are still masked.
 	Before *Set
 }
 
@@ -82,8 +82,8 @@ type Set struct {
 
 	match     func(pattern, host string) bool
 	providers []*provider
-	past      []pastValue // oldest first
-	scrub     *scrubber   // of every value, also of the past; nil without any
+	past      []pastValue // the oldest first
+	scrub     *scrubber   // finds every value, also the past ones; nil without any
 }
 
 type provider struct {
@@ -123,8 +123,8 @@ type pastValue struct {
 	expires time.Time // zero is never
 }
 
-// remember makes the scrubber of s's values and of those that before had: the sandbox
-// may have stored them somewhere. What has expired is no secret any more.
+// remember sets s.past and s.scrub. It keeps the values of before, nil without one: the
+// sandbox may have stored them somewhere. Expired values are not secret any more.
 func (s *Set) remember(before *Set, now time.Time) {
 	var values []string
 	has := map[string]bool{}
@@ -147,7 +147,7 @@ func (s *Set) remember(before *Set, now time.Time) {
 	s.scrub = newScrubber(values)
 }
 
-// all are the values that are searched for in answers, the oldest first. s may be nil.
+// all returns the values that answers are searched for, the oldest first. s may be nil.
 func (s *Set) all() (all []pastValue) {
 	if s == nil {
 		return nil
@@ -346,12 +346,12 @@ type Options struct {
 	// unsearched and as they are. Agents whose prompts quote placeholders need it.
 	AllowUninspected bool
 	// AllowUnsearched is allow_unsearched_answers: bodies of answers and messages of the
-	// server pass as they are.
+	// server pass without a search.
 	AllowUnsearched bool
 	// Method is the request's; empty is GET.
 	Method string
-	// NoValues says why no value is put into the request, if that is so: a placeholder
-	// in it is an error.
+	// NoValues, if it is not empty, is the reason why no value is put into the request:
+	// a placeholder in it is then an error.
 	NoValues string
 	// Signed says that Rewritten.Sign follows. The client's AWS signature, made
 	// with a placeholder, is taken out.

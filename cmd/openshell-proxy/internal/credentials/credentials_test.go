@@ -441,8 +441,8 @@ func TestSecretShowsNowhere(t *testing.T) {
 	}
 }
 
-// TestBypass_B82_PastValues: values that the sandbox had are masked until they have
-// expired, so many of them.
+// TestBypass_B82_PastValues: the last MaxPast values that the sandbox had are masked until
+// they have expired.
 func TestBypass_B82_PastValues(t *testing.T) {
 	t.Parallel()
 	at := func(before *Set, expires time.Time, values ...string) *Set {

@@ -86,7 +86,7 @@ func (e *UninspectedError) Status() int { return http.StatusForbidden }
 // Code is uninspected_credentials.
 func (e *UninspectedError) Code() string { return "uninspected_credentials" }
 
-// BusyError says that there is no memory for a body that must be kept.
+// BusyError is the error for a body that must be kept and for which there is no memory.
 type BusyError struct{}
 
 func (e *BusyError) Error() string {

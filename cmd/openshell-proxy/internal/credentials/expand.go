@@ -18,29 +18,29 @@ import (
 // errShown says that compressed content holds a value.
 var errShown = &EchoError{Reason: "it holds a credential in compressed form, where it cannot be masked"}
 
-// opener recognizes compressed content and searches what it expands to, while the
-// content itself passes as it is.
+// opener recognizes compressed content, expands it and searches the result. The content
+// itself is not changed.
 type opener struct {
 	s *scrubber
-	// layers is how many layers may still be opened.
+	// layers is how many layers of compression may still be opened.
 	layers int
-	// coding is what Content-Encoding says; empty is recognized by the first bytes.
+	// coding is the Content-Encoding; if it is empty the first bytes tell the coding.
 	coding string
-	// strict refuses content that its coding or its size keeps from being searched;
-	// otherwise it passes.
+	// strict refuses content that cannot be searched because of its coding or its size;
+	// without strict it passes.
 	strict bool
 	// hold has the memory of the decoders.
 	hold *memory.Hold
 
-	start  []byte // the first bytes, until they say what the content is
-	opened bool   // it is known what the content is
+	start  []byte // the first bytes, until they tell the coding
+	opened bool   // the coding is known
 	x      *expansion
 	n      int64 // bytes that were pushed
 }
 
-// push takes the next bytes of the content and returns how many bytes of it may pass,
-// counted from its beginning: what they expand to was searched, and no value begins in
-// it. final says that no more follow. After an error no more may pass.
+// push takes the next bytes of the content and returns how many bytes may pass, counted
+// from its beginning: their expansion was searched, and no value begins in it. final is
+// true for the last bytes. After an error no more bytes may pass.
 func (o *opener) push(b []byte, final bool) (safe int64, err error) {
 	o.n += int64(len(b))
 	if !o.opened {
@@ -79,11 +79,11 @@ func (o *opener) push(b []byte, final bool) (safe int64, err error) {
 	case o.strict && errors.As(err, &bound), o.strict && o.coding != "" && !errors.Is(err, io.EOF):
 		return safe, &EchoError{Reason: err.Error()}
 	}
-	// It is not compressed after all, or its end was reached, or nobody can expand it.
+	// It is not compressed, or its end was reached, or no decoder can expand it.
 	return o.n, nil
 }
 
-// close ends the search, and has to be called.
+// close ends the search. The caller must call it.
 func (o *opener) close() {
 	if o.x != nil {
 		o.x.close()
@@ -91,7 +91,7 @@ func (o *opener) close() {
 	}
 }
 
-// boundError says that content goes beyond a bound of what is opened.
+// boundError is the error for content beyond a bound of the search.
 type boundError struct{ reason string }
 
 func (e *boundError) Error() string { return e.reason }
@@ -102,8 +102,8 @@ var signatures = []struct{ bytes, coding string }{
 	{"\x28\xb5\x2f\xfd", "zstd"},
 }
 
-// recognize returns the coding of content by its first bytes, empty if it has none that
-// is known. More means that the next bytes decide.
+// recognize returns the coding of content by its first bytes, "" if it is not compressed
+// or the coding is not known. If more is true the next bytes decide.
 func recognize(b []byte) (coding string, more bool) {
 	for _, s := range signatures {
 		if bytes.HasPrefix(b, []byte(s.bytes)) {
@@ -111,7 +111,7 @@ func recognize(b []byte) (coding string, more bool) {
 		}
 		more = more || strings.HasPrefix(s.bytes, string(b[:min(len(b), len(s.bytes))]))
 	}
-	const usualWindow = 0x78 // what other windows would begin with is text
+	const usualWindow = 0x78 // ordinary text may begin with the first byte of other windows
 	if b[0] == usualWindow {
 		if isZlib(b) {
 			return "deflate", false
@@ -121,9 +121,9 @@ func recognize(b []byte) (coding string, more bool) {
 	return "", more
 }
 
-// expansion expands content that is pushed into it and searches the result. The
-// decoder, which pulls, runs as a coroutine that is left whenever it wants bytes that
-// have not come yet.
+// expansion expands content that is pushed into it and searches the result. A decoder
+// reads its input, so it runs as a coroutine, which yields whenever it needs bytes that
+// have not arrived.
 type expansion struct {
 	coding string
 	search search
@@ -134,17 +134,17 @@ type expansion struct {
 
 	src *bufio.Reader // reads from in
 	in  []byte
-	end bool  // nothing follows in
+	end bool  // in has the last bytes
 	fed int64 // bytes that src has read
 	out int64 // bytes that the content has expanded to
-	// marks are the places up to which all that they expand to had been searched,
-	// where a value might begin before them.
+	// marks are places that have been searched but may not pass, because a value may
+	// begin before them.
 	marks []mark
 	safe  int64
 	err   error // why the decoder has ended
 }
 
-// mark says that in bytes of the content expand to out bytes.
+// mark is a place: the first in bytes of the content expand to out bytes.
 type mark struct{ in, out int64 }
 
 func newExpansion(s *scrubber, coding string, layers int, strict bool, hold *memory.Hold) *expansion {
@@ -154,8 +154,8 @@ func newExpansion(s *scrubber, coding string, layers int, strict bool, hold *mem
 	return x
 }
 
-// push is as that of opener. The error is io.EOF at the end of the content, if there
-// are bytes behind it.
+// push is as [opener.push]. The error is io.EOF if bytes follow the end of the compressed
+// content.
 func (x *expansion) push(b []byte, final bool) (safe int64, err error) {
 	x.in, x.end = b, final
 	if _, more := x.resume(); more {
@@ -181,12 +181,13 @@ func (x *expansion) close() {
 	x.search.open.close()
 }
 
-// run is the coroutine.
+// run is the coroutine: it expands the content to its end.
 func (x *expansion) run(yield func(struct{}) bool) {
 	x.yield = yield
 	z, err := decompress(x.search.open.hold, x.coding, x.src)
 	if errors.Is(err, memory.ErrExhausted) {
-		err = &EchoError{Reason: err.Error()} // which only the client could want to pass
+		// Otherwise a client could use up the memory so that the content passes.
+		err = &EchoError{Reason: err.Error()}
 	}
 	if err != nil {
 		x.err = err
@@ -203,14 +204,14 @@ func (x *expansion) run(yield func(struct{}) bool) {
 	}
 }
 
-// pull gives the decoder bytes.
+// pull reads for the decoder.
 func (x *expansion) pull(p []byte) (int, error) {
 	for len(x.in) == 0 {
 		if x.end {
 			return 0, io.EOF
 		}
 		if !x.yield(struct{}{}) {
-			x.end = true // it may not be called again
+			x.end = true // yield may not be called again
 		}
 	}
 	n := copy(p, x.in)
@@ -219,8 +220,8 @@ func (x *expansion) pull(p []byte) (int, error) {
 	return n, nil
 }
 
-// expanded takes what the decoder makes. Each write has all that could be made of the
-// bytes read so far, but for less than four bytes that the decoder has looked at.
+// expanded takes the decoder's output. Each write has the whole output of the bytes that
+// were read so far, except for less than four bytes that the decoder has looked at.
 type expanded struct{ x *expansion }
 
 func (e expanded) Write(p []byte) (int, error) {
@@ -245,15 +246,15 @@ func (e expanded) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// search searches bytes that are not to be changed, and what they expand to.
+// search searches bytes and their expansion for values, and changes nothing.
 type search struct {
 	s    *scrubber
-	tail []byte // the end of what was pushed, if a value may begin in it
+	tail []byte // the last bytes, if a value may begin in them
 	n    int64
 	open opener
 }
 
-// push is as that of opener.
+// push is as [opener.push].
 func (f *search) push(b []byte, final bool) (safe int64, err error) {
 	f.n += int64(len(b))
 	text, least := b, 0

@@ -18,7 +18,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// coding is a way to compress, and to expand as far as that goes.
+// coding is a way to compress, and to expand as much as possible.
 type coding struct {
 	header string
 	pack   func(b []byte) []byte
@@ -34,24 +34,21 @@ var codings = map[string]coding{
 	"gzip twice": {"gzip", func(b []byte) []byte { return gzipped(gzipped(b)) }, func(b []byte) string { return expand("gzip")([]byte(expand("gzip")(b))) }},
 }
 
-// packWith writes b in pieces, each of which a receiver can expand.
-func packWith(b []byte, make func(w io.Writer) interface {
+type flusher interface {
 	io.WriteCloser
 	Flush() error
-}) []byte {
+}
+
+// packWith compresses b in two pieces, each of which a receiver can expand.
+func packWith(b []byte, compressor func(w io.Writer) flusher) []byte {
 	var out bytes.Buffer
-	w := make(&out)
+	w := compressor(&out)
 	half := len(b) / 2
 	_, _ = w.Write(b[:half])
 	_ = w.Flush()
 	_, _ = w.Write(b[half:])
 	_ = w.Close()
 	return out.Bytes()
-}
-
-type flusher = interface {
-	io.WriteCloser
-	Flush() error
 }
 
 func gzipped(b []byte) []byte {
@@ -83,9 +80,9 @@ func expand(coding string) func(b []byte) string {
 	}
 }
 
-// TestBypass_B80_CompressedContent: content that is compressed without saying so is
-// opened. Without a value it passes byte by byte; with one it ends before the value is
-// complete, wherever it stands.
+// TestBypass_B80_CompressedContent: compressed content without a Content-Encoding is
+// opened. Without a value it passes unchanged; with a value it ends before the value is
+// complete, at any place.
 func TestBypass_B80_CompressedContent(t *testing.T) {
 	t.Parallel()
 	bound, err := testSet(t).Request(anthropic(), Options{}, "/", "", nil, "", 0, nil)
@@ -175,8 +172,8 @@ func TestCompressedAnswersStream(t *testing.T) {
 	}
 }
 
-// TestBypass_B80_Bombs: content that expands to too much is refused where a value could
-// have been sent, and passes unopened elsewhere. What waits is bounded.
+// TestBypass_B80_Bombs: content that expands to too much is refused at an endpoint of a
+// provider, and passes unsearched elsewhere. The bytes that wait are bounded.
 func TestBypass_B80_Bombs(t *testing.T) {
 	t.Parallel()
 	bound, err := testSet(t).Request(anthropic(), Options{}, "/", "", nil, "", 0, nil)
@@ -212,8 +209,8 @@ func TestBypass_B80_Bombs(t *testing.T) {
 	}
 }
 
-// FuzzExpand checks that compressed content without a value passes as it is, that none
-// with a value passes, and that neither depends on how it arrives.
+// FuzzExpand checks that compressed content without a value passes unchanged, that content
+// with a value does not pass, and that neither depends on how the content arrives.
 func FuzzExpand(f *testing.F) {
 	f.Add([]byte("a"), uint8(0), []byte{1}, false)
 	f.Add([]byte("some text of some length, some text"), uint8(1), []byte{3, 30}, true)

@@ -15,17 +15,18 @@ type part struct {
 	first, last int64
 	// length is that of the whole answer, 0 if it is not known.
 	length int64
-	// tail says that the last bytes are asked for, last of them; first is not known.
+	// tail is true for the last bytes of an answer: last is their number, and first is not
+	// known.
 	tail bool
 }
 
-// rangeFields are the fields that ask for a part: RFC 9110's, the one that browsers had
-// before it, and Azure's.
+// rangeFields are the header fields that ask for a part: of RFC 9110, of browsers before
+// it, and of Azure.
 var rangeFields = []string{"Range", "Request-Range", "X-Ms-Range"}
 
-// limitRange takes requests for parts out of h by which a value could be read piece by
-// piece, and returns the one that stays, or nil. The answer to a request without is
-// whole, which is always allowed.
+// limitRange removes the range fields from h if a value could be read piece by piece with
+// them; the answer is then whole. Otherwise it returns the part that is asked for, nil if
+// there is none.
 func limitRange(method string, h http.Header) *part {
 	reads := method == http.MethodGet || method == http.MethodHead
 	var values []string
@@ -49,8 +50,8 @@ func limitRange(method string, h http.Header) *part {
 	return nil
 }
 
-// parseRange reads the value of Range if it asks for one part that shows little of a
-// value: it has MinPart bytes, or one cut only.
+// parseRange parses the value of Range. ok is true if it asks for one part that shows
+// little of a value, because it has MinPart bytes or one cut only.
 func parseRange(v string) (p part, ok bool) {
 	unit, spec, ok := strings.Cut(strings.TrimSpace(v), "=")
 	if !ok || !strings.EqualFold(unit, "bytes") {
@@ -75,7 +76,7 @@ func parseRange(v string) (p part, ok bool) {
 	return p, ok && p.last >= p.first && (p.first == 0 || p.last-p.first >= MinPart-1)
 }
 
-// number reads a number that is written in digits alone.
+// number parses a number of digits alone.
 func number(s string) (int64, bool) {
 	if strings.Trim(s, "0123456789") != "" {
 		return 0, false
@@ -84,8 +85,8 @@ func number(s string) (int64, bool) {
 	return n, err == nil
 }
 
-// answer returns the part that an answer says it is, which must be the one that was
-// asked for. It may end sooner.
+// answer returns the part in an answer with the header h. It must be the part that was
+// asked for, and may end sooner.
 func (p *part) answer(h http.Header) (got part, err error) {
 	if p == nil {
 		return got, errors.New("it is a part, and none was asked for")
@@ -106,14 +107,14 @@ func (p *part) answer(h http.Header) (got part, err error) {
 	switch {
 	case !ok || !ok2 || !ok3 || oks != [3]bool{true, true, true} || got.last < got.first:
 		return got, errors.New("its Content-Range cannot be read")
-	case p.tail && (!got.whole() || got.first != max(0, got.length-p.last)),
+	case p.tail && (!got.toEnd() || got.first != max(0, got.length-p.last)),
 		!p.tail && (got.first != p.first || got.last > p.last):
 		return got, errors.New("it is another part than was asked for")
-	case !got.whole() && got.first > 0 && got.last-got.first < MinPart-1:
+	case !got.toEnd() && got.first > 0 && got.last-got.first < MinPart-1:
 		return got, errors.New("it is shorter than the part that was asked for")
 	}
 	return got, nil
 }
 
-// whole reports whether the part reaches to the end of the answer.
-func (p *part) whole() bool { return p.length > 0 && p.last == p.length-1 }
+// toEnd reports whether the part reaches to the end of the answer.
+func (p *part) toEnd() bool { return p.length > 0 && p.last == p.length-1 }

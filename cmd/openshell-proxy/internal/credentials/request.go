@@ -24,10 +24,10 @@ type Rewritten struct {
 
 	r     *resolver
 	scrub *scrubber
-	// strict says that the target is one of a provider: an answer that cannot be
-	// searched is refused. unsearched says that none is searched.
+	// strict is true at an endpoint of a provider: an answer that cannot be searched is
+	// refused. With unsearched no answer is searched.
 	strict, unsearched bool
-	part               *part // of the answer that is asked for; nil asks for all of it
+	part               *part // the part of the answer that is asked for; nil is all of it
 }
 
 // Used are the keys whose values were put in, sorted. A body that is still being
@@ -88,8 +88,8 @@ func (s *Set) Request(t Target, o Options, path, query string, h http.Header, co
 	return out, err
 }
 
-// acceptSearchable asks for an answer that can be searched for echoed values. Where one
-// is likely it is uncompressed, so that they can be masked.
+// acceptSearchable asks for an answer that can be searched for echoed values, at an
+// endpoint of a provider for an uncompressed one, in which they can be masked.
 func (r *Rewritten) acceptSearchable() {
 	accept := strings.Join(r.Header["Accept-Encoding"], ",")
 	if accept == "" && !r.strict {

@@ -14,9 +14,9 @@ import (
 type resolver struct {
 	set *Set
 	to  Target
-	// noValues is why no value is put in, empty if one is.
+	// noValues is the reason why no value is put in, "" if values are.
 	noValues string
-	// hold has the memory of what is kept.
+	// hold has the memory of bodies and decoders.
 	hold *memory.Hold
 
 	mu   sync.Mutex // a body may still be read when the answer comes

@@ -12,8 +12,8 @@ import (
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 )
 
-// ResponseHeader masks echoed values in a response's header or trailers. A field whose
-// name holds a value is taken out, which it reports.
+// ResponseHeader masks echoed values in a response's header or trailers. It removes a
+// field whose name holds a value, and then returns true.
 func (r *Rewritten) ResponseHeader(h http.Header) (dropped bool) {
 	if r.scrub == nil {
 		return false
@@ -34,13 +34,14 @@ func (r *Rewritten) ResponseHeader(h http.Header) (dropped bool) {
 	return dropped
 }
 
-// ResponseBody is the body of an answer with echoed values masked. Its length is that of
-// body. It is searched as bytes, whatever its type; if it is compressed, by its header or
-// by its first bytes, what it expands to is searched as well. A value there cannot be
-// masked: the body then ends with an EchoError before the bytes that complete it.
+// ResponseBody returns the body of an answer with echoed values masked. Its length is that
+// of body. The body is searched as bytes, whatever its type; if it is compressed, by its
+// header or by its first bytes, its expansion is searched as well. A value there cannot be
+// masked: the returned body then ends with an EchoError before the bytes that complete the
+// value.
 //
-// The error is an EchoError about an answer of which nothing may pass. Close has to be
-// called and closes body.
+// An error is an EchoError: nothing of the answer may pass. The caller closes the returned
+// body, which closes body.
 func (r *Rewritten) ResponseBody(status int, h http.Header, body io.ReadCloser) (io.ReadCloser, error) {
 	if r.scrub == nil || r.unsearched {
 		return body, nil
@@ -52,14 +53,12 @@ func (r *Rewritten) ResponseBody(status int, h http.Header, body io.ReadCloser) 
 		if err != nil {
 			return nil, &EchoError{Reason: err.Error()}
 		}
-		if first = p.first; first > 0 {
-			out.edge = true
-		}
-		if !p.whole() {
+		first, out.edge = p.first, p.first > 0
+		if !p.toEnd() {
 			out.least = MinEdge
 		}
 	}
-	if first == 0 { // the middle of compressed content cannot be expanded
+	if first == 0 { // content that is compressed cannot be expanded from its middle
 		coding := codingOf(strings.Join(h["Content-Encoding"], ","))
 		out.open = &opener{s: r.scrub, coding: coding, strict: r.strict, layers: MaxLayers, hold: r.r.hold}
 	}
@@ -83,8 +82,8 @@ func codingOf(encoding string) string {
 	return ""
 }
 
-// Mask is the body of an answer with value masked, as ResponseBody does it, for a request
-// that was made in another way.
+// Mask returns the body of an answer with value masked, as [Rewritten.ResponseBody] does,
+// for a request that was not made by [Set.Request].
 func Mask(body io.ReadCloser, value Secret) io.ReadCloser {
 	s := newScrubber([]string{value.Reveal()})
 	if s == nil {
@@ -93,8 +92,8 @@ func Mask(body io.ReadCloser, value Secret) io.ReadCloser {
 	return &scrubReader{s: s, src: body, close: body.Close, least: MinScrub, open: &opener{s: s, strict: true, layers: MaxLayers}}
 }
 
-// scrubReader masks what passes. Only what may be the beginning of a value waits
-// for what follows, and compressed content until what it expands to was searched.
+// scrubReader masks the values in its content. Bytes that may begin a value wait for the
+// bytes that follow, and compressed content waits until its expansion was searched.
 type scrubReader struct {
 	opaque
 
@@ -103,18 +102,18 @@ type scrubReader struct {
 	close func() error
 	// open searches compressed content; nil does not.
 	open *opener
-	// hold has the memory of what waits.
+	// hold has the memory of the bytes that wait.
 	hold *memory.Hold
-	// edge says that the content begins at a cut, which may lie in a value.
+	// edge is true if the content begins at a cut, which may lie in a value.
 	edge bool
-	// least is the length from which on the beginning of a value is masked at the end.
+	// least is the shortest beginning of a value that is masked at the end, in bytes.
 	least int
 
 	buf  []byte
-	base int64 // the place of buf in the content
-	done int   // how much of buf is masked
-	safe int   // how much of buf is ready
-	at   int   // how much of that was read
+	base int64 // where buf begins in the content
+	done int   // how many bytes of buf are masked
+	safe int   // how many bytes of buf may pass
+	at   int   // how many of those were read
 	err  error
 }
 

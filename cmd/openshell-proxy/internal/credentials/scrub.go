@@ -20,8 +20,8 @@ const (
 
 // scrubber masks values in what an upstream sends. It finds each as it is and in
 // base64, alone or within more text, and either of these plain, percent-encoded
-// in whole or in part, and with JSON's escapes, in one line or several. A mask has the length of what it
-// hides, so that lengths stay true.
+// in whole or in part, and with JSON's escapes, in one line or several. A mask has the
+// length of the value, so that lengths stay true.
 type scrubber struct {
 	opaque
 
@@ -31,13 +31,13 @@ type scrubber struct {
 	from [257]int
 	// beginnings are the two bytes a match can begin with.
 	beginnings pairs
-	// firsts are the first two bytes of the patterns, and openings the first four, hashed.
+	// firsts has the first two bytes of each pattern, openings a hash of the first four.
 	firsts, openings pairs
 	mask             byte
 	wide             bool // a pattern begins beyond Latin-1
-	spaces           bool // a space is among the first bytes of a pattern
-	lines            bool // the end of a line is
-	// names finds the patterns in field names, which are in lower case there.
+	spaces           bool // a space is among the first four bytes of a pattern
+	lines            bool // the end of a line is among them
+	// names finds the patterns in the names of fields, in lower case.
 	names *scrubber
 }
 
@@ -62,7 +62,7 @@ func newScrubber(values []string) *scrubber {
 	return s
 }
 
-// compilePatterns makes a scrubber that finds patterns. It changes their order.
+// compilePatterns returns a scrubber that finds the patterns. It sorts patterns.
 func compilePatterns(patterns []string) *scrubber {
 	slices.Sort(patterns)
 	s := &scrubber{patterns: slices.Clone(slices.Compact(slices.Clone(patterns)))}
@@ -120,8 +120,8 @@ func written(c byte) []byte {
 // shortEscapes are what \x stands for in JSON; 0 is nothing.
 var shortEscapes = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
 
-// scrub masks every match in b and returns the offset up to which b is done. With
-// final nothing follows b, and that is len(b).
+// scrub masks every match in b and returns how many bytes of b are done. final is true if
+// nothing follows b; all of b is then done.
 func (s *scrubber) scrub(b []byte, final bool) (safe int) {
 	least := 0
 	if final {
@@ -130,8 +130,8 @@ func (s *scrubber) scrub(b []byte, final bool) (safe int) {
 	return s.scrubTo(b, least)
 }
 
-// scrubTo is scrub for a b that ends there if least is not 0. A beginning of a value
-// at the end of b is then masked, too, if it has that many bytes or more.
+// scrubTo is scrub for a b that is the end of the content if least is not 0: it then also
+// masks the beginning of a value at the end of b, if that has least bytes or more.
 func (s *scrubber) scrubTo(b []byte, least int) (safe int) {
 	for i := 0; ; {
 		start, n := s.find(b, i, least)
@@ -149,9 +149,9 @@ func (s *scrubber) hide(b []byte) {
 	}
 }
 
-// find returns the first match from b[from] on. If n is 0 there is none: a match may
-// begin at b[start] and end behind b. least is as for scrubTo; 0 means that more
-// follows b.
+// find returns the place and the length of the first match from b[from] on. If n is 0
+// there is none, but a match may begin at b[start] and end behind b. least is as for
+// scrubTo; 0 means that more bytes follow b.
 func (s *scrubber) find(b []byte, from, least int) (start, n int) {
 	for i := from; ; i++ {
 		if i = s.beginnings.next(b, i); i >= len(b) {
@@ -180,9 +180,9 @@ func (s *scrubber) inName(name string) bool {
 	return n > 0
 }
 
-// startEdge returns the length of the end of a value that b begins with, where b
-// begins at a cut: 0 if fewer than MinEdge bytes of a value stand there. More means
-// that b ends before that is clear.
+// startEdge returns how many bytes at the start of b are the end of a value, for a b that
+// begins at a cut; 0 if they are fewer than MinEdge. If more is true b is too short to
+// tell.
 func (s *scrubber) startEdge(b []byte) (n int, more bool) {
 	// The cut may lie in an escape, whose rest then precedes the value's next byte.
 	for skip := 0; skip < len(b) && (skip == 0 || skip < maxEscape && escapeRest(b[skip-1])); skip++ {
@@ -211,25 +211,27 @@ func escapeRest(c byte) bool {
 	return hexDigit(c) >= 0 || c == 'u' || c == '\\' || c == '\r' || c == '\n'
 }
 
-// opening is how many bytes of a pattern are compared before all of it, and openingSpan
-// the most that they take in any writing. MinScrub is more than opening.
+// opening is how many bytes of a pattern are compared before the whole pattern, and
+// openingSpan how many bytes they take at most in any writing. MinScrub is more than
+// opening.
 const (
 	opening     = 4
 	openingSpan = opening * maxEscape
 )
 
+// openingHash hashes the first four bytes of a pattern.
 func openingHash(a, b, c, d byte) uint16 {
 	return uint16((uint32(a)<<24 | uint32(b)<<16 | uint32(c)<<8 | uint32(d)) * 0x9e3779b1 >> 16)
 }
 
-// opens reports whether the first bytes that b stands for, in any writing, may be those
-// of a pattern. Preconditions: b has openingSpan bytes.
+// opens reports whether b, in any writing, may begin with the first bytes of a pattern.
+// Preconditions: b has openingSpan bytes.
 func (s *scrubber) opens(b []byte) bool {
 	if s.openings.has(openingHash(b[0], b[1], b[2], b[3])) {
 		return true
 	}
 	if b[0] == '\\' && b[1] == 'u' && !s.wide && (b[2] != '0' || b[3] != '0') {
-		return false // as texts in many languages are full of
+		return false // the usual case in texts of many languages
 	}
 	var how [writings]bool
 	for _, c := range b[:opening] {
@@ -251,7 +253,7 @@ func (s *scrubber) opensAs(b []byte, how writing) bool {
 	var out [opening + utf8.UTFMax]byte
 	for n := 0; n < opening; {
 		if len(b) < maxEscape {
-			return true // after many ends of lines
+			return true // too many ends of lines to tell
 		}
 		size, took := 1, 1
 		switch out[n] = b[0]; {
@@ -283,8 +285,8 @@ func (s *scrubber) opensAs(b []byte, how writing) bool {
 	return s.openings.has(openingHash(out[0], out[1], out[2], out[3]))
 }
 
-// unescape writes what a JSON escape at the start of b stands for. It returns the
-// lengths of the escape, 0 if there is none, and of its meaning.
+// unescape writes the character of the JSON escape at the start of b to out. It returns
+// the length of the escape, 0 if there is none, and of the character, in bytes.
 // Preconditions: b has maxEscape bytes.
 func unescape(out, b []byte) (size, took int) {
 	if b[1] != 'u' {
@@ -372,7 +374,7 @@ func escaped(b []byte) (c byte, ok, more bool) {
 
 // matchAs is the length of p at the start of b in one writing, 0 if it is not
 // there. More means that b ends before that is clear. Between two bytes of p there may be
-// the end of a line: base64 is often written in lines.
+// the end of a line, because base64 is often written in lines.
 func matchAs(b []byte, p string, how writing) (n int, more bool) {
 	i := 0
 	for k := 0; k < len(p); k++ {
@@ -419,8 +421,8 @@ func matchAs(b []byte, p string, how writing) (n int, more bool) {
 	return i, false
 }
 
-// lineEnd is the length of the end of a line at the start of b in one writing, 0 if there
-// is none. More means that b ends before that is clear.
+// lineEnd returns the length of the end of a line at the start of b in one writing, 0 if
+// there is none. If more is true b is too short to tell.
 func lineEnd(b []byte, how writing) (n int, more bool) {
 	if c := b[0]; c > '\r' && (c != '%' || how != inURL) && (c != '\\' || how != inString) {
 		return 0, false // as nearly always
@@ -435,7 +437,8 @@ func lineEnd(b []byte, how writing) (n int, more bool) {
 	return n, false
 }
 
-// controlAs is the length of the control character c at the start of b in one writing.
+// controlAs returns the length of the control character c at the start of b in one
+// writing, 0 if it is not there. If more is true b is too short to tell.
 func controlAs(b []byte, c byte, how writing) (n int, more bool) {
 	switch {
 	case len(b) == 0:

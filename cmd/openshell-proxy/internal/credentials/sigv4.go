@@ -113,7 +113,8 @@ func (r *Rewritten) Sign(method, host string, s Signing, now time.Time) error {
 	path := r.Path
 	isS3 := slices.Contains(s3Services, s.Service)
 	if plain, ok := percentDecode(path); isS3 && ok && strings.Count(plain, "/") == strings.Count(path, "/") {
-		// S3 spells it so when it checks, and reads a + that is not escaped as a space.
+		// S3 checks the signature of this spelling, and reads a + that is not escaped as a
+		// space.
 		path = string(percentEncode(nil, plain, "/"))
 		r.Path = path
 	}
