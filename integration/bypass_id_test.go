@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// TestBypass_B94_Identifiers: each ID that runc takes works with each command that
-// takes one: roles and flags of our programs, names of our files and folders, the longest
-// name that a folder can have. What runc refuses is refused.
+// TestBypass_B94_Identifiers: each ID that runc takes works with each command that takes
+// an ID: roles and flags of our programs, names of our files and folders, the longest
+// name that a folder can have. An ID that runc refuses is refused.
 func TestBypass_B94_Identifiers(t *testing.T) {
 	w := newWorld(t, testPolicy)
 	dir := w.bundle()

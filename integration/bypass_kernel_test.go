@@ -186,9 +186,9 @@ func TestBypass_B37_Memory(t *testing.T) {
 }
 
 // TestBypass_B37_WritableProc: where a policy names programs, no program writes into
-// the memory of another one that it has started, though the policy makes /proc
-// writable; the streams that are links below /proc are still written. Where no
-// program is named, nothing is gained by it, and it is not refused.
+// the memory of a program that it has started, although the policy makes /proc writable;
+// standard output can still be written by its link below /proc. Where a policy names no
+// program, writing is not refused, because it gives no other program's rights.
 func TestBypass_B37_WritableProc(t *testing.T) {
 	t.Parallel()
 	const network = `network_policies:

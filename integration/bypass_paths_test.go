@@ -11,8 +11,8 @@ import (
 )
 
 // TestBypass_B85_PathThatDoesNotExistYet: a path of the policy that the image does not
-// have gives no right later, whoever creates it: not as a folder of its own, and not as a
-// link to another place. Paths outside the policy that are created later give none
+// have gives no right later, neither as a folder nor as a link to another place, and no
+// matter who creates it. Paths outside the policy that are created later give none
 // either.
 func TestBypass_B85_PathThatDoesNotExistYet(t *testing.T) {
 	const later = `version: 1
@@ -38,11 +38,11 @@ network_policies: {}
 			t.Errorf("exec %v printed %q, want %q…", argv, out, want)
 		}
 	}
-	// Nothing of the container creates the paths.
+	// The workload cannot create the paths.
 	exec("error: EACCES", "write", "/later/write")
 	exec("error: EACCES", "write", "/later/read")
 	exec("ok: written", "write", "/tmp/control")
-	// The workload makes a path of the policy, below one that it may write to, a link.
+	// The workload makes a link of a path of the policy that lies below a writable one.
 	exec("ok: linked", "symlink", "/", "/tmp/later")
 	exec("error: EACCES", "read", "/tmp/later/secret/key")
 	exec("error: EACCES", "read", "/secret/key")

@@ -92,7 +92,7 @@ func TestBypass_B45_B57_DockerMounts(t *testing.T) {
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		e.within(func() error { // what Docker calls the host's network namespace
+		e.within(func() error { // in the network namespace that is Docker's host namespace
 			l, err := net.Listen("unix", file)
 			if err == nil {
 				t.Cleanup(func() { _ = l.Close() })

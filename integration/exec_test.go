@@ -50,8 +50,9 @@ func TestExec(t *testing.T) {
 	}
 }
 
-// exec finds the bundle of a run whatever thread of the runtime has stayed in the
-// container's mount namespace: without a look at each, one run in three is not found.
+// exec finds the bundle of every run, although one thread of the runtime, any one, has
+// stayed in the container's mount namespace. A look at the main thread alone misses one
+// run in three.
 func TestExecEveryRun(t *testing.T) {
 	w := newWorld(t, testPolicy)
 	for i := range 15 {
@@ -63,8 +64,9 @@ func TestExecEveryRun(t *testing.T) {
 	}
 }
 
-// A command that leaves a process behind ends with its own end. All that it printed
-// arrives, even through a reader that is slower than the grace for such processes.
+// exec ends when its command ends, although a process that the command has started holds
+// the output. All output of the command arrives, even if the reader is slower than the
+// grace for such processes.
 func TestExecLeavesAProcess(t *testing.T) {
 	const size = 1 << 20
 	w := newWorld(t, testPolicy)
@@ -83,7 +85,7 @@ func TestExecLeavesAProcess(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(slow) // the reader's slowness is the subject
+			time.Sleep(slow) // the test is about a slow reader
 			text, err := io.ReadAll(out)
 			if err != nil {
 				t.Fatal(err)

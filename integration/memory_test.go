@@ -14,12 +14,11 @@ import (
 	"openshell.dev/runtime/internal/testenv"
 )
 
-// maxWorkerPeak is what a worker may have in memory at any time, in KiB: its budget of
-// 256 MiB, and what it needs besides. Without a budget the heads here take three times
-// that.
+// maxWorkerPeak bounds a worker's memory at any time, in KiB: its budget of 256 MiB, and
+// 128 MiB for everything else. Without a budget the heads here take three times as much.
 const maxWorkerPeak = 384 << 10
 
-// procField is a number in a process's status.
+// procField returns a number in a process's status.
 func procField(t *testing.T, pid int, name string) int {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

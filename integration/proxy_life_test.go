@@ -181,14 +181,14 @@ func kill(t *testing.T, pid int, sig unix.Signal) {
 // maxWorkerMemory is what a worker may have in memory after a flood, in KiB.
 const maxWorkerMemory = 512 << 10
 
-// The flood and what it may do to others. The times are for a machine with two cores
-// that does other things as well.
+// Bounds of the flood's effect on other programs. The times are for a busy machine with
+// two cores.
 const (
 	floodConnections = 6000
 	// maxDuringFlood and maxAfterFlood bound the time until another program's request is
-	// answered, while a program has so many refused connections open and afterwards.
+	// answered, while a program has floodConnections refused connections open, and after.
 	maxDuringFlood, maxAfterFlood = 9 * time.Second, 5 * time.Second
-	// maxFloodRecords bounds what is written of it, in bytes.
+	// maxFloodRecords bounds the records of the flood, in bytes.
 	maxFloodRecords = 64 << 10
 )
 
@@ -239,12 +239,12 @@ func TestBypass_B62_Flood(t *testing.T) {
 	if after := b.proxy().Pid; after != before {
 		t.Errorf("the worker was replaced: %d, then %d", before, after)
 	}
-	// What is not written yet is when the sandbox ends.
+	// The remaining counts are written when the sandbox ends.
 	if out, err := b.runtime("delete", "--force", b.id); err != nil {
 		t.Fatalf("delete: %v: %s", err, out)
 	}
 	var refused uint64
-	b.until("every refusal is told of", func() bool {
+	b.until("every refusal is recorded or counted", func() bool {
 		refused = 0
 		for _, line := range b.log() {
 			var r decisionlog.Record

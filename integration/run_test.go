@@ -82,7 +82,7 @@ func TestRunTerminalWithoutOne(t *testing.T) {
 	}
 }
 
-// The caller's umask says nothing about the folders of a sandbox.
+// The caller's umask does not change the modes of a sandbox's folders.
 func TestRunUmask(t *testing.T) {
 	w := newWorld(t, testPolicy)
 	volume := t.TempDir()

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Makes what the benchmark compares with: bench-peers.sh FOLDER. runc is built into
-# FOLDER; the others are Debian's.
+# Installs the programs that the benchmark compares with: bench-peers.sh FOLDER. runc is
+# built into FOLDER; the others are Debian's.
 set -eu
 
 "$(dirname "$0")/runc.sh" "$1"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Builds runc into FOLDER, unless it is there: runc.sh FOLDER. Its source is the very
-# version whose libcontainer we use.
+# Builds runc into FOLDER, unless it is there: runc.sh FOLDER. Its source is the version
+# of libcontainer in go.mod.
 set -eu
 
 [ ! -x "$1/runc" ] || exit 0

@@ -25,7 +25,7 @@ var knownText string
 const (
 	networkTest       = "test"       // the servers of peer.sh, by names that end in .test
 	networkNone       = "none"       // lo alone
-	networkRegistries = "registries" // what this machine's package clients are configured for
+	networkRegistries = "registries" // the registries of this machine's package clients
 )
 
 // defaultTimeout bounds one side of a command that names no timeout. A command takes

@@ -26,15 +26,15 @@ import (
 //go:embed policy.yaml
 var policyText string
 
-// names are those of the test network that lead to the peer. Their endpoints in
-// policy.yaml differ.
+// names are the names of the peer in the test network. Their endpoints in policy.yaml
+// differ.
 var names = []string{"rest.test", "plain.test", "tcp.test", "socket.test"}
 
 // Names of which some addresses are dead.
 const (
-	// deadSix has a dead IPv6 address and one that lives.
+	// deadSix has a dead IPv6 address and an address that answers.
 	deadSix = "deadsix.test"
-	// deadFour has three dead IPv4 addresses before one that lives.
+	// deadFour has three dead IPv4 addresses before an address that answers.
 	deadFour = "deadfour.test"
 )
 

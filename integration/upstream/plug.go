@@ -49,8 +49,8 @@ func (h *Host) plug() (s *sockets, err error) {
 			return errors.Join(fmt.Errorf("create veth %s: %w", h.link, err), ns.Close())
 		}
 		h.ns = ns // from now on the link is this host's, which Close removes
-		// A bridge without an address of its own takes the lowest of its ports', so that
-		// what neighbours know of it would be wrong once another container is plugged in.
+		// A bridge without a MAC address of its own takes the lowest of its ports. It would
+		// change when another container is plugged in, and neighbours would have the old one.
 		mac := net.HardwareAddr{2, 0, 0, 232, h.net, 2}
 		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge, HardwareAddr: mac}}); err != nil {
 			return fmt.Errorf("create bridge: %w", err)

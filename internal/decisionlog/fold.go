@@ -11,12 +11,12 @@ import (
 // Deny is the verdict of refusals.
 const Deny = "deny"
 
-// folder decides which refusals get a record of their own. The first ones of each kind
-// do, at once; those that follow are counted, and every foldInterval one record says how
-// many there were. A workload can make its refusals differ as it likes, so all of their
-// records together have a budget in bytes. A refusal of a new kind that the budget has
-// no room for is counted by its layer and policy, and so is one when maxKinds kinds are
-// being counted. The zero value is not usable: see newFolder.
+// folder decides which refusals get a record of their own. The first ownRecords of each
+// kind do, at once; later ones are counted, and every foldInterval one record has their
+// number. A workload can make its refusals differ as it likes, so the records of all
+// refusals together have a budget in bytes. Refusals of a new kind for which the budget
+// has no room, or while maxKinds kinds are counted, are counted by layer and policy. The
+// zero value is not usable: see newFolder.
 type folder struct {
 	seed   maphash.Seed
 	kinds  map[uint64]*kind
@@ -24,25 +24,25 @@ type folder struct {
 	budget budget
 }
 
-// kind are refusals that differ in nothing but time, process, and digits in the reason,
-// where ports of clients stand.
+// kind is the refusals that differ only in time, process, and digits in the reason, which
+// has the ports of clients.
 type kind struct {
-	like Record
+	like Record // what they have in common
 	count
-	cost int64
-	// own is how many have got a record of their own.
+	cost int64 // bytes of a record that counts them
+	// own is how many of them have a record of their own.
 	own int
 }
 
-// group is the refusals of more kinds than have records of their own. Its fields are
-// ours and the policy's: the workload cannot make many groups.
+// group is the refusals of kinds that are not counted each on its own. The workload cannot
+// make many groups: their fields come from the proxy and the policy.
 type group struct {
 	layer, policy string
 	revision      int
 }
 
-// count is how many refusals no record has told of, and the times of the first and the
-// last.
+// count is the number of refusals that are in no record yet, and the times of the first
+// and the last.
 type count struct {
 	n           uint64
 	first, last time.Time
@@ -62,11 +62,11 @@ func newFolder(now time.Time) folder {
 	}
 }
 
-// first says whether r, a refusal, gets a record of its own. If not, it is counted.
+// first reports whether the refusal r gets a record of its own. If not, first counts it.
 func (f *folder) first(r *Record) bool {
 	id := f.kindOf(r)
 	if k := f.kinds[id]; k != nil {
-		// With some counted already, the counting record tells the order.
+		// Once one is counted the others are, too, so that records stay in order.
 		if k.n == 0 && k.own < ownRecords && f.budget.take(r.Time, cost(r), reservedBytes) {
 			k.own++
 			return true
@@ -90,8 +90,8 @@ func (f *folder) first(r *Record) bool {
 	return false
 }
 
-// forget takes back what first has said of r, for which there was no place: the next
-// refusal like it may have a record of its own.
+// forget undoes a call of first that returned true: the record of r found no place in the
+// queue, and the next refusal like it may have one.
 func (f *folder) forget(r *Record) {
 	id := f.kindOf(r)
 	if k := f.kinds[id]; k.own > 1 {
@@ -101,9 +101,9 @@ func (f *folder) forget(r *Record) {
 	}
 }
 
-// due calls put with the records of what was counted, as far as the budget reaches and
-// put returns true; the rest stays counted. With all the budget is not asked. A kind of
-// which none has followed is forgotten.
+// due calls put with a record of each count, as long as the budget lasts and put returns
+// true; the others stay counted. With all, the budget does not count. A kind without new
+// refusals is forgotten.
 func (f *folder) due(now time.Time, all bool, put func(Record) bool) {
 	write := func(r Record, c *count, cost int64) bool {
 		if !all && !f.budget.take(now, cost, 0) {
@@ -128,14 +128,14 @@ func (f *folder) due(now time.Time, all bool, put func(Record) bool) {
 	}
 }
 
-// empty says that nothing is counted and no kind is known.
+// empty reports whether nothing is counted and no kind is known.
 func (f *folder) empty() bool { return len(f.kinds)+len(f.rest) == 0 }
 
 // restReason is the reason in the record of a group.
 const restReason = "refusals of more kinds than are recorded one by one"
 
-// likeness is what refusals of one kind have in common. The texts are copies: those of
-// r may be parts of longer ones.
+// likeness returns the fields that refusals of one kind have in common. It copies the
+// texts, because those of r may be parts of longer ones.
 func likeness(r *Record) Record {
 	return Record{
 		Verdict: r.Verdict, Layer: r.Layer, Binary: strings.Clone(r.Binary), Host: strings.Clone(r.Host), Port: r.Port, Protocol: r.Protocol,
@@ -144,8 +144,8 @@ func likeness(r *Record) Record {
 	}
 }
 
-// kindOf hashes what makes a kind. The seed is secret, so that a workload cannot have
-// one refusal counted as another.
+// kindOf hashes the fields that define a kind. The seed is secret, so that a workload
+// cannot make two kinds of one hash.
 func (f *folder) kindOf(r *Record) uint64 {
 	var h maphash.Hash
 	h.SetSeed(f.seed)
@@ -167,7 +167,7 @@ func (f *folder) kindOf(r *Record) uint64 {
 	return h.Sum64()
 }
 
-// cost is at least how many bytes the line of r takes.
+// cost returns an upper bound of the bytes that the line of r takes.
 func cost(r *Record) int64 {
 	n := lineOverhead
 	add := func(s string) {

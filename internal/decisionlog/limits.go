@@ -9,26 +9,26 @@ const (
 	// the one that is written to. With three or more the oldest is kept.
 	MaxBytes = 16 << 20
 	MaxFiles = 4
-	// refusalRate and refusalBurst bound the records of refusals, in bytes a second and
-	// bytes at once, whatever the workload varies: the burst is some 2000 usual records,
-	// and at the rate three files, all but the oldest, last for two days and more.
+	// refusalRate and refusalBurst bound the records of all refusals, in bytes a second
+	// and in bytes at once. The burst has room for some 2000 usual records; at the rate,
+	// three files, all but the oldest, last for two days or more.
 	refusalRate  = 256
 	refusalBurst = 1 << 20
 	// ownRecords is how many refusals of one kind have records of their own before they
 	// are counted: a person who tries again sees each attempt at once.
 	ownRecords = 4
-	// reservedBytes of the burst are for records that count.
+	// reservedBytes is the part of the burst for records that count, in bytes.
 	reservedBytes = 64 << 10
 	// foldInterval is the time between two records that count refusals of one kind: soon
 	// enough for a person who watches.
 	foldInterval = 10 * time.Second
 	// maxKinds bounds the kinds of refusals that are counted at a time. Each keeps up to
-	// seven texts of MaxField: 4 MiB in all at most, 300 KiB as a rule.
+	// seven texts of MaxField bytes: 4 MiB in all at most, usually 300 KiB.
 	maxKinds = 512
 	// maxGroups bounds the layers and policies by which refusals of other kinds are
 	// counted; beyond it they are counted by layer alone.
 	maxGroups = 16
-	// lineOverhead is at least how many bytes of a line are no text of its record: names
+	// lineOverhead is more than the bytes of a line that are not its record's texts: names
 	// of fields, numbers, times.
 	lineOverhead = 512
 	// MaxQueue is how many records may wait to be written; more are dropped.
