@@ -18,7 +18,7 @@ const (
 	// clients give up, and longer than an ordinary request.
 	Patience = 5 * time.Second
 	// cutAfter is how long an account waits before the account that holds most is cut,
-	// and then between one cut and the next.
+	// and then the time between two looks whether another one has to be cut.
 	cutAfter = 250 * time.Millisecond
 	// Share is the part of the free memory that one account may hold: one in Share
 	// bytes. N greedy accounts together leave 1/(1+N/Share) of the budget free.

@@ -13,9 +13,11 @@
 // makes the thing. Nothing here allocates memory for the caller.
 //
 // Waits are bounded by [Patience], so that a holder that waits for more memory blocks
-// the others no longer than that. While an account waits, the account that holds most
-// is cut again and again, if it holds more than [Least] and more than half as much
-// again as the waiter: its connection ends, and its memory is free.
+// the others no longer than that. While an account waits, the budget cuts the account
+// that holds most, if it holds more than [Least] and more than half as much again as
+// the waiter: its connection and its own waits end, and it gives its memory back. The
+// budget cuts another account only if that memory is not enough for the waiter, or is
+// still held after Patience.
 package memory
 
 import (
@@ -42,6 +44,8 @@ type Budget struct {
 	queue []*waiter
 	// accounts are the open accounts that have not been cut.
 	accounts map[*Account]struct{}
+	// ending are the accounts that were cut less than [Patience] ago.
+	ending map[*Account]struct{}
 }
 
 // waiter is an account that waits for n bytes. least is as for [Account.try].
@@ -57,7 +61,7 @@ func New(limit int64) *Budget {
 	if limit == 0 {
 		limit = Default
 	}
-	return &Budget{limit: max(limit, Min), accounts: map[*Account]struct{}{}}
+	return &Budget{limit: max(limit, Min), accounts: map[*Account]struct{}{}, ending: map[*Account]struct{}{}}
 }
 
 // Limit returns the budget's size in bytes.
@@ -69,19 +73,28 @@ func (b *Budget) Used() int64 { return b.used.Load() }
 // Open returns a new account that holds nothing. cut ends the account's connection; the
 // budget calls it at most once, and it must not wait. The caller closes the account.
 func (b *Budget) Open(cut func()) *Account {
-	a := &Account{b: b, cut: cut}
+	a := &Account{b: b, cut: cut, ended: make(chan struct{})}
 	b.mu.Lock()
 	b.accounts[a] = struct{}{}
 	b.mu.Unlock()
 	return a
 }
 
-// Close tells the budget that the account takes nothing more and need not be cut. The
-// caller releases the bytes that the account still holds.
+// Close tells the budget that the account takes nothing more and need not be cut, and
+// ends the account's waits. The caller releases the bytes that the account still holds.
 func (a *Account) Close() {
 	a.b.mu.Lock()
-	delete(a.b.accounts, a)
-	a.b.mu.Unlock()
+	defer a.b.mu.Unlock()
+	a.b.end(a)
+}
+
+// end ends the waits of an account and removes it from the accounts that can be cut.
+// Preconditions: b.mu is held.
+func (b *Budget) end(a *Account) {
+	if _, open := b.accounts[a]; open {
+		delete(b.accounts, a)
+		close(a.ended)
+	}
 }
 
 // Account counts the bytes that one connection holds of a budget. On a nil Account
@@ -91,6 +104,8 @@ type Account struct {
 	b    *Budget
 	held atomic.Int64
 	cut  func()
+	// ended is closed once the account is cut or closed.
+	ended chan struct{}
 }
 
 // Try takes n bytes if they are free now and within the account's share or [Least].
@@ -101,8 +116,7 @@ func (a *Account) Try(n int64) bool { return a == nil || a.try(n, Least) }
 func (a *Account) try(n, least int64) bool {
 	for {
 		used := a.b.used.Load()
-		free := a.b.limit - used
-		if n > free || a.held.Load()+n > max(least, free/Share) {
+		if !a.fits(used, n, least) {
 			return false
 		}
 		if a.b.used.CompareAndSwap(used, used+n) {
@@ -112,8 +126,14 @@ func (a *Account) try(n, least int64) bool {
 	}
 }
 
-// Take takes n bytes, for which it waits at most [Patience], or until ctx ends. An
-// error is [ErrExhausted].
+// fits reports whether the account may take n bytes while all accounts hold used bytes.
+func (a *Account) fits(used, n, least int64) bool {
+	free := a.b.limit - used
+	return n <= free && a.held.Load()+n <= max(least, free/Share)
+}
+
+// Take takes n bytes, for which it waits at most [Patience], or until ctx or the
+// account ends. An error is [ErrExhausted].
 func (a *Account) Take(ctx context.Context, n int64) error {
 	if a.Try(n) {
 		return nil
@@ -127,7 +147,8 @@ func (a *Account) take(ctx context.Context, n, least int64) error {
 	return a.wait(ctx, n, least)
 }
 
-// Wait takes n bytes, for which it waits until ctx ends. An error is [ErrExhausted].
+// Wait takes n bytes, for which it waits until ctx or the account ends. An error is
+// [ErrExhausted].
 func (a *Account) Wait(ctx context.Context, n int64) error {
 	if a.Try(n) {
 		return nil
@@ -150,7 +171,9 @@ func (a *Account) wait(ctx context.Context, n, least int64) error {
 		case <-w.granted:
 			return nil
 		case <-pressed.C:
-			b.cutFor(a)
+			b.cutFor(w)
+		case <-a.ended:
+			waiting = false
 		case <-ctx.Done():
 			waiting = false
 		}
@@ -166,22 +189,42 @@ func (a *Account) wait(ctx context.Context, n, least int64) error {
 }
 
 // cutFor cuts the account that holds most, if that is more than [Least] and more than
-// half as much again as what a holds.
-func (b *Budget) cutFor(a *Account) {
-	most, held := a, max(a.held.Load()*3/2, Least)
-	b.mu.Lock()
-	for other := range b.accounts {
-		if h := other.held.Load(); h > held {
-			most, held = other, h
-		}
-	}
-	if most != a {
-		delete(b.accounts, most) // so that it is not cut twice while it ends
-	}
-	b.mu.Unlock()
-	if most != a {
+// half as much again as the waiter's account holds. It cuts none if w is served once
+// the ending accounts give back the bytes that they still hold.
+func (b *Budget) cutFor(w *waiter) {
+	if most := b.greediest(w); most != nil {
 		most.cut()
 	}
+}
+
+// greediest ends the account that has to be cut for w, and returns it; nil if there is
+// none.
+func (b *Budget) greediest(w *waiter) (most *Account) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	used := b.used.Load()
+	for a := range b.ending {
+		used -= a.held.Load() // twice, if Release is about to change held: no cut this time
+	}
+	if w.a.fits(used, w.n, w.least) {
+		return nil
+	}
+	held := max(w.a.held.Load()*3/2, Least)
+	for a := range b.accounts {
+		if h := a.held.Load(); a != w.a && h > held {
+			most, held = a, h
+		}
+	}
+	if most != nil {
+		b.end(most)
+		b.ending[most] = struct{}{}
+		time.AfterFunc(Patience, func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			delete(b.ending, most)
+		})
+	}
+	return most
 }
 
 // grant serves the waiters for whom there is memory, the oldest first. Preconditions:
@@ -211,8 +254,8 @@ func (a *Account) Release(n int64) {
 	if a == nil || n == 0 {
 		return
 	}
+	a.b.used.Add(-n) // before held: see greediest
 	a.held.Add(-n)
-	a.b.used.Add(-n)
 	if a.b.waiting.Load() > 0 {
 		a.b.mu.Lock()
 		a.b.grant()

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -113,6 +114,124 @@ func TestCut(t *testing.T) {
 			t.Errorf("%v, %d cuts", err, cuts.Load())
 		}
 	})
+}
+
+// TestCutOnce: while an account that was cut gives its memory back slowly, no other
+// account is cut for the same waiter, and one is cut if that memory is not enough.
+func TestCutOnce(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		greedy int64
+		needs  int64
+		cuts   []string
+	}{
+		{"enough", 16 << 20, 1 << 20, []string{"greedy"}},
+		{"not enough", 6 << 20, 4 << 20, []string{"greedy", "honest", "honest"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := New(Min)
+				var mu sync.Mutex
+				var cuts []string
+				open := func(name string, n int64, after time.Duration) {
+					var a *Account
+					a = b.Open(func() {
+						mu.Lock()
+						defer mu.Unlock()
+						cuts = append(cuts, name)
+						time.AfterFunc(after, func() { a.Release(n) })
+					})
+					a.Force(n)
+				}
+				open("greedy", tc.greedy, Patience-time.Second)
+				for i := range int64(4) {
+					open("honest", 1200<<10+i, 0)
+				}
+				b.Open(func() {}).Force(Least) // is not cut
+				rest := b.Open(func() { t.Error("cut after it was closed") })
+				rest.Close()
+				rest.Force(b.Limit() - b.Used() - 100)
+				began := time.Now()
+				err := b.Open(func() {}).Take(t.Context(), tc.needs)
+				if err != nil {
+					t.Errorf("%v after %v", err, time.Since(began))
+				}
+				synctest.Wait()
+				if !slices.Equal(cuts, tc.cuts) {
+					t.Errorf("cut are %v, want %v", cuts, tc.cuts)
+				}
+			})
+		})
+	}
+}
+
+// TestCutHoldsOn: a waiter does not wait for an account that was cut Patience ago.
+func TestCutHoldsOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(Min)
+		var cuts []time.Duration
+		began := time.Now()
+		for _, n := range []int64{16 << 20, 15 << 20} {
+			b.Open(func() { cuts = append(cuts, time.Since(began)) }).Force(n)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 4*Patience)
+		defer cancel()
+		if err := b.Open(func() {}).Wait(ctx, 2<<20); !errors.Is(err, ErrExhausted) {
+			t.Error(err)
+		}
+		if want := []time.Duration{cutAfter, cutAfter + Patience}; len(cuts) != 2 || cuts[0] != want[0] || cuts[1] < want[1] || cuts[1] > want[1]+cutAfter {
+			t.Errorf("cut after %v, want %v", cuts, want)
+		}
+		if len(b.ending) != 0 {
+			t.Errorf("%d accounts are kept", len(b.ending))
+		}
+	})
+}
+
+// TestEndedWaits: the waits of an account end when it is cut or closed, so that its
+// holds come back at once.
+func TestEndedWaits(t *testing.T) {
+	for _, cut := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := New(Min)
+			a := b.Open(func() {})
+			h := a.Hold(0)
+			if !h.Try(10 << 20) {
+				t.Fatal("no memory")
+			}
+			full := b.Open(func() {})
+			full.Close()
+			full.Force(b.Limit() - b.Used())
+			began, got := time.Now(), make(chan time.Duration, 1)
+			go func() {
+				if err := h.Grow(context.Background(), 1<<20); !errors.Is(err, ErrExhausted) {
+					t.Error(err)
+				}
+				got <- time.Since(began)
+				h.Release()
+			}()
+			synctest.Wait()
+			var want time.Duration
+			if cut {
+				want = cutAfter
+				if err := b.Open(func() {}).Take(t.Context(), Least); err != nil {
+					t.Error(err)
+				}
+			} else {
+				a.Close()
+			}
+			if after := <-got; after != want {
+				t.Errorf("cut %v: the wait ended after %v, want %v", cut, after, want)
+			}
+			a.Close()
+			if err := a.Take(t.Context(), Min); !errors.Is(err, ErrExhausted) || time.Since(began) > want {
+				t.Errorf("cut %v: %v after %v", cut, err, time.Since(began))
+			}
+			if b.waiting.Load() != 0 || len(b.queue) != 0 {
+				t.Errorf("cut %v: %d waiters", cut, len(b.queue))
+			}
+		})
+	}
 }
 
 // TestHolds: after holds that grow and shrink concurrently nothing is counted any more.
