@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -114,6 +115,15 @@ func (p *part) answer(h http.Header) (got part, err error) {
 		return got, errors.New("it is shorter than the part that was asked for")
 	}
 	return got, nil
+}
+
+// ofBytes reports whether an answer says that it is a part of a file's bytes. APIs also
+// give pages of records in answers of status 206, with another unit or none.
+func ofBytes(h http.Header) bool {
+	begins := func(values []string, prefix string) bool {
+		return slices.ContainsFunc(values, func(v string) bool { return strings.HasPrefix(strings.ToLower(strings.TrimSpace(v)), prefix) })
+	}
+	return begins(h["Content-Range"], "bytes") || begins(h["Content-Type"], "multipart/byteranges")
 }
 
 // toEnd reports whether the part reaches to the end of the answer.

@@ -50,12 +50,16 @@ func (r *Rewritten) ResponseBody(status int, h http.Header, body io.ReadCloser) 
 	first := int64(0)
 	if status == http.StatusPartialContent {
 		p, err := r.part.answer(h)
-		if err != nil {
+		switch {
+		case err != nil && r.strict && (r.part != nil || ofBytes(h)):
 			return nil, &EchoError{Reason: err.Error()}
-		}
-		first, out.edge = p.first, p.first > 0
-		if !p.toEnd() {
-			out.least = MinEdge
+		case err != nil: // a page of an API, or a part of a file that may have any two edges
+			out.edge, out.least = true, MinEdge
+		default:
+			first, out.edge = p.first, p.first > 0
+			if !p.toEnd() {
+				out.least = MinEdge
+			}
 		}
 	}
 	if first == 0 { // content that is compressed cannot be expanded from its middle
@@ -165,8 +169,8 @@ func (r *scrubReader) fill() {
 		}
 	}
 	if r.edge {
-		cut, more := r.s.startEdge(r.buf)
-		if more && err == nil {
+		cut, more := r.s.startEdge(r.buf, err != nil)
+		if more {
 			return
 		}
 		r.s.hide(r.buf[:cut])

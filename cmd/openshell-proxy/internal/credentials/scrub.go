@@ -182,8 +182,8 @@ func (s *scrubber) inName(name string) bool {
 
 // startEdge returns how many bytes at the start of b are the end of a value, for a b that
 // begins at a cut; 0 if they are fewer than MinEdge. If more is true b is too short to
-// tell.
-func (s *scrubber) startEdge(b []byte) (n int, more bool) {
+// tell. With final nothing follows b: all of it may then lie within a value.
+func (s *scrubber) startEdge(b []byte, final bool) (n int, more bool) {
 	// The cut may lie in an escape, whose rest then precedes the value's next byte.
 	for skip := 0; skip < len(b) && (skip == 0 || skip < maxEscape && escapeRest(b[skip-1])); skip++ {
 		for _, p := range s.patterns {
@@ -193,7 +193,10 @@ func (s *scrubber) startEdge(b []byte) (n int, more bool) {
 				}
 				for how := range writings {
 					size, m := matchAs(b[skip:], p[k:], how)
-					if more = more || m; size > 0 {
+					if m && final && len(b)-skip >= MinEdge {
+						return len(b), false
+					}
+					if more = more || m && !final; size > 0 {
 						n = max(n, skip+size)
 					}
 				}
