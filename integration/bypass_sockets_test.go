@@ -5,12 +5,16 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	llsys "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/libsandbox/netns"
 )
@@ -136,4 +140,65 @@ func TestBypass_B45_B71_MountedSockets(t *testing.T) {
 			t.Errorf("printed %q", out)
 		}
 	})
+}
+
+// TestBypass_B45_BelowTheRoot: a root file system with an engine's socket in it, or in
+// a folder of the host that is mounted below it, is refused, and the engine gets no
+// connection. The control is the same bundle where the operator accepts it.
+func TestBypass_B45_BelowTheRoot(t *testing.T) {
+	for name, mounted := range map[string]bool{"in the root": false, "in a mount": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, openPolicy)
+			at := filepath.Join(w.rootfs, "run")
+			if err := os.Mkdir(at, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if mounted {
+				host := t.TempDir()
+				if err := unix.Mount(host, at, "", unix.MS_BIND, ""); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() {
+					if err := unix.Unmount(at, 0); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			l, err := net.Listen("unix", filepath.Join(at, "docker.sock"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = l.Close() })
+			var connections atomic.Int32
+			go func() {
+				for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+					connections.Add(1)
+					_, _ = io.Copy(io.Discard, c)
+					_ = c.Close()
+				}
+			}()
+			dir := w.bundle()
+			w.edit(dir, func(spec map[string]any) {
+				spec["process"].(map[string]any)["args"] = []string{"/bin/probe", "unix", "/run/docker.sock"}
+			})
+			run := func(id string) (string, error) {
+				t.Cleanup(func() { _, _ = w.runtime("delete", "--force", id) })
+				return w.runtime("run", "--bundle", dir, id)
+			}
+			if out, err := run("hostile"); err == nil || !strings.Contains(out, "config.json: root.path: ") {
+				t.Errorf("%v: %s", err, out)
+			}
+			if n := connections.Load(); n != 0 {
+				t.Errorf("the engine got %d connections", n)
+			}
+			w.config = w.file("config.yaml", "log_dir: "+w.records()+"\nallow: [root.path]\n")
+			if out, err := run("accepted"); err != nil || !strings.Contains(out, "unix=0") {
+				t.Errorf("control: %v: %s", err, out)
+			}
+			waitFor(t, "the control's connection is accepted", func() bool { return connections.Load() > 0 })
+			if n := connections.Load(); n != 1 {
+				t.Errorf("the engine got %d connections, want the control's only", n)
+			}
+		})
+	}
 }

@@ -36,13 +36,26 @@ type source struct {
 	file *os.File
 	// below are the mounts below the folder, if the container gets them, too.
 	below []*located
+	// hidden are absolute paths on the host, below the folder, that the container does
+	// not see: other mounts of config.json cover them. Only the root file system has them.
+	hidden []string
 }
 
 const rootIndex = -1
 
 // shows reports whether the file at p can be seen in a mount of s.
 func (s *source) shows(p place) bool {
-	return p.below(s.place) || slices.ContainsFunc(s.below, func(l *located) bool { return p.below(l.place) })
+	return s.showsIn(&s.located, p) || slices.ContainsFunc(s.below, func(l *located) bool { return s.showsIn(l, p) })
+}
+
+// showsIn reports whether the file at p can be seen in l, which is s or a mount below s.
+func (s *source) showsIn(l *located, p place) bool {
+	return p.below(l.place) && !s.hides(path.Join(l.path, strings.TrimPrefix(p.path, l.place.path)))
+}
+
+// hides reports whether the file at an absolute path of the host is hidden in s.
+func (s *source) hides(name string) bool {
+	return slices.ContainsFunc(s.hidden, func(h string) bool { return pathBelow(name, h) })
 }
 
 // mountSources are the judged sources of a container.
@@ -58,9 +71,9 @@ type mountSources struct {
 // checkMounts opens the root file system and the source of each bind mount and
 // refuses a source that gives the sandbox control of the host. Package plan judges only
 // the text of config.json, which does not show links, bind mounts and paths below the
-// bundle. guarded are folders that no sandbox gets, beside the engines'. The caller
-// closes the result when the container's mounts are made.
-func checkMounts(spec *specs.Spec, allow, guarded []string) (*mountSources, error) {
+// bundle. guarded are folders that no sandbox gets, in addition to the engines'. The
+// caller closes the result when the container's mounts are made.
+func checkMounts(spec *specs.Spec, allow []string, guarded []guardedFolder) (*mountSources, error) {
 	if err := needsProc(spec); err != nil {
 		return nil, err
 	}
@@ -70,7 +83,7 @@ func checkMounts(spec *specs.Spec, allow, guarded []string) (*mountSources, erro
 		return nil, err
 	}
 	if !slices.Contains(allow, fieldRoot) {
-		err = checked.add(host, rootIndex, spec.Root.Path, false)
+		err = checked.addRoot(host, spec)
 	}
 	for i, m := range spec.Mounts {
 		if err == nil && plan.IsBind(m) && !slices.Contains(allow, fieldMounts) {
@@ -98,66 +111,138 @@ func needsProc(spec *specs.Spec) error {
 	return nil
 }
 
-// add opens and judges one source. A relative one begins at the bundle, where the
-// runtime is by now.
-func (c *mountSources) add(host *hostMounts, index int, name string, recursive bool) error {
+// open opens and locates one source. A relative name begins at the bundle, where the
+// runtime is by now. The result is nil if nothing can be opened at name.
+func (c *mountSources) open(host *hostMounts, index int, name string) (*source, error) {
 	// The path is opened as it is written: cleaned, LINK/.. would lead elsewhere.
 	fd, err := unix.OpenTree(unix.AT_FDCWD, name, unix.OPEN_TREE_CLOEXEC)
 	s := &source{index: index, name: name}
 	c.list = append(c.list, s)
 	if err != nil {
-		return nil // libcontainer reports it as runc does; verify refuses a file that appears later
+		return nil, nil // libcontainer reports it as runc does; verify refuses a file that appears later
 	}
 	s.file = os.NewFile(uintptr(fd), name)
 	l, err := host.locate(fd)
 	if err != nil {
-		return s.refusal("%s cannot be judged: %v", name, err)
+		return nil, s.refusal("%s cannot be judged: %v", name, err)
 	}
 	s.located = *l
-	if index == rootIndex {
-		return s.judgeRoot(host, name)
+	return s, nil
+}
+
+// add opens and judges the source of a bind mount.
+func (c *mountSources) add(host *hostMounts, index int, name string, recursive bool) error {
+	s, err := c.open(host, index, name)
+	if s == nil {
+		return err
 	}
-	if l.socket {
+	if s.socket {
 		return s.refusal("gives the sandbox the socket %s, which leads out of it", name)
 	}
-	if why := host.leadsOut(l); why != "" {
-		return s.refusal("gives the sandbox %s, which is %s (%s) and leads out of it", name, l.path, why)
+	if why := host.leadsOut(&s.located); why != "" {
+		return s.refusal("gives the sandbox %s, which is %s (%s) and leads out of it", name, s.path, why)
 	}
-	if recursive && l.dir {
-		s.below = host.mountsBelow(l.path)
+	if recursive && s.dir {
+		s.below = host.mountsBelow(s.path)
 	}
+	return s.judgeBelow(host.leadsOut)
+}
+
+// addRoot opens and judges the root file system. libcontainer binds it recursively, so
+// the container also gets the mounts below it that config.json does not cover.
+func (c *mountSources) addRoot(host *hostMounts, spec *specs.Spec) error {
+	s, err := c.open(host, rootIndex, spec.Root.Path)
+	if s == nil {
+		return err
+	}
+	if err := s.judgeRoot(host); err != nil {
+		return err
+	}
+	s.hidden = hiddenPaths(s.path, spec)
+	s.below = slices.DeleteFunc(host.mountsBelow(s.path), func(l *located) bool { return s.hides(l.path) })
+	// Engines keep root file systems in their own folders: the paths of the mounts
+	// below say nothing.
+	return s.judgeBelow(host.placeLeadsOut)
+}
+
+// judgeBelow refuses s if a mount below it leads out of the sandbox. leadsOut returns
+// the reason, or "".
+func (s *source) judgeBelow(leadsOut func(*located) string) error {
 	for _, b := range s.below {
-		if why := host.leadsOut(b); why != "" || b.socket {
-			return s.refusal("gives the sandbox %s, below which %s is mounted (%s), which leads out of it", name, b.path, why)
+		why := leadsOut(b)
+		if b.socket {
+			why = "a socket"
+		}
+		if why != "" {
+			return s.refusal("gives the sandbox %s, below which %s is mounted (%s), which leads out of it", s.name, b.path, why)
 		}
 	}
 	return nil
+}
+
+// hiddenPaths returns the paths of the host below the root file system that config.json
+// covers.
+func hiddenPaths(root string, spec *specs.Spec) (out []string) {
+	for _, at := range covered(spec.Mounts, spec.Linux.MaskedPaths) {
+		// libcontainer strips the root's own path from a destination.
+		if !pathBelow(at, root) {
+			out = append(out, path.Join(root, at))
+		}
+	}
+	return out
+}
+
+// covered returns the paths in the container that mounts and masks cover. It leaves out
+// a destination with .., which may resolve to another path in the container, and mounts
+// that do not hide the files under them: tmpcopyup copies the files, and remount only
+// changes flags.
+func covered(mounts []specs.Mount, masked []string) (out []string) {
+	add := func(destination string) {
+		if at := path.Clean("/" + destination); at != "/" && !slices.Contains(strings.Split(destination, "/"), "..") {
+			out = append(out, at)
+		}
+	}
+	for _, m := range mounts {
+		if !slices.Contains(m.Options, "tmpcopyup") && !slices.Contains(m.Options, "remount") {
+			add(m.Destination)
+		}
+	}
+	for _, p := range masked {
+		add(p)
+	}
+	return out
 }
 
 // judgeRoot refuses a root file system that is the host's or holds an engine's
 // folder. Engines keep root file systems in their folders.
-func (s *source) judgeRoot(host *hostMounts, name string) error {
+func (s *source) judgeRoot(host *hostMounts) error {
 	for _, e := range host.engines {
 		if pathBelow(e.Path, s.path) || e.at.below(s.place) {
-			return s.refusal("%s holds %s, which leads out of the sandbox", name, e.Path)
+			return s.refusal("%s holds %s, which leads out of the sandbox", s.name, e)
 		}
 	}
 	if slices.Contains(kernelMounts, s.mount.FSType) {
-		return s.refusal("%s is part of the kernel's file system %s", name, s.mount.FSType)
+		return s.refusal("%s is part of the kernel's file system %s", s.name, s.mount.FSType)
 	}
 	return nil
 }
 
-// refusal returns the refusal of s. The reason follows the mount's number.
-func (s *source) refusal(format string, args ...any) error {
+// field returns the field of config.json that names s.
+func (s *source) field() string {
 	if s.index == rootIndex {
-		return &plan.Refusal{Field: fieldRoot, Reason: fmt.Sprintf(format, args...)}
+		return fieldRoot
 	}
-	return &plan.Refusal{Field: fieldMounts, Reason: fmt.Sprintf("mounts[%d] ", s.index) + fmt.Sprintf(format, args...)}
+	return fmt.Sprintf("%s[%d]", fieldMounts, s.index)
 }
 
-// maxNamed bounds the sockets that a warning names.
-const maxNamed = 5
+// refusal returns the refusal of s. For a mount, the reason begins with its number.
+func (s *source) refusal(format string, args ...any) error {
+	reason := fmt.Sprintf(format, args...)
+	if s.index == rootIndex {
+		return &plan.Refusal{Field: fieldRoot, Reason: reason}
+	}
+	return &plan.Refusal{Field: fieldMounts, Reason: s.field() + " " + reason}
+}
 
 // findSockets refuses folders in which an engine or an agent listens, and keeps the
 // other live sockets in c. It does not see sockets of other network namespaces.
@@ -165,20 +250,18 @@ func (c *mountSources) findSockets(host *hostMounts, spec *specs.Spec) error {
 	search := &socketSearch{host: host, devices: map[uint64]bool{}, folders: map[string]*located{}}
 	var folders []*source
 	for _, s := range c.list {
-		if s.index == rootIndex || !s.dir {
+		if !s.dir {
 			continue
 		}
 		folders = append(folders, s)
-		search.devices[s.place.dev] = true
+		// A program with a socket in the root file system itself is more likely a
+		// program of the machine, on the same disk, than a listener in the root.
+		search.devices[s.place.dev] = search.devices[s.place.dev] || s.index != rootIndex
 		for _, b := range s.below {
 			search.devices[b.place.dev] = true
 		}
-		name := knownSocket(s)
-		if name == "" {
-			name = namedAgent(s, spec)
-		}
-		if name != "" {
-			return s.listens(path.Join(s.path, name), name)
+		if socket, name := s.usualSocket(spec); name != "" {
+			return s.listens(socket, name)
 		}
 	}
 	if len(folders) == 0 {
@@ -191,11 +274,11 @@ func (c *mountSources) findSockets(host *hostMounts, spec *specs.Spec) error {
 	}
 	var refused error
 	search.find(list, folders, func(s *source, socket string) {
-		if host.isEngineSocket(socket) {
+		if s.isEngineSocket(host, socket) {
 			refused = cmp.Or(refused, s.listens(socket, strings.TrimPrefix(strings.TrimPrefix(socket, s.path), "/")))
 			return
 		}
-		c.sockets = append(c.sockets, fmt.Sprintf("mounts[%d]: %s", s.index, socket))
+		c.sockets = append(c.sockets, fmt.Sprintf("%s: %s", s.field(), socket))
 	})
 	if n := len(c.sockets); n > 0 {
 		c.warnings = append(c.warnings, fmt.Sprintf("%d programs of the host listen in mounted folders (%s)", n, someOf(c.sockets)))
@@ -205,6 +288,28 @@ func (c *mountSources) findSockets(host *hostMounts, spec *specs.Spec) error {
 	}
 	return refused
 }
+
+// usualSocket returns the path of a socket in s, or in a mount below it, that is where
+// engines and agents usually have theirs, and its path below s; "" if there is none. The
+// socket need not be live. An image may hold a dead one, so the root file system itself
+// is not looked at.
+func (s *source) usualSocket(spec *specs.Spec) (socket, inside string) {
+	if s.index != rootIndex {
+		name := cmp.Or(knownSocket(s.mount, int(s.file.Fd()), ""), namedAgent(s, spec))
+		if name != "" {
+			return path.Join(s.path, name), name
+		}
+	}
+	for _, b := range s.below {
+		if name := knownSocket(b.mount, unix.AT_FDCWD, b.path); name != "" && !s.hides(name) {
+			return name, strings.TrimPrefix(name, s.path+"/")
+		}
+	}
+	return "", ""
+}
+
+// maxNamed bounds the sockets that a warning names.
+const maxNamed = 5
 
 // someOf returns the first maxNamed names as text.
 func someOf(names []string) string {
@@ -216,9 +321,13 @@ func (s *source) listens(socket, inside string) error {
 	return s.refusal("gives the sandbox %s, where an engine, a bus or a key agent listens at %s (%s): it would act for the sandbox", s.name, socket, inside)
 }
 
-// isEngineSocket reports whether a socket is an engine's, by its name or its folder.
-func (h *hostMounts) isEngineSocket(socket string) bool {
-	return plan.IsEngineSocket(socket) || slices.ContainsFunc(h.engines, func(e engineFolder) bool { return e.Holds(socket, e.Path) })
+// isEngineSocket reports whether a socket that s shows is an engine's, by its name or
+// its folder. The folder of the root file system itself may be an engine's.
+func (s *source) isEngineSocket(host *hostMounts, socket string) bool {
+	if s.index == rootIndex && pathBelow(socket, s.path) {
+		return plan.IsEngineSocket(socket)
+	}
+	return plan.IsEngineSocket(socket) || slices.ContainsFunc(host.engines, func(e engineFolder) bool { return e.Holds(socket, e.Path) })
 }
 
 // namedAgent returns the socket in s that SSH_AUTH_SOCK names, or "".
@@ -258,7 +367,8 @@ func (c *mountSources) verify(pid int, spec *specs.Spec) error {
 		at := "/"
 		if s.index != rootIndex {
 			at = path.Clean("/" + spec.Mounts[s.index].Destination)
-			if covered(at, spec.Mounts[s.index+1:], spec.Linux.MaskedPaths) {
+			hidden := covered(spec.Mounts[s.index+1:], spec.Linux.MaskedPaths)
+			if slices.ContainsFunc(hidden, func(h string) bool { return pathBelow(at, h) }) {
 				continue
 			}
 		}
@@ -275,12 +385,6 @@ func (c *mountSources) verify(pid int, spec *specs.Spec) error {
 		}
 	}
 	return nil
-}
-
-// covered reports whether a later mount or mask hides the destination at.
-func covered(at string, later []specs.Mount, masked []string) bool {
-	return slices.ContainsFunc(later, func(m specs.Mount) bool { return pathBelow(at, path.Clean("/"+m.Destination)) }) ||
-		slices.ContainsFunc(masked, func(p string) bool { return pathBelow(at, path.Clean("/"+p)) })
 }
 
 // judged reports whether a file is one of the sources. It may be another mount's: a

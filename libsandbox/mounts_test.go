@@ -70,10 +70,18 @@ func specOf(root, source string, options ...string) *specs.Spec {
 	}
 }
 
+// guardOf returns guarded folders that log_dir names.
+func guardOf(paths ...string) (out []guardedFolder) {
+	for _, p := range paths {
+		out = append(out, guardedFolder{p, "log_dir"})
+	}
+	return out
+}
+
 // refused is the field by which the sources of s are refused, "" if they are accepted.
 func refused(t *testing.T, s *specs.Spec, guarded ...string) (field, reason string) {
 	t.Helper()
-	checked, err := checkMounts(s, nil, guarded)
+	checked, err := checkMounts(s, nil, guardOf(guarded...))
 	if err == nil {
 		checked.close()
 		return "", ""
@@ -118,6 +126,12 @@ func TestBypass_B45_MountSources(t *testing.T) {
 			bind("/srv/guarded", "/mnt/guarded", 0),
 			unix.Mount("/dev/null", "/srv/null", "", unix.MS_BIND, ""),
 		)
+		// Docker mounts a part of a volume, or a file of it, at such a path.
+		for at, from := range map[string]string{"good": "/var/lib/docker/volumes/v/_data", "device": "/srv/data", "container": "/var/lib/docker/containers/c", "run": "/run"} {
+			must(t, bind(from, "/var/lib/docker/tmp/safe-mount-"+at, 0))
+		}
+		must(t, os.WriteFile("/var/lib/docker/tmp/safe-mount-file", nil, 0o644),
+			unix.Mount("/srv/data/file", "/var/lib/docker/tmp/safe-mount-file", "", unix.MS_BIND, ""))
 		// A named volume of another device: Docker mounts it at the volume's folder.
 		must(t, os.MkdirAll("/var/lib/docker/volumes/device/_data", 0o755), bind("/srv/data", "/var/lib/docker/volumes/device/_data", 0),
 			os.MkdirAll("/var/lib/docker/volumes/evil/_data", 0o755), bind("/run", "/var/lib/docker/volumes/evil/_data", 0))
@@ -133,20 +147,22 @@ func TestBypass_B45_MountSources(t *testing.T) {
 			"/mnt/proc": true, "/mnt/proc/sys": true, "/srv/with": true, "/sys/kernel": true,
 			"/var/lib/kubelet": true, "/var/lib/kubelet/pods": true, "/var/lib/docker": true, "/var/lib": true,
 			"/var/lib/docker/volumes/evil/_data": true,
-			"/dev":                               true, "/dev/": true, "/dev/pts": true, "/mnt/pts": true,
+			"/var/lib/docker/tmp/safe-mount-run": true, "/var/lib/docker/tmp/safe-mount-container": true, "/var/lib/docker/tmp": true,
+			"/dev": true, "/dev/": true, "/dev/pts": true, "/mnt/pts": true,
 			"/srv/state/@sandbox/box": true, "/mnt/state": true, "/mnt/state/box": true,
 			"/srv/guarded": true, "/srv/guarded/inner": true, "/mnt/guarded/inner": true, "/srv": true,
 
 			"/srv/data": false, "/srv/data/": false, "/srv/data/file": false, up + "srv/data": false, "/srv/links": false, "/srv/links/volume": false,
 			"/run/mysqld": false, "/srv/links/mysqld": false, "/srv/null": false, "/dev/null": false, "/dev/shm": false, "/missing": false,
 			"/var/lib/kubelet/pods/u/volumes/p/v": false, "/var/lib/docker/volumes/v/_data": false, "/mnt/volumes/v/_data": false,
+			"/var/lib/docker/tmp/safe-mount-good": false, "/var/lib/docker/tmp/safe-mount-device": false, "/var/lib/docker/tmp/safe-mount-file": false,
 			"/var/lib/docker/volumes/device/_data": false, "/var/lib/docker/containers/c/hosts": false, "/var/lib/docker/containers/c/mounts/shm": false,
 		} {
 			field, reason := refused(t, specOf("/srv/root", source), "/srv/guarded")
 			if (field == fieldMounts) != want {
 				t.Errorf("%s: refused by %q %s", source, field, reason)
 			}
-			checked, err := checkMounts(specOf("/srv/root", source), []string{fieldMounts}, []string{"/srv/guarded"})
+			checked, err := checkMounts(specOf("/srv/root", source), []string{fieldMounts}, guardOf("/srv/guarded"))
 			if err != nil {
 				t.Errorf("%s: allowed by the operator, still refused: %v", source, err)
 				continue
@@ -165,6 +181,142 @@ func TestBypass_B45_MountSources(t *testing.T) {
 		} {
 			if field, reason := refused(t, specOf(root, "/srv/data")); (field == fieldRoot) != want {
 				t.Errorf("root file system %s: refused by %q %s", root, field, reason)
+			}
+		}
+		testMountsBelowRoot(t)
+	})
+}
+
+// testMountsBelowRoot mounts folders of the host below root file systems. The container
+// gets them unless a mount or a mask of config.json covers them.
+func testMountsBelowRoot(t *testing.T) {
+	l, err := net.Listen("unix", "/srv/plain")
+	must(t, err)
+	defer l.Close()
+	covered := func(m specs.Mount) func(*specs.Spec) {
+		return func(s *specs.Spec) { s.Mounts = append(s.Mounts, m) }
+	}
+	for i, tc := range []struct {
+		source, at string
+		edit       func(*specs.Spec)
+		want       bool
+	}{
+		{"/run", "/run", nil, true}, {"/var/lib", "/a/b/c", nil, true}, {"/", "/host", nil, true}, {"/run/k3s", "/k3s", nil, true},
+		{"/dev", "/dev", nil, true}, {"/dev/pts", "/pts", nil, true}, {"/sys", "/sys", nil, true}, {"/proc", "/host", nil, true},
+		{"/srv/state/@sandbox", "/state", nil, true}, {"/srv/guarded", "/records", nil, true}, {"/srv", "/srv", nil, true},
+		{"/srv/plain", "/socket", nil, true},
+		{"/srv/data", "/run", nil, false}, {"/srv/data/file", "/file", nil, false}, {"/var/lib/docker/volumes/v/_data", "/run", nil, false},
+
+		{"/proc", "/proc", nil, false}, {"/run", "/at", nil, false}, {"/run", "/at/deep/run", nil, false}, {"/run", "/atx", nil, true},
+		{"/run", "/run", covered(specs.Mount{Destination: "run/.//", Type: "tmpfs"}), false},
+		{"/run", "/run", covered(specs.Mount{Destination: "/run/inner", Type: "tmpfs"}), true},
+		{"/run", "/run", covered(specs.Mount{Destination: "/run", Type: "tmpfs", Options: []string{"tmpcopyup"}}), true},
+		{"/run", "/run", covered(specs.Mount{Destination: "/run", Type: "tmpfs", Options: []string{"remount"}}), true},
+		{"/run", "/run", covered(specs.Mount{Destination: "/link/../run", Type: "tmpfs"}), true},
+		{"/run", "/run", covered(specs.Mount{Destination: "/", Type: "tmpfs"}), true},
+		{"/run", "/run", func(s *specs.Spec) { s.Linux.MaskedPaths = []string{"/run"} }, false},
+		{"/run", "/run", func(s *specs.Spec) { s.Linux.MaskedPaths = []string{"/link/../run"} }, true},
+	} {
+		for _, root := range []string{fmt.Sprintf("/srv/roots/%d", i), fmt.Sprintf("/var/lib/docker/overlay2/%d/merged", i)} {
+			at := filepath.Join(root, tc.at)
+			if st, err := os.Stat(tc.source); err == nil && !st.IsDir() {
+				must(t, os.MkdirAll(root, 0o755), os.WriteFile(at, nil, 0o644), unix.Mount(tc.source, at, "", unix.MS_BIND, ""))
+			} else {
+				must(t, bind(tc.source, at, 0))
+			}
+			s := specOf(root, "/srv/data")
+			if tc.edit != nil {
+				tc.edit(s)
+			}
+			if field, reason := refused(t, s, "/srv/guarded"); (field == fieldRoot) != tc.want {
+				t.Errorf("%s at %s in %s: refused by %q %s", tc.source, tc.at, root, field, reason)
+			}
+			must(t, unix.Unmount(at, 0))
+		}
+	}
+	// libcontainer strips the root's path from a destination: this one is /srv/root/run.
+	must(t, bind("/run", "/srv/root/srv/root/run", 0))
+	s := specOf("/srv/root", "/srv/data")
+	s.Mounts = append(s.Mounts, specs.Mount{Destination: "/srv/root/run", Type: "tmpfs"})
+	if field, _ := refused(t, s); field != fieldRoot {
+		t.Errorf("refused by %q", field)
+	}
+}
+
+// TestBypass_B45_SocketsInTheRoot: a root file system in which an engine listens is
+// refused, also if it listens in a mount below the root. Other listeners are recorded.
+func TestBypass_B45_SocketsInTheRoot(t *testing.T) {
+	for _, tc := range []struct {
+		name, root, socket string
+		hide               string
+		dead               bool
+		want               string
+		recorded           int
+	}{
+		{"an engine's", "/srv/root", "/srv/root/a/docker.sock", "", false, "listens at /srv/root/a/docker.sock (a/docker.sock)", 0},
+		{"a bus", "/srv/root", "/srv/root/run/user/bus", "", false, "listens", 0},
+		{"covered", "/srv/root", "/srv/root/a/docker.sock", "/a", false, "", 0},
+		{"from an earlier run", "/srv/root", "/srv/root/docker.sock", "", true, "", 0},
+		{"a database's", "/srv/root", "/srv/root/a/mysqld.sock", "", false, "", 1},
+		{"in an engine's folder", "/var/lib/docker/overlay2/x/merged", "/var/lib/docker/overlay2/x/merged/a/mysqld.sock", "", false, "", 1},
+		{"an engine's in an engine's folder", "/var/lib/docker/overlay2/x/merged", "/var/lib/docker/overlay2/x/merged/a/docker.sock", "", false, "listens", 0},
+		{"beside it", "/srv/root", "/srv/rootx/docker.sock", "", false, "", 0},
+		{"in a mount below", "/srv/root", "/srv/below/docker.sock", "", false, "listens", 0},
+		{"deep in a mount below", "/srv/root", "/srv/below/a/b/docker.sock", "", false, "listens", 0},
+		{"at a usual place below", "/srv/root", "/srv/below/docker/docker.sock", "", true, "listens", 0},
+		{"a database's below", "/srv/root", "/srv/below/mysqld.sock", "", false, "", 1},
+		{"below and covered", "/srv/root", "/srv/below/a/docker.sock", "/below/a", false, "", 0},
+		{"usual and covered", "/srv/root", "/srv/below/docker/docker.sock", "/below/docker", true, "", 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			inMounts(t, func() {
+				must(t, os.MkdirAll(tc.root, 0o755), os.MkdirAll(filepath.Dir(tc.socket), 0o755), os.MkdirAll("/srv/below", 0o755))
+				must(t, unix.Mount("tmpfs", "/srv/below", "tmpfs", 0, ""), os.MkdirAll(filepath.Dir(tc.socket), 0o755), bind("/srv/below", tc.root+"/below", 0))
+				l, err := net.Listen("unix", tc.socket)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				l.(*net.UnixListener).SetUnlinkOnClose(false)
+				defer l.Close()
+				if tc.dead {
+					must(t, l.Close())
+				}
+				s := specOf(tc.root, "/missing")
+				if tc.hide != "" {
+					s.Mounts = append(s.Mounts, specs.Mount{Destination: tc.hide, Type: "tmpfs"})
+				}
+				checked, err := checkMounts(s, nil, nil)
+				if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), "root.path: ") || !strings.Contains(err.Error(), tc.want)) {
+					t.Errorf("%v, want %q", err, tc.want)
+				}
+				if err == nil {
+					if len(checked.sockets) != tc.recorded {
+						t.Errorf("recorded %q", checked.sockets)
+					}
+					checked.close()
+				}
+				if checked, err = checkMounts(s, []string{fieldRoot}, nil); err != nil {
+					t.Errorf("allowed by the operator, still refused: %v", err)
+				} else {
+					checked.close()
+				}
+			})
+		})
+	}
+}
+
+// TestBypass_B45_GuardedFolders: the folder of all sandboxes' records, a folder above it
+// and a record are refused. The error names the setting that moves the folder.
+func TestBypass_B45_GuardedFolders(t *testing.T) {
+	inMounts(t, func() {
+		must(t, os.MkdirAll("/srv/log/openshell/box", 0o755), os.MkdirAll("/srv/log/app", 0o755), os.MkdirAll("/srv/root", 0o755), bind("/srv/log", "/mnt/log", 0))
+		for source, want := range map[string]bool{
+			"/srv/log": true, "/srv/log/openshell": true, "/srv/log/openshell/box": true, "/mnt/log": true, "/mnt/log/openshell/box": true, "/srv/log/app": false,
+		} {
+			field, reason := refused(t, specOf("/srv/root", source), "/srv/log/openshell")
+			if (field == fieldMounts) != want || want && !strings.Contains(reason, "/srv/log/openshell, the folder of the operator's log_dir, which can be set to") {
+				t.Errorf("%s: refused by %q %s", source, field, reason)
 			}
 		}
 	})
@@ -303,48 +455,57 @@ func TestLiveSocketsElsewhere(t *testing.T) {
 			if got != tc.found || len(search.lost) != tc.lost {
 				t.Errorf("%s in %s: found %q, lost %q", tc.name, tc.source, got, search.lost)
 			}
+			if tc.lost > 0 { // on the file system of a root, it is likelier elsewhere
+				search = &socketSearch{host: host, devices: map[uint64]bool{c.list[0].place.dev: false}, folders: map[string]*located{}}
+				search.find([]boundSocket{{list[i].dev, list[i].ino, tc.name}}, c.list, func(*source, string) {})
+				if len(search.lost) > 0 {
+					t.Errorf("%s in %s as a root: lost %q", tc.name, tc.source, search.lost)
+				}
+			}
 			c.close()
 		}
 	})
 }
 
-// BenchmarkCheckMounts measures the check of a container with one mounted folder,
-// beside no and 1000 sockets of the host.
+// BenchmarkCheckMounts measures the check of a container's root file system, alone and
+// with one mounted folder, beside no and 1000 sockets of the host.
 func BenchmarkCheckMounts(b *testing.B) {
 	if os.Geteuid() != 0 {
 		b.Skip("not root")
 	}
 	for _, sockets := range []int{0, 1000} {
 		for _, where := range []string{"same file system", "another"} {
-			b.Run(fmt.Sprintf("%d sockets, %s", sockets, where), func(b *testing.B) {
-				dir, err := os.MkdirTemp("", "b")
-				if err != nil {
-					b.Fatal(err)
-				}
-				defer os.RemoveAll(dir)
-				source, at := filepath.Join(dir, "source"), filepath.Join(dir, "s")
-				if where != "same file system" {
-					at = "/dev/shm/" + filepath.Base(dir)
-					defer os.RemoveAll(at)
-				}
-				if err := errors.Join(os.Mkdir(source, 0o755), os.Mkdir(at, 0o755)); err != nil {
-					b.Fatal(err)
-				}
-				for i := range sockets {
-					l, err := net.Listen("unix", fmt.Sprintf("%s/%d", at, i))
+			for _, mounted := range []string{"folder", "nothing"} {
+				b.Run(fmt.Sprintf("%d sockets, %s, %s mounted", sockets, where, mounted), func(b *testing.B) {
+					dir, err := os.MkdirTemp("", "b")
 					if err != nil {
 						b.Fatal(err)
 					}
-					defer l.Close()
-				}
-				for b.Loop() {
-					checked, err := checkMounts(specOf(filepath.Join(dir, "root"), source), nil, nil)
-					if err != nil {
+					defer os.RemoveAll(dir)
+					root, source, at := filepath.Join(dir, "root"), filepath.Join(dir, "folder"), filepath.Join(dir, "s")
+					if where != "same file system" {
+						at = "/dev/shm/" + filepath.Base(dir)
+						defer os.RemoveAll(at)
+					}
+					if err := errors.Join(os.Mkdir(root, 0o755), os.Mkdir(source, 0o755), os.Mkdir(at, 0o755)); err != nil {
 						b.Fatal(err)
 					}
-					checked.close()
-				}
-			})
+					for i := range sockets {
+						l, err := net.Listen("unix", fmt.Sprintf("%s/%d", at, i))
+						if err != nil {
+							b.Fatal(err)
+						}
+						defer l.Close()
+					}
+					for b.Loop() {
+						checked, err := checkMounts(specOf(root, filepath.Join(dir, mounted)), nil, nil)
+						if err != nil {
+							b.Fatal(err)
+						}
+						checked.close()
+					}
+				})
+			}
 		}
 	}
 }
@@ -381,9 +542,10 @@ func TestBypass_B45_SwappedSource(t *testing.T) {
 		"appeared": {"/srv/missing", func() error {
 			return errors.Join(os.Symlink("/run", "/srv/missing"), bind("/srv/missing", "/mnt/at", 0))
 		}, "", "appeared"},
-		"under a later mount": {"/srv/data", func() error { return bind("/srv/other", "/mnt/at", 0) }, "/at", ""},
-		"below a later mount": {"/srv/data", func() error { return bind("/srv/other", "/mnt/at", 0) }, "/", ""},
-		"beside a later one":  {"/srv/data", func() error { return bind("/srv/other", "/mnt/at", 0) }, "/at/below", "was swapped"},
+		"under a later mount":     {"/srv/data", func() error { return bind("/srv/other", "/mnt/at", 0) }, "/at", ""},
+		"below a later mount":     {"/srv/data", func() error { return bind("/srv/other", "/mnt/at", 0) }, "/", ""},
+		"beside a later one":      {"/srv/data", func() error { return bind("/srv/other", "/mnt/at", 0) }, "/at/below", "was swapped"},
+		"by a later mount's link": {"/srv/data", func() error { return bind("/srv/other", "/mnt/at", 0) }, "/link/../at", "was swapped"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inMounts(t, func() {
@@ -399,7 +561,7 @@ func TestBypass_B45_SwappedSource(t *testing.T) {
 				must(t, os.Mkdir("/mnt/at", 0o755), os.Symlink("/mnt/at", "/mnt/link"))
 				must(t, tc.swap())
 				if tc.later != "" {
-					s.Mounts = append(s.Mounts, specs.Mount{Destination: filepath.Join("/mnt", tc.later), Type: "tmpfs"})
+					s.Mounts = append(s.Mounts, specs.Mount{Destination: "/mnt" + tc.later, Type: "tmpfs"})
 				}
 				err = checked.verify(unix.Gettid(), s)
 				if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {

@@ -43,15 +43,34 @@ type hostMounts struct {
 	places map[string]place
 }
 
-// engineFolder is a plan.EngineFolder and where it lies on this machine.
+// guardedFolder is a folder of this program that no sandbox gets.
+type guardedFolder struct {
+	path string
+	// setting is the flag or the field of the operator's configuration that names the
+	// folder.
+	setting string
+}
+
+// engineFolder is a plan.EngineFolder or a guarded folder, and where it lies on this
+// machine.
 type engineFolder struct {
 	plan.EngineFolder
 	at place
+	// setting is guardedFolder.setting, or "".
+	setting string
 }
 
-// readHostMounts reads the mount table. folders are guarded in addition to
-// plan.EngineFolders.
-func readHostMounts(folders []string) (*hostMounts, error) {
+// String returns the path and, for a guarded folder, how the operator can move it.
+func (e engineFolder) String() string {
+	if e.setting == "" {
+		return e.Path
+	}
+	return fmt.Sprintf("%s, the folder of the operator's %s, which can be set to a folder elsewhere", e.Path, e.setting)
+}
+
+// readHostMounts reads the mount table. guarded are folders that no sandbox gets, in
+// addition to plan.EngineFolders.
+func readHostMounts(guarded []guardedFolder) (*hostMounts, error) {
 	f, err := os.Open("/proc/thread-self/mountinfo")
 	if err != nil {
 		return nil, fmt.Errorf("read mount table: %w", err)
@@ -64,22 +83,22 @@ func readHostMounts(folders []string) (*hostMounts, error) {
 	for _, m := range h.list {
 		h.byID[m.ID] = m
 	}
-	guarded := plan.EngineFolders
-	for _, name := range folders {
-		abs, err := filepath.Abs(name)
+	for _, e := range plan.EngineFolders {
+		h.engines = append(h.engines, engineFolder{EngineFolder: e})
+	}
+	for _, g := range guarded {
+		abs, err := filepath.Abs(g.path)
 		if err != nil {
 			return nil, err
 		}
-		if !slices.ContainsFunc(guarded, func(e plan.EngineFolder) bool { return e.Path == abs }) {
-			guarded = append(slices.Clip(guarded), plan.EngineFolder{Path: abs})
+		if !slices.ContainsFunc(h.engines, func(e engineFolder) bool { return e.Path == abs }) {
+			h.engines = append(h.engines, engineFolder{EngineFolder: plan.EngineFolder{Path: abs}, setting: g.setting})
 		}
 	}
-	for _, e := range guarded {
-		at, err := h.placeOf(e.Path)
-		if err != nil {
+	for i, e := range h.engines {
+		if h.engines[i].at, err = h.placeOf(e.Path); err != nil {
 			return nil, fmt.Errorf("look at %s: %w", e.Path, err)
 		}
-		h.engines = append(h.engines, engineFolder{e, at})
 	}
 	return h, nil
 }
@@ -171,22 +190,41 @@ var hostDev = plan.EngineFolder{Path: "/dev", Gives: []string{"shm/**", "hugepag
 // leadsOut returns the reason why a mount of l gives the sandbox control of the host, or
 // "".
 func (h *hostMounts) leadsOut(l *located) string {
-	if slices.Contains(kernelMounts, l.mount.FSType) {
-		return "part of the kernel's file system " + l.mount.FSType
+	if why := h.placeLeadsOut(l); why != "" {
+		return why
 	}
-	devices := slices.Contains(deviceMounts, l.mount.FSType) || hostDev.Holds(l.path, hostDev.Path)
-	if l.dir && devices && l.path != "/" {
-		if cdiNames(l) {
-			return ""
-		}
-		return "a folder of the host's devices"
+	if l.dir && l.path != "/" && hostDev.Holds(l.path, hostDev.Path) && !cdiNames(l) {
+		return hostDevices
 	}
-	if plan.LeadsOut(l.path) || plan.IsState(l.place.path) {
+	if plan.LeadsOut(l.path) {
 		return "an engine's"
 	}
 	for _, e := range h.engines {
-		if e.Holds(l.path, e.Path) || l.place.dev == e.at.dev && e.Holds(l.place.path, e.at.path) {
-			return "at, above or in " + e.Path
+		if e.Holds(l.path, e.Path) {
+			return "at, above or in " + e.String()
+		}
+	}
+	return ""
+}
+
+// hostDevices is a reason of leadsOut.
+const hostDevices = "a folder of the host's devices"
+
+// placeLeadsOut is leadsOut without a look at the path of l: it judges only the file
+// system and the place in it.
+func (h *hostMounts) placeLeadsOut(l *located) string {
+	if slices.Contains(kernelMounts, l.mount.FSType) {
+		return "part of the kernel's file system " + l.mount.FSType
+	}
+	if l.dir && slices.Contains(deviceMounts, l.mount.FSType) && !cdiNames(l) {
+		return hostDevices
+	}
+	if plan.IsState(l.place.path) {
+		return "an engine's"
+	}
+	for _, e := range h.engines {
+		if l.place.dev == e.at.dev && e.Holds(l.place.path, e.at.path) {
+			return "at, above or in " + e.String()
 		}
 	}
 	return ""

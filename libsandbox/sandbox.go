@@ -142,7 +142,9 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	if _, err := plan.New(o.Container.Spec, pol, options); err != nil {
 		return nil, err
 	}
-	mounts, err := checkMounts(o.Container.Spec, c.Allow, []string{o.Container.Root, c.ProvidersDir})
+	mounts, err := checkMounts(o.Container.Spec, c.Allow, []guardedFolder{
+		{o.Container.Root, "--root"}, {c.ProvidersDir, "providers_dir"}, {c.LogDir, "log_dir"},
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -6,8 +6,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -108,7 +110,8 @@ func isSocket(dir int, name string) (ino uint32, ok bool) {
 // sockets on the folders' file systems, not with the folders.
 type socketSearch struct {
 	host *hostMounts
-	// devices are the file systems that the folders show.
+	// devices are the file systems that the folders show. The value says whether a
+	// socket on the file system that cannot be located is added to lost.
 	devices map[uint64]bool
 	// folders are the folders of sockets, by name; nil where there is none.
 	folders map[string]*located
@@ -120,7 +123,8 @@ type socketSearch struct {
 // socket's path on the host.
 func (s *socketSearch) find(list []boundSocket, sources []*source, found func(*source, string)) {
 	for _, b := range list {
-		if s.devices[b.dev] && !s.findByPlace(b, sources, found) && !findByName(b, sources, found) && !isControlSocket(b) {
+		name, ok := s.devices[b.dev]
+		if ok && !s.findByPlace(b, sources, found) && !findByName(b, sources, found) && name && !isControlSocket(b) {
 			s.lost = append(s.lost, b.name)
 		}
 	}
@@ -153,7 +157,7 @@ func (s *socketSearch) findByPlace(b boundSocket, sources []*source, found func(
 // whether it is in one.
 func findByName(b boundSocket, sources []*source, found func(*source, string)) (known bool) {
 	for _, src := range sources {
-		if inside, ok := underRoot(b, src); ok {
+		if inside, ok := underRoot(b, src); ok && !src.hides(path.Join(src.path, inside)) {
 			known = true
 			found(src, path.Join(src.path, inside))
 		}
@@ -214,18 +218,18 @@ func underRoot(b boundSocket, src *source) (inside string, ok bool) {
 // there may take long, and a socket of this machine in it is live: unix_diag shows it.
 var remote = []string{"nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "ceph", "fuse", "fuseblk"}
 
-// knownSocket is a socket in a folder at one of the places where engines and agents
-// have theirs, or "". It need not be live.
-func knownSocket(src *source) string {
-	kind, _, _ := strings.Cut(src.mount.FSType, ".")
-	for _, r := range remote {
-		if kind == r {
-			return ""
-		}
+// knownSocket returns the path of a socket at one of the places in a folder where engines
+// and agents have theirs, or "". It need not be live. The folder is at the path name,
+// relative to the folder dir, and lies in the mount m.
+func knownSocket(m *mountinfo.Info, dir int, name string) string {
+	kind, _, _ := strings.Cut(m.FSType, ".")
+	if slices.Contains(remote, kind) {
+		return ""
 	}
-	for _, name := range plan.KnownSockets {
-		if _, ok := isSocket(int(src.file.Fd()), name); ok {
-			return name
+	for _, known := range plan.KnownSockets {
+		file := path.Join(name, known)
+		if _, ok := isSocket(dir, file); ok {
+			return file
 		}
 	}
 	return ""

@@ -75,9 +75,12 @@ var (
 	// storageGives are the files of one container of Podman or CRI-O.
 	storageGives = in("storage/*-containers/*/userdata", []string{
 		"resolv.conf", "hosts", "hostname", ".containerenv", "passwd", "group", "localtime", "shm/**", "secrets/**", "run/**"})
-	// dockerGives are named volumes, those of volume plugins, and the files of one
-	// container: mounts has shm, secrets and configs.
+	// dockerGives are named volumes, those of volume plugins, the files of one container
+	// (mounts has shm, secrets and configs), and the mounts that Docker makes of a
+	// volume-subpath. The last show a file or folder of a volume, which is judged by its
+	// place.
 	dockerGives = []string{
+		"tmp/safe-mount*/**",
 		"volumes/*/_data/**", "plugins/*/propagated-mount/*/**",
 		"containers/*/resolv.conf", "containers/*/hosts", "containers/*/hostname", "containers/*/mounts/**"}
 )
