@@ -169,6 +169,25 @@ func TestRunTerminal(t *testing.T) {
 	w.nothingRemains()
 }
 
+// A command with a terminal learns that its input has ended, also in the middle of a
+// line.
+func TestRunTerminalEndOfInput(t *testing.T) {
+	w := newWorld(t, testPolicy)
+	for input, want := range map[string]string{"": `read ""`, "half": `read "half"`} {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		cmd := exec.CommandContext(
+			ctx, filepath.Join(built.bin, "openshell"), "run", "--root", w.state(), "--rootfs", w.rootfs,
+			"--policy", w.policy, "--config", w.config, "-it", "--", "/bin/probe", "stdin",
+		)
+		cmd.Stdin = strings.NewReader(input)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("input %q: %v, printed %q", input, err, out)
+		}
+		cancel()
+	}
+}
+
 // What goes wrong, and what may not be meant, is said in words for people.
 func TestRunSaysWhy(t *testing.T) {
 	w := newWorld(t, testPolicy)

@@ -21,6 +21,9 @@ type Warning struct {
 func Lint(p *Policy, o CompileOptions) []Warning {
 	l := &linter{options: o, network: p.Network, work: MaxOverlapWork}
 	l.filesystem(&p.Filesystem)
+	if p.WritesProc() && p.NamesPrograms() && p.Filesystem.Line != 0 {
+		l.warn(p.Filesystem.Line, "the policy names programs and makes /proc writable: /proc is read-only all the same, as a program could write into the memory of one that is named")
+	}
 	for i := range p.Network {
 		l.policy(&p.Network[i])
 	}

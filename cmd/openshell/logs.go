@@ -154,6 +154,15 @@ func (p *printer) print(r decisionlog.Record) error {
 // clock is the layout of a time of day.
 const clock = "15:04:05.000"
 
+// ruleOf is the rule that decided, with the policy's entry and its line.
+func ruleOf(r decisionlog.Record) string {
+	rule := strings.TrimSuffix(r.Policy+": "+r.Rule, ": ")
+	if r.Rule != "" && r.Line > 0 {
+		rule += fmt.Sprintf(", line %d", r.Line)
+	}
+	return rule
+}
+
 // logLine is a record for people: time, verdict, binary[pid], what was asked for,
 // and the rule or the reason.
 func logLine(r decisionlog.Record) string {
@@ -189,8 +198,10 @@ func logLine(r decisionlog.Record) string {
 		where += fmt.Sprintf(":%d", r.Port)
 	}
 	why := r.Reason
-	if why == "" {
-		why = strings.TrimSuffix(r.Policy+": "+r.Rule, ": ")
+	if rule := ruleOf(r); why == "" {
+		why = rule
+	} else if r.Rule != "" {
+		why += " (" + rule + ")"
 	}
 	line := fmt.Sprintf("%s %-5s %s %s %s", when, clean(r.Verdict), who, clean(what), clean(where+r.Path))
 	if why != "" {

@@ -32,6 +32,11 @@ func TestLogLine(t *testing.T) {
 			decisionlog.Record{Verdict: "deny", Layer: "l4", Binary: "/bin/nc", Host: "evil.test", Port: 80, Protocol: "tcp", Reason: "no policy matches"},
 			"deny  /bin/nc TCP evil.test:80  no policy matches",
 		},
+		{
+			"denied by a rule",
+			decisionlog.Record{Verdict: "deny", Layer: "l7", Binary: "/usr/bin/curl", Host: "api.test", Port: 443, Method: "GET", Path: "/x", Policy: "api", Rule: "deny_rules[1] GET /**", Line: 18, Reason: "GET /x blocked by deny rule"},
+			"deny  /usr/bin/curl GET api.test:443/x  GET /x blocked by deny rule (api: deny_rules[1] GET /**, line 18)",
+		},
 		{"caller unknown, address alone", decisionlog.Record{Verdict: "deny", Layer: "l4", Address: "fd00::1", Port: 80}, "deny  unknown L4 [fd00::1]:80"},
 		{"escapes", decisionlog.Record{Verdict: "deny", Binary: "/x\x1b[2J", Method: "G\nET", Host: "a", Path: "/\u202e", Reason: "r\r"}, `deny  /x\x1b[2J G\nET a/\u202e  r\r`},
 		{

@@ -279,6 +279,9 @@ func main() {
 	case "cat":
 		b, err := os.ReadFile(args[0])
 		report(fmt.Sprintf("%q", b), err)
+	case "stdin": // reads standard input to its end
+		text, err := io.ReadAll(os.Stdin)
+		report(fmt.Sprintf("read %q", text), err)
 	case "isatty": // says whether standard output is a terminal
 		_, err := unix.IoctlGetTermios(1, unix.TCGETS)
 		report("terminal", err)

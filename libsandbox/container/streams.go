@@ -215,7 +215,7 @@ func (t *streams) started() error {
 				return fmt.Errorf("set the terminal raw: %w", err)
 			}
 		}
-		go func() { _, _ = io.Copy(t.terminal, os.Stdin) }()
+		go feed(t.terminal)
 		// Reading a master whose other side is gone gives EIO: the end.
 		t.copying.Go(func() { _, _ = io.Copy(os.Stdout, t.terminal) })
 	}
@@ -224,6 +224,19 @@ func (t *streams) started() error {
 	}
 	t.afterStart = nil
 	return nil
+}
+
+// endOfFile is the character by which a terminal tells its reader that input has ended
+// (VEOF, termios(3)), as every new terminal has it: Ctrl-D.
+const endOfFile = 4
+
+// feed copies our input to a terminal. At its end it types endOfFile: a terminal has no
+// other end of input. The first one only ends a line that is not complete, if there is
+// one.
+func feed(terminal io.Writer) {
+	if _, err := io.Copy(terminal, os.Stdin); err == nil {
+		_, _ = terminal.Write([]byte{endOfFile, endOfFile})
+	}
 }
 
 func (t *streams) resize() {

@@ -90,10 +90,31 @@ type Plan struct {
 	ReadOnlyProc bool `json:"read_only_proc,omitempty"`
 }
 
+// Fields are the names that Options.Allow can have: the fields of config.json that are
+// refused for some values.
+var Fields = []string{
+	"hooks.startContainer", "linux.maskedPaths", "linux.namespaces.ipc", "linux.namespaces.mount", "linux.namespaces.network",
+	"linux.namespaces.pid", "linux.readonlyPaths", "linux.resources.devices", "linux.sysctl", "mounts", "root.path",
+}
+
+// checkAllow fails for a name that accepts nothing: the operator would take the field
+// for accepted.
+func checkAllow(allow []string) error {
+	for _, name := range allow {
+		if !slices.Contains(Fields, name) {
+			return fmt.Errorf("operator configuration: allow: %q is no field that a sandbox is refused for, want some of %s", name, strings.Join(Fields, ", "))
+		}
+	}
+	return nil
+}
+
 // New makes the plan for spec under pol.
 func New(spec *specs.Spec, pol *policy.Policy, o Options) (*Plan, error) {
 	if spec.Linux == nil || spec.Process == nil || spec.Root == nil {
 		return nil, fmt.Errorf("config.json: root, linux and process are required for a sandbox")
+	}
+	if err := checkAllow(o.Allow); err != nil {
+		return nil, err
 	}
 	if err := refuse(spec, o.Allow); err != nil {
 		return nil, err

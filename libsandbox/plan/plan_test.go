@@ -228,6 +228,17 @@ func TestBypass_B49_LandlockFloor(t *testing.T) {
 	}
 }
 
+// A name under allow that accepts nothing is an error, and each field that a refusal
+// names is accepted.
+func TestAllow(t *testing.T) {
+	for name, want := range map[string]bool{"mount": false, "rootpath": false, "": false, "linux.namespaces.user": false, "mounts": true, "root.path": true, "linux.sysctl": true} {
+		_, err := New(spec(nil), &policy.Policy{}, Options{LandlockABI: 7, Allow: []string{name}})
+		if (err == nil) != want || err != nil && !strings.Contains(err.Error(), "want some of hooks.startContainer") {
+			t.Errorf("allow: [%q]: %v", name, err)
+		}
+	}
+}
+
 func TestProcessLosesPrivileges(t *testing.T) {
 	p, err := New(spec(nil), &policy.Policy{}, Options{LandlockABI: 7})
 	if err != nil {
