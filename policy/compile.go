@@ -33,7 +33,9 @@ type endpoint struct {
 	hasPath      bool
 	audit        bool
 	encodedSlash bool
-	allow, deny  ruleTree
+	// queried says that a rule is about query parameters.
+	queried     bool
+	allow, deny ruleTree
 	// options has the rules of allow that name the method OPTIONS.
 	options ruleTree
 
@@ -124,6 +126,7 @@ func compileEndpoint(in *Endpoint, o CompileOptions) (*endpoint, error) {
 	}
 	ep.audit, errs[4] = audits(in.Enforcement, o)
 	ep.allow, ep.deny, ep.options, errs[5] = compileRules(in)
+	ep.queried = slices.ContainsFunc(slices.Concat(in.Rules, in.DenyRules), func(r Rule) bool { return len(r.Query) > 0 })
 	// Without addresses the host alone cannot be wrong.
 	ep.destination, _ = NewDestination(ep.host, nil)
 	ep.destination.open = o.ControlPlanePorts

@@ -29,8 +29,8 @@ func (c *choices) yes(oneIn int) bool { return c.n(oneIn) == oneIn-1 }
 func pick[T any](c *choices, from []T) T { return from[c.n(len(from))] }
 
 var (
-	somePatterns = list{"", "**", "/**", "/a/**", "/a", "/a/*", "/*/b", "/a/**/b", "/a*", "/a**", "/{a,b}/c", "/[ab]/?", "/a/b/*", "/**/b", "/[!a]/**", "/a/*b*/c", `/\a`, "/*", "/a/", "/%40x", "/@x/**", "/é", "/%2A/**", "/a/b/**", "/[@!]?", "/a?b", "/a/**/", "/%7b"}
-	somePaths    = list{"/", "/a", "/a/", "/a/b", "/a/b/c", "/b/c", "/b", "/ab", "/a%2Fb", "/a/xbx/c", "/x/y/b", "/a/b/b", "/a/b/", "/@x", "/@x/", "/%C3%A9", "/%C3%A9/", "/*", "/a", "/a/", "/a%20b", "/@%20", "/%7B"}
+	somePatterns = list{"", "**", "/**", "/a/**", "/a", "/a/*", "/*/b", "/a/**/b", "/a*", "/a**", "/{a,b}/c", "/[ab]/?", "/a/b/*", "/**/b", "/[!a]/**", "/a/*b*/c", `/\a`, "/*", "/a/", "/%40x", "/@x/**", "/é", "/%2A/**", "/a/b/**", "/[@!]?", "/a?b", "/a/**/", "/%7b", "/a%2fb", "/a%2F/**"}
+	somePaths    = list{"/", "/a", "/a/", "/a/b", "/a/b/c", "/b/c", "/b", "/ab", "/a%2Fb", "/a/xbx/c", "/x/y/b", "/a/b/b", "/a/b/", "/@x", "/@x/", "/%C3%A9", "/%C3%A9/", "/*", "/a", "/a/", "/a%20b", "/@%20", "/%7B", "/%2Fa", "/a%2F", "/a%2Fb%2Fc", "/@x%2Fy"}
 	someHosts    = list{"a.example.com", "a.example.com", "a.example.com", "b.example.com", "a.b.example.com", "example.com", "10.1.2.3", "x.s3.eu.aws.com", "other.org"}
 	hostPatterns = list{"a.example.com", "a.example.com", "a.example.com", "b.example.com", "*.example.com", "**.example.com", "a*.example.com", "10.1.2.3", "*.s3.*.aws.com", "*.b.example.com", "{a,b}*.example.com", `*.exam\ple.com`, "*.exa[lm]ple.com"}
 	// selectorHosts are patterns of middlewares.
@@ -40,7 +40,7 @@ var (
 	someBinaries  = list{"/usr/bin/curl", "/usr/bin/curl", "/bin/sh", "/usr/bin/git", "/opt/a/b", ""}
 	binPatterns   = list{"/usr/bin/curl", "/usr/bin/curl", "/bin/sh", "/usr/bin/*", "/**", "/opt/**", "/usr/bin/gi?", "**"}
 	queryGlobs    = list{"1", "*", "**", "1.*", "a b", "", "{x,y}", "é", "%c3%A9", "%31", `%2a`}
-	someQueries   = list{"", "q=1", "q=1&q=2", "q=1.2", "q=a+b", "q=%31", "q=%zz", "k=x&q=y", "q", "&&q=1.2.3", "q=%ff", "%71=1", "Q=1", "q[]=1", "k=1;q=1", "q=%2531", "q=%25252525252531", "q=%00", "q=%C3%A9", "q=1;k=x", "q=1&Q=2", "q%5b0%5D=1&q=x", "q=%31;", "q=*"}
+	someQueries   = list{"", "q=1", "q=1&q=2", "q=1.2", "q=a+b", "q=%31", "q=%zz", "k=x&q=y", "q", "&&q=1.2.3", "q=%ff", "%71=1", "Q=1", "q[]=1", "k=1;q=1", "q=%2531", "q=%25252525252531", "q=%00", "q=%C3%A9", "q=1;k=x", "q=1&Q=2", "[q]=1", "]q=1", "q]=1&q=x", "k[q=1", "q=a%0Ab", "k=%09", "q=1%0D", "%0Aq=1", "q%5b0%5D=1&q=x", "q=%31;", "q=*"}
 	someIPs       = list{"10.0.0.0/8", "10.1.2.3", "8.8.8.8", "127.0.0.1", "nonsense"}
 )
 
@@ -49,7 +49,7 @@ func (c *choices) rules(most int) []Rule {
 	for range c.n(most + 1) {
 		r := Rule{Method: pick(c, someMethods), Path: pick(c, somePatterns)}
 		if c.yes(3) {
-			q := QueryRule{Key: pick(c, list{"q", "k"})}
+			q := QueryRule{Key: pick(c, list{"q", "k", "k_q"})}
 			for range 1 + c.n(2) {
 				q.Globs = append(q.Globs, pick(c, queryGlobs))
 			}

@@ -220,7 +220,7 @@ func (l *linter) rules(e *Endpoint, deny bool, rules []Rule) {
 	all := map[string]int{} // method to the line of a rule for every path
 	for _, r := range rules {
 		method := strings.ToUpper(r.Method)
-		why := neverMatches(r.Path, e.AllowEncodedSlash)
+		why := neverMatches(r.Path, e.AllowEncodedSlash || deny) // a deny rule reads %2F as / too
 		switch {
 		case method == "":
 			l.warn(r.Line, "%s has no method, so it matches no request; write method: \"*\" for all", what)
@@ -229,6 +229,9 @@ func (l *linter) rules(e *Endpoint, deny bool, rules []Rule) {
 			l.warn(r.Line, "%s has the unusual method %q", what, r.Method)
 		}
 		l.denyQueries(r, deny)
+		if holdsQuery(r.Path) {
+			l.warn(r.Line, "%s path %s: the ? is any one character; write parameters under query", what, r.Path)
+		}
 		switch line := cmp.Or(all["*"], all[method]); {
 		case why != "":
 			l.warn(r.Line, "%s path %s matches no request: %s", what, r.Path, why)
@@ -240,6 +243,13 @@ func (l *linter) rules(e *Endpoint, deny bool, rules []Rule) {
 			all[method] = r.Line
 		}
 	}
+}
+
+// holdsQuery reports whether a query is written in a path.
+func holdsQuery(path string) bool {
+	_, query, _ := strings.Cut(path, "?")
+	name, _, ok := strings.Cut(query, "=")
+	return ok && !strings.Contains(name, "/")
 }
 
 // denyQueries warns of patterns of a deny rule that a value with a dot passes.
@@ -254,18 +264,28 @@ func (l *linter) denyQueries(r Rule, deny bool) {
 }
 
 // within reports whether a rule's path and its endpoint's path can match the same path.
-// A deny rule also covers its path with or without a trailing slash.
+// A deny rule also covers its path with or without a trailing slash, and with each %2F
+// decoded.
 func (l *linter) within(endpoint, rule string, deny bool) bool {
-	outer := tokens(canonicalPattern(cmp.Or(endpoint, "**"), ruleDialect), '/', ruleDialect)
-	rule = canonicalPattern(rule, ruleDialect)
-	spellings := []string{rule}
-	if deny {
-		bare := strings.TrimSuffix(rule, "/")
-		spellings = append(spellings, bare, bare+"/")
+	endpoint = cmp.Or(endpoint, "**")
+	if !deny {
+		return l.meet(canonicalPattern(rule, ruleDialect), canonicalPattern(endpoint, ruleDialect))
 	}
-	return slices.ContainsFunc(spellings, func(s string) bool {
-		return overlap(tokens(s, '/', ruleDialect), outer, &l.work)
-	})
+	outer := []string{canonicalPattern(endpoint, ruleDialect), decodedPattern(endpoint)}
+	for _, rule := range []string{canonicalPattern(rule, ruleDialect), decodedPattern(rule)} {
+		bare := strings.TrimSuffix(rule, "/")
+		for _, s := range []string{rule, bare, bare + "/"} {
+			if slices.ContainsFunc(outer, func(o string) bool { return l.meet(s, o) }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// meet reports whether a path can match two patterns in canonical spelling.
+func (l *linter) meet(a, b string) bool {
+	return overlap(tokens(a, '/', ruleDialect), tokens(b, '/', ruleDialect), &l.work)
 }
 
 // neverMatches says why no canonical path can match a pattern; empty if one may.

@@ -91,6 +91,10 @@ network_policies:
       - {method: PUT, path: /v2}
       - {method: "*", path: /**}
       - {method: DELETE, path: /v1/x}
+      - {method: PATCH, path: "/v1/x?force=true"}
+      - {method: PATCH, path: "/v1/a?/{b,c}=d"}
+      - {method: PATCH, path: "/v1%2fx"}
+      - {method: PATCH, path: "/v2%2fx"}
 `, []Warning{
 			{12, "rule has no method, so it matches no request; write method: \"*\" for all"},
 			{13, `rule has the unusual method "GTE"`},
@@ -101,6 +105,11 @@ network_policies:
 			{22, `deny rule query a: "x*": * stops at a dot, so a value with a dot there passes; for any value write "**"`},
 			{23, "deny rule path /v2 lies outside the endpoint's path /v1/**"},
 			{25, "deny rule adds nothing to the one in line 24, which is for every path"},
+			{26, "deny rule path /v1/x?force=true: the ? is any one character; write parameters under query"},
+			{26, "deny rule adds nothing to the one in line 24, which is for every path"},
+			{27, "deny rule adds nothing to the one in line 24, which is for every path"},
+			{28, "deny rule adds nothing to the one in line 24, which is for every path"},
+			{29, "deny rule path /v2%2fx lies outside the endpoint's path /v1/**"},
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -89,10 +89,22 @@ func (o *overrides) query(query string) {
 				}
 			}
 			if eachDecoding(name, headersParameter.names) {
-				field, value, _ := strings.Cut(unescapeQuery(value), ":")
-				o.header(strings.TrimSpace(field), value)
+				o.headers("query parameter "+headersParameter.key, unescapeQuery(value))
 			}
 		}
+	}
+}
+
+// headers adds the header fields of headersParameter, one in each line. A line that
+// may continue the line before it is an error.
+func (o *overrides) headers(source, lines string) {
+	for line := range strings.FieldsFuncSeq(lines, func(r rune) bool { return r == '\r' || r == '\n' }) {
+		name, value, ok := strings.Cut(line, ":")
+		if !ok || strings.TrimSpace(name) != name {
+			o.fail(source, errors.New("has a line that is no header field"))
+			return
+		}
+		o.header(name, value)
 	}
 }
 
@@ -137,8 +149,11 @@ func (o *overrides) path(source, value string) {
 	}
 }
 
+// fail keeps the first error: the workload chooses how many there are.
 func (o *overrides) fail(source string, err error) {
-	o.err = errors.Join(o.err, fmt.Errorf("%s: %w", source, err))
+	if o.err == nil {
+		o.err = fmt.Errorf("%s: %w", source, err)
+	}
 }
 
 // eachOverridden yields the requests, other than h itself, that a server may read in h,

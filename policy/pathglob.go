@@ -11,7 +11,40 @@ import (
 // canonicalPattern spells the literal text of a path pattern as CanonicalPath spells
 // paths: /%40a is /@a, /é is /%C3%A9, and %2A is a literal *, never a wildcard. In
 // its result both dialects escape a literal * with \.
-func canonicalPattern(p string, d dialect) string {
+func canonicalPattern(p string, d dialect) string { return spellPattern(p, d, "%2F") }
+
+// decodedPattern spells a pattern of rules as canonicalPattern does, with its %2F as
+// decodeSlashes spells it.
+func decodedPattern(p string) string {
+	canonical, decoded := canonicalPattern(p, ruleDialect), spellPattern(p, ruleDialect, "/")
+	if decoded != canonical {
+		decoded = collapseSlashes(decoded)
+	}
+	return decoded
+}
+
+// decodeSlashes returns a canonical path as servers read it that decode %2F. It
+// allocates only if the path has one. No dot segment can appear: CanonicalPath refuses
+// one beside a %2F.
+func decodeSlashes(path string) string {
+	if !strings.Contains(path, "%2F") {
+		return path
+	}
+	return collapseSlashes(strings.ReplaceAll(path, "%2F", "/"))
+}
+
+func collapseSlashes(s string) string {
+	out := make([]byte, 0, len(s))
+	for i := range len(s) {
+		if i == 0 || s[i] != '/' || s[i-1] != '/' {
+			out = append(out, s[i])
+		}
+	}
+	return string(out)
+}
+
+// spellPattern spells a pattern, with slash for an encoded slash.
+func spellPattern(p string, d dialect, slash string) string {
 	out := make([]byte, 0, len(p))
 	literal := func(c byte) {
 		switch {
@@ -44,7 +77,7 @@ func canonicalPattern(p string, d dialect) string {
 			case !ok: // no canonical path has it
 				out = append(out, c)
 			case b == '/':
-				out = append(out, "%2F"...)
+				out = append(out, slash...)
 				i += 2
 			default:
 				literal(b)
@@ -71,8 +104,13 @@ func compilePath(pattern string) (Glob, error) {
 	if len(pattern) > MaxGlob {
 		return Glob{}, errLongGlob
 	}
-	p := globParser{pattern: canonicalPattern(pattern, ruleDialect), sep: '/'}
-	return p.glob(pattern)
+	return compileSpelled(canonicalPattern(pattern, ruleDialect), pattern)
+}
+
+// compileSpelled compiles a pattern in canonical spelling; written is what errors show.
+func compileSpelled(spelled, written string) (Glob, error) {
+	p := globParser{pattern: spelled, sep: '/'}
+	return p.glob(written)
 }
 
 // denyPath is a path pattern of a deny rule. It covers what its Glob matches and the
@@ -85,9 +123,14 @@ type denyPath struct {
 }
 
 // compileDenyPath compiles the path pattern of a deny rule, in which a ? or [ ] also
-// matches a whole escape.
+// matches a whole escape, and a %2F also a slash.
 func compileDenyPath(pattern string) (denyPath, error) {
 	g, err := compilePath(pattern)
+	if decoded := decodedPattern(pattern); err == nil && decoded != canonicalPattern(pattern, ruleDialect) {
+		var plain Glob
+		plain, err = compileSpelled(decoded, pattern)
+		g.alternatives = append(g.alternatives, plain.alternatives...)
+	}
 	d := denyPath{g, Glob{sep: '/'}}
 	for _, tokens := range g.alternatives {
 		if wide := escapesAreCharacters(tokens); wide != nil {

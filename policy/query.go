@@ -23,24 +23,25 @@ type queryRule struct {
 
 // compileQuery compiles the patterns of a parameter. A pattern with escapes in a deny
 // rule also matches the escapes as text.
-func compileQuery(q QueryRule, deny bool) (out queryRule, err error) {
+func compileQuery(q QueryRule, deny bool) (out queryRule, _ error) {
 	out.key = q.Key
+	var errs []error
 	for _, pattern := range q.Globs {
 		// OpenShell drops a single empty pattern, so that no value matches.
 		if pattern == "" && len(q.Globs) == 1 && !deny {
 			break
 		}
-		g, e := compileQueryGlob(pattern)
-		err = errors.Join(err, e)
+		g, err := compileQueryGlob(pattern)
+		errs = append(errs, err)
 		out.globs = append(out.globs, g)
 		if deny && strings.Contains(pattern, "%") {
 			p := globParser{pattern: pattern, sep: '.', unicode: true}
-			g, e = p.glob(pattern)
-			err = errors.Join(err, e)
+			g, err = p.glob(pattern)
+			errs = append(errs, err)
 			out.globs = append(out.globs, g)
 		}
 	}
-	return out, err
+	return out, errors.Join(errs...)
 }
 
 // compileQueryGlob compiles a pattern of decoded values. Escapes in it stand for the
@@ -83,10 +84,32 @@ func (q *queryRule) match(value string) bool {
 }
 
 // names reports whether some server reads a decoded name as the rule's parameter: upper
-// and lower case are equal, text from a [ on does not count, and a space or dot is _
-// (PHP).
+// and lower case are equal, brackets do not count (PHP, Rack, qs), and a space, a dot or
+// a [ that is not closed is _ (PHP).
 func (q *queryRule) names(name string) bool {
-	key, name := bareName(q.key), bareName(strings.TrimLeft(name, " "))
+	key := bareName(q.key)
+	if sameName(key, bareName(name)) {
+		return true
+	}
+	i := strings.IndexByte(name, '[')
+	return i >= 0 && strings.IndexByte(name[i:], ']') < 0 && sameName(key, strings.Trim(name, blanks))
+}
+
+// blanks are the characters around a name that some server drops.
+const blanks = " \t\r\n"
+
+// bareName returns a parameter's name without brackets and the text that follows them:
+// force for force[0], [force], ]force and force].
+func bareName(name string) string {
+	name = strings.TrimLeft(name, blanks+"[]")
+	if i := strings.IndexAny(name, "[]"); i >= 0 {
+		name = name[:i]
+	}
+	return strings.TrimRight(name, "\t\r\n") // a space would be _
+}
+
+// sameName compares names without regard to the differences that names describes.
+func sameName(key, name string) bool {
 	same := len(key) == len(name)
 	for i := 0; same && i < len(key); i++ {
 		same = foldName(key[i]) == foldName(name[i])
@@ -94,18 +117,10 @@ func (q *queryRule) names(name string) bool {
 	return same || !(isASCII(key) && isASCII(name)) && strings.EqualFold(key, name)
 }
 
-// bareName is a parameter's name without the [ ] of an array.
-func bareName(name string) string {
-	if i := strings.IndexByte(name, '['); i > 0 {
-		return name[:i]
-	}
-	return name
-}
-
 // foldName returns the byte that stands for c where names are compared.
 func foldName(c byte) byte {
 	switch {
-	case c == ' ', c == '.':
+	case c == ' ', c == '.', c == '[':
 		return '_'
 	case 'A' <= c && c <= 'Z':
 		return c + 'a' - 'A'
@@ -197,14 +212,17 @@ func eachDecoding(s string, ok func(string) bool) bool {
 }
 
 // checkQuery returns an error for a query that servers read in different ways.
-func checkQuery(query string) error {
+// read says that a rule reads the query. Then an encoded tab or line break is an error
+// as well: servers that trim values take true%0A for true, and the rule does not.
+// Elsewhere it passes, because texts such as GraphQL documents need it.
+func checkQuery(query string, read bool) error {
 	if plainQuery(query) {
 		return nil
 	}
 	for pair := range strings.SplitSeq(query, "&") {
 		rawKey, rawValue, _ := strings.Cut(pair, "=")
 		for _, raw := range [...]string{rawKey, rawValue} {
-			if err := checkComponent(raw); err != nil {
+			if err := checkComponent(raw, read); err != nil {
 				return fmt.Errorf("query component %.80q %w", raw, err)
 			}
 		}
@@ -222,16 +240,25 @@ func plainQuery(query string) bool {
 	return true
 }
 
-func checkComponent(raw string) error {
+func checkComponent(raw string, read bool) error {
 	for i := range len(raw) {
-		if _, ok := unescapeByte(raw[i:]); raw[i] == '%' && !ok {
+		_, ok := unescapeByte(raw[i:])
+		switch {
+		case raw[i] == '%' && !ok:
 			return errors.New("has a % without two hexadecimal digits")
+		case isControl(raw[i]):
+			return errors.New("has a control byte")
 		}
 	}
 	plain := unescapeQuery(raw)
 	for i := range len(plain) {
-		if c := plain[i]; c < ' ' || c == 0x7f {
-			return errors.New("has a control byte")
+		switch c := plain[i]; {
+		case c == '\t' || c == '\n' || c == '\r':
+			if read {
+				return errors.New("has an encoded tab or line break, and a rule reads the query")
+			}
+		case isControl(c):
+			return errors.New("has an encoded control byte")
 		}
 	}
 	if !utf8.ValidString(plain) {
@@ -239,6 +266,8 @@ func checkComponent(raw string) error {
 	}
 	return nil
 }
+
+func isControl(c byte) bool { return c < ' ' || c == 0x7f }
 
 // unescapeQuery decodes a key or value. A % that begins no escape stays. It allocates
 // only if there is something to decode.

@@ -18,7 +18,7 @@ func refMethod(rule, method string) bool {
 	return rule == "*" || r == m || r == "GET" && m == "HEAD"
 }
 
-func refQuery(raw string) (map[string][]string, error) {
+func refQuery(raw string, read bool) (map[string][]string, error) {
 	out := map[string][]string{}
 	for _, pair := range strings.Split(raw, "&") {
 		if pair == "" {
@@ -27,7 +27,7 @@ func refQuery(raw string) (map[string][]string, error) {
 		k, v, _ := strings.Cut(pair, "=")
 		key, err := url.QueryUnescape(k)
 		value, err2 := url.QueryUnescape(v)
-		if err != nil || err2 != nil || !utf8.ValidString(key+value) || refControl.MatchString(key+value) {
+		if err != nil || err2 != nil || !utf8.ValidString(key+value) || refControl.MatchString(key+value) || refRawControl.MatchString(pair) || read && refBreak.MatchString(key+value) {
 			return nil, fmt.Errorf("query")
 		}
 		out[key] = append(out[key], url.QueryEscape(value))
@@ -37,7 +37,12 @@ func refQuery(raw string) (map[string][]string, error) {
 
 // What the reference reads of queries and patterns.
 var (
-	refControl       = regexp.MustCompile(`[\x00-\x1f\x7f]`)
+	refControl       = regexp.MustCompile(`[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]`)
+	refRawControl    = regexp.MustCompile(`[\x00-\x1f\x7f]`)
+	refBreak         = regexp.MustCompile(`[\t\r\n]`)
+	refBare          = regexp.MustCompile(`^[ \t\r\n\[\]]*([^\[\]]*)`)
+	refUnclosed      = regexp.MustCompile(`^[^\[]*\[[^\]]*$`)
+	refSlashes       = regexp.MustCompile(`//+`)
 	refEscape        = regexp.MustCompile(`%[0-9A-Fa-f]{2}|\+`)
 	refQueryToken    = regexp.MustCompile(`(?s)\\.|\[[^\]]*\]|%[0-9A-Fa-f]{2}|.`)
 	refPathToken     = regexp.MustCompile(`(?s)\\.|%[0-9A-Fa-f]{2}|\[[^\]]*\]|[*?{},/%]|.`)
@@ -47,12 +52,14 @@ var (
 
 // refVariants are the undecoded values of what servers take for a parameter.
 func refVariants(key, raw string) (values []string) {
+	fold := func(name string) string {
+		return strings.NewReplacer(".", "_", " ", "_", "[", "_").Replace(strings.ToLower(name))
+	}
 	plain := func(name string) string {
-		name = strings.TrimLeft(name, " ")
-		if i := strings.Index(name, "["); i > 0 {
-			name = name[:i]
-		}
-		return strings.NewReplacer(".", "_", " ", "_").Replace(strings.ToLower(name))
+		return fold(strings.TrimRight(refBare.FindStringSubmatch(name)[1], "\t\r\n"))
+	}
+	same := func(name string) bool {
+		return plain(name) == plain(key) || refUnclosed.MatchString(name) && fold(strings.Trim(name, " \t\r\n")) == plain(key)
 	}
 	for _, pair := range strings.Split(raw, "&") {
 		all := []string{pair}
@@ -65,7 +72,7 @@ func refVariants(key, raw string) (values []string) {
 			}
 			name, value, _ := strings.Cut(part, "=")
 			stages, deep := refStages(name)
-			if deep || slices.ContainsFunc(stages, func(s string) bool { return plain(s) == plain(key) }) {
+			if deep || slices.ContainsFunc(stages, same) {
 				values = append(values, value)
 			}
 		}
@@ -109,7 +116,10 @@ func refAny(globs []string, value string, deny bool) bool {
 }
 
 // refCanon spells a pattern's literal text as paths are spelt.
-func refCanon(p string, selector bool) string {
+func refCanon(p string, selector bool) string { return refSpell(p, selector, "%2F") }
+
+// refSpell is refCanon with slash for an encoded slash.
+func refSpell(p string, selector bool, slash string) string {
 	token := refPathToken
 	if selector {
 		token = refSelectorToken
@@ -123,7 +133,9 @@ func refCanon(p string, selector bool) string {
 		case m[0] == '\\' && len(m) > 1 && !selector:
 			m = m[1:]
 		case m[0] == '%':
-			m, _ = url.PathUnescape(m)
+			if m, _ = url.PathUnescape(m); m == "/" {
+				return slash
+			}
 		}
 		out := refLiteral.Replace(url.PathEscape(m))
 		if out == "," && !selector {
@@ -136,9 +148,26 @@ func refCanon(p string, selector bool) string {
 // refPath matches a pattern of paths.
 func refPath(pattern, path string) bool { return refGlob(refCanon(pattern, false), '/', path) }
 
-// refCovers says whether a deny rule with a pattern without braces is about a path.
+// refDenies says whether a deny rule with a pattern without braces is about a path or
+// about that path with each %2F decoded.
+func refDenies(pattern, path string) bool {
+	return refCovers(pattern, path) || refCovers(pattern, refDecoded(path))
+}
+
+// refDecoded is a path as servers read it that decode %2F.
+func refDecoded(path string) string {
+	return refSlashes.ReplaceAllString(strings.ReplaceAll(path, "%2F", "/"), "/")
+}
+
+// refCovers says whether a deny rule with a pattern without braces is about a path in
+// this spelling.
 func refCovers(pattern, path string) bool {
-	p, bare := refCanon(pattern, false), strings.TrimSuffix(path, "/")
+	canon, decoded := refCanon(pattern, false), refSpell(pattern, false, "/")
+	return refCoversSpelled(canon, path) || decoded != canon && refCoversSpelled(refSlashes.ReplaceAllString(decoded, "/"), path)
+}
+
+func refCoversSpelled(p, path string) bool {
+	bare := strings.TrimSuffix(path, "/")
 	if refEither(p, path) || bare != "" && refEither(p, bare) {
 		return true
 	}

@@ -135,7 +135,9 @@ func (ref reference) request(r *Request, d Decision, matches []referenceMatch, l
 			d.Credentials.Provider = ""
 		}
 	}
-	query, err := refQuery(r.HTTP.RawQuery)
+	query, err := refQuery(r.HTTP.RawQuery, slices.ContainsFunc(matches, func(m referenceMatch) bool {
+		return slices.ContainsFunc(append(slices.Clone(m.ep.Rules), m.ep.DenyRules...), func(r Rule) bool { return r.Query != nil })
+	}))
 	switch {
 	case selected == nil:
 		d.Reason = "no L7 endpoint path matched request"
@@ -173,8 +175,8 @@ func (ref reference) request(r *Request, d Decision, matches []referenceMatch, l
 			allowed = allowed || ok
 		}
 		for _, rule := range m.ep.DenyRules {
-			hit := (rule.Method == "" || refMethod(rule.Method, r.HTTP.Method)) && (rule.Path == "" || refCovers(rule.Path, path))
-			hit = hit && (m.ep.Path == "" || refCovers(m.ep.Path, path))
+			hit := (rule.Method == "" || refMethod(rule.Method, r.HTTP.Method)) && (rule.Path == "" || refDenies(rule.Path, path))
+			hit = hit && (m.ep.Path == "" || refDenies(m.ep.Path, path))
 			for _, q := range rule.Query {
 				hit = hit && slices.ContainsFunc(refVariants(q.Key, r.HTTP.RawQuery), func(v string) bool {
 					stages, deep := refStages(v)
@@ -193,13 +195,16 @@ func (ref reference) request(r *Request, d Decision, matches []referenceMatch, l
 		d.Verdict = Allow
 		return d
 	}
-	sibling := path + "/"
-	if strings.HasSuffix(path, "/") {
-		sibling = path[:len(path)-1]
-	}
-	other := refSelected(l7, sibling, r.Forward)
-	if ref.audits(selected) && (other == nil || ref.audits(other)) {
+	if ref.audits(selected) {
 		d.Verdict = Audit
+	}
+	for _, p := range []string{path, refDecoded(path)} {
+		for _, sibling := range []string{p, p + "/", strings.TrimSuffix(p, "/")} {
+			strict := strings.HasSuffix(p, "/") && sibling == p+"/" // not a spelling of it
+			if other := refSelected(l7, sibling, r.Forward); !strict && other != nil && !ref.audits(other) {
+				d.Verdict = Deny
+			}
+		}
 	}
 	return d
 }
@@ -323,7 +328,7 @@ func refGlobRegexp(p string, sep byte) (*regexp.Regexp, error) {
 		var all []string
 		for b := range byte(0x80) {
 			switch {
-			case b == '/' && set[0] == '!', re.MatchString(string(rune(b))):
+			case b == '/' && (set[0] == '!' || set[0] == '^'), re.MatchString(string(rune(b))):
 				all = append(all, fmt.Sprintf("%%%02X", b))
 				if b != '%' && b != '/' {
 					all = append(all, fmt.Sprintf(`\x%02x`, b))

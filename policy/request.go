@@ -52,7 +52,8 @@ func (d *Decision) ask(h *HTTP, forward bool, matched []*endpoint) {
 		d.refuse(selected, "request-target contains an encoded '/' (%2F) which is not allowed on this endpoint")
 		return
 	}
-	if err := checkQuery(h.RawQuery); err != nil {
+	read := slices.ContainsFunc(matched, func(ep *endpoint) bool { return ep.queried })
+	if err := checkQuery(h.RawQuery, read); err != nil {
 		d.refuse(selected, err.Error())
 		return
 	}
@@ -102,26 +103,42 @@ func selectEndpoint(path string, forward bool, matched []*endpoint) *endpoint {
 	return best
 }
 
-// siblingBlocks reports whether the path with its trailing slash removed, or with one
-// added, belongs to an endpoint that enforces its rules: the slash must not lead past
-// them to an endpoint that audits.
+// siblingBlocks reports whether another spelling of the path belongs to an endpoint that
+// enforces its rules: with its trailing slash removed, or with one added, and with each
+// %2F decoded. A spelling must not lead past these rules to an endpoint that audits.
 func siblingBlocks(path string, forward bool, matched []*endpoint) bool {
-	sibling, ok := strings.CutSuffix(path, "/")
-	if !ok {
-		sibling += "/"
+	blocks := func(path string) bool {
+		selected := selectEndpoint(path, forward, matched)
+		return selected != nil && !selected.audit
 	}
-	selected := selectEndpoint(sibling, forward, matched)
-	return selected != nil && !selected.audit
+	decoded := decodeSlashes(path)
+	return blocks(decoded) || blocks(toggleSlash(path)) || blocks(toggleSlash(decoded))
+}
+
+// toggleSlash returns a path with a trailing slash, or without its own.
+func toggleSlash(path string) string {
+	if bare, ok := strings.CutSuffix(path, "/"); ok {
+		return bare
+	}
+	return path + "/"
 }
 
 // judge asks the rules of every endpoint that the path is one of: any may allow,
-// and any may deny what others allow.
+// and any may deny what others allow. Deny rules are asked about the path with each %2F
+// decoded, too.
 func judge(h *HTTP, matched []*endpoint) (by *compiledRule, denied bool) {
+	decoded := *h
+	decoded.Path = decodeSlashes(h.Path)
+	both := decoded.Path != h.Path
 	for _, ep := range matched {
-		if ep.hasPath && !ep.covered.covers(h.Path) {
+		if ep.hasPath && !ep.covered.covers(h.Path) && !(both && ep.covered.covers(decoded.Path)) {
 			continue
 		}
-		if rule := ep.deny.find(h, true); rule != nil {
+		rule := ep.deny.find(h, true)
+		if rule == nil && both {
+			rule = ep.deny.find(&decoded, true)
+		}
+		if rule != nil {
 			return rule, true
 		}
 		if by == nil && (!ep.hasPath || ep.path.Match(h.Path)) {

@@ -130,7 +130,7 @@ type ruleCompiler struct {
 	rules, denials ruleTree
 	// options has the rules of rules that name the method OPTIONS.
 	options ruleTree
-	err     error
+	errs    []error
 }
 
 func (c *ruleCompiler) add(rule Rule, deny bool, name string) {
@@ -171,19 +171,22 @@ func (c *ruleCompiler) add(rule Rule, deny bool, name string) {
 		}
 		r.query = append(r.query, compiled)
 	}
-	pattern = canonicalPattern(pattern, ruleDialect)
+	canonical := canonicalPattern(pattern, ruleDialect)
 	if deny {
-		c.denials.add(pattern, r)
-	} else {
-		c.rules.add(pattern, r)
-		if r.method == "OPTIONS" {
-			c.options.add(pattern, r)
+		c.denials.add(canonical, r)
+		if decoded := decodedPattern(pattern); decoded != canonical {
+			c.denials.add(decoded, r)
 		}
+		return
+	}
+	c.rules.add(canonical, r)
+	if r.method == "OPTIONS" {
+		c.options.add(canonical, r)
 	}
 }
 
 func (c *ruleCompiler) fail(where string, err error) {
-	c.err = errors.Join(c.err, fmt.Errorf("%s: %w", where, err))
+	c.errs = append(c.errs, fmt.Errorf("%s: %w", where, err))
 }
 
 // presets are the methods of each access, messagePresets those of WebSockets.
@@ -224,5 +227,5 @@ func compileRules(ep *Endpoint) (allow, deny, options ruleTree, err error) {
 	for i, r := range ep.DenyRules {
 		c.add(r, true, fmt.Sprintf("deny_rules[%d]", i))
 	}
-	return c.rules, c.denials, options, c.err
+	return c.rules, c.denials, options, errors.Join(c.errs...)
 }

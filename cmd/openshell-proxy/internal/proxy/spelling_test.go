@@ -154,6 +154,30 @@ func TestBypass_B79_DenyRulesCoverSiblings(t *testing.T) {
 	})
 }
 
+// TestBypass_B79_EncodedSlashesReachNoDeniedPath: where %2F is kept, a deny rule covers
+// it as a slash, too.
+func TestBypass_B79_EncodedSlashesReachNoDeniedPath(t *testing.T) {
+	spelled(t, `allow_encoded_slash: true, access: full, deny_rules: [{method: "*", path: /users/alice}, {method: "*", path: "/repo/**"}]`, []spelling{
+		{"GET", "/users%2fbob", "", "/users%2Fbob"},
+		{"GET", "/users%2Falice", "", ""},
+		{"GET", "/users%2falice", "", ""},
+		{"GET", "/users/alice%2F", "", ""},
+		{"GET", "/%2Fusers/alice", "", ""},
+		{"GET", "/repo%2Fx", "", ""},
+	})
+}
+
+// TestBypass_B79_LineBreaksInQueries: an encoded tab or line break passes unchanged where
+// no rule reads the query; other control bytes do not.
+func TestBypass_B79_LineBreaksInQueries(t *testing.T) {
+	spelled(t, `access: full, deny_rules: [{method: "*", path: /secret}]`, []spelling{
+		{"GET", "/a?query=%7B%0A%09viewer%0d%0a%7D", "", "/a?query=%7B%0A%09viewer%0d%0a%7D"},
+		{"GET", "/a?q=%00", "", ""},
+		{"GET", "/a?q=%1b", "", ""},
+		{"GET", "/a?q=a%0A%7f", "", ""},
+	})
+}
+
 // TestBypass_B79_Queries: a deny rule about a parameter covers every name that servers
 // read as that parameter; an allow rule covers its own name only.
 func TestBypass_B79_Queries(t *testing.T) {
@@ -166,6 +190,11 @@ func TestBypass_B79_Queries(t *testing.T) {
 			{"GET", "/a?force[]=true", "", ""},
 			{"GET", "/a?force%5B0%5D=true", "", ""},
 			{"GET", "/a?Force=true", "", ""},
+			{"GET", "/a?[force]=true", "", ""},
+			{"GET", "/a?%5Bforce%5D=true", "", ""},
+			{"GET", "/a?]force=true", "", ""},
+			{"GET", "/a?force]=true", "", ""},
+			{"GET", "/a?[force]=false", "", "/a?[force]=false"},
 			{"GET", "/a?force=false&force=true", "", ""},
 			{"GET", "/a?force=%2574rue", "", ""},
 			{"GET", "/a?city=k%C3%B6ln", "", ""},
@@ -181,6 +210,8 @@ func TestBypass_B79_Queries(t *testing.T) {
 			{"GET", "/a?x=1;service=git-receive-pack&service=git-upload-pack", "", ""},
 			{"GET", "/a?service=git-upload-pack&service[]=git-receive-pack", "", ""},
 			{"GET", "/a?service=git-upload-pack&Service=git-receive-pack", "", ""},
+			{"GET", "/a?service=git-upload-pack&[service]=git-receive-pack", "", ""},
+			{"GET", "/a?service=git-upload-pack&x=%0A", "", ""},
 			{"GET", "/a?Service=git-upload-pack", "", ""},
 			{"GET", "/a?service[]=git-upload-pack", "", ""},
 			{"GET", "/b?q=caf%C3%A9", "", "/b?q=caf%C3%A9"},
@@ -209,6 +240,7 @@ func TestBypass_B79_Overrides(t *testing.T) {
 		{"POST", open + "?_method=delete", "", ""},
 		{"POST", open + "?%5fmethod=DELETE", "", ""},
 		{"POST", open + "?a=b;_method=DELETE", "", ""},
+		{"POST", open + "?[_method]=DELETE", "", ""},
 		{"POST", open + "?_method=GET", "", open + "?_method=GET"},
 		{"POST", open + "?%24httpMethod=DELETE", "", ""},
 		{"GET", open, "X-Original-URL: /open/y\r\n", open},
