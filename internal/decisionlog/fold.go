@@ -15,13 +15,18 @@ const Deny = "deny"
 // kind do, at once; later ones are counted, and every foldInterval one record has their
 // number. A workload can make its refusals differ as it likes, so the records of all
 // refusals together have a budget in bytes. Refusals of a new kind for which the budget
-// has no room, or while maxKinds kinds are counted, are counted by layer and policy. The
-// zero value is not usable: see newFolder.
+// has no room, or while maxKinds kinds are counted, are counted by layer and policy. A part
+// of both bounds is for the first refusals of new places: paths are easier to vary than
+// hosts, and operators look for new hosts. The zero value is not usable: see newFolder.
 type folder struct {
-	seed   maphash.Seed
-	kinds  map[uint64]*kind
+	seed  maphash.Seed
+	kinds map[uint64]*kind
+	// places has the number of kinds of each place.
+	places map[uint64]int
 	rest   map[group]*count
-	budget budget
+	// newPlaces is the budget for the first refusals of new places for which budget has no
+	// room.
+	budget, newPlaces budget
 }
 
 // kind is the refusals that differ only in time, process, and digits in the reason, which
@@ -32,6 +37,8 @@ type kind struct {
 	cost int64 // bytes of a record that counts them
 	// own is how many of them have a record of their own.
 	own int
+	// place is the hash of the layer, the host, the port and the program.
+	place uint64
 }
 
 // group is the refusals of kinds that are not counted each on its own. The workload cannot
@@ -57,8 +64,9 @@ func (c *count) add(at time.Time) {
 
 func newFolder(now time.Time) folder {
 	return folder{
-		seed: maphash.MakeSeed(), kinds: map[uint64]*kind{}, rest: map[group]*count{},
-		budget: budget{left: refusalBurst, at: now},
+		seed: maphash.MakeSeed(), kinds: map[uint64]*kind{}, places: map[uint64]int{}, rest: map[group]*count{},
+		budget:    newBudget(refusalBurst-placeBurst, refusalRate-placeRate, now),
+		newPlaces: newBudget(placeBurst, placeRate, now),
 	}
 }
 
@@ -74,9 +82,10 @@ func (f *folder) first(r *Record) bool {
 		k.add(r.Time)
 		return false
 	}
-	cost := cost(r)
-	if len(f.kinds) < maxKinds && f.budget.take(r.Time, cost, reservedBytes) {
-		f.kinds[id] = &kind{like: likeness(r), cost: cost, own: 1}
+	cost, place := cost(r), f.placeOf(r)
+	if f.room(r.Time, cost, f.places[place] == 0) {
+		f.kinds[id] = &kind{like: likeness(r), cost: cost, own: 1, place: place}
+		f.places[place]++
 		return true
 	}
 	g := group{r.Layer, r.Policy, r.Revision}
@@ -90,6 +99,20 @@ func (f *folder) first(r *Record) bool {
 	return false
 }
 
+// room takes n bytes for a refusal of a new kind, or returns false.
+func (f *folder) room(now time.Time, n int64, newPlace bool) bool {
+	return len(f.kinds) < maxKinds-placeKinds && f.budget.take(now, n, reservedBytes) ||
+		newPlace && len(f.kinds) < maxKinds && f.newPlaces.take(now, n, 0)
+}
+
+// remove forgets a kind.
+func (f *folder) remove(id uint64, k *kind) {
+	delete(f.kinds, id)
+	if f.places[k.place]--; f.places[k.place] == 0 {
+		delete(f.places, k.place)
+	}
+}
+
 // forget undoes a call of first that returned true: the record of r found no place in the
 // queue, and the next refusal like it may have one.
 func (f *folder) forget(r *Record) {
@@ -97,7 +120,7 @@ func (f *folder) forget(r *Record) {
 	if k := f.kinds[id]; k.own > 1 {
 		k.own--
 	} else {
-		delete(f.kinds, id)
+		f.remove(id, k)
 	}
 }
 
@@ -121,7 +144,7 @@ func (f *folder) due(now time.Time, all bool, put func(Record) bool) {
 	for id, k := range f.kinds {
 		switch {
 		case k.n == 0:
-			delete(f.kinds, id)
+			f.remove(id, k)
 		case write(k.like, &k.count, k.cost):
 			k.count = count{}
 		}
@@ -138,7 +161,7 @@ const restReason = "refusals of more kinds than are recorded one by one"
 // texts, because those of r may be parts of longer ones.
 func likeness(r *Record) Record {
 	return Record{
-		Verdict: r.Verdict, Layer: r.Layer, Binary: strings.Clone(r.Binary), Host: strings.Clone(r.Host), Port: r.Port, Protocol: r.Protocol,
+		Verdict: r.Verdict, Layer: r.Layer, Binary: strings.Clone(r.Binary), Host: strings.Clone(r.Host), Port: r.Port, Address: strings.Clone(r.Address), Protocol: r.Protocol,
 		Method: strings.Clone(r.Method), Path: strings.Clone(r.Path), Policy: r.Policy, Rule: strings.Clone(r.Rule), Line: r.Line,
 		Reason: strings.Clone(r.Reason), Revision: r.Revision, Status: r.Status,
 	}
@@ -149,7 +172,7 @@ func likeness(r *Record) Record {
 func (f *folder) kindOf(r *Record) uint64 {
 	var h maphash.Hash
 	h.SetSeed(f.seed)
-	for _, s := range [...]string{r.Layer, r.Binary, r.Host, r.Protocol, r.Method, r.Path, r.Policy, r.Rule} {
+	for _, s := range [...]string{r.Layer, r.Binary, r.Host, r.Address, r.Protocol, r.Method, r.Path, r.Policy, r.Rule} {
 		_, _ = h.WriteString(s) // never fails
 		_ = h.WriteByte(0)
 	}
@@ -158,13 +181,16 @@ func (f *folder) kindOf(r *Record) uint64 {
 			_ = h.WriteByte(c)
 		}
 	}
-	for _, n := range [...]int{int(r.Port), r.Line, r.Revision, r.Status} {
-		for ; n > 0; n >>= 8 {
-			_ = h.WriteByte(byte(n))
-		}
-		_ = h.WriteByte(0)
-	}
+	maphash.WriteComparable(&h, [...]int{int(r.Port), r.Line, r.Revision, r.Status})
 	return h.Sum64()
+}
+
+// placeOf hashes what makes a place.
+func (f *folder) placeOf(r *Record) uint64 {
+	return maphash.Comparable(f.seed, struct {
+		layer, host, binary string
+		port                uint16
+	}{r.Layer, r.Host, r.Binary, r.Port})
 }
 
 // cost returns an upper bound of the bytes that the line of r takes.
@@ -196,17 +222,22 @@ func cost(r *Record) int64 {
 	return int64(n)
 }
 
-// budget is a token bucket of bytes.
+// budget is a token bucket of bytes. It has burst bytes at most, and gets rate bytes a
+// second.
 type budget struct {
-	left int64
-	at   time.Time
+	left, burst, rate int64
+	at                time.Time
+}
+
+func newBudget(burst, rate int64, now time.Time) budget {
+	return budget{left: burst, burst: burst, rate: rate, at: now}
 }
 
 // take takes n bytes if that leaves reserve.
 func (b *budget) take(now time.Time, n, reserve int64) bool {
 	if d := now.Sub(b.at); d >= time.Second {
-		seconds := min(int64(d/time.Second), refusalBurst/refusalRate)
-		b.left, b.at = min(refusalBurst, b.left+seconds*refusalRate), now
+		seconds := min(int64(d/time.Second), b.burst/b.rate+1)
+		b.left, b.at = min(b.burst, b.left+seconds*b.rate), now
 	}
 	if b.left-n < reserve {
 		return false

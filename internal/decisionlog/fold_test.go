@@ -119,9 +119,9 @@ func TestRefusalRecordsLast(t *testing.T) {
 	if lasts := time.Duration(((MaxFiles-1)*MaxBytes-refusalBurst)/refusalRate) * time.Second; lasts < 48*time.Hour {
 		t.Errorf("a flood of refusals fills the files in %v", lasts)
 	}
-	var b budget
 	now := time.Now()
-	b.at = now
+	b := newBudget(refusalBurst, refusalRate, now)
+	b.left = 0
 	taken := int64(0)
 	for i := range 24 * 3600 * 10 { // ten a second, for a day
 		if now := now.Add(time.Duration(i) * 100 * time.Millisecond); b.take(now, 100, 0) {
@@ -235,5 +235,94 @@ func TestBypass_B62_FirstRecordsStay(t *testing.T) {
 	all, _ := kept(t, dir)
 	if all[0].Host != "first.test" || all[0].Seq != 1 {
 		t.Errorf("begins with %+v", all[0])
+	}
+}
+
+// TestBypass_B62_NewPlaces: a flood of refusals at one host does not hide the first
+// refusal of another host, port, program or layer, also when it goes on for long. A flood
+// of hosts is bounded.
+func TestBypass_B62_NewPlaces(t *testing.T) {
+	now := time.Now()
+	f := newFolder(now)
+	flood := Record{Verdict: Deny, Layer: "l7", Binary: "/usr/bin/curl", Host: "api.example.com", Port: 443, Reason: "no rule allows it"}
+	written := int64(0)
+	put := func(r Record) bool {
+		written += cost(&r)
+		return true
+	}
+	own := 0
+	for second := range 300 {
+		now = now.Add(time.Second)
+		for i := range 40 {
+			r := flood
+			r.Time, r.Path = now, fmt.Sprintf("/%d/%d", second, i%20)
+			if second > 30 { // then the same kinds, so that each one has a count to write
+				r.Path = fmt.Sprintf("/30/%d", i)
+			}
+			if f.first(&r) {
+				own++
+			}
+		}
+		if second%10 == 9 {
+			f.due(now, false, put)
+		}
+	}
+	if own > 300*40/2 {
+		t.Errorf("the flood has no effect: %d of its refusals have records", own)
+	}
+	for _, vary := range []func(r *Record){
+		func(r *Record) { r.Host = "evil.example" },
+		func(r *Record) { r.Port = 22 },
+		func(r *Record) { r.Binary = "/usr/bin/evil" },
+		func(r *Record) { r.Layer = "l4" },
+	} {
+		r := flood
+		r.Time = now
+		vary(&r)
+		if !f.first(&r) {
+			t.Errorf("the first refusal has no record: %+v", r)
+		}
+		r.Path = "/another"
+		if f.first(&r) {
+			t.Errorf("another path has a record, so the flood has no effect: %+v", r)
+		}
+	}
+	recorded := 0
+	for i := range floodSize {
+		r := flood
+		r.Time, r.Host = now, fmt.Sprintf("h%d.example", i)
+		if f.first(&r) {
+			recorded++
+		}
+	}
+	if recorded < placeKinds/2 || len(f.kinds) > maxKinds || len(f.places) > maxKinds {
+		t.Errorf("of a flood of hosts %d have records; %d kinds and %d places are kept", recorded, len(f.kinds), len(f.places))
+	}
+	for range 3 {
+		now = now.Add(foldInterval)
+		f.due(now, true, put)
+	}
+	if !f.empty() || len(f.places) != 0 {
+		t.Errorf("%d kinds and %d places are kept", len(f.kinds), len(f.places))
+	}
+}
+
+// TestKinds: refusals that differ in an address, or in which number they have, are of
+// different kinds.
+func TestKinds(t *testing.T) {
+	f := newFolder(time.Now())
+	ids := map[uint64]Record{}
+	for _, r := range []Record{
+		{}, {Port: 256}, {Line: 1}, {Line: 256}, {Revision: 1}, {Status: 1},
+		{Address: "10.0.0.1"}, {Address: "10.0.0.2"}, {Host: "10.0.0.1"},
+	} {
+		id := f.kindOf(&r)
+		if other, ok := ids[id]; ok {
+			t.Errorf("%+v and %+v are of one kind", r, other)
+		}
+		ids[id] = r
+		if l := likeness(&r); f.kindOf(&l) != id {
+			t.Errorf("%+v is not like itself", r)
+		}
 	}
 }

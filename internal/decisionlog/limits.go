@@ -17,6 +17,11 @@ const (
 	// ownRecords is how many refusals of one kind have records of their own before they
 	// are counted: a person who tries again sees each attempt at once.
 	ownRecords = 4
+	// placeRate and placeBurst are the parts of refusalRate and refusalBurst that are for
+	// the first refusal of a new place (layer, host, port and program), so that a flood
+	// of refusals at one host does not hide another host: some 200 new places at once.
+	placeRate  = 64
+	placeBurst = 128 << 10
 	// reservedBytes is the part of the burst for records that count, in bytes.
 	reservedBytes = 64 << 10
 	// foldInterval is the time between two records that count refusals of one kind: soon
@@ -25,6 +30,8 @@ const (
 	// maxKinds bounds the kinds of refusals that are counted at a time. Each keeps up to
 	// seven texts of MaxField bytes: 4 MiB in all at most, usually 300 KiB.
 	maxKinds = 512
+	// placeKinds of maxKinds are for the first refusals of new places.
+	placeKinds = 128
 	// maxGroups bounds the layers and policies by which refusals of other kinds are
 	// counted; beyond it they are counted by layer alone.
 	maxGroups = 16
