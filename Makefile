@@ -94,7 +94,7 @@ test-agents: build ## agents from npm in sandboxes, without keys (root; 1.7 GB f
 	OPENSHELL_TEST_REQUIRE=$(REQUIRE),registries,agents go test -count=1 -timeout 30m -tags seccomp -v ./integration -run 'TestBypass_B63_B64_Agents'
 
 test-soak: build ## everything usual at once, for SOAK, in sandboxes whose policy changes (root)
-	OPENSHELL_TEST_REQUIRE=$(REQUIRE) OPENSHELL_TEST_SOAK=$(SOAK) go test -count=1 -timeout 24h -tags seccomp -v ./integration -run 'Test(Docker)?Soak'
+	OPENSHELL_TEST_REQUIRE=$(REQUIRE) OPENSHELL_TEST_SOAK=$(SOAK) go test -count=1 -timeout 24h -parallel 4 -tags seccomp -v ./integration -run 'Test(Docker)?Soak'
 
 test-programs: build ## ordinary commands under runc and in sandboxes (root, 10 minutes; PROGRAMS=REGEXP, PROGRAMFLAGS)
 	@scripts/runc.sh $(BIN)

@@ -81,7 +81,7 @@ func TestSoakKeys(t *testing.T) {
 	k := &keyed{heard: map[string]int{}, models: map[string]int{}}
 	up := startUpstream(t)
 	up.Handler = k
-	b := boxOf(t, boxOptions{policy: soakKeysPolicy, up: up, env: []string{"TEST_API_KEY=" + realKey}})
+	b := boxOf(t, boxOptions{policy: soakKeysPolicy, up: up, argv: lives(length), env: []string{"TEST_API_KEY=" + realKey}})
 	routes := b.file("inference.yaml", "routes: [{name: main, dialect: openai, base_url: \"https://api.test/v1\", provider: work, model: model0}]\n")
 	b.attach(t, testProfile, "inference_file: "+routes+"\n")
 	b.flags = append(b.flags, "--provider", "work")

@@ -54,6 +54,7 @@ func TestSoak(t *testing.T) {
 			if !o.uplink {
 				without = append(without, sharedAddress)
 			}
+			o.argv = lives(length)
 			newBox(t, o).soak(length, without...)
 		})
 	}
@@ -152,6 +153,14 @@ func soaking(t *testing.T, cmd *exec.Cmd, length, every time.Duration, aside fun
 		t.Error(text)
 	}
 	t.Log(text)
+}
+
+// soakMargin is the time that a soak takes beside its length.
+const soakMargin = 10 * time.Minute
+
+// lives is a first process that outlives a soak: the sandbox ends with it.
+func lives(length time.Duration) []string {
+	return []string{"/bin/probe", "sleep", (length + soakMargin).String()}
 }
 
 func soakLength(t *testing.T) time.Duration {
