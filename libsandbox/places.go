@@ -196,8 +196,8 @@ func (h *hostMounts) leadsOut(l *located) string {
 	if l.dir && l.path != "/" && hostDev.Holds(l.path, hostDev.Path) && !cdiNames(l) {
 		return hostDevices
 	}
-	if plan.LeadsOut(l.path) {
-		return "an engine's"
+	if why := plan.LeadsOut(l.path); why != "" {
+		return why
 	}
 	for _, e := range h.engines {
 		if e.Holds(l.path, e.Path) {
@@ -220,7 +220,7 @@ func (h *hostMounts) placeLeadsOut(l *located) string {
 		return hostDevices
 	}
 	if plan.IsState(l.place.path) {
-		return "an engine's"
+		return "the state of sandboxes"
 	}
 	for _, e := range h.engines {
 		if l.place.dev == e.at.dev && e.Holds(l.place.path, e.at.path) {

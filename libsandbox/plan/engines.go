@@ -180,10 +180,11 @@ func matches(patterns []string, name string) bool {
 // IsState reports whether a path is or lies in a folder of sandboxes' state.
 func IsState(file string) bool { return slices.Contains(strings.Split(file, "/"), stateFolder) }
 
-// LeadsOut reports whether a mount of source gives the sandbox an engine's socket or
-// folder, or a file system of the kernel. It knows only the text of the path, because a
-// plan is made without looking at the machine. The runtime judges the opened file as well.
-func LeadsOut(source string) bool {
+// LeadsOut returns why a mount of source gives the sandbox an engine's socket or folder,
+// or a file system of the kernel; empty if it does not. It knows only the text of the
+// path, because a plan is made without looking at the machine. The runtime judges the
+// opened file as well.
+func LeadsOut(source string) string {
 	source = path.Clean(source)
 	folded := strings.ToLower(source)
 	if rest, ok := strings.CutPrefix(folded, "/var/run"); ok && (rest == "" || rest[0] == '/') {
@@ -191,13 +192,23 @@ func LeadsOut(source string) bool {
 	}
 	base := path.Base(folded)
 	if matches(engineSockets, base) || strings.HasPrefix(base, "agent.") && strings.Contains(folded, "/ssh-") {
-		return true
+		return "the socket of an engine or an agent"
 	}
 	if IsState(source) {
-		return true
+		return "the state of sandboxes"
 	}
-	if folded == "/dev" || slices.ContainsFunc(kernelFolders, func(f string) bool { return within(folded, f) }) {
-		return true
+	if folded == "/dev" {
+		return "the host's devices"
 	}
-	return slices.ContainsFunc(EngineFolders, func(f EngineFolder) bool { return f.Holds(source, f.Path) })
+	for _, f := range kernelFolders {
+		if within(folded, f) {
+			return "part of the kernel's " + f
+		}
+	}
+	for _, f := range EngineFolders {
+		if f.Holds(source, f.Path) {
+			return "at, above or in " + f.Path
+		}
+	}
+	return ""
 }

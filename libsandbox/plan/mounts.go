@@ -4,8 +4,8 @@ package plan
 
 import (
 	"fmt"
-	"path"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -31,8 +31,8 @@ func refusedMounts(mounts []specs.Mount) (refusals []Refusal) {
 		case slices.Contains(m.Options, "shared") || slices.Contains(m.Options, "rshared"):
 			add("mounts[%d] is shared with the host: mounts below it would appear on both sides", i)
 		case IsBind(m):
-			if source := path.Clean(m.Source); path.IsAbs(source) && LeadsOut(source) {
-				add("mounts[%d] gives the sandbox %s, which leads out of it", i, m.Source)
+			if why := LeadsOut(m.Source); why != "" && strings.HasPrefix(m.Source, "/") {
+				add("mounts[%d] gives the sandbox %s (%s), which leads out of it", i, m.Source, why)
 			}
 		case !slices.Contains(mountTypes, m.Type):
 			add("mounts[%d] has the type %q, which reaches the host; a sandbox has bind mounts and the types %v", i, m.Type, mountTypes)

@@ -54,7 +54,11 @@ type Refusal struct {
 }
 
 func (r *Refusal) Error() string {
-	return fmt.Sprintf("config.json: %s: %s; the operator can accept it with allow: [%q]", r.Field, r.Reason, r.Field)
+	wayOut := "the operator"
+	if r.Field == "mounts" {
+		wayOut = "mount a narrower folder, or the operator"
+	}
+	return fmt.Sprintf("config.json: %s: %s; %s can accept it with allow: [%q] in the configuration file", r.Field, r.Reason, wayOut, r.Field)
 }
 
 // Options are what the operator and the kernel say.
