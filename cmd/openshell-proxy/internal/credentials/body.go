@@ -14,7 +14,6 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/flate"
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
 
@@ -31,7 +30,7 @@ func (r *resolver) body(o Options, contentType, encoding string, length int64, b
 	rewrite := o.BodyRewrite && pl != nil
 	coding := compression(encoding)
 	switch {
-	case coding != "" && coding != "identity":
+	case coding != "":
 		if o.AllowUninspected || !r.set.Needed(r.to) {
 			return body, length, nil // compressed, it means nothing to a server that has no credential of ours
 		}
@@ -95,12 +94,12 @@ func bodyPlace(contentType string) *place {
 	return nil
 }
 
-// compression is what a Content-Encoding says of a body, but for aws-chunked, which
-// frames it and compresses nothing.
+// compression returns the codings that a Content-Encoding names, without the names that
+// compress nothing: identity, and aws-chunked, which frames the body.
 func compression(encoding string) string {
 	var codings []string
 	for c := range strings.SplitSeq(strings.ToLower(encoding), ",") {
-		if c = strings.TrimSpace(c); c != "" && c != "aws-chunked" {
+		if c = strings.TrimSpace(c); c != "" && c != "identity" && c != "aws-chunked" {
 			codings = append(codings, c)
 		}
 	}
@@ -121,7 +120,7 @@ func (r *resolver) compressed(coding string, length int64, body io.Reader) (io.R
 	if err != nil {
 		return nil, 0, err
 	}
-	plain, err := decompress(r.hold, coding, bufio.NewReader(bytes.NewReader(b)))
+	plain, err := decompress(r.hold, coding, bufio.NewReader(bytes.NewReader(b)), func() error { return nil })
 	switch {
 	case errors.Is(err, memory.ErrExhausted):
 		return nil, 0, &BusyError{}
@@ -135,6 +134,8 @@ func (r *resolver) compressed(coding string, length int64, body io.Reader) (io.R
 	switch {
 	case errors.Is(err, errFound):
 		return nil, 0, r.refuse("body", "a compressed body is not rewritten")
+	case errors.Is(err, memory.ErrExhausted):
+		return nil, 0, &BusyError{}
 	case err != nil:
 		return nil, 0, &UninspectedError{Reason: "its " + coding + " is broken"}
 	case n > MaxDecompressed:
@@ -161,22 +162,22 @@ func (r *resolver) keep(body io.Reader, length int64, limit int) ([]byte, error)
 }
 
 // decompress returns a reader of the content of r, which has one content coding; see
-// known. hold has the decoder's memory until the reader is closed.
-func decompress(hold *memory.Hold, coding string, r *bufio.Reader) (io.ReadCloser, error) {
-	cost, window := int64(inflateCost), uint64(0)
+// known. hold has the decoder's memory until the reader is closed. The decoder calls skipped
+// when it has read bytes that expand to nothing.
+func decompress(hold *memory.Hold, coding string, r *bufio.Reader, skipped func() error) (io.ReadCloser, error) {
+	z, least := &heldReader{hold: hold}, int64(inflateCost)
 	if coding == "zstd" {
-		window = zstdWindow(r)
-		cost = int64(window+min(window, zstdMore)) + zstdLeast
+		least = zstdLeast // each frame takes its window
 	}
-	if err := hold.Grow(context.Background(), cost); err != nil {
+	if err := z.need(least); err != nil {
 		return nil, err
 	}
-	z, err := decoder(coding, r, window)
-	if err != nil {
-		hold.Shrink(cost)
+	var err error
+	if z.ReadCloser, err = decoder(coding, r, z.need, skipped); err != nil {
+		hold.Shrink(z.cost)
 		return nil, err
 	}
-	return &heldReader{z, hold, cost}, nil
+	return z, nil
 }
 
 // heldReader is a decoder that takes cost bytes of hold.
@@ -196,42 +197,39 @@ func (h *heldReader) Close() error {
 	return h.ReadCloser.Close()
 }
 
-// zstdWindow returns the window that the first frame of r needs, in bytes. The decoder
-// allows later frames no larger one.
-func zstdWindow(r *bufio.Reader) uint64 {
-	var h zstd.Header
-	first, _ := r.Peek(zstd.HeaderMaxSize)
-	if h.Decode(first) != nil {
-		return minWindow // the decoder returns the error
+// need takes memory until cost bytes are held.
+func (h *heldReader) need(cost int64) error {
+	if cost <= h.cost {
+		return nil
 	}
-	window := h.WindowSize
-	if h.SingleSegment {
-		window = h.FrameContentSize
+	if err := h.hold.Grow(context.Background(), cost-h.cost); err != nil {
+		return err
 	}
-	return min(max(window, minWindow), maxWindow)
+	h.cost = cost
+	return nil
 }
 
-// decoder returns the decoder of one coding. window is the largest one for zstd, in bytes.
-func decoder(coding string, r io.Reader, window uint64) (io.ReadCloser, error) {
+// decoder returns the decoder of one coding. It calls need with the memory that zstd needs,
+// in bytes, each time that this may have grown.
+func decoder(coding string, r *bufio.Reader, need func(cost int64) error, skipped func() error) (io.ReadCloser, error) {
 	switch coding {
 	case "gzip", "x-gzip":
-		z, err := gzip.NewReader(r)
+		z, err := newGzipMembers(r, skipped)
 		if err != nil {
 			return nil, errors.New("its gzip is broken")
 		}
 		return z, nil
 	case "deflate":
-		br := bufio.NewReader(r)
-		if head, _ := br.Peek(zlibHeader); !isZlib(head) {
-			return flate.NewReader(br), nil // some servers leave the header out
+		if head, _ := r.Peek(zlibHeader); !isZlib(head) {
+			return flate.NewReader(r), nil // some servers leave the header out
 		}
-		z, err := zlib.NewReader(br)
+		z, err := zlib.NewReader(r)
 		if err != nil {
 			return nil, errors.New("its deflate is broken")
 		}
 		return z, nil
 	case "zstd":
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(window))
+		z, err := zstd.NewReader(&zstdFrames{r: r, need: need, skipped: skipped}, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, errors.New("its zstd is broken")
 		}
@@ -247,6 +245,16 @@ func known(coding string) bool {
 		return true
 	}
 	return false
+}
+
+// registered reports whether a content coding is one of IANA's registry. Servers also give
+// names that say nothing about the bytes, such as utf-8 and base64.
+func registered(coding string) bool {
+	switch coding {
+	case "aes128gcm", "br", "compress", "x-compress", "dcb", "dcz", "exi", "pack200-gzip":
+		return true
+	}
+	return known(coding)
 }
 
 // zlibHeader is the length of the header before deflate, in bytes (RFC 1950, 2.2).

@@ -102,6 +102,10 @@ var signatures = []struct{ bytes, coding string }{
 	{"\x28\xb5\x2f\xfd", "zstd"},
 }
 
+// zstdSkippable are the first bytes of a zstd frame without content, but for the lower half
+// of the first byte, which is free (RFC 8878, section 3.1.2).
+const zstdSkippable = "\x50\x2a\x4d\x18"
+
 // recognize returns the coding of content by its first bytes, "" if it is not compressed
 // or the coding is not known. If more is true the next bytes decide.
 func recognize(b []byte) (coding string, more bool) {
@@ -110,6 +114,12 @@ func recognize(b []byte) (coding string, more bool) {
 			return s.coding, false
 		}
 		more = more || strings.HasPrefix(s.bytes, string(b[:min(len(b), len(s.bytes))]))
+	}
+	if b[0]&0xf0 == zstdSkippable[0] && strings.HasPrefix(zstdSkippable[1:], string(b[1:min(len(b), len(zstdSkippable))])) {
+		if len(b) >= len(zstdSkippable) {
+			return "zstd", false
+		}
+		more = true
 	}
 	const usualWindow = 0x78 // ordinary text may begin with the first byte of other windows
 	if b[0] == usualWindow {
@@ -184,10 +194,9 @@ func (x *expansion) close() {
 // run is the coroutine: it expands the content to its end.
 func (x *expansion) run(yield func(struct{}) bool) {
 	x.yield = yield
-	z, err := decompress(x.search.open.hold, x.coding, x.src)
+	z, err := decompress(x.search.open.hold, x.coding, x.src, expanded{x}.skipped)
 	if errors.Is(err, memory.ErrExhausted) {
-		// Otherwise a client could use up the memory so that the content passes.
-		err = &EchoError{Reason: err.Error()}
+		err = exhausted(err)
 	}
 	if err != nil {
 		x.err = err
@@ -197,12 +206,18 @@ func (x *expansion) run(yield func(struct{}) bool) {
 	_, err = io.Copy(expanded{x}, z)
 	switch {
 	case x.err != nil || err == nil:
+	case errors.Is(err, memory.ErrExhausted):
+		x.err = exhausted(err)
 	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
 		x.err = &boundError{"its zstd needs too large a window"}
 	default:
 		x.err = errors.New("its " + x.coding + " is broken")
 	}
 }
+
+// exhausted ends an answer that there is no memory to search: otherwise a client could use
+// up the memory so that the content passes.
+func exhausted(err error) error { return &EchoError{Reason: err.Error()} }
 
 // pull reads for the decoder.
 func (x *expansion) pull(p []byte) (int, error) {
@@ -244,6 +259,12 @@ func (e expanded) Write(p []byte) (int, error) {
 	}
 	x.marks = append(x.marks[:0], x.marks[passed:]...)
 	return len(p), nil
+}
+
+// skipped says that the bytes read so far expand to no more than was written.
+func (e expanded) skipped() error {
+	_, err := e.Write(nil)
+	return err
 }
 
 // search searches bytes and their expansion for values, and changes nothing.

@@ -70,7 +70,7 @@ func zstdPacked(b []byte) []byte {
 // expand is all that a receiver can make of b.
 func expand(coding string) func(b []byte) string {
 	return func(b []byte) string {
-		z, err := decompress(nil, coding, bufio.NewReader(bytes.NewReader(b)))
+		z, err := decompress(nil, coding, bufio.NewReader(bytes.NewReader(b)), func() error { return nil })
 		if err != nil {
 			return ""
 		}
@@ -158,7 +158,7 @@ func TestCompressedAnswersStream(t *testing.T) {
 			}
 			_ = pw.Close()
 		}()
-		body, err := decompress(nil, name, bufio.NewReader(answerBody(t, r, "text/event-stream", name, pr)))
+		body, err := decompress(nil, name, bufio.NewReader(answerBody(t, r, "text/event-stream", name, pr)), func() error { return nil })
 		if err != nil {
 			t.Fatal(err)
 		}

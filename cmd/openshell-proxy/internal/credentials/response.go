@@ -79,11 +79,11 @@ func (r *Rewritten) ResponseText(msg []byte) []byte {
 	return msg
 }
 
+// codingOf returns the registered codings that the Content-Encoding of an answer names.
+// Content of any other coding is searched as it is, and opened by its first bytes.
 func codingOf(encoding string) string {
-	if c := strings.ToLower(strings.Trim(encoding, " ,\t")); c != "identity" {
-		return c
-	}
-	return ""
+	codings := strings.Split(compression(encoding), ",")
+	return strings.Join(slices.DeleteFunc(codings, func(c string) bool { return !registered(c) }), ",")
 }
 
 // Mask returns the body of an answer with value masked, as [Rewritten.ResponseBody] does,
