@@ -40,3 +40,45 @@ func (r *Rewritten) Scrub(b []byte, final bool) (safe int) {
 	}
 	return r.scrub.scrub(b, final)
 }
+
+// Message searches one message that the server sends, and its expansion if the message
+// begins like compressed content. Close has to be called.
+type Message struct {
+	r    *Rewritten
+	open *opener // nil if the message is not searched
+	base int64   // the place in the message of the bytes that wait
+	done int     // how many of them are masked
+}
+
+// Message returns the search of the next message.
+func (r *Rewritten) Message() *Message {
+	m := &Message{r: r}
+	if r.scrub != nil && !r.unsearched {
+		m.open = &opener{s: r.scrub, strict: r.strict, layers: MaxLayers, hold: r.r.hold}
+	}
+	return m
+}
+
+// Scrub masks echoed values in b: the bytes that wait, and fresh new ones. The bytes
+// before safe may pass; with final these are all. The error is an EchoError, after which
+// no more of the message may pass.
+func (m *Message) Scrub(b []byte, fresh int, final bool) (safe int, err error) {
+	if m.open == nil {
+		return len(b), nil
+	}
+	limit, err := m.open.push(b[len(b)-fresh:], final)
+	if err != nil {
+		return 0, err
+	}
+	m.done += m.r.Scrub(b[m.done:], final)
+	safe = min(m.done, int(limit-m.base))
+	m.base, m.done = m.base+int64(safe), m.done-safe
+	return safe, nil
+}
+
+// Close ends the search.
+func (m *Message) Close() {
+	if m.open != nil {
+		m.open.close()
+	}
+}

@@ -129,8 +129,15 @@ func (s *webSocket) carry(ctx context.Context, client, up *bufio.Reader) error {
 	sent := make(chan error, 1)
 	go func() { sent <- s.fromClient(client) }()
 	err := s.fromServer(up)
+	var refused *socketEnd
 	switch {
 	case s.ending.Load():
+	case errors.As(err, &refused):
+		s.end(refused)
+		closeWrite(s.client.conn)
+		_ = s.client.conn.SetReadDeadline(time.Now().Add(drainTime))
+		<-sent
+		return failure(ctx, err)
 	case errors.Is(err, errClosed), errors.Is(err, io.EOF):
 		closeWrite(s.client.conn)
 	default:
@@ -155,6 +162,8 @@ func (s *webSocket) fromClient(br *bufio.Reader) error {
 	case errors.Is(err, errClosed), errors.Is(err, io.EOF):
 		closeWrite(s.up.conn)
 		return err
+	case s.ending.Load():
+		return err // a message of the server was refused
 	case errors.As(err, &c):
 	case errors.As(err, &p):
 		c = &socketEnd{code: ws.StatusProtocolError, err: err}
@@ -163,6 +172,13 @@ func (s *webSocket) fromClient(br *bufio.Reader) error {
 		reset(s.up.conn)
 		return err
 	}
+	s.end(c)
+	drain(s.client.conn, br)
+	return err
+}
+
+// end tells both sides that the WebSocket ends.
+func (s *webSocket) end(c *socketEnd) {
 	s.ending.Store(true)
 	_ = s.client.conn.SetWriteDeadline(time.Now().Add(drainTime))
 	_ = s.client.write(ws.OpClose, true, ws.NewCloseFrameBody(c.code, ""))
@@ -173,8 +189,6 @@ func (s *webSocket) fromClient(br *bufio.Reader) error {
 		_ = s.up.write(ws.OpClose, true, ws.NewCloseFrameBody(c.code, ""))
 		_ = s.up.conn.Close()
 	}
-	drain(s.client.conn, br)
-	return err
 }
 
 func (s *webSocket) eachFromClient(br *bufio.Reader) error {
@@ -361,9 +375,19 @@ func (s *webSocket) fromServer(br *bufio.Reader) error {
 func (s *webSocket) messageFromServer(m *messageReader, op ws.OpCode) error {
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
-	part, held := *buf, 0
+	part, held, grown := *buf, 0, int64(0)
+	defer func() { s.j.hold.Shrink(grown) }()
+	var search *credentials.Message
+	if s.j.injected != nil {
+		search = s.j.injected.Message()
+		defer search.Close()
+	}
 	for {
-		if held == len(part) { // a long value, written at its longest
+		if held == len(part) { // a long value in its longest writing, or compressed content
+			if err := s.j.hold.Grow(s.c.ctx, int64(len(part))); err != nil {
+				return s.endMessage(ws.StatusCode(1013), err)
+			}
+			grown += int64(len(part))
 			part = append(part, make([]byte, len(part))...)
 		}
 		n, err := m.Read(part[held:])
@@ -371,8 +395,14 @@ func (s *webSocket) messageFromServer(m *messageReader, op ws.OpCode) error {
 		if err != nil && !end {
 			return err
 		}
+		fresh := n
 		n += held
-		safe := s.scrub(part[:n], end)
+		safe := n
+		if search != nil {
+			if safe, err = search.Scrub(part[:n], fresh, end); err != nil {
+				return s.endMessage(ws.StatusPolicyViolation, err)
+			}
+		}
 		if safe > 0 || end {
 			if err := s.client.write(op, end, part[:safe]); err != nil || end {
 				return err
@@ -381,6 +411,13 @@ func (s *webSocket) messageFromServer(m *messageReader, op ws.OpCode) error {
 		}
 		held = copy(part, part[safe:n])
 	}
+}
+
+// endMessage records that a message of the server may not pass, and returns the error that
+// ends the WebSocket.
+func (s *webSocket) endMessage(code ws.StatusCode, err error) error {
+	s.refused(denied(s.j.dec, err.Error()))
+	return &socketEnd{code: code, err: err}
 }
 
 // scrub masks what a server's message echoes and says how much of it is done.

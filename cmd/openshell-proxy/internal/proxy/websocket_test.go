@@ -5,6 +5,8 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
+	"compress/zlib"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/gobwas/ws"
+	"github.com/klauspost/compress/zstd"
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
 )
@@ -264,6 +267,49 @@ func TestBypass_B65_EchoedInMessages(t *testing.T) {
 	s.say <- nil
 	if _, err := c.closed(); err == nil || !errors.Is(err, io.EOF) {
 		t.Errorf("the server ended without a Close: %v", err)
+	}
+}
+
+// TestBypass_B80_CompressedMessages: a compressed message that echoes the key closes the
+// WebSocket (1008); one without the key passes as it is.
+func TestBypass_B80_CompressedMessages(t *testing.T) {
+	pack := map[string]func(w io.Writer) io.WriteCloser{
+		"gzip": func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) },
+		"zlib": func(w io.Writer) io.WriteCloser { return zlib.NewWriter(w) },
+		"zstd": func(w io.Writer) io.WriteCloser { z, _ := zstd.NewWriter(w); return z },
+	}
+	for name, writer := range pack {
+		packed := func(text string) []byte {
+			var b bytes.Buffer
+			z := writer(&b)
+			_, _ = io.WriteString(z, text)
+			_ = z.Close()
+			return b.Bytes()
+		}
+		w := withSecret(t)
+		w.load(endpoints(restWS + wsRewrite))
+		s := newChat()
+		w.site("api.example.com", 443, s, "http/1.1")
+		c, resp := w.begin(t, "/open", "Authorization: "+bearer+"\r\n")
+		if resp.StatusCode != 101 {
+			t.Fatal(resp.Status)
+		}
+		clean, shows := packed("you are nobody"), packed("you are "+secretValue)
+		for _, payload := range [][]byte{clean, shows} {
+			var raw bytes.Buffer
+			_ = ws.WriteFrame(&raw, ws.NewBinaryFrame(payload))
+			s.say <- raw.Bytes()
+		}
+		if got := c.message(); got != string(clean) {
+			t.Errorf("%s: %q became %q", name, clean, got)
+		}
+		f, err := readFrame(c.br)
+		if err != nil || f.Header.OpCode != ws.OpClose {
+			t.Errorf("%s: then came %v %q, %v", name, f.Header.OpCode, f.Payload, err)
+		} else if code, _ := ws.ParseCloseFrameData(f.Payload); code != ws.StatusPolicyViolation {
+			t.Errorf("%s: closed with %d", name, code)
+		}
+		c.conn.Close()
 	}
 }
 
