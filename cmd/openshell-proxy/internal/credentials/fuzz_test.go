@@ -5,6 +5,7 @@ package credentials
 import (
 	"bytes"
 	"encoding/base64"
+	"html"
 	"io"
 	"net/http"
 	"net/url"
@@ -200,6 +201,7 @@ func FuzzOpens(f *testing.F) {
 		}
 		s := newScrubber([]string{value})
 		forms := [][]byte{b, percentStrict(nil, value), []byte(url.QueryEscape(value)), jsonEscape(nil, value)}
+		forms = append(forms, []byte(html.EscapeString(value)))
 		for _, end := range []string{"\n", "\r\n", `\r\n`, "%0A"} {
 			at := len(b)%4 + 1
 			forms = append(forms, []byte(value[:at]+end+value[at:]))

@@ -15,6 +15,7 @@ const (
 	plainly writing = iota
 	inURL
 	inString
+	inMarkup // with HTML character references
 	writings
 )
 
@@ -101,6 +102,12 @@ func (s *scrubber) index(p string) {
 	s.beginnings.add('%', hex[a>>4])
 	s.beginnings.add('%', hex[16+a>>4])
 	s.beginnings.add('\\', 'u')
+	s.beginnings.add('&', '#')
+	for name, c := range namedReferences {
+		if byte(c) == a {
+			s.beginnings.add('&', name[0])
+		}
+	}
 	for x, c := range shortEscapes {
 		if c == a && c != 0 {
 			s.beginnings.add('\\', byte(x))
@@ -110,7 +117,7 @@ func (s *scrubber) index(p string) {
 
 // written is what the writing of c can begin with, when it is not alone.
 func written(c byte) []byte {
-	out := []byte{c, '%', '\\'}
+	out := []byte{c, '%', '\\', '&'}
 	if c == ' ' {
 		out = append(out, '+')
 	}
@@ -188,7 +195,7 @@ func (s *scrubber) startEdge(b []byte, final bool) (n int, more bool) {
 	for skip := 0; skip < len(b) && (skip == 0 || skip < maxEscape && escapeRest(b[skip-1])); skip++ {
 		for _, p := range s.patterns {
 			for k := 1; k <= len(p)-MinEdge; k++ {
-				if c := b[skip]; c != p[k] && c != '%' && c != '\\' && c != '+' {
+				if c := b[skip]; c != p[k] && c != '%' && c != '\\' && c != '+' && c != '&' {
 					continue
 				}
 				for how := range writings {
@@ -211,7 +218,7 @@ const maxEscape = len(`\ud83d\ude00`)
 
 // escapeRest reports whether c may stand in an escape behind its first byte.
 func escapeRest(c byte) bool {
-	return hexDigit(c) >= 0 || c == 'u' || c == '\\' || c == '\r' || c == '\n'
+	return hexDigit(c) >= 0 || strings.IndexByte("#;xglmopqst", c) >= 0 || c == 'u' || c == '\\' || c == '\r' || c == '\n'
 }
 
 // opening is how many bytes of a pattern are compared before the whole pattern, and
@@ -242,6 +249,7 @@ func (s *scrubber) opens(b []byte) bool {
 		how[plainly] = how[plainly] || line
 		how[inURL] = how[inURL] || line || c == '%' || c == '+' && s.spaces
 		how[inString] = how[inString] || line || c == '\\'
+		how[inMarkup] = how[inMarkup] || line || c == '&'
 	}
 	for w := range writings {
 		if how[w] && s.opensAs(b, w) {
@@ -265,6 +273,10 @@ func (s *scrubber) opensAs(b []byte, how writing) bool {
 		case how == inURL && b[0] == '%':
 			if hi, lo := hexDigit(b[1]), hexDigit(b[2]); hi >= 0 && lo >= 0 {
 				out[n], size = byte(hi<<4|lo), 3
+			}
+		case how == inMarkup && b[0] == '&':
+			if k, c, _ := reference(b); k > 0 {
+				size, took = k, utf8.EncodeRune(out[n:n+utf8.UTFMax], c)
 			}
 		case how == inString && b[0] == '\\':
 			if size, took = unescape(out[n:], b); size == 0 {
@@ -332,6 +344,14 @@ func (s *scrubber) at(b []byte) (n int, more bool) {
 		}
 	case '+':
 		return s.begun(b, ' ', inURL, n, more)
+	case '&':
+		size, c, m := reference(b)
+		if size > 0 {
+			var enc [utf8.UTFMax]byte
+			utf8.EncodeRune(enc[:], c)
+			return s.begun(b, enc[0], inMarkup, n, more)
+		}
+		return n, more || m
 	case '\\':
 		if !s.wide && len(b) > 3 && b[1] == 'u' && (b[2] != '0' || b[3] != '0') {
 			return n, more
@@ -407,6 +427,21 @@ func matchAs(b []byte, p string, how writing) (n int, more bool) {
 		case how == inURL && c == '+' && p[k] == ' ':
 			i++
 			continue
+		case how == inMarkup && c == '&':
+			size, c, m := reference(b[i:])
+			if m {
+				return 0, true
+			}
+			if size > 0 {
+				var enc [utf8.UTFMax]byte
+				took := utf8.EncodeRune(enc[:], c)
+				if !strings.HasPrefix(p[k:], string(enc[:took])) {
+					return 0, false
+				}
+				i += size
+				k += took - 1
+				continue
+			}
 		case how == inString && c == '\\':
 			size, took, m := matchEscape(b[i:], p[k:])
 			if size == 0 {
@@ -427,7 +462,7 @@ func matchAs(b []byte, p string, how writing) (n int, more bool) {
 // lineEnd returns the length of the end of a line at the start of b in one writing, 0 if
 // there is none. If more is true b is too short to tell.
 func lineEnd(b []byte, how writing) (n int, more bool) {
-	if c := b[0]; c > '\r' && (c != '%' || how != inURL) && (c != '\\' || how != inString) {
+	if c := b[0]; c > '\r' && (c != '%' || how != inURL) && (c != '\\' || how != inString) && (c != '&' || how != inMarkup) {
 		return 0, false // as nearly always
 	}
 	for _, c := range []byte("\r\n") {
@@ -454,6 +489,14 @@ func controlAs(b []byte, c byte, how writing) (n int, more bool) {
 		}
 		if shortEscapes[b[1]] == c {
 			return 2, false
+		}
+	case how == inMarkup && b[0] == '&':
+		size, char, m := reference(b)
+		if m {
+			return 0, true
+		}
+		if size > 0 && char == rune(c) {
+			return size, false
 		}
 	case how == inURL && b[0] == '%':
 		if len(b) < 3 {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"net/http"
 	"net/url"
@@ -29,8 +30,10 @@ func renderings(v string) map[string]string {
 			ascii.WriteRune(r)
 		}
 	}
-	var units, hex strings.Builder
+	var units, hex, decimal, references strings.Builder
 	for _, r := range v {
+		fmt.Fprintf(&decimal, "&#%d;", r)
+		fmt.Fprintf(&references, "&#x%X;", r)
 		fmt.Fprintf(&units, `\u%04x`, r)
 	}
 	for i := range len(v) {
@@ -47,6 +50,10 @@ func renderings(v string) map[string]string {
 		"json, ASCII":         ascii.String(),
 		"json, slashes":       strings.ReplaceAll(strings.Trim(string(quoted), `"`), "/", `\/`),
 		"json, every letter":  units.String(),
+		"html":                strings.NewReplacer("/", "&#x2F;", "+", "&#43;", "=", "&#61;").Replace(html.EscapeString(v)),
+		"html, decimal":       decimal.String(),
+		"html, hexadecimal":   references.String(),
+		"html of base64":      strings.NewReplacer("/", "&#x2f;", "+", "&#43;", "=", "&#61;").Replace(b64([]byte("??>" + v))),
 		"base64":              b64([]byte(v)),
 		"base64, URL":         base64.RawURLEncoding.EncodeToString([]byte(v)),
 		"basic":               b64([]byte("x-access-token:" + v)),
@@ -64,6 +71,9 @@ func shown(text, v string) bool {
 		return true
 	}
 	if u, err := url.QueryUnescape(text); err == nil && strings.Contains(u, v) {
+		return true
+	}
+	if strings.Contains(html.UnescapeString(text), v) {
 		return true
 	}
 	var s string
