@@ -149,7 +149,8 @@ func (h *http2Handler) serve(w http.ResponseWriter, req *http.Request, hold *mem
 	defer cancel(nil)
 	h.c.track(j, cancel)
 	defer h.c.untrack(j)
-	resp, err := h.roundTrip(ctx, req, j)
+	resp, conn, err := h.roundTrip(ctx, req, j)
+	defer h.up.finish(conn)
 	if err == nil {
 		err = j.scrub(resp)
 	}
@@ -168,12 +169,14 @@ func (h *http2Handler) serve(w http.ResponseWriter, req *http.Request, hold *mem
 	}
 }
 
-func (h *http2Handler) roundTrip(ctx context.Context, req *http.Request, j *judged) (*http.Response, error) {
+// roundTrip returns the answer and the connection that it comes on, for which the caller
+// calls finish.
+func (h *http2Handler) roundTrip(ctx context.Context, req *http.Request, j *judged) (*http.Response, *h2Conn, error) {
 	path, query := j.target()
 	for again := false; ; again = true {
 		cc, err := h.up.http2(ctx, j.l4)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		out := &http.Request{
 			Method: req.Method, Host: h.to.header(), Header: make(http.Header, len(req.Header)),
@@ -202,16 +205,17 @@ func (h *http2Handler) roundTrip(ctx context.Context, req *http.Request, j *judg
 		if err == nil {
 			if err := holdAnswer(j.hold, resp.Header); err != nil {
 				_ = resp.Body.Close()
-				return nil, err
+				return nil, cc, err
 			}
 		}
 		if err == nil || again || req.ContentLength != 0 || !idempotent(req.Method) || ctx.Err() != nil {
-			return resp, err
+			return resp, cc, err
 		}
 		// The connection may have ended since its last request.
 		if cc.CanTakeNewRequest() {
-			return resp, err
+			return resp, cc, err
 		}
+		h.up.finish(cc)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"runtime/metrics"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -226,6 +227,13 @@ func TestBypass_B86_KeptBodies(t *testing.T) {
 // answer writes.
 func (w *world) frames(answer func(fr *http2.Framer, stream uint32)) {
 	w.t.Helper()
+	w.framesAndWindows(func(uint32) {}, answer)
+}
+
+// framesAndWindows is frames, and calls offered with the window for each stream that a
+// connection begins with.
+func (w *world) framesAndWindows(offered func(window uint32), answer func(fr *http2.Framer, stream uint32)) {
+	w.t.Helper()
 	leaf, err := w.upstream.Leaf("api.example.com")
 	if err != nil {
 		w.t.Fatal(err)
@@ -244,6 +252,9 @@ func (w *world) frames(answer func(fr *http2.Framer, stream uint32)) {
 			}
 			switch f := f.(type) {
 			case *http2.SettingsFrame:
+				if window, ok := f.Value(http2.SettingInitialWindowSize); ok {
+					offered(window)
+				}
 				if !f.IsAck() {
 					_ = fr.WriteSettingsAck()
 				}
@@ -333,4 +344,67 @@ func TestBypass_B86_HTTP1Answers(t *testing.T) {
 	} else {
 		t.Logf("memory grew by %d MiB", got>>20)
 	}
+}
+
+// TestBypass_B86_IdleWindows: a connection without a request holds no window, so that
+// idle clients do not slow down another one.
+func TestBypass_B86_IdleWindows(t *testing.T) {
+	w := newWorldOf(t, endpoints("host: api.example.com, port: 443, protocol: rest, enforcement: enforce, access: full"), memory.Min)
+	windows := make(chan uint32, 100)
+	var ok bytes.Buffer
+	_ = hpack.NewEncoder(&ok).WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
+	var waits atomic.Bool
+	w.framesAndWindows(func(window uint32) { windows <- window }, func(fr *http2.Framer, stream uint32) {
+		_ = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: ok.Bytes(), EndHeaders: true, EndStream: !waits.Load()})
+	})
+	offered := func(want int) {
+		t.Helper()
+		select {
+		case got := <-windows:
+			if want := uint32(downloadWindows[want].size / 2); got != want {
+				t.Errorf("the server has a window of %d bytes for a stream, want %d", got, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("no new connection to the server")
+		}
+	}
+	begin := func(want int) *framer {
+		t.Helper()
+		f := newFramer(t, w)
+		if got := f.get(); got != 200 {
+			t.Fatalf("answered %d", got)
+		}
+		offered(want)
+		return f
+	}
+	used := func(least, most int64) {
+		t.Helper()
+		if !settles(func() bool { n := w.s.memory.Used(); return least <= n && n <= most }) {
+			t.Errorf("%d bytes are used, want %d to %d", w.s.memory.Used(), least, most)
+		}
+	}
+	var idle *framer
+	for range 12 {
+		idle = begin(0)
+		used(0, memory.Min/4)
+	}
+	waits.Store(true)
+	begin(0) // and its answer does not end
+	used(downloadWindows[0].size, memory.Min/2)
+	rest := w.s.memory.Open(func() {})
+	defer rest.Close()
+	force := func(upTo int64) {
+		n := upTo - w.s.memory.Used()
+		rest.Force(n)
+		t.Cleanup(func() { rest.Release(n) })
+	}
+	force(memory.Min / 2)
+	// The steps: half of the budget is used, then three quarters.
+	if got := idle.get(); got != 200 {
+		t.Errorf("answered %d", got)
+	}
+	offered(1)
+	begin(1)
+	force(memory.Min * 3 / 4)
+	begin(2)
 }

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -37,11 +38,18 @@ type upstreamHTTP struct {
 	// first request.
 	early error
 	h1    *upConn
-	h2    *http2.ClientConn
-	// window is how many bytes the other side may send over HTTP/2 before they are
-	// read; the account holds them. transport makes connections with this window.
-	window    int64
-	transport *http2.Transport
+	h2    *h2Conn
+}
+
+// h2Conn is an HTTP/2 connection to the other side.
+type h2Conn struct {
+	*http2.ClientConn
+	// window is an index of downloadWindows. The account holds that window while
+	// requests, the number of requests in flight, is not 0.
+	window   int
+	requests atomic.Int64
+	// replaced says that new requests go over another connection.
+	replaced atomic.Bool
 }
 
 // upConn is an HTTP/1 connection to the other side.
@@ -74,7 +82,7 @@ func (u *upstreamHTTP) protocols(ctx context.Context, dec policy.Decision, offer
 		return known(offered)
 	}
 	if proto == "h2" {
-		if u.h2, err = u.newHTTP2(ctx, conn); err != nil {
+		if u.h2, err = u.newHTTP2(conn, u.freeWindow(0)); err != nil {
 			u.early = err
 		}
 		return []string{"h2"}
@@ -239,40 +247,97 @@ func (u *upstreamHTTP) dropLocked() {
 	}
 }
 
-// http2 is a connection that takes one more request.
-func (u *upstreamHTTP) http2(ctx context.Context, dec policy.Decision) (*http2.ClientConn, error) {
+// http2 returns a connection for one request. The caller calls finish once the request
+// has ended.
+func (u *upstreamHTTP) http2(ctx context.Context, dec policy.Decision) (*h2Conn, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if err := u.early; err != nil {
 		u.early = nil
 		return nil, err
 	}
-	if u.h2 != nil && u.h2.CanTakeNewRequest() {
-		return u.h2, nil
+	first, usable := 0, u.h2 != nil && u.h2.CanTakeNewRequest()
+	if usable {
+		if u.h2.join() {
+			return u.h2, nil
+		}
+		first = u.h2.window
 	}
-	conn, proto, err := u.connect(ctx, dec, []string{"h2"})
+	window, err := u.takeWindow(ctx, first)
 	if err != nil {
 		return nil, err
 	}
-	if proto != "h2" {
-		return nil, errors.Join(fmt.Errorf("%s does not speak HTTP/2 any more", u.to), conn.Close())
+	if !usable || window != u.h2.window {
+		if err := u.replaceHTTP2(ctx, dec, window); err != nil {
+			u.c.account.Release(downloadWindows[window].size)
+			return nil, err
+		}
 	}
-	u.h2, err = u.newHTTP2(ctx, conn)
-	return u.h2, err
+	u.h2.requests.Add(1)
+	return u.h2, nil
+}
+
+// join adds a request to those in flight. It returns false if there are none.
+func (c *h2Conn) join() bool {
+	for {
+		n := c.requests.Load()
+		if n == 0 {
+			return false
+		}
+		if c.requests.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// finish notes that a request over c has ended. The last one gives the window back and
+// closes c if it was replaced. A nil c is ignored.
+func (u *upstreamHTTP) finish(c *h2Conn) {
+	if c == nil || c.requests.Add(-1) > 0 {
+		return
+	}
+	u.c.account.Release(downloadWindows[c.window].size)
+	if c.replaced.Load() && c.requests.Load() == 0 {
+		_ = c.Close()
+	}
+}
+
+// replaceHTTP2 connects with a window. Preconditions: u.mu is held.
+func (u *upstreamHTTP) replaceHTTP2(ctx context.Context, dec policy.Decision, window int) error {
+	if old := u.h2; old != nil {
+		u.h2 = nil
+		old.replaced.Store(true)
+		if old.requests.Load() == 0 {
+			_ = old.Close()
+		}
+	}
+	conn, proto, err := u.connect(ctx, dec, []string{"h2"})
+	if err != nil {
+		return err
+	}
+	if proto != "h2" {
+		return errors.Join(fmt.Errorf("%s does not speak HTTP/2 any more", u.to), conn.Close())
+	}
+	u.h2, err = u.newHTTP2(conn, window)
+	return err
 }
 
 // downloadWindows are how many bytes the other side may send over one HTTP/2 connection
 // before they are read. A larger window is faster over long distances and takes more
-// memory for a client that does not read. A connection gets the largest one that leaves
-// half of the budget free, and at least the last.
-var downloadWindows = []int64{8 << 20, 1 << 20, 2 * uploadWindow}
+// memory for a client that does not read. A connection gets the first one that leaves
+// the given part of the budget free, one in leaves bytes, or else the last.
+var downloadWindows = []struct{ size, leaves int64 }{
+	{8 << 20, 2},
+	{1 << 20, 4},
+	{size: 2 * uploadWindow},
+}
 
 // http2Transports make connections with one of downloadWindows each; they keep none.
 var http2Transports = func() (all []*http2.Transport) {
-	for _, window := range downloadWindows {
+	for _, w := range downloadWindows {
 		t, err := http2.ConfigureTransports(&http.Transport{HTTP2: &http.HTTP2Config{
-			MaxReceiveBufferPerConnection: int(window) - uploadWindow, // which is added to the protocol's first window
-			MaxReceiveBufferPerStream:     int(window / 2),
+			MaxReceiveBufferPerConnection: int(w.size) - uploadWindow, // which is added to the protocol's first window
+			MaxReceiveBufferPerStream:     int(w.size / 2),
 		}})
 		if err != nil { // of a new transport: cannot be
 			panic(err)
@@ -284,42 +349,42 @@ var http2Transports = func() (all []*http2.Transport) {
 	return all
 }()
 
-// newHTTP2 begins HTTP/2 with as large a window as the memory allows. Preconditions:
-// u.mu is held.
-func (u *upstreamHTTP) newHTTP2(ctx context.Context, conn net.Conn) (*http2.ClientConn, error) {
-	if u.transport == nil {
-		if err := u.takeWindow(ctx); err != nil {
-			return nil, errors.Join(err, conn.Close())
-		}
-	}
-	c, err := u.transport.NewClientConn(conn)
+// newHTTP2 begins HTTP/2 on conn with one of downloadWindows.
+func (u *upstreamHTTP) newHTTP2(conn net.Conn, window int) (*h2Conn, error) {
+	c, err := http2Transports[window].NewClientConn(conn)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("begin HTTP/2: %w", err), conn.Close())
 	}
-	return c, nil
+	return &h2Conn{ClientConn: c, window: window}, nil
 }
 
-// takeWindow takes the memory for a window. Preconditions: u.mu is held.
-func (u *upstreamHTTP) takeWindow(ctx context.Context) error {
+// freeWindow returns the first of downloadWindows, from the given one on, for which
+// there is memory, or the last.
+func (u *upstreamHTTP) freeWindow(from int) int {
 	b, last := u.c.s.memory, len(downloadWindows)-1
-	i := slices.IndexFunc(downloadWindows[:last], func(window int64) bool {
-		return b.Used()+window <= b.Limit()/2 && u.c.account.Try(window)
-	})
-	if i < 0 {
-		i = last
-		if err := u.c.account.Take(ctx, downloadWindows[last]); err != nil {
-			return err
+	for ; from < last; from++ {
+		if w := downloadWindows[from]; b.Used()+w.size <= b.Limit()-b.Limit()/w.leaves {
+			break
 		}
 	}
-	u.window, u.transport = downloadWindows[i], http2Transports[i]
-	return nil
+	return from
+}
+
+// takeWindow takes the memory for one of downloadWindows, the given one or a smaller
+// one, and returns its index.
+func (u *upstreamHTTP) takeWindow(ctx context.Context, from int) (int, error) {
+	last := len(downloadWindows) - 1
+	for i := u.freeWindow(from); i < last; i = u.freeWindow(i + 1) {
+		if u.c.account.Try(downloadWindows[i].size) {
+			return i, nil
+		}
+	}
+	return last, u.c.account.Take(ctx, downloadWindows[last].size)
 }
 
 func (u *upstreamHTTP) close() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.c.account.Release(u.window)
-	u.window, u.transport = 0, nil
 	u.dropLocked()
 	if u.tcp != nil {
 		_ = u.tcp.Close()
