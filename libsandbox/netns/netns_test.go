@@ -65,7 +65,27 @@ func newPair(t *testing.T) *pair {
 	up(insideAddrs)
 	must(t, vnetns.Set(p.outside))
 	up(outsideAddrs)
+	for _, ns := range []vnetns.NsHandle{p.outside, p.inside} {
+		must(t, vnetns.Set(ns))
+		running(t)
+	}
 	return p
+}
+
+// running waits until eth0 can be used. The kernel notices the carrier of a veth some
+// time after both ends are up, and until then its routes lead nowhere.
+func running(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		l, err := netlink.LinkByName("eth0")
+		must(t, err)
+		if l.Attrs().OperState == netlink.OperUp {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("eth0 is %s", l.Attrs().OperState)
+		}
+	}
 }
 
 func must(t *testing.T, err error) {
