@@ -4,6 +4,7 @@ package integration
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -144,13 +145,14 @@ func TestBypass_B45_B57_DockerMounts(t *testing.T) {
 	e.nothingRemains()
 }
 
-// accept takes connections until l is closed.
+// accept takes connections until l is closed, and reads each to its end.
 func accept(l net.Listener) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			return
 		}
+		_, _ = io.Copy(io.Discard, c)
 		_ = c.Close()
 	}
 }
