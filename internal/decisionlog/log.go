@@ -87,8 +87,8 @@ func start(container string, s store) *Log {
 }
 
 // Record has r written. It sets Seq, Container and Dropped, and Time if that is
-// zero. It never waits: a record that finds no place in the queue is counted instead,
-// and so are refusals like one that has a record already.
+// zero. It never waits: a record that finds no place in the queue is counted instead.
+// So is a refusal of a kind that has its own records already; see folder.
 func (l *Log) Record(r Record) {
 	r.Container = l.container
 	if r.Time.IsZero() {
