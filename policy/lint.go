@@ -22,7 +22,7 @@ func Lint(p *Policy, o CompileOptions) []Warning {
 	l := &linter{options: o, network: p.Network, work: MaxOverlapWork}
 	l.filesystem(&p.Filesystem)
 	if p.WritesProc() && p.NamesPrograms() && p.Filesystem.Line != 0 {
-		l.warn(p.Filesystem.Line, "the policy names programs and makes /proc writable: /proc is read-only all the same, as a program could write into the memory of one that is named")
+		l.warn(p.Filesystem.Line, ReadOnlyProc)
 	}
 	for i := range p.Network {
 		l.policy(&p.Network[i])
@@ -48,6 +48,10 @@ func AuditedByDefault(p *Policy) (lines []int) {
 func (e *Endpoint) auditedByDefault() bool {
 	return e.Protocol.judges() && e.Enforcement == EnforcementUnset
 }
+
+// ReadOnlyProc is the warning about a policy that names programs ([Policy.NamesPrograms])
+// and makes /proc writable ([Policy.WritesProc]).
+const ReadOnlyProc = "the policy names programs and makes /proc writable: /proc is read-only all the same, because a program could write into the memory of a named one"
 
 type linter struct {
 	options CompileOptions

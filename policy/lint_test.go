@@ -24,7 +24,7 @@ func TestLint(t *testing.T) {
 			{3, "read_write path /w/y adds nothing to /w"},
 		}},
 		{"proc is written and programs are named", "version: 1\nfilesystem_policy:\n  read_write: [/tmp, /proc/self]\nnetwork_policies:\n  a: {binaries: [/bin/a], endpoints: [{host: h, port: 1}]}\n", []Warning{
-			{3, "the policy names programs and makes /proc writable: /proc is read-only all the same, as a program could write into the memory of one that is named"},
+			{3, "the policy names programs and makes /proc writable: /proc is read-only all the same, because a program could write into the memory of a named one"},
 		}},
 		{"an entry of nothing", inEntry(""), []Warning{
 			{3, "network policy 'a' has no endpoints, so it allows nothing"},

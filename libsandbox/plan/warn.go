@@ -21,7 +21,7 @@ func (pl *Plan) Warnings(spec *specs.Spec, pol *policy.Policy, enforce bool) (ou
 		out = Uncovered(spec, pol)
 	}
 	if pl.ReadOnlyProc && pol.WritesProc() {
-		out = append(out, "the policy names programs and makes /proc writable: /proc is read-only all the same, because a program could write into the memory of a named one")
+		out = append(out, policy.ReadOnlyProc)
 	}
 	if lines := policy.AuditedByDefault(pol); len(lines) > 0 && !enforce {
 		at := strings.Trim(strings.ReplaceAll(fmt.Sprint(lines), " ", ", "), "[]")
