@@ -15,9 +15,6 @@ import (
 )
 
 func inferenceCommand() *cli.Command {
-	file := func() cli.Flag {
-		return &cli.StringFlag{Name: "file", Usage: "`FILE` of the routes", Value: inferencefile.DefaultFile}
-	}
 	fields := func(required bool) []cli.Flag {
 		return []cli.Flag{
 			&cli.StringFlag{Name: "dialect", Usage: "`API` that the backend speaks: " + strings.Join(inferencefile.Dialects, ", "), Required: required},
@@ -30,7 +27,7 @@ func inferenceCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "alias", Usage: "`CALLER=BACKEND` names of a model"},
 			&cli.StringSliceFlag{Name: "fallback", Usage: "route to try when this one's backend fails"},
 			&cli.IntFlag{Name: "weight", Usage: "share among routes that match as well"},
-			file(), storeFlag(),
+			routesFlag(), operatorFlag(), storeFlag(),
 		}
 	}
 	return &cli.Command{
@@ -39,8 +36,8 @@ func inferenceCommand() *cli.Command {
 		Subcommands: []*cli.Command{
 			{Name: "set", Usage: "add a route, or replace the one of its name", ArgsUsage: "NAME", Flags: fields(true), Action: inferenceSet},
 			{Name: "update", Usage: "change what is named of a route", ArgsUsage: "NAME", Flags: fields(false), Action: inferenceUpdate},
-			{Name: "get", Usage: "show the routes", Flags: []cli.Flag{outputFlag(), file()}, Action: inferenceGet},
-			{Name: "delete", Usage: "remove a route", ArgsUsage: "NAME", Flags: []cli.Flag{file(), storeFlag()}, Action: inferenceDelete},
+			{Name: "get", Usage: "show the routes", Flags: []cli.Flag{outputFlag(), routesFlag(), operatorFlag()}, Action: inferenceGet},
+			{Name: "delete", Usage: "remove a route", ArgsUsage: "NAME", Flags: append(storeFlags(), routesFlag()), Action: inferenceDelete},
 			{
 				Name: "metrics", Usage: "print what a sandbox's router has counted, as Prometheus reads it", ArgsUsage: "CONTAINER",
 				Description: containerUsage + searched(), Flags: []cli.Flag{rootFlag()}, Action: inferenceMetrics,
@@ -79,7 +76,7 @@ func changeRoute(c *cli.Context, find func(f *inferencefile.File, i int, name st
 	if err != nil {
 		return err
 	}
-	f, err := inferencefile.Load(c.String("file"))
+	f, file, err := loadRoutes(c)
 	if err != nil {
 		return err
 	}
@@ -113,12 +110,22 @@ func changeRoute(c *cli.Context, find func(f *inferencefile.File, i int, name st
 		}
 		r.Aliases[from] = to
 	}
-	return saveRoutes(c, f, "route "+name+" set")
+	return saveRoutes(c, file, f, "route "+name+" set")
+}
+
+// loadRoutes reads the routes and returns the file that has them.
+func loadRoutes(c *cli.Context) (*inferencefile.File, string, error) {
+	file, err := routesFile(c)
+	if err != nil {
+		return nil, "", err
+	}
+	f, err := inferencefile.Load(file)
+	return f, file, err
 }
 
 // saveRoutes writes the routes and has running sandboxes use them.
-func saveRoutes(c *cli.Context, f *inferencefile.File, done string) error {
-	if err := f.Save(c.String("file")); err != nil {
+func saveRoutes(c *cli.Context, file string, f *inferencefile.File, done string) error {
+	if err := f.Save(file); err != nil {
 		return cli.Exit(err.Error(), exitProblems)
 	}
 	if _, err := fmt.Fprintln(c.App.Writer, done); err != nil {
@@ -156,7 +163,7 @@ func inferenceMetrics(c *cli.Context) error {
 }
 
 func inferenceGet(c *cli.Context) error {
-	f, err := inferencefile.Load(c.String("file"))
+	f, _, err := loadRoutes(c)
 	if err != nil {
 		return err
 	}
@@ -176,7 +183,7 @@ func inferenceDelete(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	f, err := inferencefile.Load(c.String("file"))
+	f, file, err := loadRoutes(c)
 	if err != nil {
 		return err
 	}
@@ -185,5 +192,5 @@ func inferenceDelete(c *cli.Context) error {
 	if len(f.Routes) == n {
 		return noRoute(name)
 	}
-	return saveRoutes(c, f, "route "+name+" deleted")
+	return saveRoutes(c, file, f, "route "+name+" deleted")
 }

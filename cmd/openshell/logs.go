@@ -15,7 +15,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"openshell.dev/runtime/internal/decisionlog"
-	"openshell.dev/runtime/libsandbox/operator"
 )
 
 func logsCommand() *cli.Command {
@@ -28,8 +27,7 @@ func logsCommand() *cli.Command {
 			&cli.BoolFlag{Name: "denied", Usage: "only refusals"},
 			&cli.IntFlag{Name: "n", Usage: "begin with the last `N` (default: all that are kept)"},
 			outputFlag(),
-			&cli.StringFlag{Name: "log-dir", Usage: "`DIR` of all logs (default: the operator's log_dir)"},
-			operatorFlag(),
+			logDirFlag(), operatorFlag(),
 		},
 		Action: logsAction,
 	}
@@ -43,13 +41,9 @@ func logsAction(c *cli.Context) error {
 	if c.Int("n") < 0 {
 		return cli.Exit("openshell logs: -n wants a number from 1 on", exitUsage)
 	}
-	top := c.String("log-dir")
-	if top == "" {
-		config, err := operator.LoadConfig(c.String("config"))
-		if err != nil {
-			return err
-		}
-		top = config.LogDir
+	top, err := logDir(c)
+	if err != nil {
+		return err
 	}
 	dir, err := findLog(top, name)
 	if err != nil {

@@ -57,7 +57,7 @@ func planAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	config, err := operator.LoadConfig(c.String("config"))
+	config, err := operatorConfig(c)
 	if err != nil {
 		return err
 	}

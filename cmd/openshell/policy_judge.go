@@ -5,18 +5,12 @@ package main
 import (
 	"github.com/urfave/cli/v2"
 
-	"openshell.dev/runtime/libsandbox/operator"
 	"openshell.dev/runtime/policy"
 )
 
-// operatorFlag names the configuration that a command reads as the runtime does.
-func operatorFlag() cli.Flag {
-	return &cli.StringFlag{Name: "config", Usage: "operator's configuration `FILE` (default " + operator.DefaultConfigFile + ")"}
-}
-
 // operatorOptions are those that a sandbox of this operator's compiles a policy with.
 func operatorOptions(c *cli.Context) (policy.CompileOptions, error) {
-	config, err := operator.LoadConfig(c.String("config"))
+	config, err := operatorConfig(c)
 	if err != nil {
 		return policy.CompileOptions{}, err
 	}

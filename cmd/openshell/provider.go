@@ -35,36 +35,30 @@ func providerCommand() *cli.Command {
 				Name: "update", Usage: "replace credentials, in running sandboxes, too", ArgsUsage: "NAME",
 				Flags: valueFlags(), Action: providerUpdate,
 			},
-			{Name: "get", Usage: "show a provider, without its values", ArgsUsage: "NAME", Flags: []cli.Flag{outputFlag(), storeFlag()}, Action: providerGet},
-			{Name: "list", Usage: "list the providers", Flags: []cli.Flag{outputFlag(), storeFlag()}, Action: providerList},
+			{Name: "get", Usage: "show a provider, without its values", ArgsUsage: "NAME", Flags: append(storeFlags(), outputFlag()), Action: providerGet},
+			{Name: "list", Usage: "list the providers", Flags: append(storeFlags(), outputFlag()), Action: providerList},
 			{
 				Name: "attach", Usage: "give a running sandbox a provider", ArgsUsage: "CONTAINER NAME",
-				Description: containerUsage + searched(), Flags: []cli.Flag{rootFlag(), configFlag(), storeFlag()}, Action: providerAttach,
+				Description: containerUsage + searched(), Flags: append(storeFlags(), rootFlag()), Action: providerAttach,
 			},
 			{
 				Name: "detach", Usage: "take a provider from a running sandbox", ArgsUsage: "CONTAINER NAME",
 				Description: containerUsage + searched(), Flags: []cli.Flag{rootFlag()}, Action: providerDetach,
 			},
-			{Name: "delete", Usage: "forget a provider; running sandboxes lose it", ArgsUsage: "NAME", Flags: []cli.Flag{storeFlag()}, Action: providerDelete},
+			{Name: "delete", Usage: "forget a provider; running sandboxes lose it", ArgsUsage: "NAME", Flags: storeFlags(), Action: providerDelete},
 			refreshCommand(), keyCommand(),
 			{
 				Name: "profile", Usage: "what services there are",
 				Subcommands: []*cli.Command{
-					{Name: "list", Usage: "list the profiles", Flags: []cli.Flag{outputFlag(), storeFlag()}, Action: profileList},
-					{Name: "get", Usage: "show a profile", ArgsUsage: "ID", Flags: []cli.Flag{outputFlag(), storeFlag()}, Action: profileGet},
+					{Name: "list", Usage: "list the profiles", Flags: append(storeFlags(), outputFlag()), Action: profileList},
+					{Name: "get", Usage: "show a profile", ArgsUsage: "ID", Flags: append(storeFlags(), outputFlag()), Action: profileGet},
 					{Name: "lint", Usage: "check a profile; status 3 if it is refused", ArgsUsage: "FILE", Action: profileLint},
-					{Name: "import", Usage: "keep a profile, in place of a built-in one of its ID", ArgsUsage: "FILE", Flags: []cli.Flag{storeFlag()}, Action: profileImport},
+					{Name: "import", Usage: "keep a profile, in place of a built-in one of its ID", ArgsUsage: "FILE", Flags: storeFlags(), Action: profileImport},
 				},
 			},
 		},
 	}
 }
-
-func storeFlag() cli.Flag {
-	return &cli.StringFlag{Name: "store", Usage: "`DIR` of the providers", Value: provider.DefaultDir}
-}
-
-func openStore(c *cli.Context) (*provider.Store, error) { return provider.Open(c.String("store")) }
 
 // argumentAndStore is what a command on one thing of the store begins with.
 func argumentAndStore(c *cli.Context, what string) (string, *provider.Store, error) {

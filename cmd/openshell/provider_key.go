@@ -26,13 +26,13 @@ func keyCommand() *cli.Command {
 	return &cli.Command{
 		Name: "key", Usage: "where the key is that the store is encrypted with",
 		Subcommands: []*cli.Command{
-			{Name: "status", Usage: "say where it is", Flags: []cli.Flag{storeFlag()}, Action: move(func(*provider.Store) error { return nil })},
+			{Name: "status", Usage: "say where it is", Flags: storeFlags(), Action: move(func(*provider.Store) error { return nil })},
 			{
 				Name: "keyring", Usage: "move it into this session's keyring (Secret Service, macOS keychain)",
 				Description: "Sandboxes with the store's providers can then be created in this session alone,\nnot by Docker, and no credential is made anew.",
-				Flags:       []cli.Flag{storeFlag()}, Action: move((*provider.Store).KeyToKeyring),
+				Flags:       storeFlags(), Action: move((*provider.Store).KeyToKeyring),
 			},
-			{Name: "file", Usage: "move it back into a file that only the owner reads", Flags: []cli.Flag{storeFlag()}, Action: move((*provider.Store).KeyToFile)},
+			{Name: "file", Usage: "move it back into a file that only the owner reads", Flags: storeFlags(), Action: move((*provider.Store).KeyToFile)},
 		},
 	}
 }

@@ -20,7 +20,6 @@ import (
 
 	"openshell.dev/runtime/internal/boundedfile"
 	"openshell.dev/runtime/internal/provider"
-	"openshell.dev/runtime/libsandbox/operator"
 )
 
 const (
@@ -36,9 +35,9 @@ func refreshCommand() *cli.Command {
 	return &cli.Command{
 		Name: "refresh", Usage: "make a provider's credentials anew, now; or see how that is done", ArgsUsage: "NAME",
 		Description: "With a NAME in place of a command all credentials of that provider are made anew.",
-		Flags:       []cli.Flag{configFlag(), storeFlag()}, Action: refreshRotate,
+		Flags:       storeFlags(), Action: refreshRotate,
 		Subcommands: []*cli.Command{
-			{Name: "status", Usage: "show how the refreshes go", ArgsUsage: "NAME", Flags: []cli.Flag{key(false), outputFlag(), storeFlag()}, Action: refreshStatus},
+			{Name: "status", Usage: "show how the refreshes go", ArgsUsage: "NAME", Flags: append(storeFlags(), key(false), outputFlag()), Action: refreshStatus},
 			{
 				Name: "configure", Usage: "say what a credential is made from, and make it", ArgsUsage: "NAME",
 				Description: "What is secret comes from the environment, a file or standard input, never from an\nargument, which every user of the machine can read.",
@@ -49,18 +48,14 @@ func refreshCommand() *cli.Command {
 					&cli.BoolFlag{Name: "ambient-credentials", Usage: "assume an AWS role with what AWS's tools would take here: this environment's variables, AWS's files, the machine's role"},
 					&cli.StringSliceFlag{Name: "secret-material-env", Usage: "a secret from this environment: `KEY[=VARIABLE]`"},
 					&cli.StringSliceFlag{Name: "secret-material-file", Usage: "a secret from a file, kept: `KEY=PATH`; KEY=- from a line of standard input"},
-					configFlag(), storeFlag(),
+					operatorFlag(), storeFlag(),
 				},
 				Action: refreshConfigure,
 			},
-			{Name: "rotate", Usage: "make credentials anew, now", ArgsUsage: "NAME", Flags: []cli.Flag{key(false), configFlag(), storeFlag()}, Action: refreshRotate},
-			{Name: "delete", Usage: "forget what a credential is made from; its value stays until its end", ArgsUsage: "NAME", Flags: []cli.Flag{key(true), storeFlag()}, Action: refreshDelete},
+			{Name: "rotate", Usage: "make credentials anew, now", ArgsUsage: "NAME", Flags: append(storeFlags(), key(false)), Action: refreshRotate},
+			{Name: "delete", Usage: "forget what a credential is made from; its value stays until its end", ArgsUsage: "NAME", Flags: append(storeFlags(), key(true)), Action: refreshDelete},
 		},
 	}
-}
-
-func configFlag() cli.Flag {
-	return &cli.StringFlag{Name: "config", Usage: "operator's configuration `FILE`, for its upstream.ca_files (default: the runtime's)"}
 }
 
 // named is the provider that a command names, and the credential that its
@@ -109,7 +104,11 @@ func refreshRotate(c *cli.Context) error {
 
 // askOrigins has the refresher make a provider's credentials anew.
 func askOrigins(c *cli.Context, name string, args ...string) error {
-	conf, err := operator.LoadConfig(c.String("config"))
+	conf, err := operatorConfig(c)
+	if err != nil {
+		return err
+	}
+	dir, err := storeDir(c)
 	if err != nil {
 		return err
 	}
@@ -117,7 +116,7 @@ func askOrigins(c *cli.Context, name string, args ...string) error {
 	if err != nil {
 		return err
 	}
-	argv := append([]string{"refresh", "--store", c.String("store")}, args...)
+	argv := append([]string{"refresh", "--store", dir}, args...)
 	for _, f := range conf.Upstream.CAFiles {
 		argv = append(argv, "--ca-file", f)
 	}

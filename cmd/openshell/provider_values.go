@@ -29,7 +29,7 @@ func valueFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "credential-env", Usage: "read a value from the environment of whoever creates a sandbox, and store none: `VARIABLE[=OTHER]`"},
 		&cli.StringSliceFlag{Name: "credential-vault", Usage: "read a value from Vault, as VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE and VAULT_CACERT of this environment say: `VARIABLE=PATH#FIELD`"},
 		&cli.StringSliceFlag{Name: "credential-kubernetes", Usage: "read a value from a Secret by the cluster's API, as a pod's service account: `VARIABLE=NAMESPACE/SECRET/KEY`"},
-		configFlag(), storeFlag(),
+		operatorFlag(), storeFlag(),
 	}
 }
 

@@ -37,7 +37,7 @@ func runCommand() *cli.Command {
 			"Signals are passed on; the third to interrupt or terminate ends the sandbox.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "policy", Usage: "policy `FILE` or the name of one of the operator's policies"},
-			&cli.StringFlag{Name: "config", Usage: "operator's configuration `FILE` (default: the runtime's)"},
+			operatorFlag(),
 			&cli.StringFlag{Name: "rootfs", Usage: "root filesystem `DIR` (read only; writes go to the ephemeral layer)"},
 			&cli.StringFlag{Name: "image", Usage: "image at `PATH`: OCI layout folder or tar, or what docker save writes"},
 			&cli.StringFlag{Name: "name", Usage: "container `NAME` (default: random)"},
