@@ -142,7 +142,7 @@ func boxOf(t *testing.T, o boxOptions) *box {
 			"namespaces": []any{
 				map[string]any{"type": "pid"}, map[string]any{"type": "mount"}, map[string]any{"type": "ipc"}, map[string]any{"type": "uts"}, network,
 			},
-			"maskedPaths":   []any{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"},
+			"maskedPaths":   []any{"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware"},
 			"readonlyPaths": []any{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		},
 	}

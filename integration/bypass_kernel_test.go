@@ -5,6 +5,7 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -286,9 +287,6 @@ func TestBypass_B51_B57_Refused(t *testing.T) {
 		name, field string
 		change      func(spec map[string]any)
 	}{
-		{"no masked paths", "linux.maskedPaths", func(s map[string]any) { delete(linux(s), "maskedPaths") }},
-		{"no read-only paths", "linux.readonlyPaths", func(s map[string]any) { delete(linux(s), "readonlyPaths") }},
-		{"a second proc", "linux.maskedPaths", add(map[string]any{"destination": "/mnt", "type": "proc", "source": "proc"})},
 		{"writable sysfs", "mounts", add(map[string]any{"destination": "/sys", "type": "sysfs", "source": "sysfs"})},
 		{"the host's proc", "mounts", add(map[string]any{"destination": "/mnt", "source": "/proc", "options": []any{"rbind"}})},
 		{"debugfs", "mounts", add(map[string]any{"destination": "/mnt", "type": "debugfs", "source": "debugfs"})},
@@ -301,6 +299,74 @@ func TestBypass_B51_B57_Refused(t *testing.T) {
 			t.Parallel()
 			newWorld(t, openPolicy).refuses(tc.field, tc.change)
 		})
+	}
+}
+
+// TestBypass_B51_B57_MasksAreAdded: the sandbox masks what config.json leaves open, takes
+// the capabilities away that no sandbox keeps, and says both in its log and in inspect.
+func TestBypass_B51_B57_MasksAreAdded(t *testing.T) {
+	t.Parallel()
+	b := boxOf(t, boxOptions{policy: openPolicy, spec: func(s map[string]any) {
+		linux := s["linux"].(map[string]any)
+		delete(linux, "maskedPaths")
+		delete(linux, "readonlyPaths")
+		s["mounts"] = append(s["mounts"].([]any), map[string]any{"destination": "/mnt", "type": "proc", "source": "proc"})
+		caps := []any{"CAP_CHOWN", "CAP_NET_RAW", "CAP_NET_ADMIN"}
+		s["process"].(map[string]any)["capabilities"] = map[string]any{"bounding": caps, "effective": caps, "permitted": caps}
+	}})
+	out, err := b.runtime("run", "--detach", "--bundle", b.dir, b.id)
+	if err != nil {
+		t.Fatalf("run: %v: %s", err, out)
+	}
+	shown, status := b.cli("inspect", b.id)
+	if status != 0 {
+		t.Fatalf("inspect: status %d: %s", status, shown)
+	}
+	for _, said := range []string{"/proc/kcore", "/mnt/keys", "/proc/sys", "/mnt/sysrq-trigger", "CAP_NET_ADMIN"} {
+		if !strings.Contains(out, said) || !strings.Contains(shown, said) {
+			t.Errorf("%s is not in the log or in inspect:\n%s\n%s", said, out, shown)
+		}
+	}
+	if strings.Contains(out, "CAP_NET_RAW") || !strings.Contains(shown, "CAP_NET_RAW") {
+		t.Errorf("a capability of every engine is in the log, or not in inspect:\n%s\n%s", out, shown)
+	}
+	got := strings.Fields(strings.TrimPrefix(b.exec("/bin/probe", "peek", "/proc/kcore", "/mnt/keys", "/proc/sys/kernel/core_pattern", "/mnt/sysrq-trigger"), "ok: "))
+	for i, want := range []string{":0B,", ":0B,", ",EROFS", ",EROFS"} {
+		if len(got) != 4 || !strings.Contains(got[i], want) {
+			t.Errorf("peek printed %q, want %s in number %d", got, want, i)
+		}
+	}
+}
+
+// TestAcceptedMounts: what the operator's allow accepts, and the live sockets that it
+// lets in, are in the log and in inspect.
+func TestAcceptedMounts(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l, err := net.Listen("unix", filepath.Join(dir, "docker.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	b := boxOf(t, boxOptions{policy: openPolicy, spec: func(s map[string]any) {
+		s["mounts"] = append(s["mounts"].([]any), map[string]any{"destination": "/engine", "type": "bind", "source": dir, "options": []string{"rbind"}})
+	}})
+	if out, err := b.runtime("run", "--detach", "--bundle", b.dir, b.id); err == nil || !strings.Contains(out, "config.json: mounts: ") {
+		t.Fatalf("the control: without allow: %v: %s", err, out)
+	}
+	b.config = b.file("config.yaml", "log_dir: "+b.records()+"\nallow: [mounts]\n")
+	out, err := b.runtime("run", "--detach", "--bundle", b.dir, b.id)
+	if err != nil {
+		t.Fatalf("run: %v: %s", err, out)
+	}
+	shown, _ := b.cli("inspect", b.id)
+	for _, text := range []string{out, shown} {
+		if !strings.Contains(text, "docker.sock") || !strings.Contains(text, "allow") {
+			t.Errorf("it does not say what it accepted: %s", text)
+		}
+	}
+	if !strings.Contains(shown, "\nsocket ") {
+		t.Errorf("inspect does not show the socket: %s", shown)
 	}
 }
 

@@ -61,8 +61,12 @@ func (s *source) hides(name string) bool {
 // mountSources are the judged sources of a container.
 type mountSources struct {
 	list []*source
-	// sockets are live sockets in mounted folders that are no engine's or agent's:
-	// mounts[N]: PATH.
+	// allow are the fields whose refusals the operator accepts.
+	allow []string
+	// accepted are the refusals that allow turned off, FIELD: REASON, one for each mount.
+	accepted []string
+	// sockets are live sockets in mounted folders: mounts[N]: PATH. An engine's or agent's
+	// is there only if the operator accepts it.
 	sockets []string
 	// warnings are for the person who makes the sandbox.
 	warnings []string
@@ -77,17 +81,15 @@ func checkMounts(spec *specs.Spec, allow []string, guarded []guardedFolder) (*mo
 	if err := needsProc(spec); err != nil {
 		return nil, err
 	}
-	checked := &mountSources{}
+	checked := &mountSources{allow: allow}
 	host, err := readHostMounts(guarded)
 	if err != nil {
 		return nil, err
 	}
-	if !slices.Contains(allow, fieldRoot) {
-		err = checked.addRoot(host, spec)
-	}
+	err = checked.judge(checked.addRoot(host, spec))
 	for i, m := range spec.Mounts {
-		if err == nil && plan.IsBind(m) && !slices.Contains(allow, fieldMounts) {
-			err = checked.add(host, i, m.Source, slices.Contains(m.Options, "rbind"))
+		if err == nil && plan.IsBind(m) {
+			err = checked.judge(checked.add(host, i, m.Source, slices.Contains(m.Options, "rbind")))
 		}
 	}
 	if err == nil {
@@ -98,6 +100,41 @@ func checkMounts(spec *specs.Spec, allow []string, guarded []guardedFolder) (*mo
 		return nil, err
 	}
 	return checked, nil
+}
+
+// judge returns err, or nil if err is a refusal that the operator accepts.
+func (c *mountSources) judge(err error) error {
+	var r *plan.Refusal
+	if !errors.As(err, &r) || !slices.Contains(c.allow, r.Field) {
+		return err
+	}
+	c.accepted = accept(c.accepted, r.Field+": "+r.Reason)
+	return nil
+}
+
+// acceptedIn adds the accepted refusals to those of pl.
+func (c *mountSources) acceptedIn(pl *plan.Plan) {
+	for _, a := range c.accepted {
+		pl.Accepted = accept(pl.Accepted, a)
+	}
+}
+
+// accept adds an accepted refusal to list, unless list has one of the same mount or root
+// file system.
+func accept(list []string, refusal string) []string {
+	if slices.ContainsFunc(list, func(a string) bool { return subject(a) == subject(refusal) }) {
+		return list
+	}
+	return append(list, refusal)
+}
+
+// subject returns the mount, mounts[N], or the other field that a refusal is about.
+func subject(refusal string) string {
+	field, reason, _ := strings.Cut(refusal, ": ")
+	if field == fieldMounts {
+		field, _, _ = strings.Cut(reason, " ")
+	}
+	return field
 }
 
 // needsProc fails unless the kernel's own proc is mounted at /proc: the runtime starts
@@ -136,14 +173,14 @@ func (c *mountSources) add(host *hostMounts, index int, name string, recursive b
 	if s == nil {
 		return err
 	}
+	if recursive && s.dir {
+		s.below = host.mountsBelow(s.path)
+	}
 	if s.socket {
 		return s.refusal("gives the sandbox the socket %s, which leads out of it", name)
 	}
 	if why := host.leadsOut(&s.located); why != "" {
 		return s.refusal("gives the sandbox %s, which is %s (%s) and leads out of it", name, s.path, why)
-	}
-	if recursive && s.dir {
-		s.below = host.mountsBelow(s.path)
 	}
 	return s.judgeBelow(host.leadsOut)
 }
@@ -155,11 +192,11 @@ func (c *mountSources) addRoot(host *hostMounts, spec *specs.Spec) error {
 	if s == nil {
 		return err
 	}
+	s.hidden = hiddenPaths(s.path, spec)
+	s.below = slices.DeleteFunc(host.mountsBelow(s.path), func(l *located) bool { return s.hides(l.path) })
 	if err := s.judgeRoot(host); err != nil {
 		return err
 	}
-	s.hidden = hiddenPaths(s.path, spec)
-	s.below = slices.DeleteFunc(host.mountsBelow(s.path), func(l *located) bool { return s.hides(l.path) })
 	// Engines keep root file systems in their own folders: the paths of the mounts
 	// below say nothing.
 	return s.judgeBelow(host.placeLeadsOut)
@@ -227,8 +264,16 @@ func (s *source) judgeRoot(host *hostMounts) error {
 	return nil
 }
 
-// field returns the field of config.json that names s.
+// field returns the field of config.json that has s.
 func (s *source) field() string {
+	if s.index == rootIndex {
+		return fieldRoot
+	}
+	return fieldMounts
+}
+
+// label returns the field and, for a mount, its number.
+func (s *source) label() string {
 	if s.index == rootIndex {
 		return fieldRoot
 	}
@@ -238,10 +283,10 @@ func (s *source) field() string {
 // refusal returns the refusal of s. For a mount, the reason begins with its number.
 func (s *source) refusal(format string, args ...any) error {
 	reason := fmt.Sprintf(format, args...)
-	if s.index == rootIndex {
-		return &plan.Refusal{Field: fieldRoot, Reason: reason}
+	if s.index != rootIndex {
+		reason = s.label() + " " + reason
 	}
-	return &plan.Refusal{Field: fieldMounts, Reason: s.field() + " " + reason}
+	return &plan.Refusal{Field: s.field(), Reason: reason}
 }
 
 // findSockets refuses folders in which an engine or an agent listens, and keeps the
@@ -261,7 +306,9 @@ func (c *mountSources) findSockets(host *hostMounts, spec *specs.Spec) error {
 			search.devices[b.place.dev] = true
 		}
 		if socket, name := s.usualSocket(spec); name != "" {
-			return s.listens(socket, name)
+			if err := c.judge(s.listens(socket, name)); err != nil {
+				return err
+			}
 		}
 	}
 	if len(folders) == 0 {
@@ -275,10 +322,13 @@ func (c *mountSources) findSockets(host *hostMounts, spec *specs.Spec) error {
 	var refused error
 	search.find(list, folders, func(s *source, socket string) {
 		if s.isEngineSocket(host, socket) {
-			refused = cmp.Or(refused, s.listens(socket, strings.TrimPrefix(strings.TrimPrefix(socket, s.path), "/")))
-			return
+			err := c.judge(s.listens(socket, strings.TrimPrefix(strings.TrimPrefix(socket, s.path), "/")))
+			if err != nil {
+				refused = cmp.Or(refused, err)
+				return
+			}
 		}
-		c.sockets = append(c.sockets, fmt.Sprintf("%s: %s", s.field(), socket))
+		c.sockets = append(c.sockets, fmt.Sprintf("%s: %s", s.label(), socket))
 	})
 	if n := len(c.sockets); n > 0 {
 		c.warnings = append(c.warnings, fmt.Sprintf("%d programs of the host listen in mounted folders (%s)", n, someOf(c.sockets)))
@@ -349,8 +399,8 @@ func namedAgent(s *source, spec *specs.Spec) string {
 }
 
 // verify fails if the container's process pid has another file than the judged one
-// at a mount's destination: the source was swapped before libcontainer opened it.
-// spec is the container's own, with the mounts that the sandbox adds.
+// at a mount's destination: the source was swapped before libcontainer opened it. It
+// skips fields that the operator accepts. spec is the container's own, with the mounts that the sandbox adds.
 func (c *mountSources) verify(pid int, spec *specs.Spec) error {
 	if len(c.list) == 0 {
 		return nil
@@ -361,6 +411,9 @@ func (c *mountSources) verify(pid int, spec *specs.Spec) error {
 	}
 	defer unix.Close(root)
 	for _, s := range c.list {
+		if slices.Contains(c.allow, s.field()) {
+			continue
+		}
 		if s.file == nil {
 			return s.refusal("%s appeared while the container was made", s.name)
 		}

@@ -167,6 +167,9 @@ func TestBypass_B45_MountSources(t *testing.T) {
 				t.Errorf("%s: allowed by the operator, still refused: %v", source, err)
 				continue
 			}
+			if accepted := strings.Join(checked.accepted, "\n"); want != strings.HasPrefix(accepted, "mounts: mounts[1] ") || strings.Count(accepted, "mounts[1]") > 1 {
+				t.Errorf("%s: allowed by the operator, recorded as accepted: %q", source, accepted)
+			}
 			checked.close()
 		}
 		// Not recursive: what is mounted below stays behind.
@@ -298,9 +301,12 @@ func TestBypass_B45_SocketsInTheRoot(t *testing.T) {
 				}
 				if checked, err = checkMounts(s, []string{fieldRoot}, nil); err != nil {
 					t.Errorf("allowed by the operator, still refused: %v", err)
-				} else {
-					checked.close()
+					return
 				}
+				if accepted := strings.Join(checked.accepted, "\n"); !strings.Contains(accepted, tc.want) || (tc.want == "") != (accepted == "") {
+					t.Errorf("allowed by the operator, recorded as accepted: %q", accepted)
+				}
+				checked.close()
 			})
 		})
 	}
@@ -403,9 +409,15 @@ func TestBypass_B45_B71_LiveSockets(t *testing.T) {
 							}
 							checked.close()
 						}
-						if _, err := checkMounts(s, []string{fieldMounts}, nil); err != nil {
+						checked, err = checkMounts(s, []string{fieldMounts}, nil)
+						if err != nil {
 							t.Errorf("allowed by the operator, still refused: %v", err)
+							continue
 						}
+						if shown := len(checked.sockets); (len(checked.accepted) == 1) != tc.refused || shown != tc.recorded && !tc.refused || shown < 1 && tc.refused {
+							t.Errorf("%s, bound %s: allowed by the operator, accepted %q with the sockets %q", source, how, checked.accepted, checked.sockets)
+						}
+						checked.close()
 					}
 					must(t, l.Close())
 				}

@@ -199,6 +199,7 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	if err != nil {
 		return nil, err
 	}
+	mounts.acceptedIn(pl)
 	for _, w := range pl.Warnings(o.Container.Spec, pol, c.UnspecifiedEnforcement == policy.EnforcementBlock) {
 		container.Warn("policy " + src.Name + ": " + w)
 	}
@@ -306,6 +307,9 @@ func Exec(root, id string, o container.ProcessConfig) (int, error) {
 		return ctr.Run(o)
 	case err != nil:
 		return -1, err
+	}
+	if w := kept.Plan.ExecWarning(o.Spec); w != "" {
+		container.Warn(w)
 	}
 	o.Spec = kept.Plan.Process(o.Spec)
 	if err := lookUp(st.Pid, o.Spec); err != nil {

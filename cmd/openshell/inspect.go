@@ -46,8 +46,12 @@ type inspection struct {
 	// Network is what the proxy says, NetworkError why it says nothing.
 	Network      *controlapi.Status `json:"network,omitempty"`
 	NetworkError string             `json:"network_error,omitempty"`
-	// ReadOnlyProc is that of plan.Plan.
-	ReadOnlyProc bool `json:"read_only_proc,omitempty"`
+	// The next fields are those of plan.Plan.
+	ReadOnlyProc      bool     `json:"read_only_proc,omitempty"`
+	MaskedPaths       []string `json:"masked_paths,omitempty"`
+	ReadonlyPaths     []string `json:"readonly_paths,omitempty"`
+	TakenCapabilities []string `json:"taken_capabilities,omitempty"`
+	Accepted          []string `json:"accepted,omitempty"`
 	// Sockets are those of state.State.
 	Sockets []string `json:"sockets,omitempty"`
 	// Providers are those it has, and those that are gone.
@@ -82,7 +86,8 @@ func inspectAction(c *cli.Context) error {
 	}
 	in := &inspection{
 		ID: s.id, Root: s.root, Created: st.Created, Policy: st.Policy, Landlock: st.Plan.Ruleset, User: st.Plan.User, Group: st.Plan.Group,
-		Sockets: st.Sockets, ReadOnlyProc: st.Plan.ReadOnlyProc,
+		Sockets: st.Sockets, ReadOnlyProc: st.Plan.ReadOnlyProc, MaskedPaths: st.Plan.MaskedPaths, ReadonlyPaths: st.Plan.ReadonlyPaths,
+		TakenCapabilities: st.Plan.TakenCapabilities, Accepted: st.Plan.Accepted,
 	}
 	if err := in.look(func() (*specs.State, error) { return ociState(c, s) }); err != nil {
 		return err
@@ -220,6 +225,16 @@ func (in *inspection) print(out io.Writer) error {
 	if in.ReadOnlyProc {
 		row("/proc", "read-only, because the policy names programs")
 	}
+	list := func(name string, paths []string) {
+		if len(paths) > 0 {
+			row(name, "%s, which config.json lacks", clean(strings.Join(paths, " ")))
+		}
+	}
+	list("masked", in.MaskedPaths)
+	list("read-only", in.ReadonlyPaths)
+	for _, a := range in.Accepted {
+		row("accepted", "%s, by the operator's allow", clean(a))
+	}
 	for _, s := range in.Sockets {
 		row("socket", "%s, of a program of the host", clean(s))
 	}
@@ -258,6 +273,9 @@ func (in *inspection) print(out io.Writer) error {
 		row("no_new_privs", "%t", p.NoNewPrivs)
 		row("seccomp", "%d filters", p.SeccompFilters)
 		row("capabilities", "%s", orNone(p.Capabilities))
+	}
+	if len(in.TakenCapabilities) > 0 {
+		row("taken away", "%s, which config.json gives", clean(strings.Join(in.TakenCapabilities, " ")))
 	}
 	return w.Flush()
 }

@@ -11,11 +11,16 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
+// Fields of config.json that name paths of kernel file systems.
+const (
+	fieldMasked   = "linux.maskedPaths"
+	fieldReadonly = "linux.readonlyPaths"
+)
+
 // masked are the parts of proc and sysfs that show the machine's memory, keys and
-// firmware. Every engine masks them by itself; that they are not masked is
-// somebody's wish.
+// firmware or control its hardware. Docker, Podman and CRI mask all of them.
 var masked = map[string][]string{
-	"proc":  {"kcore", "keys", "timer_list"},
+	"proc":  {"acpi", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats"},
 	"sysfs": {"firmware"},
 }
 
@@ -26,35 +31,50 @@ var readonly = []string{"sys", "sysrq-trigger", "irq", "bus", "fs"}
 // kernelFolders are where the host's own are; a bind mount brings them in unmasked.
 var kernelFolders = []string{"/proc", "/sys"}
 
-// unmasked finds a kernel file system that is mounted without its masks: the field
-// that lacks them and why, or nothing.
-func unmasked(spec *specs.Spec) (refusals []Refusal) {
-	covered := func(list []string, file string) bool {
-		return slices.ContainsFunc(list, func(p string) bool { return within(file, path.Clean(p)) })
-	}
-	for i, m := range spec.Mounts {
+// unmasked returns the paths that a sandbox masks and those that it makes read-only,
+// without the paths that config.json covers itself. libcontainer skips paths that do not
+// exist.
+func unmasked(spec *specs.Spec) (mask, protect []string) {
+	for _, m := range spec.Mounts {
 		at := path.Clean("/" + m.Destination)
 		for _, name := range masked[m.Type] {
-			if file := path.Join(at, name); !covered(spec.Linux.MaskedPaths, file) {
-				refusals = append(refusals, Refusal{"linux.maskedPaths", "it lacks " + file})
+			if file := path.Join(at, name); !coveredBy(spec.Linux.MaskedPaths, file) {
+				mask = append(mask, file)
 			}
 		}
-		if readOnly(m) {
+		if m.Type != "proc" || readOnly(m) {
 			continue
 		}
-		switch m.Type {
-		case "proc":
-			for _, name := range readonly {
-				file := path.Join(at, name)
-				if !covered(spec.Linux.ReadonlyPaths, file) && !covered(spec.Linux.MaskedPaths, file) {
-					refusals = append(refusals, Refusal{"linux.readonlyPaths", "it lacks " + file})
-				}
+		for _, name := range readonly {
+			file := path.Join(at, name)
+			if !coveredBy(spec.Linux.ReadonlyPaths, file) && !coveredBy(spec.Linux.MaskedPaths, file) {
+				protect = append(protect, file)
 			}
-		case "sysfs":
-			refusals = append(refusals, Refusal{"mounts", fmt.Sprintf("mounts[%d] is a sysfs without the option ro", i)})
+		}
+	}
+	return mask, protect
+}
+
+// refusedKernelMounts returns the refusals of mounts of proc and sysfs that masks do not
+// make safe.
+func refusedKernelMounts(mounts []specs.Mount) (refusals []Refusal) {
+	for i, m := range mounts {
+		switch {
+		case masked[m.Type] == nil:
+		case slices.Contains(strings.Split(m.Destination, "/"), ".."):
+			// In the container it can be another path than the cleaned one, which the
+			// masks name.
+			refusals = append(refusals, Refusal{fieldMounts, fmt.Sprintf("mounts[%d] is a %s whose destination %s has the element ..", i, m.Type, m.Destination)})
+		case m.Type == "sysfs" && !readOnly(m):
+			refusals = append(refusals, Refusal{fieldMounts, fmt.Sprintf("mounts[%d] is a sysfs without the option ro", i)})
 		}
 	}
 	return refusals
+}
+
+// coveredBy reports whether file is one of the paths or lies below one.
+func coveredBy(paths []string, file string) bool {
+	return slices.ContainsFunc(paths, func(p string) bool { return within(file, path.Clean(p)) })
 }
 
 // within says whether file is folder or below it.

@@ -10,6 +10,9 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
+// fieldMounts is the field of config.json that lists mounts.
+const fieldMounts = "mounts"
+
 // mountTypes are the file systems that the kernel makes for a container. Every other
 // type reaches something of the host: a disk or a server (ext4, nfs, fuse), folders
 // that the options name (overlay: lowerdir=/run), the host's devices (devtmpfs), or
@@ -20,7 +23,7 @@ var mountTypes = []string{"proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue",
 // of their source.
 func refusedMounts(mounts []specs.Mount) (refusals []Refusal) {
 	add := func(format string, args ...any) {
-		refusals = append(refusals, Refusal{"mounts", fmt.Sprintf(format, args...)})
+		refusals = append(refusals, Refusal{fieldMounts, fmt.Sprintf(format, args...)})
 	}
 	for i, m := range mounts {
 		switch {

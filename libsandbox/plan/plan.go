@@ -55,7 +55,7 @@ type Refusal struct {
 
 func (r *Refusal) Error() string {
 	wayOut := "the operator"
-	if r.Field == "mounts" {
+	if r.Field == fieldMounts {
 		wayOut = "mount a narrower folder, or the operator"
 	}
 	return fmt.Sprintf("config.json: %s: %s; %s can accept it with allow: [%q] in the configuration file", r.Field, r.Reason, wayOut, r.Field)
@@ -92,13 +92,21 @@ type Plan struct {
 	Mounts []specs.Mount `json:"mounts"`
 	// ReadOnlyProc makes every proc of the container read-only; see keepProc.
 	ReadOnlyProc bool `json:"read_only_proc,omitempty"`
+	// MaskedPaths and ReadonlyPaths are added to those of config.json, which lacks them.
+	MaskedPaths   []string `json:"masked_paths,omitempty"`
+	ReadonlyPaths []string `json:"readonly_paths,omitempty"`
+	// TakenCapabilities are the capabilities that config.json gives the first process
+	// and the sandbox takes away.
+	TakenCapabilities []string `json:"taken_capabilities,omitempty"`
+	// Accepted are the refusals that Options.Allow turned off: FIELD: REASON.
+	Accepted []string `json:"accepted,omitempty"`
 }
 
 // Fields are the names that Options.Allow can have: the fields of config.json that are
-// refused for some values.
+// refused or completed for some values.
 var Fields = []string{
-	"hooks.startContainer", "linux.maskedPaths", "linux.namespaces.ipc", "linux.namespaces.mount", "linux.namespaces.network",
-	"linux.namespaces.pid", "linux.readonlyPaths", "linux.resources.devices", "linux.sysctl", "mounts", "root.path",
+	"hooks.startContainer", fieldMasked, "linux.namespaces.ipc", "linux.namespaces.mount", "linux.namespaces.network",
+	"linux.namespaces.pid", fieldReadonly, "linux.resources.devices", "linux.sysctl", fieldMounts, "root.path",
 }
 
 // checkAllow fails for a name that accepts nothing: the operator would take the field
@@ -120,7 +128,8 @@ func New(spec *specs.Spec, pol *policy.Policy, o Options) (*Plan, error) {
 	if err := checkAllow(o.Allow); err != nil {
 		return nil, err
 	}
-	if err := refuse(spec, o.Allow); err != nil {
+	accepted, err := judge(spec, o.Allow)
+	if err != nil {
 		return nil, err
 	}
 	if o.LandlockABI < o.Floor {
@@ -130,7 +139,12 @@ func New(spec *specs.Spec, pol *policy.Policy, o Options) (*Plan, error) {
 	if pol.NamesPrograms() {
 		keepProc(allowed, spec.Mounts)
 	}
-	pl := &Plan{ReadOnlyProc: pol.NamesPrograms(), User: pol.Process.User, Group: pol.Process.Group, Env: slices.Concat(environment(o.BundlePaths), o.Env), Placeholders: o.Placeholders}
+	pl := &Plan{
+		ReadOnlyProc: pol.NamesPrograms(), User: pol.Process.User, Group: pol.Process.Group,
+		Env: slices.Concat(environment(o.BundlePaths), o.Env), Placeholders: o.Placeholders, Accepted: accepted,
+	}
+	pl.TakenCapabilities = pl.Takes(spec.Process)
+	pl.addMasks(spec, o.Allow)
 	for _, p := range o.BundlePaths {
 		pl.Mounts = append(pl.Mounts, specs.Mount{Destination: p, Type: "bind", Source: o.Bundle, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}})
 		allowed = append(allowed, landlock.Rule{Path: p, Access: landlock.ReadOnly})
@@ -220,13 +234,38 @@ func rules(pol *policy.Policy, cwd string) []landlock.Rule {
 	return out
 }
 
-func refuse(spec *specs.Spec, allow []string) error {
-	check := func(field, reason string, bad bool) error {
-		if bad && !slices.Contains(allow, field) {
-			return &Refusal{field, reason}
+// addMasks adds the masks that config.json lacks, except for a field in allow.
+func (pl *Plan) addMasks(spec *specs.Spec, allow []string) {
+	mask, protect := unmasked(spec)
+	for _, list := range []struct {
+		field string
+		paths []string
+		to    *[]string
+	}{{fieldMasked, mask, &pl.MaskedPaths}, {fieldReadonly, protect, &pl.ReadonlyPaths}} {
+		switch {
+		case len(list.paths) == 0:
+		case slices.Contains(allow, list.field):
+			pl.Accepted = append(pl.Accepted, list.field+": it lacks "+strings.Join(list.paths, ", "))
+		default:
+			*list.to = list.paths
 		}
-		return nil
 	}
+}
+
+// judge fails for the first part of spec that a sandbox is refused for. It returns the
+// refusals that allow turns off.
+func judge(spec *specs.Spec, allow []string) (accepted []string, err error) {
+	for _, r := range refusals(spec) {
+		if !slices.Contains(allow, r.Field) {
+			return nil, &r
+		}
+		accepted = append(accepted, r.Field+": "+r.Reason)
+	}
+	return accepted, nil
+}
+
+// refusals returns the parts of spec that a sandbox is refused for.
+func refusals(spec *specs.Spec) (out []Refusal) {
 	has := func(t specs.LinuxNamespaceType) bool {
 		return slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == t })
 	}
@@ -234,28 +273,21 @@ func refuse(spec *specs.Spec, allow []string) error {
 		t    specs.LinuxNamespaceType
 		name string
 	}{{specs.NetworkNamespace, "network"}, {specs.PIDNamespace, "pid"}, {specs.IPCNamespace, "ipc"}, {specs.MountNamespace, "mount"}} {
-		if err := check("linux.namespaces."+ns.name, "the host's "+ns.name+" namespace would be shared", !has(ns.t)); err != nil {
-			return err
+		if !has(ns.t) {
+			out = append(out, Refusal{"linux.namespaces." + ns.name, "the host's " + ns.name + " namespace would be shared"})
 		}
 	}
-	if h := spec.Hooks; h != nil {
-		if err := check("hooks.startContainer", "a program would run in the container before it is confined", len(h.StartContainer) > 0); err != nil {
-			return err
-		}
+	if h := spec.Hooks; h != nil && len(h.StartContainer) > 0 {
+		out = append(out, Refusal{"hooks.startContainer", "a program would run in the container before it is confined"})
 	}
 	if r := spec.Linux.Resources; r != nil {
 		for i, d := range r.Devices {
-			if err := check("linux.resources.devices", fmt.Sprintf("linux.resources.devices[%d] allows every device (--privileged)", i), everyDevice(d)); err != nil {
-				return err
+			if everyDevice(d) {
+				out = append(out, Refusal{"linux.resources.devices", fmt.Sprintf("linux.resources.devices[%d] allows every device (--privileged)", i)})
 			}
 		}
 	}
-	for _, r := range slices.Concat(refusedMounts(spec.Mounts), unmasked(spec), refusedSysctls(spec)) {
-		if err := check(r.Field, r.Reason, true); err != nil {
-			return err
-		}
-	}
-	return nil
+	return slices.Concat(out, refusedMounts(spec.Mounts), refusedKernelMounts(spec.Mounts), refusedSysctls(spec))
 }
 
 // everyDevice reports whether d allows all devices, or all of one type. The type a allows
@@ -280,17 +312,38 @@ func (pl *Plan) Process(p *specs.Process) *specs.Process {
 	if pl.Group != nil {
 		out.User.GID = *pl.Group
 	}
-	switch {
-	case pl.User != nil:
+	if pl.User != nil || p.Capabilities != nil {
 		out.Capabilities = &specs.LinuxCapabilities{}
-	case p.Capabilities != nil:
-		c := *p.Capabilities
-		for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Inheritable, &c.Permitted, &c.Ambient} {
-			*set = slices.DeleteFunc(slices.Clone(*set), func(s string) bool { return slices.Contains(Removed, s) })
+		for i, set := range capabilitySets(p.Capabilities) {
+			*capabilitySets(out.Capabilities)[i] = slices.DeleteFunc(slices.Clone(*set), pl.takes)
 		}
-		out.Capabilities = &c
 	}
 	return &out
+}
+
+// takes reports whether no process of the sandbox keeps a capability.
+func (pl *Plan) takes(capability string) bool {
+	return pl.User != nil || slices.Contains(Removed, capability)
+}
+
+// Takes returns the capabilities that p has and that the sandbox takes away.
+func (pl *Plan) Takes(p *specs.Process) (out []string) {
+	for _, set := range capabilitySets(p.Capabilities) {
+		for _, c := range *set {
+			if pl.takes(c) && !slices.Contains(out, c) {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
+// capabilitySets returns the sets of c; five empty ones if c is nil.
+func capabilitySets(c *specs.LinuxCapabilities) []*[]string {
+	if c == nil {
+		c = &specs.LinuxCapabilities{}
+	}
+	return []*[]string{&c.Bounding, &c.Effective, &c.Inheritable, &c.Permitted, &c.Ambient}
 }
 
 // launchCalls are the system calls launch needs beside an ordinary program's.
@@ -311,11 +364,14 @@ func (pl *Plan) Spec(s *specs.Spec) *specs.Spec {
 			}
 		}
 	}
-	if s.Linux.Seccomp != nil && s.Linux.Seccomp.DefaultAction != specs.ActAllow {
-		l, sec := *s.Linux, *s.Linux.Seccomp
+	l := *s.Linux
+	l.MaskedPaths = slices.Concat(l.MaskedPaths, pl.MaskedPaths)
+	l.ReadonlyPaths = slices.Concat(l.ReadonlyPaths, pl.ReadonlyPaths)
+	if l.Seccomp != nil && l.Seccomp.DefaultAction != specs.ActAllow {
+		sec := *l.Seccomp
 		sec.Syscalls = append(slices.Clone(sec.Syscalls), specs.LinuxSyscall{Names: launchCalls, Action: specs.ActAllow})
 		l.Seccomp = &sec
-		out.Linux = &l
 	}
+	out.Linux = &l
 	return &out
 }

@@ -30,7 +30,9 @@ func spec(change func(*specs.Spec)) *specs.Spec {
 // masks gives s what every engine gives: proc and sysfs with their masks.
 func masks(s *specs.Spec) {
 	s.Mounts = []specs.Mount{{Destination: "/proc", Type: "proc", Source: "proc"}, {Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro"}}}
-	s.Linux.MaskedPaths = []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"}
+	s.Linux.MaskedPaths = []string{
+		"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware",
+	}
 	s.Linux.ReadonlyPaths = []string{"/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"}
 }
 
@@ -70,12 +72,6 @@ func TestBypass_B57_HostileSpec(t *testing.T) {
 	}
 	mount := func(src string) func(*specs.Spec) {
 		return func(s *specs.Spec) { s.Mounts = []specs.Mount{{Destination: "/x", Source: src}} }
-	}
-	unmask := func(change func(*specs.Linux)) func(*specs.Spec) {
-		return func(s *specs.Spec) {
-			masks(s)
-			change(s.Linux)
-		}
 	}
 	kernel := func(kind string) func(*specs.Spec) {
 		return func(s *specs.Spec) {
@@ -120,22 +116,11 @@ func TestBypass_B57_HostileSpec(t *testing.T) {
 				masks(s)
 				s.Mounts[1].Options = []string{"ro", "rw"}
 			},
-			mount("/var/lib"), mount("/VAR/lib/Kubelet"), mount("/var/lib/docker/volumes"), mount("/var/run/user/1000"), mount("/dev"), mount("/dev/"),
-		},
-		"linux.maskedPaths": {
-			unmask(func(l *specs.Linux) { l.MaskedPaths = nil }), // systempaths=unconfined, procMount: Unmasked
-			unmask(func(l *specs.Linux) { l.MaskedPaths = l.MaskedPaths[1:] }),
-			unmask(func(l *specs.Linux) { l.MaskedPaths[0] = "/proc/kcor" }),
-			unmask(func(l *specs.Linux) { l.MaskedPaths[0] = "/proc/kcore/x" }),
 			func(s *specs.Spec) {
 				masks(s)
-				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/mnt", Type: "proc", Source: "proc", Options: []string{"ro"}})
+				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/link/../mnt", Type: "proc", Source: "proc"})
 			},
-		},
-		"linux.readonlyPaths": {
-			unmask(func(l *specs.Linux) { l.ReadonlyPaths = nil }),
-			unmask(func(l *specs.Linux) { l.ReadonlyPaths = l.ReadonlyPaths[1:] }),
-			unmask(func(l *specs.Linux) { l.ReadonlyPaths[0] = "/proc/sys/net" }),
+			mount("/var/lib"), mount("/VAR/lib/Kubelet"), mount("/var/lib/docker/volumes"), mount("/var/run/user/1000"), mount("/dev"), mount("/dev/"),
 		},
 		"hooks.startContainer": {func(s *specs.Spec) {
 			s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/x"}}}
@@ -161,6 +146,127 @@ func TestBypass_B57_HostileSpec(t *testing.T) {
 				t.Errorf("%s: allowed by the operator, still refused: %v", field, err)
 			}
 		}
+	}
+}
+
+// TestBypass_B57_MasksAreAdded: the plan adds the masks that config.json lacks and says
+// so, and leaves them out only where the operator names the field.
+func TestBypass_B57_MasksAreAdded(t *testing.T) {
+	every := spec(masks).Linux
+	second := func(s *specs.Spec) {
+		masks(s)
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/mnt", Type: "proc", Source: "proc", Options: []string{"ro"}})
+	}
+	change := func(change func(*specs.Linux)) func(*specs.Spec) {
+		return func(s *specs.Spec) {
+			masks(s)
+			change(s.Linux)
+		}
+	}
+	for name, tc := range map[string]struct {
+		change func(*specs.Spec)
+		field  string
+		want   []string
+	}{
+		"no masks":           {change(func(l *specs.Linux) { l.MaskedPaths = nil }), fieldMasked, every.MaskedPaths},
+		"one mask missing":   {change(func(l *specs.Linux) { l.MaskedPaths = l.MaskedPaths[1:] }), fieldMasked, []string{"/proc/acpi"}},
+		"another name":       {change(func(l *specs.Linux) { l.MaskedPaths[1] = "/proc/kcor" }), fieldMasked, []string{"/proc/kcore"}},
+		"a file below":       {change(func(l *specs.Linux) { l.MaskedPaths[1] = "/proc/kcore/x" }), fieldMasked, []string{"/proc/kcore"}},
+		"a second proc":      {second, fieldMasked, []string{"/mnt/acpi", "/mnt/kcore", "/mnt/keys", "/mnt/latency_stats", "/mnt/sched_debug", "/mnt/scsi", "/mnt/timer_list", "/mnt/timer_stats"}},
+		"no read-only paths": {change(func(l *specs.Linux) { l.ReadonlyPaths = nil }), fieldReadonly, every.ReadonlyPaths},
+		"one missing":        {change(func(l *specs.Linux) { l.ReadonlyPaths = l.ReadonlyPaths[1:] }), fieldReadonly, []string{"/proc/sys"}},
+		"a part of one":      {change(func(l *specs.Linux) { l.ReadonlyPaths[0] = "/proc/sys/net" }), fieldReadonly, []string{"/proc/sys"}},
+		"all there":          {masks, fieldMasked, nil},
+	} {
+		given := spec(tc.change)
+		p, err := New(given, &policy.Policy{}, Options{LandlockABI: 7, Floor: 1})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		made := p.Spec(given).Linux
+		got, paths := p.MaskedPaths, made.MaskedPaths
+		if tc.field == fieldReadonly {
+			got, paths = p.ReadonlyPaths, made.ReadonlyPaths
+		}
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("%s: adds %q, want %q", name, got, tc.want)
+		}
+		said := strings.Join(p.Warnings(given, &policy.Policy{}, true), "\n")
+		for _, file := range tc.want {
+			if !slices.Contains(paths, file) || !strings.Contains(said, file) {
+				t.Errorf("%s: %s is not in %q, or not in %q", name, file, paths, said)
+			}
+		}
+		if !slices.Equal(given.Linux.MaskedPaths, spec(tc.change).Linux.MaskedPaths) {
+			t.Errorf("%s: the spec handed in was changed", name)
+		}
+		if tc.want == nil {
+			continue
+		}
+		p, err = New(given, &policy.Policy{}, Options{LandlockABI: 7, Floor: 1, Allow: []string{tc.field}})
+		if err != nil || p.MaskedPaths != nil || p.ReadonlyPaths != nil || len(p.Accepted) != 1 || !strings.HasPrefix(p.Accepted[0], tc.field+": it lacks "+tc.want[0]) {
+			t.Errorf("%s: allowed by the operator: %+v, %v", name, p, err)
+		}
+	}
+}
+
+// TestTakenCapabilities: the plan keeps the capabilities that config.json gives and the
+// sandbox takes away, and warns of those that no engine gives by itself.
+func TestTakenCapabilities(t *testing.T) {
+	id := uint32(1000)
+	caps := func(names ...string) *specs.LinuxCapabilities {
+		return &specs.LinuxCapabilities{Bounding: names, Permitted: names[:1]}
+	}
+	for name, tc := range map[string]struct {
+		caps *specs.LinuxCapabilities
+		pol  policy.Policy
+		want []string
+		said string
+	}{
+		"an engine's own":   {caps("CAP_CHOWN", "CAP_NET_RAW", "CAP_MKNOD"), policy.Policy{}, []string{"CAP_NET_RAW", "CAP_MKNOD"}, ""},
+		"added":             {caps("CAP_SYS_PTRACE", "CAP_CHOWN", "CAP_NET_ADMIN"), policy.Policy{}, []string{"CAP_SYS_PTRACE", "CAP_NET_ADMIN"}, "config.json adds CAP_SYS_PTRACE, CAP_NET_ADMIN, which no sandbox keeps"},
+		"the policy's user": {caps("CAP_SYS_NICE", "CAP_CHOWN"), policy.Policy{Process: policy.Process{User: &id}}, []string{"CAP_SYS_NICE", "CAP_CHOWN"}, "config.json adds CAP_SYS_NICE, which the policy's run_as_user takes away"},
+		"none":              {nil, policy.Policy{}, nil, ""},
+	} {
+		given := spec(func(s *specs.Spec) {
+			masks(s)
+			s.Process.Capabilities = tc.caps
+		})
+		p, err := New(given, &tc.pol, Options{LandlockABI: 7})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(p.TakenCapabilities, tc.want) {
+			t.Errorf("%s: %q", name, p.TakenCapabilities)
+		}
+		if said := strings.Join(p.Warnings(given, &tc.pol, true), "\n"); said != tc.said {
+			t.Errorf("%s: warned %q", name, said)
+		}
+		exec := &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: append([]string{"CAP_SYS_TIME"}, tc.want...)}}
+		if got := p.ExecWarning(exec); !strings.HasPrefix(got, "exec adds CAP_SYS_TIME, which ") {
+			t.Errorf("%s: exec warned %q", name, got)
+		}
+		if got := p.ExecWarning(given.Process); got != "" {
+			t.Errorf("%s: an exec as the first process warned %q", name, got)
+		}
+	}
+}
+
+// TestAcceptedIsSaid: what the operator's allow accepts is in the plan and in a warning.
+func TestAcceptedIsSaid(t *testing.T) {
+	given := spec(func(s *specs.Spec) {
+		masks(s)
+		s.Process.Capabilities = nil
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/d.sock", Type: "bind", Source: "/run/docker.sock"}, specs.Mount{Destination: "/ok", Type: "tmpfs"})
+	})
+	p, err := New(given, &policy.Policy{}, Options{LandlockABI: 7, Allow: []string{fieldMounts, "linux.sysctl"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "mounts: mounts[2] gives the sandbox /run/docker.sock (the socket of an engine or an agent), which leads out of it"
+	if !slices.Equal(p.Accepted, []string{want}) || !slices.Contains(p.Warnings(given, &policy.Policy{}, true), "the operator's allow accepts "+want) {
+		t.Errorf("accepted %q, warned %q", p.Accepted, p.Warnings(given, &policy.Policy{}, true))
 	}
 }
 
@@ -356,6 +462,7 @@ func TestBaseline(t *testing.T) {
 
 func TestWarnings(t *testing.T) {
 	mounted := spec(func(s *specs.Spec) {
+		s.Process.Capabilities = nil
 		s.Mounts = []specs.Mount{
 			{Destination: "/data", Source: "/srv/data", Options: []string{"rbind"}},
 			{Destination: "/tmp/in", Source: "/srv/in", Type: "bind"},

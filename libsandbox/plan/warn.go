@@ -20,6 +20,7 @@ func (pl *Plan) Warnings(spec *specs.Spec, pol *policy.Policy, enforce bool) (ou
 	if pl.Ruleset.ABI > 0 {
 		out = Uncovered(spec, pol)
 	}
+	out = append(out, pl.completed()...)
 	if pl.ReadOnlyProc && pol.WritesProc() {
 		out = append(out, policy.ReadOnlyProc)
 	}
@@ -28,6 +29,52 @@ func (pl *Plan) Warnings(spec *specs.Spec, pol *policy.Policy, enforce bool) (ou
 		out = append(out, fmt.Sprintf("endpoints do not set enforcement, which means audit: requests that their rules refuse are recorded and pass (line %s)", at))
 	}
 	return out
+}
+
+// completed says where the sandbox differs from config.json.
+func (pl *Plan) completed() (out []string) {
+	say := func(format string, list []string) {
+		if len(list) > 0 {
+			out = append(out, fmt.Sprintf(format, strings.Join(list, ", ")))
+		}
+	}
+	say(`config.json does not mask %s: the sandbox masks them (allow: ["`+fieldMasked+`"] in the operator's configuration leaves them visible)`, pl.MaskedPaths)
+	say(`config.json does not make %s read-only: the sandbox does (allow: ["`+fieldReadonly+`"] in the operator's configuration leaves them writable)`, pl.ReadonlyPaths)
+	say("config.json adds %s, "+pl.whyTaken(), without(pl.TakenCapabilities, engineCapabilities))
+	for _, a := range pl.Accepted {
+		out = append(out, "the operator's allow accepts "+a)
+	}
+	return out
+}
+
+// ExecWarning says which capabilities of an exec's process the sandbox takes away; ""
+// if it takes none beyond those that it took from the first process.
+func (pl *Plan) ExecWarning(p *specs.Process) string {
+	added := without(pl.Takes(p), pl.TakenCapabilities)
+	if len(added) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("exec adds %s, %s", strings.Join(added, ", "), pl.whyTaken())
+}
+
+// whyTaken says why the sandbox takes capabilities away.
+func (pl *Plan) whyTaken() string {
+	if pl.User != nil {
+		return "which the policy's run_as_user takes away"
+	}
+	return "which no sandbox keeps"
+}
+
+// without returns the elements of list that are not in other.
+func without(list, other []string) []string {
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(other, s) })
+}
+
+// engineCapabilities are the capabilities that Docker, Podman and containerd give every
+// container. Warnings leave them out: nobody asked for them.
+var engineCapabilities = []string{
+	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW",
+	"CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
 }
 
 // Uncovered says which of the mounts from outside the policy gives nobody.

@@ -37,7 +37,8 @@ type State struct {
 	// Plan is what was applied, and what every exec gets again.
 	Plan *plan.Plan `json:"plan"`
 	// Sockets are live sockets of the host that lay in mounted folders when the sandbox
-	// was made, none an engine's or an agent's: mounts[N]: PATH.
+	// was made: mounts[N]: PATH. An engine's or an agent's is among them only if the
+	// operator accepts it.
 	Sockets []string `json:"sockets,omitempty"`
 }
 
