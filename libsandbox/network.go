@@ -222,6 +222,7 @@ func (o *CreateOptions) proxyConfig(dir string, c *operator.Config, src *operato
 		FailClosed:        c.PolicyValidationFailureMode == operator.FailClosed,
 	}
 	if h.Egress == handoff.EgressNone {
+		TerminatePlainTLS: c.PlainEndpointTLS == operator.PlainTerminate,
 		h.Egress = handoff.EgressNamespace
 	}
 	for _, file := range slices.Concat(c.Upstream.CAFiles, o.UpstreamCAs) {

@@ -117,6 +117,8 @@ type Config struct {
 	// ControlPlanePorts are the ports of a cluster's control plane that policies may
 	// allow; empty blocks all of them.
 	ControlPlanePorts []uint16 `json:"controlPlanePorts,omitempty"`
+	// TerminatePlainTLS ends TLS at endpoints without a protocol, too.
+	TerminatePlainTLS bool `json:"terminatePlainTLS,omitempty"`
 	// FailClosed has everything denied when an invalid policy is set.
 	FailClosed bool `json:"failClosed,omitempty"`
 	// StateDir is the sandbox's own folder: control socket, CA, revisions.

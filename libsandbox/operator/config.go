@@ -69,6 +69,9 @@ type Config struct {
 	// ControlPlanePorts are the ports of a cluster's control plane (2379, 2380, 6443,
 	// 10250, 10255) that policies may allow; empty blocks all of them.
 	ControlPlanePorts []uint16 `yaml:"control_plane_ports"`
+	// PlainEndpointTLS is what the proxy does with TLS at an endpoint without protocol:
+	// PlainSplice (default) or PlainTerminate.
+	PlainEndpointTLS PlainTLS `yaml:"plain_endpoint_tls"`
 	// PolicyValidationFailureMode is what becomes of a running sandbox that is given
 	// an invalid policy.
 	PolicyValidationFailureMode FailureMode `yaml:"policy_validation_failure_mode"`
@@ -84,6 +87,18 @@ const (
 	RetainLastValid FailureMode = "retain_last_valid"
 	// FailClosed denies everything until a valid policy is set.
 	FailClosed FailureMode = "fail_closed"
+)
+
+// PlainTLS is what the proxy does with TLS at endpoints without a protocol.
+type PlainTLS string
+
+// The ways.
+const (
+	// PlainSplice carries TLS as it is after its server name was compared with the host.
+	PlainSplice PlainTLS = "splice"
+	// PlainTerminate ends TLS and compares the host of each request, as OpenShell does.
+	// What is not HTTP does not pass then.
+	PlainTerminate PlainTLS = "terminate"
 )
 
 // UpstreamConfig is how upstreams are verified.
@@ -144,6 +159,13 @@ func (c *Config) complete(file string) error {
 	case policy.EnforcementUnset, policy.EnforcementAudit, policy.EnforcementBlock:
 	default:
 		return fmt.Errorf("operator configuration %s: unspecified_enforcement is %q, want audit or enforce", file, c.UnspecifiedEnforcement)
+	}
+	switch c.PlainEndpointTLS {
+	case "":
+		c.PlainEndpointTLS = PlainSplice
+	case PlainSplice, PlainTerminate:
+	default:
+		return fmt.Errorf("operator configuration %s: plain_endpoint_tls is %q, want %s or %s", file, c.PlainEndpointTLS, PlainSplice, PlainTerminate)
 	}
 	switch c.PolicyValidationFailureMode {
 	case "":

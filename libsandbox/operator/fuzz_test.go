@@ -24,6 +24,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte("landlock: {floor: -1}\nallow: [mounts]\n"))
 	f.Add([]byte("control_plane_ports: [6443, 443]\n"))
 	f.Add([]byte("policy_validation_failure_mode: fail_open\n"))
+	f.Add([]byte("plain_endpoint_tls: intercept\n"))
 	f.Add([]byte("policy: &a none\nlog_dir: *a\n---\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		c, err := parseConfig("config.yaml", text)
@@ -43,6 +44,9 @@ func FuzzConfig(f *testing.F) {
 		}
 		if m := c.PolicyValidationFailureMode; m != RetainLastValid && m != FailClosed {
 			t.Errorf("%q is taken with policy_validation_failure_mode %q", text, m)
+		}
+		if m := c.PlainEndpointTLS; m != PlainSplice && m != PlainTerminate {
+			t.Errorf("%q is taken with plain_endpoint_tls %q", text, m)
 		}
 	})
 }

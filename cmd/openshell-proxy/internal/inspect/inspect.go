@@ -9,6 +9,7 @@ package inspect
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 )
@@ -21,7 +22,8 @@ const (
 	Unknown Kind = iota
 	// TLS is a well-formed ClientHello.
 	TLS
-	// HTTP1 begins like a request line; CheckHead says whether it is one.
+	// HTTP1 begins with a request line, or with one that some server may take for it;
+	// CheckHead says whether it is one.
 	HTTP1
 	// HTTP2 is the connection preface, without TLS.
 	HTTP2
@@ -85,10 +87,54 @@ func peekText(br *bufio.Reader, b []byte) (Kind, error) {
 			}
 		}
 		if b[i] != preface[i] {
-			return HTTP1, nil
+			return peekLine(br), nil
 		}
 	}
 	return HTTP2, nil
+}
+
+// peekLine tells HTTP/1 from other protocols of text (IRC, RTSP, NATS, Redis) by the whole
+// first line. A line that does not end, or is longer than MaxHead bytes, is HTTP1, so that
+// CheckHead refuses it.
+func peekLine(br *bufio.Reader) Kind {
+	for seen := 0; seen < min(MaxHead, br.Size()); {
+		b, err := atLeast(br, seen+1)
+		if err != nil {
+			break
+		}
+		if i := bytes.IndexByte(b[seen:], '\n'); i >= 0 {
+			if requestLike(b[:seen+i]) {
+				return HTTP1
+			}
+			return Other
+		}
+		seen = len(b)
+	}
+	return HTTP1
+}
+
+// requestLike reports whether some HTTP server may read line as a request. Such a line
+// names a version anywhere (HTTP/1.1, http/1.0, after tabs or several spaces), or has the
+// target of HTTP/0.9, which has no version: a path or an http URL. The line of the PROXY
+// protocol counts, too, because a request may follow it.
+func requestLike(line []byte) bool {
+	first, rest, _ := bytes.Cut(line, []byte(" "))
+	rest = bytes.TrimLeft(rest, " \t")
+	return string(first) == "PROXY" || len(rest) > 0 && rest[0] == '/' ||
+		hasPrefixFold(rest, "http:") || hasPrefixFold(rest, "https:") || containsFold(line, "http/")
+}
+
+func hasPrefixFold(b []byte, lower string) bool {
+	return len(b) >= len(lower) && foldEqual(b[:len(lower)], lower)
+}
+
+func containsFold(b []byte, lower string) bool {
+	for i := range b {
+		if hasPrefixFold(b[i:], lower) {
+			return true
+		}
+	}
+	return false
 }
 
 // atLeast returns all that is buffered once that is n bytes or more. The bytes

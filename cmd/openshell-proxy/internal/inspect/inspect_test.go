@@ -38,8 +38,8 @@ func ended(data string) *bufio.Reader {
 func TestPeekKinds(t *testing.T) {
 	long := strings.Repeat("A", MaxMethod)
 	for in, want := range map[string]Kind{
-		"GET ": HTTP1, "P ": HTTP1, "PROPFIND ": HTTP1, "VERSION-CONTROL ": HTTP1, long + " ": HTTP1, "PRI /": HTTP1,
-		preface[:14] + "x": HTTP1, "PRI * HTTP/1": HTTP1, preface: HTTP2,
+		"GET / HTTP/1.1\r\n": HTTP1, "P / HTTP/1.0\n": HTTP1, "VERSION-CONTROL /a HTTP/1.1\r\n": HTTP1, long + " / HTTP/1.1\n": HTTP1,
+		preface[:14] + "\n": HTTP1, "PRI * HTTP/1\n": HTTP1, preface: HTTP2,
 		"SSH-2.": Other, " ": Other, "\r": Other, "g": Other, "G_": Other, long + "A": Other, "\x00": Other, "\x80": Other, "\x15": Other, "GET\t": Other,
 	} {
 		br := slowly(t, in)
@@ -48,6 +48,34 @@ func TestPeekKinds(t *testing.T) {
 		}
 		if b, _ := br.Peek(br.Buffered()); string(b) != in {
 			t.Errorf("Peek(%q) leaves %q", in, b)
+		}
+	}
+}
+
+// TestBypass_B27_TextThatIsNoRequest (the point 11): a line that no HTTP server
+// takes for a request is another protocol's, and one that some server may is HTTP.
+func TestBypass_B27_TextThatIsNoRequest(t *testing.T) {
+	for _, line := range []string{
+		"NICK me\r\n", "NICK me\n", "USER me 0 * :me\r\n", "OPTIONS rtsp://a.test/ RTSP/1.0\r\n", "CONNECT {\"verbose\":false}\r\n", "SET a 1\r\n", "GET a\r\n",
+		"INVITE sip:a@b.test SIP/2.0\r\n", "RFB 003.008\n", "EHLO a.test\r\n", "A \r\n", "PRI * \r\n", "REQMOD icap://a.test/ ICAP/1.0\r\n",
+	} {
+		for _, after := range []string{"", "GET / HTTP/1.1\r\n\r\n"} {
+			if f, err := Peek(ended(line + after)); err != nil || f.Kind != Other {
+				t.Errorf("Peek(%q) = %v, %v; want other", line+after, f.Kind, err)
+			}
+		}
+		if f, err := Peek(slowly(t, line)); err != nil || f.Kind != Other {
+			t.Errorf("Peek(%q) = %v, %v; want other", line, f.Kind, err)
+		}
+	}
+	for _, line := range []string{
+		"GET /\r\n", "GET /a b\r\n", "GET  /\r\n", "GET \t/\r\n", "GET http://a.test\r\n", "GET HTTPS://a.test\r\n", "GET a HTTP/1.1\r\n", "GET a http/1.1\r\n",
+		"GET a HTTP/2\r\n", "GET a HTTP/1.1 \r\n", "GET a\tHTTP/1.1\r\n", "X a HTTP/0.9\n", "NICK me\rGET / HTTP/1.1\r\n", "OPTIONS * HTTP/1.1\r\n",
+		"CONNECT a.test:443 HTTP/1.1\r\n", "PROXY TCP4 192.0.2.1 192.0.2.2 1 80\r\n", "GET rtsp://a.test/HTTP/ RTSP/1.0\r\n",
+		"NICK me", "A ", "A " + strings.Repeat("a", MaxHello) + "\r\n", // no line
+	} {
+		if f, err := Peek(ended(line)); err != nil || f.Kind != HTTP1 {
+			t.Errorf("Peek(%.80q) = %v, %v; want http1", line, f.Kind, err)
 		}
 	}
 }

@@ -147,19 +147,30 @@ func TestBypass_B03_InsideATunnel(t *testing.T) {
 	}
 }
 
-// The name in TLS must be the one that was judged, however the client is slow.
+// The name in TLS must be the one that was judged, however the client is slow. TLS
+// without a name (Go sends none for an address) is carried at a plain endpoint.
 func TestBypass_B05_B06_B07_OtherNameInTLS(t *testing.T) {
 	for _, rules := range []string{"", ", protocol: rest, access: full, enforcement: enforce"} {
 		for _, wait := range []time.Duration{0, 250 * time.Millisecond} {
 			for _, sni := range []string{"evil.example.net", "", "169.254.169.254"} {
 				for _, port := range []string{"443", "8443"} {
 					t.Run(fmt.Sprintf("%s port %s SNI %q after %s", rules, port, sni, wait), func(t *testing.T) {
+						t.Parallel()
+						carried := rules == "" && sni != "evil.example.net"
 						w := newWorld(t, endpoints("host: api.example.com, ports: [443, 8443]"+rules))
 						var got tap
 						w.raw("api.example.com", 443, got.serve)
 						w.raw("api.example.com", 8443, got.serve)
 						for _, c := range []net.Conn{w.tunnel("api.example.com:" + port), w.to("198.18.0.1:" + port)} {
 							time.Sleep(wait)
+							if carried {
+								text := hello(t, &tls.Config{ServerName: sni, InsecureSkipVerify: true})
+								_, _ = io.WriteString(c, text)
+								if !settles(func() bool { return strings.HasSuffix(got.got(), text) }) {
+									t.Errorf("the server got %q", got.got())
+								}
+								continue
+							}
 							tc := tls.Client(c, &tls.Config{ServerName: sni, InsecureSkipVerify: true})
 							if err := tc.Handshake(); err == nil {
 								if resp, _ := ask(t, tc, "GET / HTTP/1.1\r\nHost: api.example.com\r\n\r\n"); resp.StatusCode != 403 {
@@ -167,12 +178,34 @@ func TestBypass_B05_B06_B07_OtherNameInTLS(t *testing.T) {
 								}
 							}
 						}
-						if s := got.got(); s != "" {
+						if s := got.got(); s != "" && !carried {
 							t.Errorf("the server got %q", s)
 						}
 					})
 				}
 			}
+		}
+	}
+}
+
+// TestBypass_B07_NoNameAtAnAddress: TLS without a name, to an address of which no rule
+// speaks, reaches nobody, whatever names are allowed.
+func TestBypass_B07_NoNameAtAnAddress(t *testing.T) {
+	for rule, reaches := range map[string]bool{"host: evil.example.net, port: 443": false, "host: 93.184.216.66, port: 443": true} {
+		w := newWorld(t, endpoints("host: api.example.com, port: 443", rule))
+		var got tap
+		w.raw("evil.example.net", 443, got.serve)
+		c := w.to("93.184.216.66:443")
+		_, _ = io.WriteString(c, hello(t, &tls.Config{InsecureSkipVerify: true}))
+		if reaches {
+			if !settles(func() bool { return got.got() != "" }) {
+				t.Errorf("%s: the server got nothing", rule)
+			}
+			continue
+		}
+		w.recorded(0)
+		if got.got() != "" || len(w.dials()) > 0 {
+			t.Errorf("%s: the server got %q, dialled %v", rule, got.got(), w.dials())
 		}
 	}
 }
@@ -494,10 +527,57 @@ func TestBypass_B70_OtherRepositories(t *testing.T) {
 	}
 }
 
-// TestBypass_B07_EncryptedHello: a name in an encrypted ClientHello, under an allowed
-// one, does not pass unread where TLS is carried as it is: the server gets a
+// TestBypass_B07_EncryptedHello: at a plain endpoint a ClientHello with an encrypted one
+// in it is carried if its outer name is the host. It does not pass where requests are
+// read, which the operator can have at every endpoint: there the server gets a
 // ClientHello of the proxy's.
 func TestBypass_B07_EncryptedHello(t *testing.T) {
+	const rest = ", protocol: rest, access: full, enforcement: enforce"
+	encrypted := func(outer string) string {
+		return hello(t, &tls.Config{ServerName: "evil.example.net", EncryptedClientHelloConfigList: echList(t, outer)})
+	}
+	allowed := encrypted("api.example.com")
+	for name, tc := range map[string]struct {
+		text, rules string
+		terminates  bool
+		// arrives is what the server gets: the client's own ClientHello, another or nothing.
+		arrives string
+	}{
+		"plain":                                     {allowed, "", false, "own"},
+		"plain, outer name of another":              {encrypted("evil.example.net"), "", false, ""},
+		"requests are judged":                       {allowed, rest, false, "another"},
+		"the operator's option":                     {allowed, "", true, "another"},
+		"the operator's option, no encrypted hello": {hello(t, &tls.Config{ServerName: "api.example.com"}), "", true, "another"},
+		"without an encrypted hello":                {hello(t, &tls.Config{ServerName: "api.example.com"}), "", false, "own"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, endpoints("host: api.example.com, port: 443"+tc.rules))
+			w.s.c.TerminatePlainTLS = tc.terminates
+			var got tap
+			w.raw("api.example.com", 443, got.serve)
+			_, _ = io.WriteString(w.to("198.18.0.1:443"), tc.text)
+			if tc.arrives == "" {
+				if w.recorded(0).Verdict != "deny" || got.got() != "" || len(w.dials()) > 0 {
+					t.Errorf("the server got %q, dialled %v", got.got(), w.dials())
+				}
+				return
+			}
+			if !settles(func() bool { return got.got() != "" }) {
+				t.Fatal("the server got nothing")
+			}
+			random := tc.text[11:43]
+			if own := strings.Contains(got.got(), random); own != (tc.arrives == "own") {
+				t.Errorf("the client's own ClientHello arrived: %t", own)
+			}
+		})
+	}
+}
+
+// echList is an ECHConfigList of draft-ietf-tls-esni-18 (X25519, HKDF-SHA256,
+// AES-128-GCM) with a public name, which the outer ClientHello has.
+func echList(t *testing.T, name string) []byte {
+	t.Helper()
 	key, err := ecdh.X25519().GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -505,29 +585,34 @@ func TestBypass_B07_EncryptedHello(t *testing.T) {
 	prefixed := func(size int, b []byte) []byte {
 		return append(binary.BigEndian.AppendUint32(nil, uint32(len(b)))[4-size:], b...)
 	}
-	// ECHConfigList of draft-ietf-tls-esni-18: X25519, HKDF-SHA256, AES-128-GCM.
-	contents := slices.Concat([]byte{1, 0, 0x20}, prefixed(2, key.PublicKey().Bytes()), prefixed(2, []byte{0, 1, 0, 1}), []byte{0}, prefixed(1, []byte("api.example.com")), []byte{0, 0})
-	list := prefixed(2, append([]byte{0xfe, 0x0d}, prefixed(2, contents)...))
-	for name, tc := range map[string]struct {
-		config *tls.Config
-		passes bool
-	}{
-		"encrypted":   {&tls.Config{ServerName: "evil.example.net", EncryptedClientHelloConfigList: list}, false},
-		"the control": {&tls.Config{ServerName: "api.example.com"}, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, endpoints("host: api.example.com, port: 443"))
-			var got tap
-			w.raw("api.example.com", 443, got.serve)
-			text := hello(t, tc.config)
-			_, _ = io.WriteString(w.to("198.18.0.1:443"), text)
-			if !settles(func() bool { return got.got() != "" }) {
-				t.Fatal("the server got nothing")
+	contents := slices.Concat([]byte{1, 0, 0x20}, prefixed(2, key.PublicKey().Bytes()), prefixed(2, []byte{0, 1, 0, 1}), []byte{0}, prefixed(1, []byte(name)), []byte{0, 0})
+	return prefixed(2, append([]byte{0xfe, 0x0d}, prefixed(2, contents)...))
+}
+
+// TestBypass_B05_OperatorTerminatesPlainTLS: with the operator's option the Host within
+// TLS is compared at a plain endpoint, too. Without it another Host passes, which is
+// domain fronting (docs/threat-model.md).
+func TestBypass_B05_OperatorTerminatesPlainTLS(t *testing.T) {
+	for _, terminates := range []bool{true, false} {
+		w := newWorld(t, endpoints("host: api.example.com, port: 443"))
+		w.s.c.TerminatePlainTLS = terminates
+		_, secure := w.both(nil, "http/1.1")
+		roots := w.roots
+		if !terminates {
+			roots = pool(w.upstream)
+		}
+		for host, status := range map[string]int{"api.example.com": 200, "evil.example.net": 403} {
+			c := tls.Client(w.tunnel("api.example.com:443"), &tls.Config{ServerName: "api.example.com", RootCAs: roots})
+			resp, body := ask(t, c, "GET / HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
+			if !terminates {
+				status = 200
 			}
-			random := text[11:43]
-			if strings.Contains(got.got(), random) != tc.passes {
-				t.Errorf("the client's own ClientHello arrived: %t", !tc.passes)
+			if resp.StatusCode != status {
+				t.Errorf("terminates %t, Host %s: %d %s", terminates, host, resp.StatusCode, body)
 			}
-		})
+		}
+		if n := len(secure.got()); terminates && n != 1 || !terminates && n != 2 {
+			t.Errorf("terminates %t: %d requests arrived", terminates, n)
+		}
 	}
 }

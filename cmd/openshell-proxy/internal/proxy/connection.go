@@ -349,12 +349,17 @@ func (c *connection) serve(ctx context.Context, first opening, to target, dec po
 		c.splice(ctx, to, dec, up, nil, "tls")
 	case first.Kind == inspect.TLS:
 		to.tls = true
-		if err := sameName(first.Hello.ServerName, to.host); err != nil {
-			c.refuseTLS(ctx, to, denied(dec, err.Error()))
-			return
+		reads := dec.Inspect || c.s.c.TerminatePlainTLS || c.s.hasCredentials(to, dec) || c.s.hasMiddlewares(to.host)
+		// A plain endpoint's TLS without a name is carried: the host is known, and the
+		// proxy dials its address. A name in an encrypted ClientHello is not seen there,
+		// and browsers always send one that may be noise.
+		if reads || first.Hello.ServerName != "" {
+			if err := sameName(first.Hello.ServerName, to.host); err != nil {
+				c.refuseTLS(ctx, to, denied(dec, err.Error()))
+				return
+			}
 		}
-		// Encrypted ClientHello hides the real name from the check above.
-		if dec.Inspect || first.Hello.ECH || c.s.hasCredentials(to, dec) || c.s.hasMiddlewares(to.host) {
+		if reads {
 			c.intercept(ctx, to, dec, up)
 			up = nil
 			return

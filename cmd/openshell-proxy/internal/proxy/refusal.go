@@ -117,6 +117,7 @@ func unreachable(what string, to target, dec policy.Decision, err error) (answer
 	case errors.Is(err, errReloaded):
 		return refusedConnection(what, to, err.Error()), denied(dec, err.Error())
 	}
+	err = explained(err)
 	dec.Reason = err.Error()
 	return answer{status: http.StatusBadGateway, body: simpleBody{"upstream_unreachable", fmt.Sprintf("%s %s: %s", what, to, err), ""}}, dec
 }

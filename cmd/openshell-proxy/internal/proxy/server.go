@@ -42,8 +42,8 @@ type Identifier interface {
 // Recorder keeps decisions. It never blocks.
 type Recorder interface{ Record(decisionlog.Record) }
 
-// Config is what a Server works with. Hosts, Middlewares, Enforce, ControlPlanePorts and
-// Memory may be zero.
+// Config is what a Server works with. Hosts, Middlewares, Enforce, TerminatePlainTLS,
+// ControlPlanePorts and Memory may be zero.
 type Config struct {
 	Identity Identifier
 	Upstream *upstream.Dialer
@@ -59,6 +59,9 @@ type Config struct {
 	Middlewares *middleware.Runner
 	// Enforce makes an absent enforcement block.
 	Enforce bool
+	// TerminatePlainTLS ends TLS at endpoints without a protocol, so that each request's
+	// host is compared. False carries TLS as it is after its server name was compared.
+	TerminatePlainTLS bool
 	// ControlPlanePorts are the control-plane ports that the operator has opened; empty
 	// blocks all of them.
 	ControlPlanePorts []uint16

@@ -50,6 +50,8 @@ type h2Conn struct {
 	requests atomic.Int64
 	// replaced says that new requests go over another connection.
 	replaced atomic.Bool
+	// asked is the connection if the server has asked for a client certificate, else nil.
+	asked *askedConn
 }
 
 // upConn is an HTTP/1 connection to the other side.
@@ -110,11 +112,22 @@ func (u *upstreamHTTP) connect(ctx context.Context, dec policy.Decision, alpn []
 	config := u.c.s.tls.Clone()
 	config.RootCAs = u.c.s.c.Roots()
 	config.ServerName, config.NextProtos = u.to.host, alpn
+	asked := false
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		asked = true
+		return &tls.Certificate{}, nil // none
+	}
 	t := tls.Client(conn, config)
 	hctx, cancel := context.WithTimeout(ctx, HandshakeTimeout)
 	defer cancel()
 	if err := t.HandshakeContext(hctx); err != nil {
+		if asked {
+			err = &certificateError{err}
+		}
 		return nil, "", errors.Join(fmt.Errorf("TLS with %s: %w", u.to, err), conn.Close())
+	}
+	if asked {
+		return &askedConn{Conn: t}, t.ConnectionState().NegotiatedProtocol, nil
 	}
 	return t, t.ConnectionState().NegotiatedProtocol, nil
 }
@@ -168,12 +181,12 @@ func (h *headReader) Read(p []byte) (int, error) {
 // that nobody asked for, which the next request would get.
 func (c *upConn) quiet() bool {
 	conn := c.conn
-	if t, ok := conn.(*tls.Conn); ok {
+	if t, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
 		// TLS reads more than it gives out. With its time over, it gives what it has
 		// and asks nobody; half a record is as one that is still on its way.
-		_ = t.SetReadDeadline(past)
+		_ = conn.SetReadDeadline(past)
 		_, err := c.br.Peek(1)
-		_ = t.SetReadDeadline(time.Time{})
+		_ = conn.SetReadDeadline(time.Time{})
 		if !timedOut(err) {
 			return false
 		}
@@ -277,6 +290,18 @@ func (u *upstreamHTTP) http2(ctx context.Context, dec policy.Decision) (*h2Conn,
 	return u.h2, nil
 }
 
+// RoundTrip sends a request. If the server has ended the connection because it got no
+// client certificate, the error says so: that of the library does not.
+func (c *h2Conn) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := c.ClientConn.RoundTrip(req)
+	if err != nil && c.asked != nil {
+		if refused := c.asked.refused.Load(); refused != nil {
+			err = refused
+		}
+	}
+	return resp, err
+}
+
 // join adds a request to those in flight. It returns false if there are none.
 func (c *h2Conn) join() bool {
 	for {
@@ -355,7 +380,8 @@ func (u *upstreamHTTP) newHTTP2(conn net.Conn, window int) (*h2Conn, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("begin HTTP/2: %w", err), conn.Close())
 	}
-	return &h2Conn{ClientConn: c, window: window}, nil
+	asked, _ := conn.(*askedConn)
+	return &h2Conn{ClientConn: c, window: window, asked: asked}, nil
 }
 
 // freeWindow returns the first of downloadWindows, from the given one on, for which

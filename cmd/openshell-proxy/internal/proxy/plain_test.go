@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"bufio"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/net/http2"
+)
+
+// TestPlainEndpointCarriesText (the point 11): a plain endpoint carries protocols
+// of text that are not HTTP, and judges what some server may take for HTTP.
+func TestPlainEndpointCarriesText(t *testing.T) {
+	for _, tc := range []struct {
+		name, text string
+		carried    bool
+	}{
+		{"IRC", "NICK me\r\nUSER me 0 * :me\r\n", true},
+		{"RTSP", "OPTIONS rtsp://api.example.com/ RTSP/1.0\r\nCSeq: 1\r\n\r\n", true},
+		{"NATS", "CONNECT {\"verbose\":false}\r\nPING\r\n", true},
+		{"Redis", "SET a 1\r\n", true},
+		{"SIP", "OPTIONS sip:api.example.com SIP/2.0\r\n\r\n", true},
+		{"HTTP with another Host", "GET / HTTP/1.1\r\nHost: evil.example.net\r\n\r\n", false},
+		{"HTTP with two spaces", "GET  / HTTP/1.1\r\nHost: evil.example.net\r\n\r\n", false},
+		{"HTTP with a version in lower case", "GET / http/1.1\r\nHost: evil.example.net\r\n\r\n", false},
+		{"HTTP/0.9", "GET /\r\n\r\n", false},
+		{"HTTP after the line of a proxy", "PROXY TCP4 192.0.2.1 192.0.2.2 1 8080\r\nGET / HTTP/1.1\r\nHost: evil.example.net\r\n\r\n", false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			for _, rules := range []string{"", ", protocol: rest, access: full, enforcement: enforce"} {
+				carried := tc.carried && rules == ""
+				w := newWorld(t, endpoints("host: api.example.com, port: 8080"+rules))
+				var got tap
+				w.raw("api.example.com", 8080, got.serve)
+				for _, c := range []net.Conn{w.tunnel("api.example.com:8080"), w.to("198.18.0.1:8080"), w.to("93.184.216.34:8080")} {
+					before := len(w.log.all())
+					_, _ = io.WriteString(c, tc.text)
+					if carried && c.RemoteAddr().String() != w.redirect("93.184.216.34:8080") {
+						if !settles(func() bool { return strings.HasSuffix(got.got(), tc.text) }) {
+							t.Errorf("%q: the server got %q", rules, got.got())
+						}
+						continue
+					}
+					if last := w.recorded(before); last.Verdict != "deny" || last.Reason == "" {
+						t.Errorf("%q: recorded %+v", rules, last)
+					}
+				}
+				if s := got.got(); s != "" && !carried {
+					t.Errorf("%q: the server got %q", rules, s)
+				}
+			}
+		})
+	}
+}
+
+// TestUpstreamTLSNamesTheCause (the point 11): where the proxy cannot speak TLS as
+// the server wants it, the answer and the record name the cause and the way out.
+func TestUpstreamTLSNamesTheCause(t *testing.T) {
+	certificate, parameters := "asks for a client certificate", "DHE or RSA"
+	for name, tc := range map[string]struct {
+		config *tls.Config
+		cause  string // "" is served
+	}{
+		"a client certificate, TLS 1.3":      {&tls.Config{ClientAuth: tls.RequireAnyClientCert}, certificate},
+		"a client certificate, TLS 1.2":      {&tls.Config{ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, certificate},
+		"a client certificate that is asked": {&tls.Config{ClientAuth: tls.RequestClientCert}, ""},
+		"RSA key exchange alone":             {&tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}}, parameters},
+		"TLS 1.1":                            {&tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, parameters},
+		"the control":                        {&tls.Config{}, ""},
+	} {
+		for _, proto := range []string{"http/1.1", "h2"} {
+			t.Run(name+", "+proto, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, endpoints("host: api.example.com, port: 443, protocol: rest, access: full, enforcement: enforce"))
+				leaf, err := w.upstream.Leaf("api.example.com")
+				if err != nil {
+					t.Fatal(err)
+				}
+				config := tc.config.Clone()
+				config.Certificates, config.NextProtos = []tls.Certificate{*leaf}, []string{proto}
+				var served atomic.Int64
+				w.raw("api.example.com", 443, func(c net.Conn) { serveTLS(tls.Server(c, config), &served) })
+				resp, body := get(t, w.client(w.byConnect, proto), http.MethodGet, "https://api.example.com/", nil)
+				record := w.recorded(0)
+				if tc.cause == "" {
+					if resp.StatusCode != 200 || served.Load() != 1 {
+						t.Errorf("%d %s, %d served", resp.StatusCode, body, served.Load())
+					}
+					return
+				}
+				for _, want := range []string{tc.cause, "tls: skip"} {
+					if resp.StatusCode != http.StatusBadGateway || !strings.Contains(body, want) || !strings.Contains(record.Reason, want) {
+						t.Errorf("no %q: %d %s; recorded %q", want, resp.StatusCode, body, record.Reason)
+					}
+				}
+				if n := served.Load(); n > 0 {
+					t.Errorf("%d requests arrived", n)
+				}
+			})
+		}
+	}
+}
+
+// serveTLS serves one request over HTTP/1, or all over HTTP/2, and counts them.
+func serveTLS(c *tls.Conn, served *atomic.Int64) {
+	if c.Handshake() != nil {
+		return
+	}
+	if c.ConnectionState().NegotiatedProtocol == "h2" {
+		handler := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { served.Add(1) })
+		new(http2.Server).ServeConn(c, &http2.ServeConnOpts{Handler: handler})
+		return
+	}
+	if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+		served.Add(1)
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	}
+}
