@@ -130,6 +130,9 @@ func compileEndpoint(in *Endpoint, o CompileOptions) (*endpoint, error) {
 	// Without addresses the host alone cannot be wrong.
 	ep.destination, _ = NewDestination(ep.host, nil)
 	ep.destination.open = o.ControlPlanePorts
+	if IsMachine(ep.host) {
+		ep.destination.machine = o.Machine
+	}
 	ep.allowed, ep.allowedErr = NewDestination(ep.host, in.AllowedIPs)
 	return ep, errors.Join(errs[:]...)
 }
@@ -149,11 +152,13 @@ func (ep *endpoint) matches(host string, port uint16) bool {
 	return slices.Contains(ep.ports, port) && ep.matchesHost(host)
 }
 
+// matchesHost says whether the endpoint is one of host. A name of the machine is written
+// out, or no endpoint is about it.
 func (ep *endpoint) matchesHost(host string) bool {
-	if ep.wildcard {
-		return ep.glob.Match(host)
+	if ep.named() {
+		return ep.host == host
 	}
-	return ep.host == "" || ep.host == host
+	return (ep.host == "" || ep.glob.Match(host)) && !IsMachine(host)
 }
 
 // named says whether the endpoint's host is written out, which is what makes

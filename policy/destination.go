@@ -55,6 +55,9 @@ type Destination struct {
 	mode    mode
 	literal netip.Addr
 	allowed []netip.Prefix
+	// machine are the addresses of the machine that runs the sandbox, for a host that is a
+	// name of it. They may be always-blocked ones.
+	machine []netip.Addr
 	// open are the control-plane ports that the operator has opened.
 	open []uint16
 }
@@ -97,7 +100,7 @@ func (d Destination) check(addr netip.Addr, port uint16) Reason {
 	switch {
 	case d.mode == modeNone:
 		return ReasonNoRule
-	case !addr.IsValid() || contains(neverAllowed, addr) || contains(metadata, addr):
+	case !slices.Contains(d.machine, addr) && alwaysBlocked(addr):
 		return ReasonAlwaysBlocked
 	case d.blocks(port):
 		return ReasonControlPlanePort
@@ -111,6 +114,11 @@ func (d Destination) check(addr netip.Addr, port uint16) Reason {
 		return ReasonInternal
 	}
 	return ReasonOK
+}
+
+// alwaysBlocked reports whether no address rule can allow addr.
+func alwaysBlocked(addr netip.Addr) bool {
+	return !addr.IsValid() || contains(neverAllowed, addr) || contains(metadata, addr)
 }
 
 // blocks reports whether port is a control-plane port that the operator has not opened.

@@ -4,6 +4,7 @@ package policy
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
@@ -15,6 +16,10 @@ type CompileOptions struct {
 	// server, the kubelet) that connections may be made to; none by default. A port
 	// of another kind is an error.
 	ControlPlanePorts []uint16
+	// Machine are the addresses at which the proxy reaches the machine that runs the
+	// sandbox: its loopback or the gateway of the container's network. They are the
+	// addresses of MachineNames alone; none means that these names have no address.
+	Machine []netip.Addr
 	// Aliases are further paths of the program that a literal path of the
 	// document names in the container: where links lead.
 	Aliases map[string][]string

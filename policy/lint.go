@@ -171,6 +171,22 @@ func (l *linter) host(e *Endpoint) {
 			l.warn(e.Line, "host %s is no name that could be asked for: %v", e.Host, err)
 		} else if h != e.Host {
 			l.warn(e.Line, "host %s is asked for as %s, so it never matches", e.Host, h)
+		} else if why := Unreachable(h); why != "" {
+			l.warn(e.Line, "nothing can come of the endpoint: %s", why)
+		}
+	}
+	l.machine(e)
+}
+
+// machine warns of a pattern that covers a name of the machine.
+func (l *linter) machine(e *Endpoint) {
+	if !strings.Contains(e.Host, "*") {
+		return
+	}
+	g, err := CompileGlob(e.Host, '.')
+	for _, name := range machineNames {
+		if err == nil && g.Match(name) {
+			l.warn(e.Line, "host %s does not cover %s, a name of the machine that runs the sandbox: write it out", e.Host, name)
 		}
 	}
 }

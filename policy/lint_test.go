@@ -44,6 +44,13 @@ func TestLint(t *testing.T) {
 			{3, "host a.b. is asked for as a.b, so it never matches"},
 			{3, `host 127.1 is no name that could be asked for: host "127.1": name ends in a number but is not a canonical address`},
 		}},
+		{"the sandbox and the machine", inEntry("binaries: [/b], endpoints: [{host: 127.0.0.1, port: 1}, {host: localhost, port: 2}, {host: 169.254.169.254, port: 3}, {host: '*.docker.internal', port: 4}, {host: host.docker.internal, port: 5}]"), []Warning{
+			{3, "nothing can come of the endpoint: 127.0.0.1 is the sandbox itself, which its programs reach without the policy; a server on the machine that runs the sandbox is host.openshell.internal, with its port"},
+			{3, "nothing can come of the endpoint: localhost is the sandbox itself, which its programs reach without the policy; a server on the machine that runs the sandbox is host.openshell.internal, with its port"},
+			{3, "nothing can come of the endpoint: 169.254.169.254 is always blocked: a loopback, link-local, unspecified or metadata address"},
+			{3, "host *.docker.internal: each * is any text within one label, so names with more labels do not match"},
+			{3, "host *.docker.internal does not cover host.docker.internal, a name of the machine that runs the sandbox: write it out"},
+		}},
 		{"control-plane ports", inEntry("binaries: [/b], endpoints: [{host: a, ports: [443, 6443, 10250]}]"), []Warning{
 			{3, "port 6443 is a blocked control-plane port: every connection to it is refused unless the operator's configuration has it in control_plane_ports"},
 			{3, "port 10250 is a blocked control-plane port: every connection to it is refused unless the operator's configuration has it in control_plane_ports"},

@@ -5,28 +5,48 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"syscall"
 
 	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/policy"
 )
 
-// hostNames are what the machine that runs the sandbox is called in the operator's
-// files, as in OpenShell and the engines.
-var hostNames = []string{"host.openshell.internal", "host.docker.internal", "host.containers.internal"}
-
-// hostAddress is the machine itself as the proxy's connections reach it: where they
-// start on it that is its loopback, in the container's namespace the way out of that.
-func hostAddress(egress handoff.Egress) (netip.Addr, error) {
+// machineAddresses are the machine that runs the sandbox as the proxy's connections reach
+// it: where they start on it that is its loopback, in the container's namespace the
+// gateway of the container's network.
+//
+// Preconditions: the process is not locked down, after which it cannot list routes.
+func machineAddresses(egress handoff.Egress) ([]netip.Addr, error) {
 	if egress != handoff.EgressNamespace {
-		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, nil
 	}
 	text, err := syscall.NetlinkRIB(syscall.RTM_GETROUTE, syscall.AF_INET)
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("list routes: %w", err)
+		return nil, fmt.Errorf("list routes: %w", err)
 	}
-	return defaultGateway(text)
+	gateway, err := defaultGateway(text)
+	if err != nil {
+		return nil, err
+	}
+	return []netip.Addr{gateway}, nil
+}
+
+// withMachine returns hosts with the names of the machine. A name that hosts has keeps its
+// addresses, which are the engine's word; the others have the machine's, or none.
+func withMachine(hosts map[string][]netip.Addr, machine []netip.Addr) map[string][]netip.Addr {
+	out := maps.Clone(hosts)
+	if out == nil {
+		out = map[string][]netip.Addr{}
+	}
+	for _, name := range policy.MachineNames() {
+		if len(out[name]) == 0 {
+			out[name] = machine
+		}
+	}
+	return out
 }
 
 // defaultGateway is the one of the main table's default route.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/policy"
 )
 
 // route is a message of the kernel's about one IPv4 route.
@@ -42,7 +43,30 @@ func TestDefaultGateway(t *testing.T) {
 	if _, err := defaultGateway([]byte{1, 2, 3}); err == nil {
 		t.Error("nonsense is read")
 	}
-	if a, err := hostAddress(handoff.EgressHost); err != nil || !a.IsLoopback() {
+	if a, err := machineAddresses(handoff.EgressHost); err != nil || len(a) != 2 || !a[0].IsLoopback() || !a[1].IsLoopback() {
 		t.Errorf("%s %v", a, err)
+	}
+}
+
+// TestMachineNamesNeverAskDNS: a name of the machine has the engine's addresses, the
+// machine's or none, so that no resolver is asked for it.
+func TestMachineNamesNeverAskDNS(t *testing.T) {
+	given, machine := []netip.Addr{netip.MustParseAddr("10.0.0.7")}, []netip.Addr{netip.MustParseAddr("172.17.0.1")}
+	for _, hosts := range []map[string][]netip.Addr{nil, {"host.docker.internal": given, "a.test": given}} {
+		for _, addrs := range [][]netip.Addr{nil, machine} {
+			got := withMachine(hosts, addrs)
+			for _, name := range policy.MachineNames() {
+				want := addrs
+				if hosts[name] != nil {
+					want = given
+				}
+				if a, ok := got[name]; !ok || !slices.Equal(a, want) {
+					t.Errorf("%s has %v, %t; want %v", name, a, ok, want)
+				}
+			}
+			if len(hosts) > 2 || len(got["a.test"]) != len(hosts["a.test"]) {
+				t.Errorf("hosts became %v, %v", hosts, got)
+			}
+		}
 	}
 }

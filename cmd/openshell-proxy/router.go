@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +23,7 @@ import (
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/upstream"
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/policy"
 )
 
 // backendIdle is how long a connection to a backend is kept for the next request.
@@ -113,10 +113,8 @@ type operatorDialer func(ctx context.Context, network, address string) (net.Conn
 
 // operatorDial reaches the operator's backends and services wherever they are; but
 // in the container's own namespace the loopback is the workload's.
-//
-// Preconditions: the process is not locked down, after which it cannot list routes.
-func operatorDial(egress handoff.Egress, dial *upstream.Dialer) operatorDialer {
-	machine, noMachine := hostAddress(egress)
+// The names of the machine are those addresses; noMachine is why there are none.
+func operatorDial(egress handoff.Egress, dial *upstream.Dialer, machine []netip.Addr, noMachine error) operatorDialer {
 	check := func(a netip.Addr) error {
 		if egress == handoff.EgressNamespace && a.IsLoopback() {
 			return errors.New("a backend on the loopback is in the sandbox itself: name the host's address")
@@ -132,14 +130,18 @@ func operatorDial(egress handoff.Egress, dial *upstream.Dialer) operatorDialer {
 		if err != nil {
 			return nil, err
 		}
-		if slices.Contains(hostNames, strings.ToLower(host)) {
-			if noMachine != nil {
-				return nil, fmt.Errorf("reach %s: %w", host, noMachine)
-			}
-			host = machine.String()
+		if !policy.IsMachine(strings.ToLower(host)) {
+			conn, _, err := dial.Dial(ctx, host, uint16(port), check)
+			return conn, err
 		}
-		conn, _, err := dial.Dial(ctx, host, uint16(port), check)
-		return conn, err
+		err = noMachine
+		for _, a := range machine {
+			var conn net.Conn
+			if conn, _, err = dial.Dial(ctx, a.String(), uint16(port), check); err == nil {
+				return conn, nil
+			}
+		}
+		return nil, fmt.Errorf("reach %s: %w", host, err)
 	}
 }
 

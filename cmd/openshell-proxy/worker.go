@@ -180,8 +180,9 @@ func (w *worker) run() error {
 		}
 		return fmt.Errorf("read the guard's second document: %w", err)
 	}
-	dial := upstream.New(upstream.Config{Hosts: ctr.Hosts, Resolvers: ctr.Resolvers, Mark: mark, LoopbackSource: loopback, Synthetic: dns.Synthetic})
-	reach := operatorDial(c.Egress, dial)
+	machine, noMachine := machineAddresses(c.Egress)
+	dial := upstream.New(upstream.Config{Hosts: withMachine(ctr.Hosts, machine), Resolvers: ctr.Resolvers, Mark: mark, LoopbackSource: loopback, Synthetic: dns.Synthetic})
+	reach := operatorDial(c.Egress, dial, machine, noMachine)
 	middlewares, err := newMiddlewares(c, reach, w.roots)
 	if err != nil {
 		return err
@@ -191,7 +192,7 @@ func (w *worker) run() error {
 	w.guard = guard.NewClient(conn)
 	w.proxy = proxy.New(proxy.Config{
 		Identity: w.guard, CA: w.authority, Roots: w.roots, NameOf: names.Name, Hosts: ctr.Hosts, Log: log, Enforce: c.Enforce,
-		TerminatePlainTLS: c.TerminatePlainTLS, ControlPlanePorts: c.ControlPlanePorts, Upstream: dial, Middlewares: middlewares, Memory: memory.Default,
+		TerminatePlainTLS: c.TerminatePlainTLS, Machine: machine, ControlPlanePorts: c.ControlPlanePorts, Upstream: dial, Middlewares: middlewares, Memory: memory.Default,
 	})
 	w.backends = newBackends(reach, w.roots, w.proxy.Transform, log)
 	if err := w.applyInference(c.Inference); err != nil {

@@ -55,8 +55,8 @@ func (h *httpPart) at(path string) *policy.HTTP {
 }
 
 // judge asks the engine as the proxy does: in canonical spellings, the connection
-// first. What has no canonical spelling is denied. The Request is what was judged
-// last.
+// first. What has no canonical spelling is denied, and so is a host that no connection
+// reaches. The Request is what was judged last, nil if no change of the policy would help.
 func judge(e *policy.Engine, q *question) (policy.Decision, *policy.Request) {
 	host, err := policy.NormalizeHost(q.Host)
 	if err != nil {
@@ -64,6 +64,10 @@ func judge(e *policy.Engine, q *question) (policy.Decision, *policy.Request) {
 	}
 	r := &policy.Request{Host: host, Port: q.Port, Binary: q.Binary, Ancestors: q.Ancestors}
 	d := e.Decide(r)
+	if why := policy.Unreachable(host); why != "" {
+		d.Verdict, d.Reason = policy.Deny, why
+		return d, nil
+	}
 	if d.Verdict != policy.Allow || !d.Inspect || q.HTTP == nil {
 		return d, r
 	}

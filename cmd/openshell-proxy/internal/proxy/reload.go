@@ -50,7 +50,7 @@ func (s *Server) Load(name string, text []byte, revision int) error {
 	if err != nil {
 		return fmt.Errorf("find the policy's programs in the container: %w", err)
 	}
-	o := policy.CompileOptions{Aliases: aliases, Revision: revision, ControlPlanePorts: s.c.ControlPlanePorts}
+	o := policy.CompileOptions{Aliases: aliases, Revision: revision, ControlPlanePorts: s.c.ControlPlanePorts, Machine: s.c.Machine}
 	if s.c.Enforce {
 		o.UnspecifiedEnforcement = policy.EnforcementBlock
 	}

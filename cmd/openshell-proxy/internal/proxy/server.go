@@ -43,7 +43,7 @@ type Identifier interface {
 type Recorder interface{ Record(decisionlog.Record) }
 
 // Config is what a Server works with. Hosts, Middlewares, Enforce, TerminatePlainTLS,
-// ControlPlanePorts and Memory may be zero.
+// Machine, ControlPlanePorts and Memory may be zero.
 type Config struct {
 	Identity Identifier
 	Upstream *upstream.Dialer
@@ -62,6 +62,9 @@ type Config struct {
 	// TerminatePlainTLS ends TLS at endpoints without a protocol, so that each request's
 	// host is compared. False carries TLS as it is after its server name was compared.
 	TerminatePlainTLS bool
+	// Machine are the addresses of the machine that runs the sandbox; none if it cannot be
+	// reached.
+	Machine []netip.Addr
 	// ControlPlanePorts are the control-plane ports that the operator has opened; empty
 	// blocks all of them.
 	ControlPlanePorts []uint16

@@ -23,7 +23,8 @@ var ErrResolve = errors.New("DNS resolution failed")
 
 // Config says where names are looked up and how connections start.
 type Config struct {
-	// Hosts are names with addresses of their own; they are not asked for.
+	// Hosts are names with addresses of their own; they are not asked for, also if they
+	// have none.
 	Hosts map[string][]netip.Addr
 	// Resolvers are asked in order.
 	Resolvers []netip.AddrPort
@@ -92,7 +93,10 @@ func (d *Dialer) resolve(ctx context.Context, host string) ([]netip.Addr, error)
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{a.Unmap()}, nil
 	}
-	if a := d.hosts[host]; len(a) > 0 {
+	if a, ok := d.hosts[host]; ok {
+		if len(a) == 0 {
+			return nil, fmt.Errorf("%w for %s: %w", ErrResolve, host, errNoAddress)
+		}
 		return a, nil
 	}
 	return d.resolver.lookup(ctx, host)

@@ -251,11 +251,12 @@ func TestDial(t *testing.T) {
 			}
 			return nil
 		}, []netip.Addr{second}, nil},
+		{"a name without an address", "none.test", func(netip.Addr) error { return nil }, nil, errNoAddress},
 		{"no name", "b.test", func(netip.Addr) error { return nil }, nil, ErrResolve},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var dialled []netip.Addr
-			d := New(Config{Hosts: map[string][]netip.Addr{"a.test": {first, second}}, Connect: func(_ context.Context, to netip.AddrPort) (net.Conn, error) {
+			d := New(Config{Hosts: map[string][]netip.Addr{"a.test": {first, second}, "none.test": nil}, Connect: func(_ context.Context, to netip.AddrPort) (net.Conn, error) {
 				dialled = append(dialled, to.Addr())
 				if to != netip.AddrPortFrom(second, 7) {
 					return nil, errors.New("connection refused")

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// machineName is the first of machineNames.
+const machineName = "host.openshell.internal"
+
+// machineNames are the names of the machine that runs the sandbox, as OpenShell and
+// container engines write them.
+var machineNames = []string{machineName, "host.docker.internal", "host.containers.internal"}
+
+// MachineNames returns the names of the machine that runs the sandbox. Only an endpoint
+// that has such a name written out is about it, and only at the addresses of
+// CompileOptions.Machine may it be the loopback.
+func MachineNames() []string { return slices.Clone(machineNames) }
+
+// IsMachine reports whether host, as NormalizeHost spells it, is a name of the machine
+// that runs the sandbox.
+func IsMachine(host string) bool { return slices.Contains(machineNames, host) }
+
+// Unreachable returns why every connection to host is refused although an endpoint may
+// allow it, "" if not. host is as NormalizeHost spells it.
+func Unreachable(host string) string {
+	const instead = "; a server on the machine that runs the sandbox is " + machineName + ", with its port"
+	switch a, err := netip.ParseAddr(host); {
+	case err == nil && (a.IsLoopback() || a.IsUnspecified()), host == "localhost", strings.HasSuffix(host, ".localhost"):
+		return host + " is the sandbox itself, which its programs reach without the policy" + instead
+	case err == nil && alwaysBlocked(effective(a)):
+		return host + " is always blocked: a loopback, link-local, unspecified or metadata address"
+	}
+	return ""
+}
