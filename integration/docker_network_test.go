@@ -27,6 +27,9 @@ network_policies:
   web:
     endpoints: [{host: web, port: 8080}, {host: far, port: 8080}]
     binaries: [{path: /bin/probe}]
+  machine:
+    endpoints: [{host: host.docker.internal, port: 18080, protocol: tcp}]
+    binaries: [{path: /bin/probe}]
 `
 
 // upstream starts a host that dockerd's namespace, and so its containers, reach.
@@ -52,8 +55,37 @@ func TestDockerNetwork(t *testing.T) {
 	}
 	t.Run("upstream", func(t *testing.T) { e.toUpstream(t, up) })
 	t.Run("names of containers", func(t *testing.T) { e.toContainers(t) })
+	t.Run("the machine", func(t *testing.T) { e.toMachine(t) })
 	t.Run("published ports", func(t *testing.T) { e.published(t, up) })
 	e.nothingRemains()
+}
+
+// toMachine: the name of the machine that the policy has leads to the gateway of the
+// container's network, or to the address that Docker gives it.
+func (e *engine) toMachine(t *testing.T) {
+	const port = 18080
+	s := onMachine(t, func(f func() error) error { e.within(f); return nil }, port, "0.0.0.0")
+	for _, tc := range []struct {
+		name    string
+		flags   []string
+		to      string
+		reached bool
+	}{
+		{"its name", nil, "host.docker.internal:18080", true},
+		{"its name in the hosts file", []string{"--add-host", "host.docker.internal:host-gateway"}, "host.docker.internal:18080", true},
+		{"another port", nil, "host.docker.internal:18081", false},
+		{"another name", nil, "host.openshell.internal:18080", false},
+		{"another name in the hosts file", []string{"--add-host", "other.test:host-gateway"}, "other.test:18080", false},
+		{"no network", []string{"--network", "none"}, "host.docker.internal:18080", false},
+	} {
+		for _, argv := range [][]string{connectFor(tc.to), {"/bin/probe", "say", "tcp", tc.to, "c2VjcmV0"}} {
+			before := s.served.Load()
+			out, _ := e.sandbox("openshell", append(append(tc.flags, "probe"), argv...)...)
+			if reached := s.served.Load() > before; reached != tc.reached || strings.Contains(out, "the machine") != tc.reached {
+				t.Errorf("%s: %v printed %q, reached: %t", tc.name, argv, out, reached)
+			}
+		}
+	}
 }
 
 func (e *engine) toUpstream(t *testing.T, up *upstream.Host) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -51,6 +52,8 @@ var bundles = []string{
 // network is a container's way out: its namespace, captured, and its proxy.
 type network struct {
 	config *handoff.Config
+	// hostname is the container's.
+	hostname string
 	// ns is the namespace; nil until the container's process has made its own.
 	ns *os.File
 	// opened is closed once ns is captured and the proxy started, or err set.
@@ -68,7 +71,7 @@ type network struct {
 // In a user namespace it must be the container's process that makes it; all is
 // then done in enclose.
 func newNetwork(c *handoff.Config, spec *specs.Spec) (*network, error) {
-	n := &network{config: c, opened: make(chan struct{})}
+	n := &network{config: c, hostname: spec.Hostname, opened: make(chan struct{})}
 	l := *spec.Linux
 	l.Namespaces = slices.Clone(l.Namespaces)
 	spec.Linux = &l
@@ -168,7 +171,7 @@ func (n *network) attach(pid int) error {
 	if err != nil {
 		return err
 	}
-	c.Hosts = parseHosts(hosts)
+	c.Hosts, c.Own = parseHosts(hosts), ownNames(hosts, n.hostname)
 	resolv, err := readIn(root, "/etc/resolv.conf", maxHosts)
 	if n.config.Egress == handoff.EgressHost {
 		resolv, err = os.ReadFile("/etc/resolv.conf")
@@ -219,10 +222,10 @@ func (o *CreateOptions) proxyConfig(dir string, c *operator.Config, src *operato
 		LogDir: filepath.Join(c.LogDir, o.Container.ID), Egress: o.Egress,
 		Enforce:           c.UnspecifiedEnforcement == policy.EnforcementBlock,
 		ControlPlanePorts: c.ControlPlanePorts,
+		TerminatePlainTLS: c.PlainEndpointTLS == operator.PlainTerminate,
 		FailClosed:        c.PolicyValidationFailureMode == operator.FailClosed,
 	}
 	if h.Egress == handoff.EgressNone {
-		TerminatePlainTLS: c.PlainEndpointTLS == operator.PlainTerminate,
 		h.Egress = handoff.EgressNamespace
 	}
 	for _, file := range slices.Concat(c.Upstream.CAFiles, o.UpstreamCAs) {
@@ -257,6 +260,23 @@ func readIn(root int, file string, most int64) ([]byte, error) {
 	return data, nil
 }
 
+// readSeen reads a file as the container will see it: below root, or of the mount of
+// config.json at that place.
+func readSeen(spec *specs.Spec, root int, file string, most int64) ([]byte, error) {
+	data, err := readIn(root, file, most)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range spec.Mounts {
+		if filepath.Clean(m.Destination) == file && filepath.IsAbs(m.Source) {
+			if data, err = readMount(m.Source, most); err != nil {
+				return nil, fmt.Errorf("config.json: mounts: read %s for %s: %w", m.Source, file, err)
+			}
+		}
+	}
+	return data, nil
+}
+
 // readRegular reads a file of at most so many bytes; nothing if it is none.
 func readRegular(f *os.File, most int64) ([]byte, error) {
 	st, err := f.Stat()
@@ -280,27 +300,99 @@ func readMount(source string, most int64) ([]byte, error) {
 	return readRegular(f, most)
 }
 
+// hostLines yields the address and the names of each line of hosts(5).
+func hostLines(text []byte) iter.Seq2[netip.Addr, []string] {
+	return func(yield func(netip.Addr, []string) bool) {
+		for line := range strings.Lines(string(text)) {
+			line, _, _ = strings.Cut(line, "#")
+			fields := strings.Fields(line)
+			if len(fields) < 2 {
+				continue
+			}
+			a, err := netip.ParseAddr(fields[0])
+			if err != nil || a.Zone() != "" {
+				continue
+			}
+			var names []string
+			for _, name := range fields[1:] {
+				if name, err := policy.NormalizeHost(name); err == nil {
+					names = append(names, name)
+				}
+			}
+			if !yield(a.Unmap(), names) {
+				return
+			}
+		}
+	}
+}
+
 // parseHosts reads hosts(5). Names of the loopback are left out: they never leave
 // the container.
 func parseHosts(text []byte) map[string][]netip.Addr {
 	out := map[string][]netip.Addr{}
-	for line := range strings.Lines(string(text)) {
-		line, _, _ = strings.Cut(line, "#")
-		fields := strings.Fields(line)
-		if len(fields) < 2 {
+	for a, names := range hostLines(text) {
+		if a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() {
 			continue
 		}
-		a, err := netip.ParseAddr(fields[0])
-		if err != nil || a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() {
-			continue
-		}
-		for _, name := range fields[1:] {
-			if name, err := policy.NormalizeHost(name); err == nil {
-				out[name] = append(out[name], a.Unmap())
-			}
+		for _, name := range names {
+			out[name] = append(out[name], a)
 		}
 	}
 	return out
+}
+
+// ownNames reads the names of the container itself, and their addresses, from hosts(5):
+// those of the loopback and those beside the host name. A host name that the file does not
+// have is the loopback's.
+func ownNames(text []byte, hostname string) map[string][]netip.Addr {
+	out := map[string][]netip.Addr{}
+	hostname, err := policy.NormalizeHost(hostname)
+	for a, names := range hostLines(text) {
+		if a.IsLoopback() || a.IsUnspecified() || err == nil && slices.Contains(names, hostname) {
+			for _, name := range names {
+				out[name] = append(out[name], a)
+			}
+		}
+	}
+	if err == nil && out[hostname] == nil {
+		out[hostname] = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+	}
+	return out
+}
+
+// maxNoProxy bounds the names and addresses of the container's own in NO_PROXY, beside the
+// usual ones: a hosts file can name thousands that the proxy still knows for its own.
+const maxNoProxy = 64
+
+// noProxy lists the container's own names and addresses, which its programs reach without
+// the proxy.
+func noProxy(spec *specs.Spec) ([]string, error) {
+	root, err := unix.Open(spec.Root.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open root.path %s: %w", spec.Root.Path, err)
+	}
+	defer unix.Close(root)
+	text, err := readSeen(spec, root, "/etc/hosts", maxHosts)
+	if err != nil {
+		return nil, err
+	}
+	own := ownNames(text, spec.Hostname)
+	var names, addrs []string
+	for name, list := range own {
+		names = append(names, name)
+		for _, a := range list {
+			if !a.IsLoopback() && !a.IsUnspecified() {
+				addrs = append(addrs, a.String())
+			}
+		}
+	}
+	slices.Sort(names)
+	slices.Sort(addrs)
+	out := slices.Concat(slices.Compact(addrs), names)
+	if i := slices.Index(out, spec.Hostname); i > 0 {
+		out = append([]string{spec.Hostname}, slices.Delete(out, i, i+1)...)
+	}
+	return out[:min(len(out), maxNoProxy)], nil
 }
 
 // maxResolvers is how many name servers the C library takes, too.
@@ -332,16 +424,9 @@ func bundle(spec *specs.Spec, dir string) (paths []string, err error) {
 	var text []byte
 	var seen [][]byte
 	for _, p := range bundles {
-		data, err := readIn(root, p, maxBundle)
+		data, err := readSeen(spec, root, p, maxBundle)
 		if err != nil {
 			return nil, err
-		}
-		for _, m := range spec.Mounts {
-			if filepath.Clean(m.Destination) == p && filepath.IsAbs(m.Source) {
-				if data, err = readMount(m.Source, maxBundle); err != nil {
-					return nil, fmt.Errorf("config.json: mounts: read %s, which the sandbox's CA is added to: %w", m.Source, err)
-				}
-			}
 		}
 		if len(data) > 0 {
 			paths = append(paths, p)

@@ -3,12 +3,17 @@
 package libsandbox
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"openshell.dev/runtime/policy"
 )
@@ -44,6 +49,55 @@ func FuzzParseHosts(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestOwnNames (the point 6): names of the loopback and those beside the host name
+// are the container's own.
+func TestOwnNames(t *testing.T) {
+	text := "127.0.0.1 localhost alias\n::1 localhost\n0.0.0.0 blocked.test\n172.17.0.2\tBox.test box\n10.0.0.9 other.test\n"
+	addrs := func(list ...string) (out []netip.Addr) {
+		for _, a := range list {
+			out = append(out, netip.MustParseAddr(a))
+		}
+		return out
+	}
+	want := map[string][]netip.Addr{
+		"localhost": addrs("127.0.0.1", "::1"), "alias": addrs("127.0.0.1"), "blocked.test": addrs("0.0.0.0"),
+		"box.test": addrs("172.17.0.2"), "box": addrs("172.17.0.2"),
+	}
+	if d := cmp.Diff(want, ownNames([]byte(text), "box"), cmpopts.EquateComparable(netip.Addr{})); d != "" {
+		t.Error(d)
+	}
+	delete(want, "box.test")
+	want["box"] = addrs("127.0.0.1", "::1")
+	if d := cmp.Diff(want, ownNames([]byte(strings.ReplaceAll(text, "172.17.0.2", "# ")), "box"), cmpopts.EquateComparable(netip.Addr{})); d != "" {
+		t.Error(d)
+	}
+	if own := ownNames([]byte("10.0.0.1 a b\n"), ""); len(own) > 0 {
+		t.Errorf("without a host name: %v", own)
+	}
+}
+
+// TestNoProxy: NO_PROXY names the container, the host name first, within a bound.
+func TestNoProxy(t *testing.T) {
+	dir := t.TempDir()
+	text := "127.0.0.1 localhost alias\n172.17.0.2 box\n"
+	for i := range 2 * maxNoProxy {
+		text += fmt.Sprintf("0.0.0.0 %d.blocked.test\n", i)
+	}
+	file := filepath.Join(dir, "hosts")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	spec := &specs.Spec{Hostname: "box", Root: &specs.Root{Path: dir}, Mounts: []specs.Mount{{Destination: "/etc/hosts", Source: file}}}
+	got, err := noProxy(spec)
+	if err != nil || len(got) != maxNoProxy || got[0] != "box" || got[1] != "172.17.0.2" {
+		t.Errorf("%v, %v", got, err)
+	}
+	spec.Mounts = nil
+	if got, err := noProxy(spec); err != nil || !slices.Equal(got, []string{"box"}) {
+		t.Errorf("without a hosts file: %v, %v", got, err)
+	}
 }
 
 // FuzzParseResolvers: there are no more than were asked for, each with an address.

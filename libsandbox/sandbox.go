@@ -190,6 +190,9 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	if err != nil {
 		return nil, err
 	}
+	if options.NoProxy, err = noProxy(o.Container.Spec); err != nil {
+		return nil, err
+	}
 	options.Env = append(base, gitEnvironment(pol, attached)...)
 	options.Bundle = filepath.Join(dir, handoff.Bundle)
 	if options.BundlePaths, err = bundle(o.Container.Spec, dir); err != nil {

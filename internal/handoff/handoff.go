@@ -243,4 +243,6 @@ type Container struct {
 	Resolvers []netip.AddrPort `json:"resolvers,omitempty"`
 	// Hosts are names the engine or the user gave addresses to.
 	Hosts map[string][]netip.Addr `json:"hosts,omitempty"`
+	// Own are names of the container itself, from its hosts file.
+	Own map[string][]netip.Addr `json:"own,omitempty"`
 }

@@ -71,6 +71,9 @@ type Options struct {
 	// BundlePaths.
 	Bundle      string
 	BundlePaths []string
+	// NoProxy are the container's own names and addresses, which programs reach without the
+	// proxy, beside localhost and the loopback.
+	NoProxy []string
 	// Placeholders are variables, NAME=VALUE, of the providers' credentials.
 	Placeholders []string
 	// Env are further variables, NAME=VALUE, for processes that lack them.
@@ -141,7 +144,7 @@ func New(spec *specs.Spec, pol *policy.Policy, o Options) (*Plan, error) {
 	}
 	pl := &Plan{
 		ReadOnlyProc: pol.NamesPrograms(), User: pol.Process.User, Group: pol.Process.Group,
-		Env: slices.Concat(environment(o.BundlePaths), o.Env), Placeholders: o.Placeholders, Accepted: accepted,
+		Env: slices.Concat(environment(o.BundlePaths, o.NoProxy), o.Env), Placeholders: o.Placeholders, Accepted: accepted,
 	}
 	pl.TakenCapabilities = pl.Takes(spec.Process)
 	pl.addMasks(spec, o.Allow)
@@ -156,16 +159,21 @@ func New(spec *specs.Spec, pol *policy.Policy, o Options) (*Plan, error) {
 // proxyURL is the proxy as clients in the container name it.
 const proxyURL = "http://127.0.0.1:15001"
 
+// noProxy is what programs reach without the proxy in every sandbox. Some programs read
+// prefixes and others do not, and some look for an address of IPv6 with its brackets.
+const noProxy = "127.0.0.1,localhost,::1,inference.local,127.0.0.0/8,0.0.0.0,[::1]"
+
 // environment are the variables by which programs find the proxy and the
 // sandbox's CA. Without them they are led to the proxy all the same; with them
 // they get its refusals as HTTP. Each of the CA variables replaces or extends
 // what its program trusts by the image's own certificates and the CA.
-func environment(bundles []string) []string {
+func environment(bundles, own []string) []string {
 	var out []string
 	for _, v := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "grpc_proxy"} {
 		out = append(out, v+"="+proxyURL)
 	}
-	out = append(out, "NO_PROXY=127.0.0.1,localhost,::1,inference.local", "no_proxy=127.0.0.1,localhost,::1,inference.local")
+	direct := strings.Join(append([]string{noProxy}, own...), ",")
+	out = append(out, "NO_PROXY="+direct, "no_proxy="+direct)
 	if len(bundles) == 0 {
 		return out
 	}

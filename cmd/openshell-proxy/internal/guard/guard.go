@@ -71,6 +71,8 @@ type Worker struct {
 const (
 	// FDIdentity is the guard's end for questions.
 	FDIdentity = 3 + iota
+	// FDSockets is the guard's end for sockets in the container's network namespace.
+	FDSockets
 	// FDControl is the control socket's listener.
 	FDControl
 	// FDListeners is the first of handoff.Listeners.
@@ -293,21 +295,26 @@ func (g *Guard) supervise(w *Worker, control *os.File) error {
 
 // work runs one worker to its end.
 func (g *Guard) work(w *Worker, control *os.File) error {
-	ours, theirs, err := socketpair()
+	ours, theirs, err := socketpair(unix.SOCK_STREAM)
 	if err != nil {
 		return err
 	}
 	defer ours.Close()
+	sockets, socketsWorker, err := socketpair(unix.SOCK_SEQPACKET)
+	if err != nil {
+		return errors.Join(err, theirs.Close())
+	}
+	defer sockets.Close()
 	documents, documentsWorker, err := os.Pipe()
 	if err != nil {
-		return errors.Join(fmt.Errorf("create pipe: %w", err), theirs.Close())
+		return errors.Join(fmt.Errorf("create pipe: %w", err), theirs.Close(), socketsWorker.Close())
 	}
 	null, err := os.Open(os.DevNull)
 	if err != nil {
-		return errors.Join(err, theirs.Close(), documents.Close(), documentsWorker.Close())
+		return errors.Join(err, theirs.Close(), socketsWorker.Close(), documents.Close(), documentsWorker.Close())
 	}
 	defer null.Close()
-	files := []*os.File{documents, os.Stderr, os.Stderr, theirs, control}
+	files := []*os.File{documents, os.Stderr, os.Stderr, theirs, socketsWorker, control}
 	for _, l := range g.Listeners {
 		if l == nil {
 			l = null
@@ -318,7 +325,7 @@ func (g *Guard) work(w *Worker, control *os.File) error {
 		Files: files, Env: []string{},
 		Sys: &unix.SysProcAttr{Pdeathsig: unix.SIGKILL},
 	})
-	err = errors.Join(err, theirs.Close(), documents.Close())
+	err = errors.Join(err, theirs.Close(), socketsWorker.Close(), documents.Close())
 	if err != nil {
 		return errors.Join(fmt.Errorf("start worker: %w", err), documentsWorker.Close())
 	}
@@ -328,6 +335,7 @@ func (g *Guard) work(w *Worker, control *os.File) error {
 	if err := server.RegisterName(service, &answers{g, gone}); err != nil {
 		return errors.Join(err, p.Kill())
 	}
+	go g.serveSockets(sockets)
 	go func() {
 		defer documentsWorker.Close()
 		// A worker that does not read them does not serve either.
@@ -426,19 +434,19 @@ func listen(path string) (*os.File, error) {
 	return l.File()
 }
 
-func socketpair() (ours net.Conn, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+func socketpair(kind int) (ours *net.UnixConn, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("create socket pair: %w", err)
 	}
 	f := os.NewFile(uintptr(fds[0]), "guard")
 	defer f.Close()
 	theirs = os.NewFile(uintptr(fds[1]), "worker")
-	ours, err = net.FileConn(f)
+	conn, err := net.FileConn(f)
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("use socket pair: %w", err), theirs.Close())
 	}
-	return ours, theirs, nil
+	return conn.(*net.UnixConn), theirs, nil
 }
 
 // wait returns when the process behind a pidfd has ended.

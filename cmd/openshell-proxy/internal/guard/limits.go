@@ -17,6 +17,8 @@ const (
 	// maxSpeakers are served at once, maxHeader bytes of header are read of each.
 	maxSpeakers = 8
 	maxHeader   = 16 << 10
+	// socketTimeout bounds the worker's wait for a socket, which the guard makes at once.
+	socketTimeout = 5 * time.Second
 	// refresherPoll is the pause between two looks whether there is a refresher.
 	refresherPoll = 5 * time.Second
 )

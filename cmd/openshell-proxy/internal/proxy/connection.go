@@ -80,6 +80,9 @@ type target struct {
 	host string
 	port uint16
 	tls  bool
+	// own says that host is the container itself, which only a client of the proxy's
+	// variables can ask for.
+	own bool
 }
 
 func (t target) String() string {
@@ -413,6 +416,9 @@ func sameName(sni, host string) error {
 
 // dial reaches the target at an address that the decision allows.
 func (c *connection) dial(ctx context.Context, to target, dec policy.Decision) (net.Conn, error) {
+	if to.own {
+		return c.dialOwn(ctx, to)
+	}
 	conn, address, err := c.s.c.Upstream.Dial(ctx, to.host, to.port, func(a netip.Addr) error {
 		if why, ok := dec.Destination.Check(a, to.port); !ok {
 			return &destinationError{why, fmt.Sprintf("%s resolves to %s: %s", to.host, a, why)}

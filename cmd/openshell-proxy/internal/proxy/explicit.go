@@ -31,7 +31,7 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 		h.refuse(req, target{}, nil, badRequest(err.Error()), policy.Decision{Reason: err.Error(), Revision: c.s.engine.Load().engine.Revision()})
 		return
 	}
-	to := target{host: host, port: port}
+	to := target{host: host, port: port, own: len(c.s.ownAddresses(host)) > 0}
 	// A connection that asked for other things before may have changed hands.
 	if err := c.identify(); err != nil {
 		h.refuse(req, to, nil, refusedConnection("CONNECT", to, err.Error()), policy.Decision{Reason: err.Error(), Revision: c.s.engine.Load().engine.Revision()})

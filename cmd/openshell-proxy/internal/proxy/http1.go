@@ -195,6 +195,7 @@ func (h *http1) request(ctx context.Context, req *http.Request) (more bool) {
 		if to, uri, err = absolute(uri); err != nil {
 			return refuse(badRequest(err.Error()), err.Error())
 		}
+		to.own = len(c.s.ownAddresses(to.host)) > 0
 	case uri == "*":
 		return refuse(badTarget("OPTIONS * is for no path"), "no request for a path")
 	default:
@@ -224,6 +225,9 @@ func (h *http1) request(ctx context.Context, req *http.Request) (more bool) {
 		if j.l4, ok = c.begin(to, j.l4, true); !ok {
 			return false
 		}
+	}
+	if to.own {
+		return h.carry(ctx, req, j)
 	}
 	out, a := c.transform(ctx, req, j, h.reading(req))
 	if a == nil {

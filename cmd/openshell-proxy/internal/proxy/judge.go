@@ -19,6 +19,9 @@ import (
 // judge asks the policy in force about the connection or, with asked, about one
 // request on it. Every program that holds the connection must be allowed.
 func (c *connection) judge(to target, asked *policy.HTTP) policy.Decision {
+	if to.own {
+		return c.s.ownDecision()
+	}
 	dec, _ := c.judgeAll(&policy.Request{Host: to.host, Port: to.port, HTTP: asked})
 	if m := c.s.mustSee(to.host); m != "" && dec.Verdict == policy.Allow && opaque(dec) {
 		return denied(dec, unseen(m))
@@ -108,6 +111,10 @@ func (c *connection) judgeRequest(to target, req *http.Request, uri string, forw
 	}
 	j.asked = asked
 	j.request = policy.Request{Host: to.host, Port: to.port, HTTP: j.asked, Forward: forward}
+	if to.own {
+		j.dec = j.l4
+		return j, nil
+	}
 	dec, who := c.judgeAll(&j.request)
 	if j.dec = dec; dec.Verdict == policy.Deny {
 		if dec.Layer == policy.L4 {

@@ -4,10 +4,14 @@ package proxy
 
 import (
 	"bufio"
+	"crypto/ecdh"
+	"crypto/rand"
 	"crypto/tls"
+	"encoding/binary"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -122,5 +126,95 @@ func serveTLS(c *tls.Conn, served *atomic.Int64) {
 	if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 		served.Add(1)
 		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	}
+}
+
+// TestBypass_B07_EncryptedHello: at a plain endpoint a ClientHello with an encrypted one
+// in it is carried if its outer name is the host. It does not pass where requests are
+// read, which the operator can have at every endpoint: there the server gets a
+// ClientHello of the proxy's.
+func TestBypass_B07_EncryptedHello(t *testing.T) {
+	const rest = ", protocol: rest, access: full, enforcement: enforce"
+	encrypted := func(outer string) string {
+		return hello(t, &tls.Config{ServerName: "evil.example.net", EncryptedClientHelloConfigList: echList(t, outer)})
+	}
+	allowed := encrypted("api.example.com")
+	for name, tc := range map[string]struct {
+		text, rules string
+		terminates  bool
+		// arrives is what the server gets: the client's own ClientHello, another or nothing.
+		arrives string
+	}{
+		"plain":                                     {allowed, "", false, "own"},
+		"plain, outer name of another":              {encrypted("evil.example.net"), "", false, ""},
+		"requests are judged":                       {allowed, rest, false, "another"},
+		"the operator's option":                     {allowed, "", true, "another"},
+		"the operator's option, no encrypted hello": {hello(t, &tls.Config{ServerName: "api.example.com"}), "", true, "another"},
+		"without an encrypted hello":                {hello(t, &tls.Config{ServerName: "api.example.com"}), "", false, "own"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, endpoints("host: api.example.com, port: 443"+tc.rules))
+			w.s.c.TerminatePlainTLS = tc.terminates
+			var got tap
+			w.raw("api.example.com", 443, got.serve)
+			_, _ = io.WriteString(w.to("198.18.0.1:443"), tc.text)
+			if tc.arrives == "" {
+				if w.recorded(0).Verdict != "deny" || got.got() != "" || len(w.dials()) > 0 {
+					t.Errorf("the server got %q, dialled %v", got.got(), w.dials())
+				}
+				return
+			}
+			if !settles(func() bool { return got.got() != "" }) {
+				t.Fatal("the server got nothing")
+			}
+			random := tc.text[11:43]
+			if own := strings.Contains(got.got(), random); own != (tc.arrives == "own") {
+				t.Errorf("the client's own ClientHello arrived: %t", own)
+			}
+		})
+	}
+}
+
+// echList is an ECHConfigList of draft-ietf-tls-esni-18 (X25519, HKDF-SHA256,
+// AES-128-GCM) with a public name, which the outer ClientHello has.
+func echList(t *testing.T, name string) []byte {
+	t.Helper()
+	key, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prefixed := func(size int, b []byte) []byte {
+		return append(binary.BigEndian.AppendUint32(nil, uint32(len(b)))[4-size:], b...)
+	}
+	contents := slices.Concat([]byte{1, 0, 0x20}, prefixed(2, key.PublicKey().Bytes()), prefixed(2, []byte{0, 1, 0, 1}), []byte{0}, prefixed(1, []byte(name)), []byte{0, 0})
+	return prefixed(2, append([]byte{0xfe, 0x0d}, prefixed(2, contents)...))
+}
+
+// TestBypass_B05_OperatorTerminatesPlainTLS: with the operator's option the Host within
+// TLS is compared at a plain endpoint, too. Without it another Host passes, which is
+// domain fronting (docs/threat-model.md).
+func TestBypass_B05_OperatorTerminatesPlainTLS(t *testing.T) {
+	for _, terminates := range []bool{true, false} {
+		w := newWorld(t, endpoints("host: api.example.com, port: 443"))
+		w.s.c.TerminatePlainTLS = terminates
+		_, secure := w.both(nil, "http/1.1")
+		roots := w.roots
+		if !terminates {
+			roots = pool(w.upstream)
+		}
+		for host, status := range map[string]int{"api.example.com": 200, "evil.example.net": 403} {
+			c := tls.Client(w.tunnel("api.example.com:443"), &tls.Config{ServerName: "api.example.com", RootCAs: roots})
+			resp, body := ask(t, c, "GET / HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
+			if !terminates {
+				status = 200
+			}
+			if resp.StatusCode != status {
+				t.Errorf("terminates %t, Host %s: %d %s", terminates, host, resp.StatusCode, body)
+			}
+		}
+		if n := len(secure.got()); terminates && n != 1 || !terminates && n != 2 {
+			t.Errorf("terminates %t: %d requests arrived", terminates, n)
+		}
 	}
 }

@@ -161,6 +161,9 @@ func (c *connection) rejudge() bool {
 		reset(c.client)
 	}
 	for r, j := range c.requests {
+		if j.to.own && stays {
+			continue
+		}
 		again := *r
 		if dec, _ := c.judgeAll(&again); !stays || dec.Verdict == policy.Deny || j.socket && (!mayUpgrade(dec) || c.s.lost(j)) {
 			j.cancel(errReloaded)
@@ -175,7 +178,7 @@ func (c *connection) stays() bool {
 		c.record(record{dec: policy.Decision{Reason: why, Revision: c.s.engine.Load().engine.Revision()}, to: c.to, protocol: "tcp"})
 		return false
 	}
-	if c.to.host == "" {
+	if c.to.host == "" || c.to.own {
 		return true
 	}
 	dec := c.judge(c.to, nil)

@@ -43,7 +43,7 @@ type Identifier interface {
 type Recorder interface{ Record(decisionlog.Record) }
 
 // Config is what a Server works with. Hosts, Middlewares, Enforce, TerminatePlainTLS,
-// Machine, ControlPlanePorts and Memory may be zero.
+// Machine, Own, OwnNames, ControlPlanePorts and Memory may be zero.
 type Config struct {
 	Identity Identifier
 	Upstream *upstream.Dialer
@@ -62,6 +62,10 @@ type Config struct {
 	// TerminatePlainTLS ends TLS at endpoints without a protocol, so that each request's
 	// host is compared. False carries TLS as it is after its server name was compared.
 	TerminatePlainTLS bool
+	// Own reaches the container itself; nil refuses connections to it.
+	Own Own
+	// OwnNames are names of the container itself, beside localhost, and their addresses.
+	OwnNames map[string][]netip.Addr
 	// Machine are the addresses of the machine that runs the sandbox; none if it cannot be
 	// reached.
 	Machine []netip.Addr

@@ -15,7 +15,7 @@ import (
 // end. up is the other side if it has been reached, and greeting what it has said
 // already.
 func (c *connection) splice(ctx context.Context, to target, dec policy.Decision, up net.Conn, greeting []byte, protocol string) {
-	if m := c.s.mustSee(to.host); m != "" {
+	if m := c.s.mustSee(to.host); m != "" && !to.own {
 		c.refuseRaw(to, denied(dec, unseen(m)))
 		return
 	}
