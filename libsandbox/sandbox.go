@@ -81,6 +81,7 @@ func Create(o CreateOptions) (status int, err error) {
 		if release, err = o.sandbox(c, src); err != nil {
 			return -1, err
 		}
+		defer pruneLogs(c)()
 	}
 	made := false
 	defer func() {

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/guard"
+	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/internal/harden"
 )
@@ -106,6 +107,13 @@ func runStandby() error {
 	if err != nil {
 		return err
 	}
+	// Between the end of the guard and its place being taken, the log is still that of a
+	// running sandbox.
+	records, err := decisionlog.Hold(g.Config.LogDir)
+	if err != nil {
+		return err
+	}
+	defer records.Close()
 	g.Init = os.NewFile(guard.FDInit, "init")
 	alone, err := guard.AwaitGuard(g.Init, os.NewFile(guard.FDGuard, "guard"))
 	// As the guard it has a standby of its own.
@@ -148,6 +156,11 @@ func guardUntilEnd(g *guard.Guard) error {
 		return err
 	}
 	defer lock.Close()
+	records, err := decisionlog.Hold(g.Config.LogDir)
+	if err != nil {
+		return err
+	}
+	defer records.Close()
 	return g.Run()
 }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -21,11 +22,16 @@ func logsCommand() *cli.Command {
 	return &cli.Command{
 		Name: "logs", Usage: "print what a sandbox's proxy decided", ArgsUsage: "CONTAINER",
 		Description: "CONTAINER is an ID or the start of one that no other log has; it need not run any\n" +
-			"more. An engine's names are not known here: take the ID from the engine (docker ps).",
+			"more. An engine's names are not known here: take the ID from the engine (docker ps).\n" +
+			"With --prune and without a CONTAINER, logs of ended sandboxes are removed: those older\n" +
+			"than the operator's log_max_age, then the oldest until all logs fit into log_max_bytes.\n" +
+			"The runtime does the same once in an hour.",
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what is decided from now on"},
+			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what is decided from now on, until the sandbox ends"},
 			&cli.BoolFlag{Name: "denied", Usage: "only refusals"},
 			&cli.IntFlag{Name: "n", Usage: "begin with the last `N` (default: all that are kept)"},
+			&cli.BoolFlag{Name: "prune", Usage: "remove logs of ended sandboxes"},
+			&cli.DurationFlag{Name: "older-than", Usage: "with --prune: remove each log whose sandbox ended this `TIME` ago (36h; 0s is every ended one)"},
 			outputFlag(),
 			logDirFlag(), operatorFlag(),
 		},
@@ -34,6 +40,12 @@ func logsCommand() *cli.Command {
 }
 
 func logsAction(c *cli.Context) error {
+	if c.Bool("prune") {
+		return pruneAction(c)
+	}
+	if c.IsSet("older-than") {
+		return usage(c, "--older-than goes with --prune")
+	}
 	name, err := oneArgument(c, "CONTAINER")
 	if err != nil {
 		return err
@@ -54,6 +66,42 @@ func logsAction(c *cli.Context) error {
 	return printLog(ctx, c, dir)
 }
 
+// pruneAction removes logs and prints which.
+func pruneAction(c *cli.Context) error {
+	if c.NArg() > 0 || c.Bool("follow") || c.Bool("denied") || c.IsSet("n") {
+		return usage(c, "--prune is about all logs: want no CONTAINER, --follow, --denied or -n")
+	}
+	if c.Duration("older-than") < 0 {
+		return usage(c, "--older-than wants a time such as 36h")
+	}
+	config, err := operatorConfig(c)
+	if err != nil {
+		return err
+	}
+	top, err := logDir(c)
+	if err != nil {
+		return err
+	}
+	limits := config.LogLimits()
+	if c.IsSet("older-than") {
+		limits = decisionlog.Limits{MaxAge: max(c.Duration("older-than"), 1)} // 0 would be no limit
+	}
+	removed, err := decisionlog.Prune(top, limits)
+	return errors.Join(err, printPruned(c, removed))
+}
+
+func printPruned(c *cli.Context, removed []decisionlog.Pruned) error {
+	if wantsJSON(c) {
+		return printJSON(c, append([]decisionlog.Pruned{}, removed...))
+	}
+	for _, p := range removed {
+		if _, err := fmt.Fprintf(c.App.Writer, "removed %s, ended %s, %d bytes\n", clean(p.ID), p.Ended.Format(time.RFC3339), p.Bytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // findLog is the folder of the log called name: its container's ID or the start of
 // it.
 func findLog(top, name string) (string, error) {
@@ -72,7 +120,7 @@ func findLog(top, name string) (string, error) {
 	}
 	switch len(found) {
 	case 0:
-		return "", fmt.Errorf("%s holds no log of an ID %q or one that starts with it (an engine's names are not known here)", top, name)
+		return "", fmt.Errorf("%s holds no log of an ID %q or one that starts with it (an engine's names are not known here: docker ps -a shows IDs); old logs are removed, see log_max_age in the operator's configuration", top, name)
 	case 1:
 		return filepath.Join(top, found[0]), nil
 	}

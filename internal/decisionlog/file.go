@@ -9,8 +9,13 @@ import (
 	"os"
 )
 
-// FileName is the file that is written to; the older ones have .1, .2, … behind.
+// FileName is the name of the file that records are written to. Older files have the
+// same name and the suffix .1, .2, …
 const FileName = "decisions.jsonl"
+
+// ProxyFileName is the name of the file beside the records in which the proxy reports its
+// own failures.
+const ProxyFileName = "proxy.log"
 
 // files are the files of one folder. All is done below the folder's descriptor,
 // which is what Landlock lets the proxy write to.

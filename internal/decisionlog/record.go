@@ -34,7 +34,7 @@ type Record struct {
 
 	Host string `json:"host,omitempty"`
 	Port uint16 `json:"port,omitempty"`
-	// Address is the one that was dialled.
+	// Address is the address that was dialled, or that the policy refused for the host.
 	Address string `json:"address,omitempty"`
 	// Protocol is tcp, tls, http, https, h2 or dns.
 	Protocol string `json:"protocol,omitempty"`

@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// pollEvery is how often a Tail that waits looks for more.
+// pollEvery is the pause of a waiting Tail between two looks for more records.
 const pollEvery = 100 * time.Millisecond
 
-// Tail is an io.Reader, for Read, over all the files of one folder, oldest first,
-// across rotations.
+// Tail is an io.Reader over the files of one log, the oldest first, also while they are
+// rotated. Pass it to [Read].
 type Tail struct {
 	ctx  context.Context //nolint:containedctx // an io.Reader has no other way to be told
 	dir  string
@@ -27,8 +27,9 @@ type Tail struct {
 	last byte
 }
 
-// NewTail reads what is in dir. Without idle it then ends; with it, idle is called
-// at the end of what there is and the Tail waits for more, until ctx is done.
+// NewTail returns a Tail of the log in dir. If idle is nil, the Tail ends at the end of
+// the log. Otherwise it calls idle there and waits for more, until the log's sandbox has
+// ended or ctx is done.
 func NewTail(ctx context.Context, dir string, idle func() error) *Tail {
 	return &Tail{ctx: ctx, dir: dir, idle: idle, last: '\n'}
 }
@@ -42,12 +43,12 @@ func (t *Tail) Close() error {
 }
 
 func (t *Tail) Read(p []byte) (int, error) {
-	for told := false; ; {
+	for told, ended := false, false; ; {
 		n, err := t.some(p)
 		if n > 0 || err != nil {
 			return n, err
 		}
-		if t.idle == nil {
+		if t.idle == nil || ended {
 			return 0, io.EOF
 		}
 		if !told {
@@ -55,6 +56,10 @@ func (t *Tail) Read(p []byte) (int, error) {
 				return 0, err
 			}
 			told = true
+		}
+		// The last records may have been written since: they are read before the end.
+		if ended = !Held(t.dir); ended {
+			continue
 		}
 		select {
 		case <-t.ctx.Done():
@@ -64,7 +69,7 @@ func (t *Tail) Read(p []byte) (int, error) {
 	}
 }
 
-// some reads what there is; nothing and no error where that is nothing.
+// some reads from the log. It returns 0 and no error at its end.
 func (t *Tail) some(p []byte) (int, error) {
 	for len(p) > 0 {
 		if n, err := t.file(p); n > 0 || err != nil {
@@ -74,8 +79,8 @@ func (t *Tail) some(p []byte) (int, error) {
 		if err != nil || next == nil {
 			return 0, err
 		}
-		// What came between the end and the rotation is read first, and a file that
-		// a kill left without its last line's end gets one.
+		// Lines written between the end of the file and its rotation come first. If a
+		// killed writer left the last line without an end, a line feed ends it here.
 		if n, err := t.file(p); n > 0 || err != nil {
 			return n, errors.Join(err, next.Close())
 		}
@@ -107,8 +112,9 @@ func (t *Tail) file(p []byte) (int, error) {
 	return n, err
 }
 
-// newer is the file after the one that is open, the oldest if none is, and the oldest
-// but the one that is kept if the open one is rotated away; nil if there is none.
+// newer opens the file after the open one, or returns nil if there is none. If none is
+// open, it opens the oldest file. If the open file was removed by rotations, it opens the
+// second oldest: rotation keeps the oldest.
 func (t *Tail) newer() (*os.File, error) {
 	from := MaxFiles - 1
 	if t.now != nil {

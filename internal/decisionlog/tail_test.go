@@ -43,6 +43,7 @@ func TestTailOfAnEmptyFolder(t *testing.T) {
 // it is told to.
 func TestTailFollowsRotations(t *testing.T) {
 	dir := t.TempDir()
+	hold(t, dir)
 	f, err := openFiles(dir, 200, MaxFiles)
 	if err != nil {
 		t.Fatal(err)
@@ -91,9 +92,63 @@ func TestTailFollowsRotations(t *testing.T) {
 	}
 }
 
+// hold marks a log as a running sandbox's until the test ends.
+func hold(t *testing.T, dir string) *Holder {
+	t.Helper()
+	h, err := Hold(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Close() })
+	return h
+}
+
+// TestTailEndsWithTheSandbox: a Tail that follows reads the last records and ends when
+// the sandbox does; at the log of a sandbox that has ended it ends at once.
+func TestTailEndsWithTheSandbox(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, FileName)
+	if err := os.WriteFile(file, []byte("first\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := hold(t, dir)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	idles := 0
+	tail := NewTail(ctx, dir, func() error {
+		if idles++; idles > 1 {
+			return nil
+		}
+		// The sandbox writes its last record and ends.
+		f, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString("last\n")
+		return errors.Join(err, f.Close(), h.Close())
+	})
+	for _, want := range []string{"first\nlast\n", ""} {
+		b, err := io.ReadAll(tail)
+		if err != nil || string(b) != want || ctx.Err() != nil {
+			t.Errorf("read %q, %v, %v", b, err, ctx.Err())
+		}
+	}
+	if err := tail.Close(); err != nil {
+		t.Error(err)
+	}
+	again := NewTail(ctx, dir, func() error { return nil })
+	if b, err := io.ReadAll(again); err != nil || string(b) != "first\nlast\n" {
+		t.Errorf("of an ended sandbox: read %q, %v", b, err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // The two halves of a line that is being written make one.
 func TestTailWaitsForTheLinesEnd(t *testing.T) {
 	dir := t.TempDir()
+	hold(t, dir)
 	file := filepath.Join(dir, FileName)
 	if err := os.WriteFile(file, []byte("one\ntw"), 0o600); err != nil {
 		t.Fatal(err)

@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"time"
 
 	"gopkg.in/yaml.v3"
 
 	"openshell.dev/runtime/internal/boundedfile"
+	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/internal/inferencefile"
 	"openshell.dev/runtime/internal/provider"
 	"openshell.dev/runtime/policy"
@@ -28,6 +30,14 @@ const DefaultPoliciesDir = "/etc/openshell/policies"
 
 // DefaultLogDir holds decision records unless the configuration names another.
 const DefaultLogDir = "/var/log/openshell"
+
+// DefaultLogMaxAge is log_max_age where the configuration does not set it: long enough to
+// look into an incident that somebody reports weeks later.
+const DefaultLogMaxAge = "720h"
+
+// DefaultLogMaxBytes is log_max_bytes where the configuration does not set it: sixteen logs
+// of full size, or tens of thousands of small ones.
+const DefaultLogMaxBytes = 1 << 30
 
 // MaxConfigSize bounds the operator's configuration file, in bytes.
 const MaxConfigSize = 1 << 20
@@ -52,8 +62,14 @@ type Config struct {
 	Allow    []string       `yaml:"allow"`
 	Landlock LandlockConfig `yaml:"landlock"`
 	// LogDir holds one folder of decision records for each container.
-	LogDir   string         `yaml:"log_dir"`
-	Upstream UpstreamConfig `yaml:"upstream"`
+	LogDir string `yaml:"log_dir"`
+	// LogMaxAge is how long a log is kept after the end of its sandbox, as
+	// time.ParseDuration reads it; 0 is for ever, empty is DefaultLogMaxAge.
+	LogMaxAge string `yaml:"log_max_age"`
+	// LogMaxBytes bounds all logs together, in bytes: the oldest of ended sandboxes are
+	// removed. 0 is no bound, nil is DefaultLogMaxBytes.
+	LogMaxBytes *int64         `yaml:"log_max_bytes"`
+	Upstream    UpstreamConfig `yaml:"upstream"`
 	// Middlewares are the services that policies may send requests through.
 	Middlewares []MiddlewareService `yaml:"middlewares"`
 	// InferenceFile holds the routes of inference.local.
@@ -155,6 +171,9 @@ func (c *Config) complete(file string) error {
 	if c.LogDir == "" {
 		c.LogDir = DefaultLogDir
 	}
+	if err := c.completeLogLimits(); err != nil {
+		return fmt.Errorf("operator configuration %s: %w", file, err)
+	}
 	switch c.UnspecifiedEnforcement {
 	case policy.EnforcementUnset, policy.EnforcementAudit, policy.EnforcementBlock:
 	default:
@@ -188,4 +207,27 @@ func (c *Config) complete(file string) error {
 		return fmt.Errorf("operator configuration %s: landlock.floor is %d, want 0 or an ABI number", file, *c.Landlock.Floor)
 	}
 	return nil
+}
+
+func (c *Config) completeLogLimits() error {
+	if c.LogMaxAge == "" {
+		c.LogMaxAge = DefaultLogMaxAge
+	}
+	if age, err := time.ParseDuration(c.LogMaxAge); err != nil || age < 0 {
+		return fmt.Errorf("log_max_age is %q, want hours such as 720h, or 0 to keep logs for ever", c.LogMaxAge)
+	}
+	if c.LogMaxBytes == nil {
+		most := int64(DefaultLogMaxBytes)
+		c.LogMaxBytes = &most
+	}
+	if *c.LogMaxBytes < 0 {
+		return fmt.Errorf("log_max_bytes is %d, want a number of bytes, or 0 for no bound", *c.LogMaxBytes)
+	}
+	return nil
+}
+
+// LogLimits are log_max_age and log_max_bytes.
+func (c *Config) LogLimits() decisionlog.Limits {
+	age, _ := time.ParseDuration(c.LogMaxAge) // completeLogLimits has checked it
+	return decisionlog.Limits{MaxAge: age, MaxBytes: *c.LogMaxBytes}
 }

@@ -5,12 +5,15 @@ package operator
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"gopkg.in/yaml.v3"
 
+	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/policy"
 )
 
@@ -58,6 +61,32 @@ func TestSampleConfigHasEveryKey(t *testing.T) {
 	for key := range want {
 		if _, ok := has[key]; !ok {
 			t.Errorf("%s has no %s", sample, key)
+		}
+	}
+}
+
+// TestLogLimits: what bounds the logs, and what is no bound.
+func TestLogLimits(t *testing.T) {
+	for text, want := range map[string]decisionlog.Limits{
+		"":                                 {MaxAge: 30 * 24 * time.Hour, MaxBytes: 1 << 30},
+		"log_max_age: 0\nlog_max_bytes: 0": {},
+		"log_max_age: 36h\n":               {MaxAge: 36 * time.Hour, MaxBytes: 1 << 30},
+		"log_max_bytes: 1000\n":            {MaxAge: 30 * 24 * time.Hour, MaxBytes: 1000},
+	} {
+		c, err := parseConfig("config.yaml", []byte(text))
+		if err != nil || c.LogLimits() != want {
+			t.Errorf("%q: %+v, %v", text, c.LogLimits(), err)
+		}
+	}
+	for text, want := range map[string]string{
+		"log_max_age: 30":     `log_max_age is "30", want hours such as 720h`,
+		"log_max_age: 30d":    `log_max_age is "30d"`,
+		"log_max_age: -1h":    `log_max_age is "-1h"`,
+		"log_max_bytes: -1":   "log_max_bytes is -1",
+		"log_max_bytes: many": "log_max_bytes",
+	} {
+		if _, err := parseConfig("config.yaml", []byte(text)); err == nil || text != "log_max_bytes: many" && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", text, err)
 		}
 	}
 }

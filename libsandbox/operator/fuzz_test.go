@@ -22,6 +22,7 @@ func FuzzConfig(f *testing.F) {
 	}
 	f.Add(sample)
 	f.Add([]byte("landlock: {floor: -1}\nallow: [mounts]\n"))
+	f.Add([]byte("log_max_age: -1h\nlog_max_bytes: -1\n"))
 	f.Add([]byte("control_plane_ports: [6443, 443]\n"))
 	f.Add([]byte("policy_validation_failure_mode: fail_open\n"))
 	f.Add([]byte("plain_endpoint_tls: intercept\n"))
@@ -33,6 +34,9 @@ func FuzzConfig(f *testing.F) {
 		}
 		if c.PoliciesDir == "" || c.LogDir == "" || c.ProvidersDir == "" || c.InferenceFile == "" || c.Landlock.Floor == nil || *c.Landlock.Floor < 0 {
 			t.Errorf("%q is taken as %+v", text, c)
+		}
+		if l := c.LogLimits(); l.MaxAge < 0 || l.MaxBytes < 0 {
+			t.Errorf("%q is taken with the limits %+v of logs", text, l)
 		}
 		switch c.UnspecifiedEnforcement {
 		case policy.EnforcementUnset, policy.EnforcementAudit, policy.EnforcementBlock:

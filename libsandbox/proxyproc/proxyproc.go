@@ -21,15 +21,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/internal/handoff"
 )
 
 const (
 	// program is beside the runtime.
 	program = "openshell-proxy"
-	// logName is what the proxy says to the operator, in the container's folder
-	// of records.
-	logName = "proxy.log"
 	// startPatience bounds the time until the proxy serves.
 	startPatience = 20 * time.Second
 	// stopPatience bounds the time that it may take to write its last records
@@ -50,19 +48,27 @@ type Proxy struct {
 	pipe, ready *os.File
 	sent        chan struct{}
 	logFile     string
+	// records is held until the guard holds them.
+	records *decisionlog.Holder
 }
 
 // Start starts the proxy, which does all that it can before there is a container.
 // It keeps none of the files. The caller calls Attach or Abort.
-func Start(c *handoff.Config, netns *os.File, listeners [handoff.Listeners]*os.File) (*Proxy, error) {
+func Start(c *handoff.Config, netns *os.File, listeners [handoff.Listeners]*os.File) (_ *Proxy, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", program, err)
 	}
-	if err := os.MkdirAll(c.LogDir, 0o700); err != nil {
-		return nil, fmt.Errorf("create the folder of records: %w", err)
+	records, err := decisionlog.Hold(c.LogDir)
+	if err != nil {
+		return nil, err
 	}
-	logFile := filepath.Join(c.LogDir, logName)
+	defer func() {
+		if err != nil {
+			_ = records.Close()
+		}
+	}()
+	logFile := filepath.Join(c.LogDir, decisionlog.ProxyFileName)
 	log, err := os.OpenFile(logFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the proxy's log: %w", err)
@@ -97,7 +103,7 @@ func Start(c *handoff.Config, netns *os.File, listeners [handoff.Listeners]*os.F
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s, which belongs beside the runtime: %w", program, err), pipe.Close(), ready.Close())
 	}
-	p := &Proxy{cmd: cmd, documents: json.NewEncoder(pipe), pipe: pipe, ready: ready, sent: make(chan struct{}), logFile: logFile}
+	p := &Proxy{cmd: cmd, documents: json.NewEncoder(pipe), pipe: pipe, ready: ready, sent: make(chan struct{}), logFile: logFile, records: records}
 	go func() {
 		defer close(p.sent)
 		_ = p.documents.Encode(c) // a proxy that does not read it does not become ready
@@ -115,14 +121,14 @@ func (p *Proxy) Attach(c *handoff.Container) error {
 		p.Abort()
 		return fmt.Errorf("%s did not start: %w; see %s", program, err, p.logFile)
 	}
-	return errors.Join(p.pipe.Close(), p.ready.Close(), p.cmd.Process.Release())
+	return errors.Join(p.pipe.Close(), p.ready.Close(), p.records.Close(), p.cmd.Process.Release())
 }
 
 // Abort ends a proxy that will have no container.
 func (p *Proxy) Abort() {
 	_ = p.cmd.Process.Kill() // its worker dies with it
 	_ = p.cmd.Wait()
-	_, _ = p.pipe.Close(), p.ready.Close()
+	_, _, _ = p.pipe.Close(), p.ready.Close(), p.records.Close()
 }
 
 // await reads readiness, or what the proxy says instead.

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package decisionlog
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// holdTries bounds the attempts to lock a folder that a Prune removes at the same time.
+const holdTries = 10
+
+// Holder marks the log of one folder as that of a running sandbox.
+type Holder struct{ dir *os.File }
+
+// Hold marks the log in dir, which it makes, as that of a running sandbox: Prune leaves
+// it alone and a Tail waits for more. Several processes may hold one log; the mark ends
+// with the last of them. It is a shared flock(2) of the folder.
+func Hold(dir string) (*Holder, error) {
+	for range holdTries {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make the folder of decisions: %w", err)
+		}
+		f, err := os.Open(dir)
+		if err != nil {
+			return nil, fmt.Errorf("open the folder of decisions: %w", err)
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
+			_ = f.Close()
+			return nil, fmt.Errorf("lock the folder of decisions %s: %w", dir, err)
+		}
+		ours, err := f.Stat()
+		if now, at := os.Stat(dir); err == nil && at == nil && os.SameFile(ours, now) {
+			return &Holder{f}, nil
+		}
+		_ = f.Close() // it was removed before it was locked
+	}
+	return nil, fmt.Errorf("lock the folder of decisions %s: it is removed again and again", dir)
+}
+
+// Close ends the mark. The folder's time of modification is then that of the end.
+func (h *Holder) Close() error {
+	now := time.Now()
+	_ = os.Chtimes(h.dir.Name(), now, now) // without it the last record's time counts
+	return h.dir.Close()
+}
+
+// tryLock locks the folder f exclusively and reports whether nobody holds its log. The
+// lock ends when f is closed.
+func tryLock(f *os.File) bool {
+	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
+}
+
+// Held reports whether a running sandbox writes to the log in dir.
+func Held(dir string) bool {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return !tryLock(f)
+}

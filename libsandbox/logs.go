@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package libsandbox
+
+import (
+	"openshell.dev/runtime/internal/decisionlog"
+	"openshell.dev/runtime/libsandbox/container"
+	"openshell.dev/runtime/libsandbox/operator"
+)
+
+// pruneLogs removes logs of ended sandboxes beyond the operator's limits, at most once in
+// an hour and while the container is made. A failure is a warning: old logs are no
+// reason to refuse a sandbox. The caller calls wait before it returns.
+func pruneLogs(c *operator.Config) (wait func()) {
+	done := make(chan error, 1)
+	go func() { done <- decisionlog.PruneDue(c.LogDir, c.LogLimits()) }()
+	return func() {
+		if err := <-done; err != nil {
+			container.Warn(err.Error())
+		}
+	}
+}
