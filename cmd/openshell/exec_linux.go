@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 )
@@ -23,7 +24,7 @@ func execCommand() *cli.Command {
 			"with, and what providers that were attached since give it. The exit status is its own.\n" +
 			containerUsage + searched(),
 		Flags: []cli.Flag{
-			rootFlag(), runtimeFlag(),
+			rootFlag(), operatorFlag(), runtimeFlag(),
 			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "environment variable `NAME[=VALUE]`"},
 			&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "working `DIR` inside the sandbox"},
 			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "`UID[:GID]`, numbers"},
@@ -80,6 +81,9 @@ func execAction(c *cli.Context) error {
 	st, err := ociState(c, s)
 	if err != nil {
 		return err
+	}
+	if st.Status == specs.StateStopped {
+		return s.hasStopped()
 	}
 	if st.Bundle == stageDir {
 		// The runtime comes from this thread, which is never given back.

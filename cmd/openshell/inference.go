@@ -40,7 +40,7 @@ func inferenceCommand() *cli.Command {
 			{Name: "delete", Usage: "remove a route", ArgsUsage: "NAME", Flags: append(storeFlags(), routesFlag()), Action: inferenceDelete},
 			{
 				Name: "metrics", Usage: "print what a sandbox's router has counted, as Prometheus reads it", ArgsUsage: "CONTAINER",
-				Description: containerUsage + searched(), Flags: []cli.Flag{rootFlag()}, Action: inferenceMetrics,
+				Description: containerUsage + searched(), Flags: sandboxFlags(), Action: onSandbox(inferenceMetrics),
 			},
 		},
 	}
@@ -149,12 +149,8 @@ func saveRoutes(c *cli.Context, file string, f *inferencefile.File, done string)
 	return err
 }
 
-func inferenceMetrics(c *cli.Context) error {
-	proxy, err := proxyArgument(c)
-	if err != nil {
-		return err
-	}
-	text, err := proxy.Metrics(c.Context)
+func inferenceMetrics(c *cli.Context, s sandbox) error {
+	text, err := s.proxy().Metrics(c.Context)
 	if err != nil {
 		return err
 	}

@@ -5,8 +5,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"strconv"
@@ -70,16 +72,12 @@ func inspectCommand() *cli.Command {
 	return &cli.Command{
 		Name: "inspect", Usage: "say what was applied to a sandbox and how it is", ArgsUsage: "CONTAINER",
 		Description: containerUsage + searched(),
-		Flags:       []cli.Flag{outputFlag(), rootFlag(), runtimeFlag()},
-		Action:      inspectAction,
+		Flags:       sandboxFlags(outputFlag(), runtimeFlag()),
+		Action:      onSandbox(inspectAction),
 	}
 }
 
-func inspectAction(c *cli.Context) error {
-	s, err := sandboxArgument(c)
-	if err != nil {
-		return err
-	}
+func inspectAction(c *cli.Context, s sandbox) error {
 	st, err := state.LoadState(s.root, s.id)
 	if err != nil {
 		return err
@@ -92,9 +90,11 @@ func inspectAction(c *cli.Context) error {
 	if err := in.look(func() (*specs.State, error) { return ociState(c, s) }); err != nil {
 		return err
 	}
-	in.Network, err = networkStatus(c, s)
-	if err != nil {
-		in.NetworkError = err.Error()
+	in.Network, err = s.proxy().Status(c.Context)
+	if in.Status == specs.StateStopped {
+		in.NetworkError = "the sandbox has ended"
+	} else if err != nil {
+		in.NetworkError = s.explain(c, err).Error()
 	} else if in.Providers, err = attached.Providers(c.Context, s.dir()); err != nil {
 		return err
 	}
@@ -130,14 +130,6 @@ func (in *inspection) look(state func() (*specs.State, error)) error {
 	return unread
 }
 
-func networkStatus(c *cli.Context, s sandbox) (*controlapi.Status, error) {
-	proxy, err := s.proxy()
-	if err != nil {
-		return nil, err
-	}
-	return proxy.Status(c.Context)
-}
-
 // ociState asks the runtime, which alone knows whether the process is still the
 // container's.
 func ociState(c *cli.Context, s sandbox) (*specs.State, error) {
@@ -149,6 +141,9 @@ func ociState(c *cli.Context, s sandbox) (*specs.State, error) {
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
+	if _, gone := os.Stat(s.dir()); err != nil && errors.Is(gone, fs.ErrNotExist) {
+		return nil, hasEnded(c, s.id)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("ask %s for the state of %s: %w: %s", bin, s.id, err, strings.TrimSpace(errs.String()))
 	}

@@ -27,19 +27,19 @@ func livePolicyCommands() []*cli.Command {
 		Description: "The new policy is enforced, on open connections as well, when the command ends.\n" + containerUsage + searched(),
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "policy", Usage: "policy `FILE`", Required: true},
-			&cli.BoolFlag{Name: "wait", Usage: "wait until the policy is enforced, which is always done", Value: true},
-			outputFlag(), rootFlag(),
+			&cli.BoolFlag{Name: "wait", Usage: "accepted for compatibility: the command always waits", Value: true, Action: alwaysWaits},
+			outputFlag(), rootFlag(), operatorFlag(),
 		},
-		Action: policySet,
+		Action: onSandbox(policySet),
 	}, {
 		Name: "get", Usage: "print the policy that a sandbox enforces, or an older one", ArgsUsage: argument,
-		Flags: []cli.Flag{revision(false), outputFlag(), rootFlag()}, Action: policyGet,
+		Flags: sandboxFlags(revision(false), outputFlag()), Action: onSandbox(policyGet),
 	}, {
 		Name: "list", Usage: "list the policies that a sandbox has enforced", ArgsUsage: argument,
-		Flags: []cli.Flag{outputFlag(), rootFlag()}, Action: policyList,
+		Flags: sandboxFlags(outputFlag()), Action: onSandbox(policyList),
 	}, {
 		Name: "rollback", Usage: "enforce an older policy again, as a new revision", ArgsUsage: argument,
-		Flags: []cli.Flag{revision(true), outputFlag(), rootFlag()}, Action: policyRollback,
+		Flags: sandboxFlags(revision(true), outputFlag()), Action: onSandbox(policyRollback),
 	}}
 }
 
@@ -56,14 +56,14 @@ func asked(err error) error {
 	return err
 }
 
-func policySet(c *cli.Context) error {
-	if !c.Bool("wait") {
+func alwaysWaits(_ *cli.Context, wait bool) error {
+	if !wait {
 		return cli.Exit("openshell policy set: --wait=false: the answer always waits until the policy is enforced", exitUsage)
 	}
-	proxy, err := proxyArgument(c)
-	if err != nil {
-		return err
-	}
+	return nil
+}
+
+func policySet(c *cli.Context, s sandbox) error {
 	file, err := filepath.Abs(c.String("policy"))
 	if err != nil {
 		return fmt.Errorf("resolve --policy: %w", err)
@@ -72,7 +72,7 @@ func policySet(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	n, err := proxy.SetPolicy(c.Context, file, text)
+	n, err := s.proxy().SetPolicy(c.Context, file, text)
 	if err != nil {
 		return asked(err)
 	}
@@ -97,12 +97,8 @@ func readFile(file string) ([]byte, error) {
 	return text, nil
 }
 
-func policyGet(c *cli.Context) error {
-	proxy, err := proxyArgument(c)
-	if err != nil {
-		return err
-	}
-	text, n, err := proxy.Policy(c.Context, c.Int("revision"))
+func policyGet(c *cli.Context, s sandbox) error {
+	text, n, err := s.proxy().Policy(c.Context, c.Int("revision"))
 	if err != nil {
 		return err
 	}
@@ -116,12 +112,8 @@ func policyGet(c *cli.Context) error {
 	return err
 }
 
-func policyList(c *cli.Context) error {
-	proxy, err := proxyArgument(c)
-	if err != nil {
-		return err
-	}
-	list, err := proxy.Policies(c.Context)
+func policyList(c *cli.Context, s sandbox) error {
+	list, err := s.proxy().Policies(c.Context)
 	if err != nil {
 		return err
 	}
@@ -136,22 +128,10 @@ func policyList(c *cli.Context) error {
 	return w.Flush()
 }
 
-func policyRollback(c *cli.Context) error {
-	proxy, err := proxyArgument(c)
-	if err != nil {
-		return err
-	}
-	n, err := proxy.Rollback(c.Context, c.Int("revision"))
+func policyRollback(c *cli.Context, s sandbox) error {
+	n, err := s.proxy().Rollback(c.Context, c.Int("revision"))
 	if err != nil {
 		return asked(err)
 	}
 	return loaded(c, n)
-}
-
-func proxyArgument(c *cli.Context) (*controlapi.Client, error) {
-	s, err := sandboxArgument(c)
-	if err != nil {
-		return nil, err
-	}
-	return s.proxy()
 }

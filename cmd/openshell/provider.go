@@ -43,7 +43,7 @@ func providerCommand() *cli.Command {
 			},
 			{
 				Name: "detach", Usage: "take a provider from a running sandbox", ArgsUsage: "CONTAINER NAME",
-				Description: containerUsage + searched(), Flags: []cli.Flag{rootFlag()}, Action: providerDetach,
+				Description: containerUsage + searched(), Flags: sandboxFlags(), Action: providerDetach,
 			},
 			{Name: "delete", Usage: "forget a provider; running sandboxes lose it", ArgsUsage: "NAME", Flags: storeFlags(), Action: providerDelete},
 			refreshCommand(), keyCommand(),

@@ -41,7 +41,7 @@ func providerAttach(c *cli.Context) error {
 	}
 	env, err := attached.Attach(c.Context, store, s.dir(), name, os.Getenv)
 	if err != nil {
-		return err
+		return s.explain(c, err)
 	}
 	err = state.Edit(s.root, s.id, func(st *state.State) {
 		for _, e := range env {
@@ -65,7 +65,7 @@ func providerDetach(c *cli.Context) error {
 		return err
 	}
 	if err := attached.Detach(c.Context, s.dir(), name); err != nil {
-		return err
+		return s.explain(c, err)
 	}
 	_, err = fmt.Fprintf(c.App.Writer, "provider %s is detached from sandbox %s: its placeholders are refused\n", name, s.id)
 	return err

@@ -10,10 +10,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
 
 	"openshell.dev/runtime/internal/controlapi"
+	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/libsandbox/state"
 )
 
@@ -30,22 +33,91 @@ func rootFlag() cli.Flag {
 	return &cli.StringFlag{Name: "root", Usage: "state `DIR` of the runtime (default: search all known ones)"}
 }
 
+// sandboxFlags are the flags of a command about one sandbox. The configuration tells
+// where the logs of sandboxes are that have ended.
+func sandboxFlags(more ...cli.Flag) []cli.Flag { return append(more, rootFlag(), operatorFlag()) }
+
 // sandbox is one that exists, by the folder the runtime keeps of it.
 type sandbox struct{ root, id string }
 
 func (s sandbox) dir() string { return state.Dir(s.root, s.id) }
 
-// proxy is a client of the sandbox's proxy, if there is one.
-func (s sandbox) proxy() (*controlapi.Client, error) {
-	socket := controlapi.Socket(s.dir())
-	if _, err := os.Lstat(socket); err != nil {
-		return nil, fmt.Errorf("sandbox %s has no proxy: %w", s.id, err)
+// proxy is a client of the sandbox's proxy.
+func (s sandbox) proxy() *controlapi.Client { return controlapi.Dial(controlapi.Socket(s.dir())) }
+
+// onSandbox is the action of a command about the sandbox that its one argument names.
+func onSandbox(do func(*cli.Context, sandbox) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		s, err := sandboxArgument(c)
+		if err != nil {
+			return err
+		}
+		return s.explain(c, do(c, s))
 	}
-	return controlapi.Dial(socket), nil
 }
 
-// findSandbox is the sandbox called name: its ID or the start of it.
+// explain returns err, or the reason for it if nobody listens at the sandbox's socket
+// or the sandbox's state is gone.
+func (s sandbox) explain(c *cli.Context, err error) error {
+	refused := errors.Is(err, syscall.ECONNREFUSED)
+	if !refused && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, gone := os.Stat(s.dir()); errors.Is(gone, fs.ErrNotExist) {
+		return hasEnded(c, s.id)
+	}
+	st, unknown := ociState(c, s)
+	switch {
+	case unknown == nil && st.Status == specs.StateStopped:
+		return s.hasStopped()
+	case unknown == nil && refused:
+		return fmt.Errorf("the proxy of sandbox %s was killed, so that nothing leaves the sandbox any more; stop it and create it again: %w", s.id, err)
+	}
+	return err
+}
+
+// hasStopped is the error of a command that needs a running sandbox, where the runtime
+// still has the state of one that has ended.
+func (s sandbox) hasStopped() error {
+	return fmt.Errorf("sandbox %s has ended; what is left of it is deleted by: %s --root %s delete %s", s.id, runtimeName, s.root, s.id)
+}
+
+// hasEnded is the error of a command about a sandbox whose state is gone.
+func hasEnded(c *cli.Context, id string) error {
+	err := fmt.Errorf("sandbox %s has ended: start it again (docker start, openshell run)", id)
+	if dir, ok := loggedSandbox(c, id); ok {
+		err = fmt.Errorf("%w; its records: openshell logs %s", err, filepath.Base(dir))
+	}
+	return err
+}
+
+// loggedSandbox returns the folder of the log of a sandbox that no known root has.
+func loggedSandbox(c *cli.Context, name string) (dir string, ok bool) {
+	top, err := logDir(c)
+	if err == nil {
+		dir, err = findLog(top, name)
+	}
+	return dir, err == nil
+}
+
+// findSandbox is the sandbox called name: its ID or the start of it. The error says if
+// there was one and it has ended.
 func findSandbox(c *cli.Context, name string) (sandbox, error) {
+	s, err := searchRoots(c, name)
+	if !errors.Is(err, errNoSandbox) {
+		return s, err
+	}
+	dir, ok := loggedSandbox(c, name)
+	switch {
+	case ok && decisionlog.Held(dir):
+		return s, fmt.Errorf("sandbox %s runs, but its state is elsewhere: give the runtime's --root; %w", filepath.Base(dir), err)
+	case ok:
+		return s, hasEnded(c, filepath.Base(dir))
+	}
+	return s, err
+}
+
+func searchRoots(c *cli.Context, name string) (sandbox, error) {
 	if r := c.String("root"); r != "" {
 		abs, err := filepath.Abs(r)
 		if err != nil {
@@ -63,6 +135,9 @@ func findSandbox(c *cli.Context, name string) (sandbox, error) {
 	}
 	return pick(found, name)
 }
+
+// errNoSandbox is about an ID that no root has.
+var errNoSandbox = errors.New("no sandbox has the ID")
 
 func pick(roots []string, name string) (sandbox, error) {
 	var exact, prefixed []sandbox
@@ -95,7 +170,7 @@ func pick(roots []string, name string) (sandbox, error) {
 		if err := errors.Join(refused...); err != nil {
 			return sandbox{}, fmt.Errorf("no sandbox %q is seen, and some folders could not be read: %w", name, err)
 		}
-		return sandbox{}, fmt.Errorf("no sandbox has the ID %q or one that starts with it (an engine's names are not known here); searched: %s", name, strings.Join(roots, " "))
+		return sandbox{}, fmt.Errorf("%w %q or one that starts with it (an engine's names are not known here: docker ps shows IDs); searched: %s", errNoSandbox, name, strings.Join(roots, " "))
 	}
 	var ids []string
 	for _, s := range exact {

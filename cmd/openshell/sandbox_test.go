@@ -3,11 +3,15 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/urfave/cli/v2"
+
+	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/libsandbox/state"
 )
 
@@ -44,6 +48,33 @@ func TestPick(t *testing.T) {
 				t.Errorf("got %v, %v", got, err)
 			}
 		})
+	}
+}
+
+// TestSandboxElsewhere: a sandbox that runs under a root that was not searched is not
+// said to have ended.
+func TestSandboxElsewhere(t *testing.T) {
+	top := t.TempDir()
+	h, err := decisionlog.Hold(filepath.Join(top, "logs/box"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(top, "config.yaml")
+	if err := os.WriteFile(config, []byte("log_dir: "+filepath.Join(top, "logs")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ask := func() string {
+		app := &cli.App{Flags: sandboxFlags(), Action: onSandbox(func(*cli.Context, sandbox) error { return nil }), ExitErrHandler: func(*cli.Context, error) {}}
+		return fmt.Sprint(app.Run([]string{"openshell", "--root", top, "--config", config, "box"}))
+	}
+	if got := ask(); !strings.HasPrefix(got, "sandbox box runs, but its state is elsewhere: give the runtime's --root; no sandbox has the ID") {
+		t.Error(got)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(); !strings.HasPrefix(got, "sandbox box has ended") {
+		t.Error(got)
 	}
 }
 
