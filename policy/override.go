@@ -3,7 +3,6 @@
 package policy
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -101,7 +100,7 @@ func (o *overrides) headers(source, lines string) {
 	for line := range strings.FieldsFuncSeq(lines, func(r rune) bool { return r == '\r' || r == '\n' }) {
 		name, value, ok := strings.Cut(line, ":")
 		if !ok || strings.TrimSpace(name) != name {
-			o.fail(source, errors.New("has a line that is no header field"))
+			o.fail(source, fmt.Errorf("line %.64q is not a header field", line))
 			return
 		}
 		o.header(name, value)
@@ -114,7 +113,7 @@ func (o *overrides) method(source, value string) {
 	switch {
 	case value == "":
 	case strings.Trim(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-_") != "":
-		o.fail(source, errors.New("is no method"))
+		o.fail(source, fmt.Errorf("%.64q is not one method (want letters, - and _)", value))
 	default:
 		o.found = append(o.found, Override{Source: source, Method: value})
 	}
@@ -137,10 +136,10 @@ func (o *overrides) path(source, value string) {
 		o.fail(source, err)
 		return
 	case strings.HasPrefix(raw, "//"):
-		o.fail(source, errors.New("begins with //"))
+		o.fail(source, fmt.Errorf("path %.64q begins with //", raw))
 		return
 	case strings.ContainsFunc(query, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '#' }):
-		o.fail(source, errors.New("has a query with a byte that must be percent-encoded"))
+		o.fail(source, fmt.Errorf("query %.64q has a byte that must be percent-encoded", query))
 		return
 	}
 	o.found = append(o.found, Override{Source: source, Path: path, RawQuery: query})

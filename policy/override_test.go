@@ -19,7 +19,7 @@ func TestOverrides(t *testing.T) {
 		{name: "none", query: "a=b&method=GET", header: map[string][]string{"X-A": {"x"}, strings.Repeat("x", 99): {"y"}, "Destination": {"/x"}}},
 		{name: "method", header: map[string][]string{"X_Http.method-Override": {" put "}}, want: []Override{{Source: "header X_Http.method-Override", Method: "PUT"}}},
 		{name: "empty method", query: "_method=", header: map[string][]string{"X-Http-Method": {""}}},
-		{name: "no method", header: map[string][]string{"X-Http-Method": {"GET, PUT"}}, err: "header X-Http-Method: is no method"},
+		{name: "no method", header: map[string][]string{"X-Http-Method": {"GET, PUT"}}, err: `header X-Http-Method: "GET, PUT" is not one method`},
 		{name: "parameters", query: "_Method=put&x=y;_httpmethod[]=PATCH&%2524httpMethod=delete", want: []Override{
 			{Source: "query parameter _method", Method: "PUT"}, {Source: "query parameter _HttpMethod", Method: "PATCH"}, {Source: "query parameter $httpMethod", Method: "DELETE"},
 		}},
@@ -33,8 +33,8 @@ func TestOverrides(t *testing.T) {
 		{name: "relative path", header: map[string][]string{"X-Original-Uri": {"b"}}, err: `header X-Original-Uri: path "b": does not begin with /`},
 		{name: "empty path", header: map[string][]string{"X-Original-Uri": {""}}, err: "does not begin with /"},
 		{name: "path above the root", header: map[string][]string{"X-Original-Uri": {"/../b"}}, err: "leads above the root"},
-		{name: "host or path", header: map[string][]string{"X-Original-Uri": {"//h/b"}}, err: "begins with //"},
-		{name: "odd query", header: map[string][]string{"X-Original-Uri": {"/b?c d"}}, err: "has a query with a byte that must be percent-encoded"},
+		{name: "host or path", header: map[string][]string{"X-Original-Uri": {"//h/b"}}, err: `header X-Original-Uri: path "//h/b" begins with //`},
+		{name: "odd query", header: map[string][]string{"X-Original-Uri": {"/b?c d"}}, err: `header X-Original-Uri: query "c d" has a byte that must be percent-encoded`},
 		{name: "destination", method: "move", header: map[string][]string{"Destination": {"https://h/b"}}, want: []Override{{Source: "header Destination", Path: "/b"}}},
 		{name: "many", header: map[string][]string{"X-Http-Method": strings.Split("A A A A A A A A A", " ")}, err: "more than 8 headers and parameters that override the method or the path, the last header X-Http-Method"},
 	} {

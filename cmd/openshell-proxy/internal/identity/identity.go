@@ -119,12 +119,10 @@ func Open(c Config) (_ *Resolver, err error) {
 	if r.sockets, err = openSockets(c.Netns); err != nil {
 		return nil, err
 	}
-	for range maxAttempts {
-		if r.members, err = openMembers(c.Pid); !errors.Is(err, errChanged) {
-			break
-		}
-		time.Sleep(pause)
-	}
+	err = again(func() error {
+		r.members, err = openMembers(c.Pid)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -170,18 +168,27 @@ func (r *Resolver) Resolve(local, remote netip.AddrPort) ([]Process, error) {
 	case <-late.C:
 		return nil, wrap(fmt.Errorf("%d others have been running for %s", maxConcurrent, patience))
 	}
-	var err error
+	var found []Process
+	err := again(func() (err error) {
+		found, err = r.attempt(local, remote)
+		return err
+	})
+	if err != nil {
+		return nil, wrap(err)
+	}
+	return found, nil
+}
+
+// again calls attempt until it returns another error than errChanged or ErrNoHolder, which
+// the state that the next attempt sees may not have, at most maxAttempts times.
+func again(attempt func() error) (err error) {
 	for range maxAttempts {
-		var found []Process
-		if found, err = r.attempt(local, remote); err == nil {
-			return found, nil
-		}
-		if !errors.Is(err, errChanged) && !errors.Is(err, ErrNoHolder) {
-			break
+		if err = attempt(); !errors.Is(err, errChanged) && !errors.Is(err, ErrNoHolder) {
+			return err
 		}
 		time.Sleep(pause)
 	}
-	return nil, wrap(err)
+	return err
 }
 
 func (r *Resolver) attempt(local, remote netip.AddrPort) ([]Process, error) {

@@ -40,6 +40,8 @@ type connection struct {
 	asking sync.Mutex
 	// reached is what was dialled last.
 	reached atomic.Pointer[place]
+	// blocked is the last address that the policy refused.
+	blocked atomic.Pointer[destinationError]
 
 	// then is what is left to do with the connection once it is known what it is. It
 	// is done with all else off the stack: most of a connection's life is waiting.
@@ -421,7 +423,9 @@ func (c *connection) dial(ctx context.Context, to target, dec policy.Decision) (
 	}
 	conn, address, err := c.s.c.Upstream.Dial(ctx, to.host, to.port, func(a netip.Addr) error {
 		if why, ok := dec.Destination.Check(a, to.port); !ok {
-			return &destinationError{why, fmt.Sprintf("%s resolves to %s: %s", to.host, a, why)}
+			e := &destinationError{a, why, fmt.Sprintf("%s resolves to %s: %s", to.host, a, why)}
+			c.blocked.Store(e)
+			return e
 		}
 		return nil
 	})
@@ -438,8 +442,9 @@ func (c *connection) dial(ctx context.Context, to target, dec policy.Decision) (
 
 // destinationError is an address that a name may not have.
 type destinationError struct {
-	reason policy.Reason
-	text   string
+	address netip.Addr
+	reason  policy.Reason
+	text    string
 }
 
 func (e *destinationError) Error() string { return e.text }

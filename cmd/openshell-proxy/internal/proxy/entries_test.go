@@ -81,6 +81,36 @@ func TestAuditForwardsAndSaysSo(t *testing.T) {
 	}
 }
 
+// TestRefusedAddressIsRecorded: the record of a name whose address the policy refuses has
+// the address.
+func TestRefusedAddressIsRecorded(t *testing.T) {
+	for _, e := range entries {
+		t.Run(e.name, func(t *testing.T) {
+			w := newWorld(t, endpoints(`host: api.example.com, ports: [80, 443], protocol: rest, access: full, allowed_ips: [10.9.0.0/16]`))
+			// A refused CONNECT is an error of the client.
+			if resp, err := e.client(w).Get(e.url("/a")); err == nil {
+				_ = resp.Body.Close()
+				if resp.StatusCode != 403 {
+					t.Errorf("status %d", resp.StatusCode)
+				}
+			}
+			if last := w.recorded(0); last.Verdict != "deny" || last.Address != "93.184.216.34" {
+				t.Errorf("recorded %+v", last)
+			}
+			if d := w.dials(); len(d) > 0 {
+				t.Errorf("dialled %v", d)
+			}
+		})
+	}
+	w := newWorld(t, endpoints("host: '*.wild.test', port: 80"))
+	if status, head := connect(t, w.dial(), "mixed.wild.test:80"); status != 403 {
+		t.Errorf("%s", head)
+	}
+	if last := w.recorded(0); last.Address != "10.0.0.5" {
+		t.Errorf("of several addresses: recorded %+v", last)
+	}
+}
+
 func TestErrorBodies(t *testing.T) {
 	w := newWorld(t, endpoints(apiRules,
 		"host: '*.wild.test', port: 80", "host: down.example.org, ports: [80, 6443]",

@@ -178,6 +178,8 @@ func (c *connection) record(r record) {
 	}
 	if a := c.addressOf(r.to); a.IsValid() {
 		rec.Address = a.String()
+	} else if b := c.blocked.Load(); b != nil && strings.Contains(r.dec.Reason, b.text) {
+		rec.Address = b.address.String()
 	}
 	c.s.c.Log.Record(rec)
 }
