@@ -334,7 +334,11 @@ func (c *mountSources) findSockets(host *hostMounts, spec *specs.Spec) error {
 		c.warnings = append(c.warnings, fmt.Sprintf("%d programs of the host listen in mounted folders (%s)", n, someOf(c.sockets)))
 	}
 	if n := len(search.lost); n > 0 {
-		c.warnings = append(c.warnings, fmt.Sprintf("%d sockets on the file systems of mounted folders cannot be located (%s): they may lie in one", n, someOf(search.lost)))
+		var names []string
+		for _, b := range search.lost {
+			names = append(names, b.name)
+		}
+		c.warnings = append(c.warnings, fmt.Sprintf("%d programs of the host listen at sockets that cannot be located (%s) and may lie in a mounted folder; ss -lxp shows the programs, and an absolute path in their configuration makes the sockets known", n, someOf(names)))
 	}
 	return refused
 }

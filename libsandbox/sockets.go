@@ -5,7 +5,9 @@ package libsandbox
 import (
 	"encoding/binary"
 	"fmt"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -34,9 +36,11 @@ type boundSocket struct {
 	dev uint64
 	// ino is the low half of the inode's number: unix_diag shows no more.
 	ino uint32
-	// name is the path that bind(2) was given: relative to the working directory
-	// and the root of the process that bound it.
+	// name is the path that was passed to bind(2). It is relative to the working
+	// directory and the root of the process at that time.
 	name string
+	// socket is the number of the socket itself, which /proc/PID/fd shows.
+	socket uint32
 }
 
 // unixDiagRequest is a struct unix_diag_req.
@@ -77,6 +81,7 @@ func parseUnixDiag(msg []byte) (s boundSocket, ok bool) {
 	if len(msg) < header || msg[0] != unix.AF_UNIX {
 		return s, false
 	}
+	s.socket = binary.NativeEndian.Uint32(msg[4:])
 	for msg = msg[header:]; len(msg) >= unix.SizeofNlAttr; {
 		size, kind := int(binary.NativeEndian.Uint16(msg)), binary.NativeEndian.Uint16(msg[2:])
 		if size < unix.SizeofNlAttr || size > len(msg) {
@@ -96,8 +101,9 @@ func parseUnixDiag(msg []byte) (s boundSocket, ok bool) {
 	return s, ok && s.name != "" && s.name[0] != 0
 }
 
-// isSocket says whether the file at name, relative to the folder dir, is a socket,
-// and the low half of its inode's number. The last element is not followed.
+// isSocket reports whether the file at name, relative to the folder dir, is a socket, and
+// returns the low half of the number of its inode. It does not follow a link in the last
+// element.
 func isSocket(dir int, name string) (ino uint32, ok bool) {
 	var st unix.Stat_t
 	if unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
@@ -106,8 +112,8 @@ func isSocket(dir int, name string) (ino uint32, ok bool) {
 	return uint32(st.Ino), true
 }
 
-// socketSearch finds live sockets in mounted folders. The cost grows with the
-// sockets on the folders' file systems, not with the folders.
+// socketSearch finds live sockets in mounted folders. Its cost depends on the number of
+// sockets on the file systems of the folders, not on the size of the folders.
 type socketSearch struct {
 	host *hostMounts
 	// devices are the file systems that the folders show. The value says whether a
@@ -115,8 +121,8 @@ type socketSearch struct {
 	devices map[uint64]bool
 	// folders are the folders of sockets, by name; nil where there is none.
 	folders map[string]*located
-	// lost are names of sockets on such a file system whose place cannot be known.
-	lost []string
+	// lost are sockets on such a file system that cannot be located.
+	lost []boundSocket
 }
 
 // find calls found for each socket that lies in a folder, with the source and the
@@ -125,21 +131,71 @@ func (s *socketSearch) find(list []boundSocket, sources []*source, found func(*s
 	for _, b := range list {
 		name, ok := s.devices[b.dev]
 		if ok && !s.findByPlace(b, sources, found) && !findByName(b, sources, found) && name && !isControlSocket(b) {
-			s.lost = append(s.lost, b.name)
+			s.lost = append(s.lost, b)
+		}
+	}
+	s.findLost(sources, found)
+}
+
+// findLost looks for the lost sockets with relative names in the working directories of
+// the processes that hold them. A process that has changed its directory since it bound
+// the socket leaves it lost.
+func (s *socketSearch) findLost(sources []*source, found func(*source, string)) {
+	held := map[uint32][]string{}
+	for _, b := range s.lost {
+		if !path.IsAbs(b.name) {
+			held[b.socket] = nil
+		}
+	}
+	if len(held) == 0 {
+		return
+	}
+	findHolders(held)
+	s.lost = slices.DeleteFunc(s.lost, func(b boundSocket) bool {
+		return slices.ContainsFunc(held[b.socket], func(folder string) bool {
+			at := b
+			at.name = path.Join(folder, b.name)
+			return s.findByPlace(at, sources, found) || findByName(at, sources, found)
+		})
+	})
+}
+
+// findHolders adds to the sockets in held, by their number, the working directories of
+// the processes that hold them. It reads the descriptors of all processes of the
+// machine, about 10 ms for some hundred of them.
+func findHolders(held map[uint32][]string) {
+	links, err := filepath.Glob("/proc/[0-9]*/fd/*")
+	if err != nil {
+		return
+	}
+	for _, link := range links {
+		var socket uint32
+		to, err := os.Readlink(link)
+		if err != nil {
+			continue // the process has ended, or closed it
+		}
+		if n, _ := fmt.Sscanf(to, "socket:[%d]", &socket); n != 1 {
+			continue
+		}
+		folders, wanted := held[socket]
+		cwd, err := os.Readlink(path.Join(path.Dir(path.Dir(link)), "cwd"))
+		if wanted && err == nil && !slices.Contains(folders, cwd) {
+			held[socket] = append(folders, cwd)
 		}
 	}
 }
 
-// isControlSocket says whether a socket is that of another sandbox's guard, which binds
-// it through a descriptor of the state folder: the folder's path can be too long for an
-// address. The name leads nowhere from here, and the folder itself is guarded.
+// isControlSocket reports whether a socket belongs to the guard of another sandbox. The
+// guard binds it through a descriptor of the state folder, because the path of the folder
+// can be too long for an address. That name leads nowhere in this process, and no sandbox
+// can mount the state folder.
 func isControlSocket(b boundSocket) bool {
 	folder, base := path.Split(b.name)
 	ok, err := path.Match("/proc/self/fd/*/", folder)
 	return err == nil && ok && base == handoff.ControlSocket
 }
 
-// findByPlace looks for a socket at its name, and says whether it is there.
+// findByPlace looks for a socket at its name, and reports whether it is there.
 func (s *socketSearch) findByPlace(b boundSocket, sources []*source, found func(*source, string)) bool {
 	at, p := s.lookUp(b)
 	if at == nil {
@@ -153,8 +209,8 @@ func (s *socketSearch) findByPlace(b boundSocket, sources []*source, found func(
 	return true
 }
 
-// findByName looks for a socket in each source by the ends of its name, and says
-// whether it is in one.
+// findByName looks for a socket in each source with underRoot, and reports whether it is
+// in one.
 func findByName(b boundSocket, sources []*source, found func(*source, string)) (known bool) {
 	for _, src := range sources {
 		if inside, ok := underRoot(b, src); ok && !src.hides(path.Join(src.path, inside)) {
@@ -165,8 +221,8 @@ func findByName(b boundSocket, sources []*source, found func(*source, string)) (
 	return known
 }
 
-// lookUp finds the folder of a socket whose name leads to it from here, and the
-// socket's place; nil if the name leads elsewhere or nowhere.
+// lookUp returns the folder and the place of a socket if this process finds it at its
+// name. Otherwise it returns nil.
 func (s *socketSearch) lookUp(b boundSocket) (*located, place) {
 	if !path.IsAbs(b.name) {
 		return nil, place{}
@@ -199,8 +255,10 @@ func (s *socketSearch) open(folder string) *located {
 	return at
 }
 
-// underRoot looks for a socket below a source by the ends of its name: whoever bound
-// it may have another root or working directory, at or above the source or in it.
+// underRoot looks for a socket below a source and returns its path there. The process that
+// bound the socket may have another root or working directory, so underRoot tries the
+// name without its first element, without its first two, and so on: /run/app/sock in a
+// root at /srv/root is found in the source /srv/root/run as app/sock.
 func underRoot(b boundSocket, src *source) (inside string, ok bool) {
 	if src.place.dev != b.dev {
 		return "", false
@@ -214,8 +272,8 @@ func underRoot(b boundSocket, src *source) (inside string, ok bool) {
 	return "", false
 }
 
-// remote are file systems whose other end is another machine or a program. A look-up
-// there may take long, and a socket of this machine in it is live: unix_diag shows it.
+// remote are file systems that another machine or a program serves. A look-up there may
+// take long. It is not needed for sockets of this machine: unix_diag shows the live ones.
 var remote = []string{"nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "ceph", "fuse", "fuseblk"}
 
 // knownSocket returns the path of a socket at one of the places in a folder where engines

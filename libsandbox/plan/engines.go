@@ -76,13 +76,15 @@ var (
 	storageGives = in("storage/*-containers/*/userdata", []string{
 		"resolv.conf", "hosts", "hostname", ".containerenv", "passwd", "group", "localtime", "shm/**", "secrets/**", "run/**"})
 	// dockerGives are named volumes, those of volume plugins, the files of one container
-	// (mounts has shm, secrets and configs), and the mounts that Docker makes of a
-	// volume-subpath. The last show a file or folder of a volume, which is judged by its
-	// place.
+	// (mounts has shm, secrets and configs), BuildKit's files of all builds, and the mounts
+	// that Docker makes of a volume-subpath. The last show a file or folder of a volume,
+	// which is judged by its place. Image mounts (overlay2/*/merged) are not among them:
+	// the root file systems of other containers have the same paths.
 	dockerGives = []string{
 		"tmp/safe-mount*/**",
 		"volumes/*/_data/**", "plugins/*/propagated-mount/*/**",
-		"containers/*/resolv.conf", "containers/*/hosts", "containers/*/hostname", "containers/*/mounts/**"}
+		"containers/*/resolv.conf", "containers/*/hosts", "containers/*/hostname", "containers/*/mounts/**",
+		"buildkit/executor/hosts", "buildkit/executor/hosts.*", "buildkit/executor/resolv.conf", "buildkit/executor/resolv-host.conf"}
 )
 
 // in returns the patterns, each below a folder.
