@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -171,6 +173,9 @@ func (c *Config) complete(file string) error {
 	if c.LogDir == "" {
 		c.LogDir = DefaultLogDir
 	}
+	if err := c.resolvePaths(file); err != nil {
+		return fmt.Errorf("operator configuration %s: %w", file, err)
+	}
 	if err := c.completeLogLimits(); err != nil {
 		return fmt.Errorf("operator configuration %s: %w", file, err)
 	}
@@ -205,6 +210,33 @@ func (c *Config) complete(file string) error {
 	}
 	if *c.Landlock.Floor < 0 {
 		return fmt.Errorf("operator configuration %s: landlock.floor is %d, want 0 or an ABI number", file, *c.Landlock.Floor)
+	}
+	return nil
+}
+
+// resolvePaths makes relative paths absolute: they begin at the folder of the
+// configuration file, because the runtime's working directory is the bundle.
+func (c *Config) resolvePaths(file string) error {
+	file, err := filepath.Abs(file)
+	if err != nil {
+		return err
+	}
+	paths := []*string{&c.PoliciesDir, &c.InferenceFile, &c.ProvidersDir, &c.LogDir}
+	if strings.ContainsRune(c.Policy, filepath.Separator) { // else it is a name
+		paths = append(paths, &c.Policy)
+	}
+	for i := range c.Upstream.CAFiles {
+		paths = append(paths, &c.Upstream.CAFiles[i])
+	}
+	for i := range c.Middlewares {
+		if m := &c.Middlewares[i]; m.CAFile != "" {
+			paths = append(paths, &m.CAFile)
+		}
+	}
+	for _, p := range paths {
+		if !filepath.IsAbs(*p) {
+			*p = filepath.Join(filepath.Dir(file), *p)
+		}
 	}
 	return nil
 }

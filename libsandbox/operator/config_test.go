@@ -90,3 +90,35 @@ func TestLogLimits(t *testing.T) {
 		}
 	}
 }
+
+// TestRelativePaths: relative paths begin at the folder of the configuration, for the
+// runtime and for a person's commands alike.
+func TestRelativePaths(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "config.yaml")
+	text := `policy: ./default.yaml
+policies_dir: policies
+inference_file: routes.yaml
+providers_dir: ../providers
+log_dir: /var/log/sandboxes
+upstream: {ca_files: [ca.pem]}
+middlewares: [{name: a, grpc_endpoint: "https://a:1", max_body_bytes: 1, tls_ca_cert_path: guard.pem}, {name: b, grpc_endpoint: "https://b:1", max_body_bytes: 1}]
+`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := LoadConfig(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []string{c.Policy, c.PoliciesDir, c.InferenceFile, c.ProvidersDir, c.LogDir, c.Upstream.CAFiles[0], c.Middlewares[0].CAFile, c.Middlewares[1].CAFile}
+	want := []string{
+		dir + "/default.yaml", dir + "/policies", dir + "/routes.yaml", filepath.Dir(dir) + "/providers", "/var/log/sandboxes", dir + "/ca.pem", dir + "/guard.pem", "",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if c, err := parseConfig(file, []byte("policy: name\n")); err != nil || c.Policy != "name" {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
