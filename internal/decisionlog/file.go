@@ -17,8 +17,8 @@ const FileName = "decisions.jsonl"
 // own failures.
 const ProxyFileName = "proxy.log"
 
-// files are the files of one folder. All is done below the folder's descriptor,
-// which is what Landlock lets the proxy write to.
+// files are the files of one log. It opens them below the descriptor of their folder,
+// because Landlock lets the proxy write in that folder only.
 type files struct {
 	root  *os.Root
 	max   int64
@@ -26,7 +26,7 @@ type files struct {
 
 	now  *os.File
 	size int64
-	// torn says that the file does not end with a whole line.
+	// torn is true if the last line of the file has no line feed.
 	torn bool
 }
 
@@ -49,7 +49,7 @@ func openFiles(dir string, max int64, count int) (*files, error) {
 	return f, nil
 }
 
-// private takes the rights of all but the owner away.
+// private removes the permissions of all users but the owner.
 func (f *files) private(name string) error {
 	st, err := f.root.Stat(name)
 	if err != nil {
@@ -85,7 +85,7 @@ func (f *files) open() error {
 	return nil
 }
 
-// write appends whole lines and says how much of them is in the file.
+// write appends whole lines and returns the number of bytes that were written.
 func (f *files) write(lines []byte) (int, error) {
 	if f.now != nil && f.size > 0 && f.size+int64(len(lines)) > f.max {
 		if err := f.rotate(); err != nil {
@@ -109,10 +109,10 @@ func (f *files) write(lines []byte) (int, error) {
 	return n, err
 }
 
-// rotate leaves no file open. The oldest file stays once there are as many as may be, and
-// the one after it is lost in its place: how a sandbox began is not lost to a flood of
-// records. Done halfway it goes on the next time; until then nothing is written, so that
-// the bound holds.
+// rotate renames each file to the next number and closes the current one. When there are
+// count files, the second oldest is lost instead of the oldest, so that a flood of records
+// does not remove the records of the sandbox's start. If rotate fails, the next call
+// continues it. Nothing is written in between, so that the bound holds.
 func (f *files) rotate() error {
 	last := f.count - 1
 	if _, err := f.root.Lstat(name(last)); err == nil && last > 1 {

@@ -15,7 +15,7 @@ import (
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 )
 
-// errShown says that compressed content holds a value.
+// errShown is the error for compressed content that holds a value.
 var errShown = &EchoError{Reason: "it holds a credential in compressed form, where it cannot be masked"}
 
 // opener recognizes compressed content, expands it and searches the result. The content
@@ -35,12 +35,12 @@ type opener struct {
 	start  []byte // the first bytes, until they tell the coding
 	opened bool   // the coding is known
 	x      *expansion
-	n      int64 // bytes that were pushed
+	n      int64 // number of bytes pushed
 }
 
-// push takes the next bytes of the content and returns how many bytes may pass, counted
-// from its beginning: their expansion was searched, and no value begins in it. final is
-// true for the last bytes. After an error no more bytes may pass.
+// push takes the next bytes of the content. It returns how many bytes of the content, from
+// its beginning, may be sent: their expansion has been searched and no value begins in it.
+// final is true for the last bytes. After an error nothing more may be sent.
 func (o *opener) push(b []byte, final bool) (safe int64, err error) {
 	o.n += int64(len(b))
 	if !o.opened {
@@ -79,7 +79,7 @@ func (o *opener) push(b []byte, final bool) (safe int64, err error) {
 	case o.strict && errors.As(err, &bound), o.strict && o.coding != "" && !errors.Is(err, io.EOF):
 		return safe, &EchoError{Reason: err.Error()}
 	}
-	// It is not compressed, or its end was reached, or no decoder can expand it.
+	// The content is not compressed, or has ended, or no decoder can expand it.
 	return o.n, nil
 }
 
@@ -96,7 +96,7 @@ type boundError struct{ reason string }
 
 func (e *boundError) Error() string { return e.reason }
 
-// signatures are the first bytes of compressed content; zlib's are computed.
+// signatures are the first bytes of compressed content. recognize computes those of zlib.
 var signatures = []struct{ bytes, coding string }{
 	{"\x1f\x8b\x08", "gzip"},
 	{"\x28\xb5\x2f\xfd", "zstd"},
@@ -106,8 +106,8 @@ var signatures = []struct{ bytes, coding string }{
 // of the first byte, which is free (RFC 8878, section 3.1.2).
 const zstdSkippable = "\x50\x2a\x4d\x18"
 
-// recognize returns the coding of content by its first bytes, "" if it is not compressed
-// or the coding is not known. If more is true the next bytes decide.
+// recognize returns the coding of content by its first bytes, "" if the content is not
+// compressed or the coding is unknown. If more is true, it needs more bytes to decide.
 func recognize(b []byte) (coding string, more bool) {
 	for _, s := range signatures {
 		if bytes.HasPrefix(b, []byte(s.bytes)) {
@@ -151,10 +151,10 @@ type expansion struct {
 	// begin before them.
 	marks []mark
 	safe  int64
-	err   error // why the decoder has ended
+	err   error // the error that ended the decoder
 }
 
-// mark is a place: the first in bytes of the content expand to out bytes.
+// mark is a position in the content: its first in bytes expand to out bytes.
 type mark struct{ in, out int64 }
 
 func newExpansion(s *scrubber, coding string, layers int, strict bool, hold *memory.Hold) *expansion {
@@ -164,8 +164,8 @@ func newExpansion(s *scrubber, coding string, layers int, strict bool, hold *mem
 	return x
 }
 
-// push is as [opener.push]. The error is io.EOF if bytes follow the end of the compressed
-// content.
+// push does what [opener.push] does. It returns io.EOF if bytes follow the end of the
+// compressed content.
 func (x *expansion) push(b []byte, final bool) (safe int64, err error) {
 	x.in, x.end = b, final
 	if _, more := x.resume(); more {
@@ -215,8 +215,8 @@ func (x *expansion) run(yield func(struct{}) bool) {
 	}
 }
 
-// exhausted ends an answer that there is no memory to search: otherwise a client could use
-// up the memory so that the content passes.
+// exhausted ends an answer that cannot be searched for lack of memory. If such an answer
+// passed, a client could use up the memory on purpose.
 func exhausted(err error) error { return &EchoError{Reason: err.Error()} }
 
 // pull reads for the decoder.
@@ -235,8 +235,8 @@ func (x *expansion) pull(p []byte) (int, error) {
 	return n, nil
 }
 
-// expanded takes the decoder's output. Each write has the whole output of the bytes that
-// were read so far, except for less than four bytes that the decoder has looked at.
+// expanded takes the output of the decoder. Each write completes the output of the bytes
+// read so far, except for up to three bytes that the decoder has read ahead.
 type expanded struct{ x *expansion }
 
 func (e expanded) Write(p []byte) (int, error) {
@@ -261,13 +261,13 @@ func (e expanded) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// skipped says that the bytes read so far expand to no more than was written.
+// skipped is called when the bytes read so far have no further output.
 func (e expanded) skipped() error {
 	_, err := e.Write(nil)
 	return err
 }
 
-// search searches bytes and their expansion for values, and changes nothing.
+// search searches bytes and their expansion for values. It does not change them.
 type search struct {
 	s    *scrubber
 	tail []byte // the last bytes, if a value may begin in them
@@ -275,7 +275,7 @@ type search struct {
 	open opener
 }
 
-// push is as [opener.push].
+// push does what [opener.push] does.
 func (f *search) push(b []byte, final bool) (safe int64, err error) {
 	f.n += int64(len(b))
 	text, least := b, 0

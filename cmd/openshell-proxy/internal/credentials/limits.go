@@ -5,51 +5,54 @@ package credentials
 import "time"
 
 const (
-	// MaxKey bounds a credential's key.
+	// MaxKey bounds the key of a credential, in bytes.
 	MaxKey = 128
-	// MaxValue bounds a credential's value. Tokens with many claims reach 8 KiB,
-	// and no server takes longer header lines.
+	// MaxValue bounds the value of a credential, in bytes. Tokens with many claims reach
+	// 8 KiB, and servers do not accept longer header lines than 16 KiB.
 	MaxValue = 16 << 10
-	// MinScrub is the length from which on a value is masked in responses. A
-	// shorter one is found in ordinary text, which masking would destroy.
+	// MinScrub is the length of the shortest value that is masked in answers, in bytes.
+	// Shorter values appear in ordinary text by chance, and masking would damage it.
 	MinScrub = 8
-	// MaxPast bounds the values that a sandbox had and that are still masked. The oldest
-	// are forgotten, because the search takes longer with each value.
+	// MaxPast is the number of former values of a sandbox that are still masked. Older
+	// ones are forgotten, because each value makes the search slower.
 	MaxPast = 128
 	// pastGrace is how long a value is masked after it has expired: a service whose clock
-	// is late still accepts it.
+	// is slow still accepts it.
 	pastGrace = time.Hour
-	// MaxRewriteBody bounds a body of known length that is rewritten, because its
-	// new length must be known before it is sent. OpenShell has the same limit.
+	// MaxRewriteBody bounds a request body of known length that is rewritten, in bytes.
+	// The proxy keeps it, because it sends the new length first. OpenShell has the same
+	// limit.
 	MaxRewriteBody = 256 << 10
-	// MaxCompressedBody bounds a compressed request body, which is kept until it
-	// was searched.
+	// MaxCompressedBody bounds a compressed request body, in bytes. The proxy keeps the
+	// body until it has searched it.
 	MaxCompressedBody = 256 << 10
-	// MaxDecompressed bounds what a compressed request body may decompress to.
+	// MaxDecompressed bounds the decompressed size of a request body, in bytes.
 	MaxDecompressed = 32 << 20
-	// MaxSignedBody bounds a body that is kept until it was hashed for its
-	// signature. OpenShell has the same limit.
+	// MaxSignedBody bounds a request body that is signed, in bytes. The proxy keeps the
+	// body until it has hashed it. OpenShell has the same limit.
 	MaxSignedBody = 10 << 20
 	// MinEdge is the shortest piece of a value that is masked at the beginning or the end
 	// of a part of an answer, in bytes. Two edges together show less than MinScrub bytes of
 	// a value.
 	MinEdge = 4
-	// MinPart is the shortest part that may be asked for from the middle of an answer, in
-	// bytes. It is longer than a value of MaxValue bytes in each of its writings, so that no
-	// part lies within a value. Parts at the beginning or at the end of an answer have one
-	// cut only, and may be shorter.
+	// MinPart is the size of the smallest range that a request may ask for in the middle of
+	// an answer, in bytes. It is larger than a value of MaxValue bytes in any writing, so
+	// that no range lies within a value. A range at the beginning or the end of an answer
+	// has only one cut and may be smaller.
 	MinPart = 128 << 10
-	// MaxLayers bounds the layers of compression that are opened: a Content-Encoding, a
-	// compressed file, or a compressed file within a Content-Encoding.
+	// MaxLayers is the number of layers of compression that are expanded: a
+	// Content-Encoding, a compressed file, or both.
 	MaxLayers = 2
-	// MaxHeldAnswer bounds the compressed bytes that wait until their expansion was
-	// searched. A block of zstd has 128 KiB, a window of deflate 32 KiB.
+	// MaxHeldAnswer bounds the compressed bytes of an answer that the proxy keeps until it
+	// has searched their expansion. A block of zstd has at most 128 KiB, a window of
+	// deflate 32 KiB.
 	MaxHeldAnswer = 512 << 10
-	// MaxExpansion bounds how many bytes one compressed byte of an answer expands to,
-	// on average, once FreeExpansion bytes were expanded: files are rarely compressed
-	// to less than a hundredth, and the search costs time by the expanded byte.
+	// MaxExpansion bounds the average number of bytes that one compressed byte of an answer
+	// expands to, beyond the first FreeExpansion bytes. Real files rarely exceed 100, and
+	// the search takes time for each expanded byte.
 	MaxExpansion = 256
-	// FreeExpansion is how many bytes an answer may expand to before MaxExpansion counts.
+	// FreeExpansion is the expanded size of an answer below which MaxExpansion does not
+	// apply, in bytes.
 	FreeExpansion = 16 << 20
 	// maxWindow bounds the window of zstd, in bytes, as RFC 9659 does for a
 	// Content-Encoding.
@@ -60,13 +63,13 @@ const (
 
 	// inflateCost is the memory of a decoder of gzip or deflate, in bytes, as measured.
 	inflateCost = 64 << 10
-	// zstdLeast is the memory of a zstd decoder beside its window, in bytes. It has the
-	// window twice, the second time up to zstdMore bytes.
+	// zstdLeast is the memory of a zstd decoder without its window, in bytes. The decoder
+	// has two copies of the window, the second one of at most zstdMore bytes.
 	zstdLeast = 128 << 10
 	zstdMore  = 2 << 20
 
-	// maxAliasPrefix bounds what may precede the marker in an alias token.
+	// maxAliasPrefix bounds the text before the marker in an alias token, in bytes.
 	maxAliasPrefix = 128
-	// window is how much of a stream is looked at in one go.
+	// window is the number of bytes of a stream that are searched at a time.
 	window = 16 << 10
 )

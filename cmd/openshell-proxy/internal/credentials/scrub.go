@@ -8,37 +8,39 @@ import (
 	"unicode/utf8"
 )
 
-// writing is a way a text is written: as it is, in a URL, or in a JSON string.
+// writing is an encoding in which a text may appear: unchanged, in a URL, in a JSON
+// string, or in HTML.
 type writing uint8
 
 const (
 	plainly writing = iota
 	inURL
 	inString
-	inMarkup // with HTML character references
+	inMarkup // HTML character references
 	writings
 )
 
-// scrubber masks values in what an upstream sends. It finds each as it is and in
-// base64, alone or within more text, and either of these plain, percent-encoded
-// in whole or in part, and with JSON's escapes, in one line or several. A mask has the
-// length of the value, so that lengths stay true.
+// scrubber masks values in the answers of an upstream. It finds a value unchanged and in
+// base64, alone or as part of a longer text. Both may be in any writing, percent-encoded
+// in whole or in part, and broken into lines. A mask has the length of the value, so that
+// lengths such as Content-Length stay correct.
 type scrubber struct {
 	opaque
 
 	patterns []string // by their first byte
-	// from says where the patterns with a first byte begin; they end where the next
-	// byte's do.
+	// from has, for each first byte c, the index in patterns of the first pattern that
+	// begins with c. from[c+1] is the index behind the last one.
 	from [257]int
-	// beginnings are the two bytes a match can begin with.
+	// beginnings are the pairs of bytes that a match can begin with, in any writing.
 	beginnings pairs
-	// firsts has the first two bytes of each pattern, openings a hash of the first four.
+	// firsts has the first two bytes of each pattern. openings has a hash of its first
+	// four bytes.
 	firsts, openings pairs
 	mask             byte
-	wide             bool // a pattern begins beyond Latin-1
-	spaces           bool // a space is among the first four bytes of a pattern
-	lines            bool // the end of a line is among them
-	// names finds the patterns in the names of fields, in lower case.
+	wide             bool // a pattern begins with a character beyond Latin-1
+	spaces           bool // a pattern has a space in its first four bytes
+	lines            bool // a pattern has a carriage return or line feed there
+	// names has the patterns in lower case. It searches the names of header fields.
 	names *scrubber
 }
 
@@ -90,7 +92,7 @@ func compilePatterns(patterns []string) *scrubber {
 	return s
 }
 
-// index notes the two bytes that p can begin with in each writing.
+// index adds the pairs of bytes that p can begin with, in each writing, to s.beginnings.
 func (s *scrubber) index(p string) {
 	const hex = "0123456789abcdef0123456789ABCDEF"
 	a, b := p[0], p[1]
@@ -115,7 +117,7 @@ func (s *scrubber) index(p string) {
 	}
 }
 
-// written is what the writing of c can begin with, when it is not alone.
+// written returns the bytes that c can begin with in the different writings.
 func written(c byte) []byte {
 	out := []byte{c, '%', '\\', '&'}
 	if c == ' ' {
@@ -124,11 +126,12 @@ func written(c byte) []byte {
 	return out
 }
 
-// shortEscapes are what \x stands for in JSON; 0 is nothing.
+// shortEscapes has the byte that \x stands for in JSON, by x; 0 if \x is no escape.
 var shortEscapes = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
 
-// scrub masks every match in b and returns how many bytes of b are done. final is true if
-// nothing follows b; all of b is then done.
+// scrub masks every match in b. It returns how many bytes of b may be sent: a match may
+// begin in the others and continue behind b. If final is true, nothing follows b, and
+// scrub returns the length of b.
 func (s *scrubber) scrub(b []byte, final bool) (safe int) {
 	least := 0
 	if final {
@@ -137,8 +140,9 @@ func (s *scrubber) scrub(b []byte, final bool) (safe int) {
 	return s.scrubTo(b, least)
 }
 
-// scrubTo is scrub for a b that is the end of the content if least is not 0: it then also
-// masks the beginning of a value at the end of b, if that has least bytes or more.
+// scrubTo is scrub with a bound for the end of the content. If least is 0, more bytes
+// follow b. Otherwise b ends the content, and scrubTo also masks the beginning of a value
+// at the end of b if it has least bytes or more.
 func (s *scrubber) scrubTo(b []byte, least int) (safe int) {
 	for i := 0; ; {
 		start, n := s.find(b, i, least)
@@ -156,9 +160,9 @@ func (s *scrubber) hide(b []byte) {
 	}
 }
 
-// find returns the place and the length of the first match from b[from] on. If n is 0
-// there is none, but a match may begin at b[start] and end behind b. least is as for
-// scrubTo; 0 means that more bytes follow b.
+// find returns the start and the length of the first match at or after b[from]. If there
+// is none, n is 0, and a match may begin at b[start] and end behind b. least is that of
+// scrubTo.
 func (s *scrubber) find(b []byte, from, least int) (start, n int) {
 	for i := from; ; i++ {
 		if i = s.beginnings.next(b, i); i >= len(b) {
@@ -172,7 +176,7 @@ func (s *scrubber) find(b []byte, from, least int) (start, n int) {
 		case more && least == 0:
 			return i, 0
 		case more && len(b)-i >= least:
-			n = len(b) - i // cut off in the middle of a value: no reason to show half of it
+			n = len(b) - i // the content ends within a value: mask its beginning
 		}
 		if n > 0 {
 			return i, n
@@ -187,11 +191,12 @@ func (s *scrubber) inName(name string) bool {
 	return n > 0
 }
 
-// startEdge returns how many bytes at the start of b are the end of a value, for a b that
-// begins at a cut; 0 if they are fewer than MinEdge. If more is true b is too short to
-// tell. With final nothing follows b: all of it may then lie within a value.
+// startEdge returns how many bytes at the start of b are the end of a value, where b
+// begins at a cut of the content. It returns 0 for fewer than MinEdge bytes. If more is
+// true, b is too short to decide. If final is true, nothing follows b, and the whole of b
+// may lie within a value.
 func (s *scrubber) startEdge(b []byte, final bool) (n int, more bool) {
-	// The cut may lie in an escape, whose rest then precedes the value's next byte.
+	// If the cut lies in an escape, b begins with the rest of that escape.
 	for skip := 0; skip < len(b) && (skip == 0 || skip < maxEscape && escapeRest(b[skip-1])); skip++ {
 		for _, p := range s.patterns {
 			for k := 1; k <= len(p)-MinEdge; k++ {
@@ -221,9 +226,9 @@ func escapeRest(c byte) bool {
 	return hexDigit(c) >= 0 || strings.IndexByte("#;xglmopqst", c) >= 0 || c == 'u' || c == '\\' || c == '\r' || c == '\n'
 }
 
-// opening is how many bytes of a pattern are compared before the whole pattern, and
-// openingSpan how many bytes they take at most in any writing. MinScrub is more than
-// opening.
+// opening is the number of bytes of a pattern that opens compares before the whole
+// pattern is compared. openingSpan is the most bytes that they take in any writing.
+// MinScrub is larger than opening.
 const (
 	opening     = 4
 	openingSpan = opening * maxEscape
@@ -259,12 +264,12 @@ func (s *scrubber) opens(b []byte) bool {
 	return false
 }
 
-// opensAs is opens for one writing.
+// opensAs reports whether b, in one writing, may begin with the first bytes of a pattern.
 func (s *scrubber) opensAs(b []byte, how writing) bool {
 	var out [opening + utf8.UTFMax]byte
 	for n := 0; n < opening; {
 		if len(b) < maxEscape {
-			return true // too many ends of lines to tell
+			return true // the lines are too short to decide here
 		}
 		size, took := 1, 1
 		switch out[n] = b[0]; {
@@ -325,11 +330,11 @@ func unescape(out, b []byte) (size, took int) {
 	return size, utf8.EncodeRune(out[:utf8.UTFMax], r)
 }
 
-// begins says whether a pattern begins with c.
+// begins reports whether a pattern begins with c.
 func (s *scrubber) begins(c byte) bool { return s.from[c] < s.from[int(c)+1] }
 
-// at is the length of the longest match at the start of b; more means that with more
-// behind b there may be another.
+// at returns the length of the longest match at the start of b, 0 if there is none. If more
+// is true, the bytes behind b may make another match.
 func (s *scrubber) at(b []byte) (n int, more bool) {
 	for how := range writings {
 		n, more = s.begun(b, b[0], how, n, more)
@@ -365,7 +370,8 @@ func (s *scrubber) at(b []byte) (n int, more bool) {
 	return n, more
 }
 
-// begun tries the patterns that begin with a byte, beside what was found before.
+// begun returns the longer of n and the longest match of the patterns that begin with
+// first, in one writing. more is that of at.
 func (s *scrubber) begun(b []byte, first byte, how writing, n int, more bool) (int, bool) {
 	for _, p := range s.patterns[s.from[first]:s.from[int(first)+1]] {
 		k, m := matchAs(b, p, how)
@@ -374,7 +380,8 @@ func (s *scrubber) begun(b []byte, first byte, how writing, n int, more bool) (i
 	return n, more
 }
 
-// escaped is the first byte that a JSON escape at the start of b stands for.
+// escaped returns the first byte of the character that a JSON escape at the start of b
+// stands for. ok is false if there is no escape. If more is true, b is too short to decide.
 func escaped(b []byte) (c byte, ok, more bool) {
 	if len(b) < 2 {
 		return 0, false, true
@@ -388,16 +395,16 @@ func escaped(b []byte) (c byte, ok, more bool) {
 		return 0, false, m
 	}
 	if 0xd800 <= r && r < 0xdc00 {
-		r = 0x10000 + (r-0xd800)<<10 // its partner decides on later bytes
+		r = 0x10000 + (r-0xd800)<<10 // the second surrogate changes later bytes only
 	}
 	var enc [utf8.UTFMax]byte
 	utf8.EncodeRune(enc[:], r)
 	return enc[0], true, false
 }
 
-// matchAs is the length of p at the start of b in one writing, 0 if it is not
-// there. More means that b ends before that is clear. Between two bytes of p there may be
-// the end of a line, because base64 is often written in lines.
+// matchAs returns the number of bytes that p takes at the start of b in one writing, 0 if
+// p is not there. If more is true, b is too short to decide. Line ends between two bytes
+// of p are skipped, because base64 is often broken into lines.
 func matchAs(b []byte, p string, how writing) (n int, more bool) {
 	i := 0
 	for k := 0; k < len(p); k++ {
@@ -549,7 +556,8 @@ func matchEscape(b []byte, p string) (size, took int, more bool) {
 	return size, n, false
 }
 
-// hex4 reads four digits; -1 is something else.
+// hex4 returns the value of the four hexadecimal digits at the start of b, -1 if there are
+// other bytes. If more is true, b is too short to decide.
 func hex4(b []byte) (r rune, more bool) {
 	for k := range 4 {
 		if k == len(b) {

@@ -17,10 +17,10 @@ type holder struct {
 	exe executable
 }
 
-// socketName is what a descriptor of a socket links to.
+// socketName returns the target of the link /proc/PID/fd/N of a socket.
 func socketName(inode uint32) string { return fmt.Sprintf("socket:[%d]", inode) }
 
-// search looks for the holders of some sockets in one process after the other.
+// search looks for the holders of sockets, one process after the other.
 type search struct {
 	// want has the lookups of each socket, by its [socketName].
 	want map[string][]*wanted
@@ -30,10 +30,9 @@ type search struct {
 	buf  [64]byte
 }
 
-// process looks at the descriptor tables of a process. Each thread may have its
-// own (unshare(CLONE_FILES)), and that of a first thread which ended is empty
-// while the others run on; tables that kcmp(2) knows to be the first thread's are
-// not read again.
+// process searches the descriptor tables of a process. A thread can have its own table
+// (unshare(CLONE_FILES)), and the table of a first thread that has ended is empty while
+// other threads run. process skips tables that, by kcmp(2), are the first thread's.
 func (s *search) process(pid int) error {
 	base := "/proc/" + strconv.Itoa(pid)
 	s.left = len(s.want)
@@ -44,7 +43,7 @@ func (s *search) process(pid int) error {
 	if err := unix.Stat(base+"/task", &st); err != nil {
 		return ignoreEnded(fmt.Errorf("look at %s/task: %w", base, err))
 	}
-	const one = 3 // links of a directory with one thread's in it
+	const one = 3 // number of links of a directory that holds one thread's directory
 	if st.Nlink == one {
 		return nil
 	}
@@ -67,16 +66,16 @@ func (s *search) process(pid int) error {
 	return nil
 }
 
-// sameTable asks kcmp(2) whether two threads share their descriptors. Where it
-// cannot tell, they do not.
+// sameTable reports whether two threads share their descriptors, by kcmp(2). It returns
+// false if kcmp fails.
 func sameTable(pid, tid int) bool {
 	const kcmpFiles = 2 // KCMP_FILES of linux/kcmp.h
 	r, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(pid), uintptr(tid), kcmpFiles, 0, 0, 0)
 	return errno == 0 && r == 0
 }
 
-// table looks at one descriptor table, and returns true once all of the sockets have been
-// found in the process.
+// table searches one descriptor table. It returns true when all sockets have been found
+// in the process.
 func (s *search) table(pid, tid int, path string) (bool, error) {
 	dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -112,9 +111,9 @@ func (s *search) table(pid, tid int, path string) (bool, error) {
 	return false, nil
 }
 
-// ignoreEnded drops the errors of a process or thread that has ended, or of a
-// descriptor that was closed: those hold nothing. Any other one stays, or a
-// process that cannot be read would be passed over.
+// ignoreEnded returns nil for the error of a process or thread that has ended, or of a
+// closed descriptor: they hold no socket. It returns other errors, so that a process that
+// cannot be read is not taken for one without the socket.
 func ignoreEnded(err error) error {
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
 		return nil
@@ -122,8 +121,8 @@ func ignoreEnded(err error) error {
 	return err
 }
 
-// unchanged checks that the holder still lives, holds the socket and runs what it
-// ran.
+// unchanged returns an error unless the holder is alive, still holds the socket and still
+// runs the same executable.
 func (h *holder) unchanged(inode uint32) error {
 	if alive, err := h.alive(); err != nil || !alive {
 		return errors.Join(errChanged, err)
