@@ -3,10 +3,13 @@
 package integration
 
 import (
+	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"openshell.dev/runtime/internal/decisionlog"
 )
@@ -71,5 +74,36 @@ func TestEndedSandbox(t *testing.T) {
 	}
 	if removed, err := decisionlog.Prune(logs, decisionlog.Limits{MaxAge: 1}); err != nil || len(removed) != 1 || removed[0].ID != b.id {
 		t.Errorf("removed %+v, %v", removed, err)
+	}
+}
+
+// TestCreatePrunesLogs: a create removes logs that are older than the operator's
+// log_max_age, once in an hour, and no other.
+func TestCreatePrunesLogs(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, openPolicy)
+	w.config = w.file("config.yaml", "log_dir: "+w.records()+"\nlog_max_age: 1h\n")
+	old := func(id string, age time.Duration) string {
+		t.Helper()
+		dir := filepath.Join(w.records(), id)
+		file, at := filepath.Join(dir, decisionlog.FileName), time.Now().Add(-age)
+		if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(file, nil, 0o600), os.Chtimes(file, at, at), os.Chtimes(dir, at, at)); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	there := func(dir string) bool {
+		_, err := os.Stat(dir)
+		return err == nil
+	}
+	aged, young := old("aged", 2*time.Hour), old("young", 30*time.Minute)
+	w.expect("ok: ", "/bin/probe", "stat", "/")
+	if there(aged) || !there(young) {
+		t.Errorf("after a create: aged is there: %t, young is there: %t", there(aged), there(young))
+	}
+	aged = old("aged", 2*time.Hour)
+	w.expect("ok: ", "/bin/probe", "stat", "/")
+	if !there(aged) {
+		t.Error("a second create within the hour pruned")
 	}
 }

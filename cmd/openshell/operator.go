@@ -3,6 +3,10 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
+
 	"github.com/urfave/cli/v2"
 
 	"openshell.dev/runtime/internal/provider"
@@ -30,6 +34,23 @@ func configuredPath(c *cli.Context, flag string, field func(*operator.Config) st
 		return "", err
 	}
 	return field(config), nil
+}
+
+// policyFile returns the policy file that a command line names: a file, or one of the
+// operator's policies by its name.
+func policyFile(c *cli.Context, name string) (string, error) {
+	if _, err := os.Stat(name); err == nil || strings.ContainsRune(name, filepath.Separator) {
+		return name, nil
+	}
+	config, err := operatorConfig(c)
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(config.PoliciesDir, strings.TrimSuffix(name, ".yaml")+".yaml")
+	if _, err := os.Stat(file); err != nil {
+		return name, nil // the error is about the name as it was written
+	}
+	return file, nil
 }
 
 func storeFlag() cli.Flag {

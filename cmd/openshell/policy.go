@@ -117,12 +117,16 @@ func problems(err error) []finding {
 	return out
 }
 
-// readPolicy reads the policy file that is the command's only argument.
+// readPolicy reads the policy that is the command's only argument: a file, or the name of
+// one of the operator's policies.
 func readPolicy(c *cli.Context) (string, *policy.Policy, error) {
 	if c.NArg() != 1 {
 		return "", nil, usage(c, "want one FILE")
 	}
-	file := c.Args().First()
+	file, err := policyFile(c, c.Args().First())
+	if err != nil {
+		return "", nil, err
+	}
 	text, err := readFile(file)
 	if err != nil {
 		return "", nil, fmt.Errorf("%s: %w", c.Command.HelpName, err)

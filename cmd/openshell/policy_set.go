@@ -26,7 +26,7 @@ func livePolicyCommands() []*cli.Command {
 		Name: "set", Usage: "give a running sandbox another policy; status 3 if it is refused", ArgsUsage: argument,
 		Description: "The new policy is enforced, on open connections as well, when the command ends.\n" + containerUsage + searched(),
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "policy", Usage: "policy `FILE`", Required: true},
+			&cli.StringFlag{Name: "policy", Usage: "policy `FILE` or the name of one of the operator's policies", Required: true},
 			&cli.BoolFlag{Name: "wait", Usage: "accepted for compatibility: the command always waits", Value: true, Action: alwaysWaits},
 			outputFlag(), rootFlag(), operatorFlag(),
 		},
@@ -64,8 +64,11 @@ func alwaysWaits(_ *cli.Context, wait bool) error {
 }
 
 func policySet(c *cli.Context, s sandbox) error {
-	file, err := filepath.Abs(c.String("policy"))
+	file, err := policyFile(c, c.String("policy"))
 	if err != nil {
+		return err
+	}
+	if file, err = filepath.Abs(file); err != nil {
 		return fmt.Errorf("resolve --policy: %w", err)
 	}
 	text, err := readFile(file)
