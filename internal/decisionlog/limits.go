@@ -5,8 +5,9 @@ package decisionlog
 import "time"
 
 const (
-	// MaxBytes is how long one file becomes, and MaxFiles how many there are, with
-	// the one that is written to. With three or more the oldest is kept.
+	// MaxBytes is the largest size of one file, in bytes, and MaxFiles the number of files
+	// of one log, including the file that is written to. Of three or more files, the oldest
+	// is kept when a file must go.
 	MaxBytes = 16 << 20
 	MaxFiles = 4
 	// refusalRate and refusalBurst bound the records of all refusals, in bytes a second
@@ -24,8 +25,8 @@ const (
 	placeBurst = 128 << 10
 	// reservedBytes is the part of the burst for records that count, in bytes.
 	reservedBytes = 64 << 10
-	// foldInterval is the time between two records that count refusals of one kind: soon
-	// enough for a person who watches.
+	// foldInterval is the time between two records that count refusals of one kind. A
+	// person who follows the log sees them soon enough.
 	foldInterval = 10 * time.Second
 	// maxKinds bounds the kinds of refusals that are counted at a time. Each keeps up to
 	// seven texts of MaxField bytes: 4 MiB in all at most, usually 300 KiB.
@@ -35,23 +36,24 @@ const (
 	// maxGroups bounds the layers and policies by which refusals of other kinds are
 	// counted; beyond it they are counted by layer alone.
 	maxGroups = 16
-	// lineOverhead is more than the bytes of a line that are not its record's texts: names
-	// of fields, numbers, times.
+	// lineOverhead is an upper bound for the bytes of a line that are not texts of its
+	// record: names of fields, numbers, times.
 	lineOverhead = 512
-	// MaxQueue is how many records may wait to be written; more are dropped.
+	// MaxQueue is the number of records that may wait to be written. Further ones are
+	// dropped and counted.
 	MaxQueue = 1024
-	// MaxField bounds a text of a record in bytes, and MaxAncestors their number.
-	// What was longer ends in an ellipsis.
+	// MaxField bounds each text of a record, in bytes; a longer text is cut and ends in an
+	// ellipsis. MaxAncestors bounds the number of ancestors.
 	MaxField     = 1024
 	MaxAncestors = 16
-	// MaxLine bounds what Read takes for a line; every record fits, with each of
-	// its bytes escaped.
+	// MaxLine bounds a line that Read accepts, in bytes. Every record fits, even if each of
+	// its bytes is escaped.
 	MaxLine = 256 << 10
 
-	// maxBatch is how much is gathered for one write.
+	// maxBatch is the number of bytes from which on a batch of lines is written.
 	maxBatch = 64 << 10
-	// pace is the time between two writes: a wakeup and a write for each record
-	// cost more than the record. With crowded in the queue nothing is waited for.
+	// pace is the pause between two writes: a wakeup and a write for each record would cost
+	// more than the record. There is no pause while the queue has crowded records or more.
 	pace    = 5 * time.Millisecond
 	crowded = MaxQueue / 8
 )
