@@ -119,7 +119,28 @@ func sameKind(all []contender, group []int) bool {
 }
 
 // said is one thing that an endpoint says, as OpenShell would print it.
-type said struct{ field, value string }
+type said struct {
+	field, value string
+	// list has the elements, sorted and quoted, of a field that is a list.
+	list []string
+}
+
+// conflict names the field and how the two values differ. Of lists it names the elements
+// that one of them lacks.
+func (s *said) conflict(o *said) string {
+	a, b := s.value, o.value
+	if s.list != nil || o.list != nil {
+		a, b = listed(s.without(o)), listed(o.without(s))
+	}
+	return s.field + "=" + a + " vs " + b
+}
+
+// without returns the elements of the list that o does not have.
+func (s *said) without(o *said) []string {
+	return slices.DeleteFunc(slices.Clone(s.list), func(e string) bool { return slices.Contains(o.list, e) })
+}
+
+func listed(elements []string) string { return "[" + strings.Join(elements, ", ") + "]" }
 
 func connectionSays(e *Endpoint) []said {
 	tls := "auto"
@@ -131,10 +152,11 @@ func connectionSays(e *Endpoint) []said {
 		ips = append(ips, fmt.Sprintf("%q", asciiLower(strings.TrimSpace(ip))))
 	}
 	slices.Sort(ips)
+	ips = slices.Compact(ips)
 	return []said{
-		{"transparent_tcp_eligible", fmt.Sprint(e.Protocol == ProtocolTCP)},
-		{"tls", fmt.Sprintf("%q", tls)},
-		{"allowed_ips", "[" + strings.Join(slices.Compact(ips), ", ") + "]"},
+		{field: "transparent_tcp_eligible", value: fmt.Sprint(e.Protocol == ProtocolTCP)},
+		{field: "tls", value: fmt.Sprintf("%q", tls)},
+		{"allowed_ips", listed(ips), ips},
 	}
 }
 
@@ -147,9 +169,9 @@ func requestSays(e *Endpoint) []said {
 		enforcement = EnforcementAudit
 	}
 	return append([]said{
-		{"protocol", fmt.Sprintf("%q", protocol)},
-		{"enforcement", fmt.Sprintf("%q", enforcement)},
-		{"allow_encoded_slash", fmt.Sprint(e.AllowEncodedSlash)},
+		{field: "protocol", value: fmt.Sprintf("%q", protocol)},
+		{field: "enforcement", value: fmt.Sprintf("%q", enforcement)},
+		{field: "allow_encoded_slash", value: fmt.Sprint(e.AllowEncodedSlash)},
 	}, e.Credentials.says()...)
 }
 
@@ -198,7 +220,7 @@ func (r *reader) ambiguous(a, b *contender) {
 	differ := func(a, b []said) {
 		for i := range a {
 			if a[i].value != b[i].value {
-				conflicts = append(conflicts, a[i].field+"="+a[i].value+" vs "+b[i].value)
+				conflicts = append(conflicts, a[i].conflict(&b[i]))
 			}
 		}
 	}

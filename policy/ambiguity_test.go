@@ -33,9 +33,9 @@ func TestParseRefusesAmbiguity(t *testing.T) {
 		{"signing", rest + "credential_signing: sigv4, signing_service: s3, signing_region: eu-west-1", rest, "h.example.com:1", "h.example.com:1", "1", `credential_signing="sigv4" vs ""; signing_service="s3" vs ""; signing_region="eu-west-1" vs ""`},
 		{"bindings without a protocol", "host: h, port: 1, credential_binding: {provider: a}", "host: h, port: 1, credential_binding: {provider: b}", "h:1", "h:1", "1", `credential_binding.provider="a" vs "b"`},
 		{"websocket beside rest", "host: h.example.com, port: 1, protocol: websocket, access: full", rest, "h.example.com:1", "h.example.com:1", "1", `protocol="websocket" vs "rest"`},
-		{"protocol beside a tls key", rest, "host: h.example.com, port: 1, tls: auto", "h.example.com:1", "h.example.com:1", "1", `protocol="rest" vs ""`},
-		{"all of it", rest + "enforcement: enforce, tls: skip", rest, "h.example.com:1", "h.example.com:1", "1", `tls="skip" vs "auto"; enforcement="enforce" vs "audit"`},
-		{"a connection beside paths that do not meet", rest + "enforcement: enforce, tls: skip, path: /a", rest + "path: /b", "h.example.com:1/a", "h.example.com:1/b", "1", `tls="skip" vs "auto"`},
+		{"lists that share entries", "host: h, port: 1, allowed_ips: [10.0.0.1, 10.0.0.2, 10.0.0.3]", "host: h, port: 1, allowed_ips: [10.0.0.3, 10.0.0.4, 10.0.0.1]", "h:1", "h:1", "1", `allowed_ips=["10.0.0.2"] vs ["10.0.0.4"]`},
+		{"all of it", rest + "tls: skip", rest + "enforcement: enforce", "h.example.com:1", "h.example.com:1", "1", `tls="skip" vs "auto"; enforcement="audit" vs "enforce"`},
+		{"a connection beside paths that do not meet", rest + "tls: skip, path: /a", rest + "path: /b", "h.example.com:1/a", "h.example.com:1/b", "1", `tls="skip" vs "auto"`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			refuses(t, ambiguous(tc.a, tc.b), fmt.Sprintf(text, tc.nameA, tc.nameB, tc.ports, tc.conflict))
@@ -56,6 +56,7 @@ func TestParseAcceptsWhatCannotMeet(t *testing.T) {
 		{"a pattern for other hosts", "host: '*.b.c', port: 1, tls: skip", "host: a.a.b.c, port: 1"},
 		{"patterns for other hosts", "host: '*.x.c', port: 1, tls: skip", "host: '*.y.c', port: 1"},
 		{"searching or not", rest + "allow_uninspected_credentials: true", rest},
+		{"a tls field that means nothing", rest, "host: h.example.com, port: 1, tls: terminate"},
 		{"L4 beside L7", rest + "enforcement: enforce", "host: h.example.com, port: 1"},
 		{"a path with a higher rank", rest + "enforcement: enforce, path: /a/**", rest + "path: /a/b"},
 		{"paths that do not meet", rest + "enforcement: enforce, path: /a/**", rest + "path: /b/**"},

@@ -109,7 +109,7 @@ func compileEndpoint(in *Endpoint, o CompileOptions) (*endpoint, error) {
 	}
 	ep.rank = ep.selector.rank()
 	ep.config = in.configures()
-	var errs [7]error
+	var errs [8]error
 	if !ep.judged && !ep.tcp && in.Protocol != ProtocolNone {
 		errs[0] = fmt.Errorf("protocol %q is not enforced", in.Protocol)
 	}
@@ -125,6 +125,9 @@ func compileEndpoint(in *Endpoint, o CompileOptions) (*endpoint, error) {
 		ep.covered, errs[6] = compileDenyPath(in.Path)
 	}
 	ep.audit, errs[4] = audits(in.Enforcement, o)
+	if ep.judged && ep.tlsSkip && !ep.audit { // the operator's unspecified_enforcement counts here
+		errs[7] = errors.New(skippedRules)
+	}
 	ep.allow, ep.deny, ep.options, errs[5] = compileRules(in)
 	ep.queried = slices.ContainsFunc(slices.Concat(in.Rules, in.DenyRules), func(r Rule) bool { return len(r.Query) > 0 })
 	// Without addresses the host alone cannot be wrong.

@@ -88,7 +88,10 @@ func (e *endpointReader) validateCredentials() {
 	if c.Signing != SigningNone && c.BodyRewrite {
 		e.fail(e.place("request_body_credential_rewrite"), e.about("endpoint '%s' has both credential_signing and request_body_credential_rewrite set; these options are mutually exclusive", e.Host), "")
 	}
-	for _, f := range []said{{"signing_service", c.Service}, {"signing_region", c.Region}} {
+	if c.MessageRewrite && e.Protocol == ProtocolREST {
+		e.note(e.place("websocket_credential_rewrite"), "websocket_credential_rewrite with protocol: rest", "it lets requests become WebSockets")
+	}
+	for _, f := range []said{{field: "signing_service", value: c.Service}, {field: "signing_region", value: c.Region}} {
 		// They become part of a header and of what is signed.
 		if len(f.value) > MaxKey || strings.Trim(f.value, signingCharacters) != "" {
 			e.fail(e.place(f.field), e.about("endpoint '%s' has a %s with other characters than letters, digits and -._, or of more than %d bytes", e.Host, f.field, MaxKey), "")
@@ -123,13 +126,13 @@ func (p *Policy) CheckBindings(attached func(provider string) bool) error {
 // says is what ambiguities compares, in OpenShell's names.
 func (c *Credentials) says() []said {
 	return []said{
-		{"websocket_credential_rewrite", fmt.Sprint(c.MessageRewrite)},
-		{"request_body_credential_rewrite", fmt.Sprint(c.BodyRewrite)},
-		{"allow_unsearched_answers", fmt.Sprint(c.AllowUnsearched)},
-		{"credential_signing", fmt.Sprintf("%q", c.Signing)},
-		{"signing_service", fmt.Sprintf("%q", c.Service)},
-		{"signing_region", fmt.Sprintf("%q", c.Region)},
-		{"credential_binding.provider", fmt.Sprintf("%q", c.Provider)},
+		{field: "websocket_credential_rewrite", value: fmt.Sprint(c.MessageRewrite)},
+		{field: "request_body_credential_rewrite", value: fmt.Sprint(c.BodyRewrite)},
+		{field: "allow_unsearched_answers", value: fmt.Sprint(c.AllowUnsearched)},
+		{field: "credential_signing", value: fmt.Sprintf("%q", c.Signing)},
+		{field: "signing_service", value: fmt.Sprintf("%q", c.Service)},
+		{field: "signing_region", value: fmt.Sprintf("%q", c.Region)},
+		{field: "credential_binding.provider", value: fmt.Sprintf("%q", c.Provider)},
 	}
 }
 

@@ -73,12 +73,8 @@ func NewDestination(host string, allowedIPs []string) (Destination, error) {
 		d.mode = modePublic
 	}
 	for _, s := range allowedIPs {
-		p, err := netip.ParsePrefix(s)
-		if a, aerr := netip.ParseAddr(s); aerr == nil {
-			a = a.Unmap()
-			p, err = netip.PrefixFrom(a, a.BitLen()), nil
-		}
-		if err != nil || !p.IsValid() || p.Addr().Zone() != "" || p.Addr().Is4In6() {
+		p, ok := allowedPrefix(s)
+		if !ok {
 			return Destination{}, fmt.Errorf("allowed_ips: %q is not an address or a prefix", s)
 		}
 		if slices.ContainsFunc(neverAllowed, p.Overlaps) {
@@ -87,6 +83,27 @@ func NewDestination(host string, allowedIPs []string) (Destination, error) {
 		d.allowed = append(d.allowed, p.Masked())
 	}
 	return d, nil
+}
+
+// mappedBits is the length of the prefix of IPv6 that holds the IPv4 addresses (RFC 4291,
+// section 2.5.5.2).
+const mappedBits = 96
+
+// allowedPrefix reads an entry of allowed_ips. An IPv4 address or prefix that is written
+// as an IPv6 one (::ffff:8.8.8.8/128) is the IPv4 one.
+func allowedPrefix(s string) (netip.Prefix, bool) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.Zone() != "" {
+			return netip.Prefix{}, false
+		}
+		p = netip.PrefixFrom(a, a.BitLen())
+	}
+	if a := p.Addr(); a.Is4In6() {
+		p = netip.PrefixFrom(a.Unmap(), p.Bits()-mappedBits) // invalid if it holds more than IPv4
+	}
+	return p, p.IsValid()
 }
 
 // Check says whether addr is an address the name may have. Every address of a

@@ -131,8 +131,15 @@ func TestZeroDestinationDenies(t *testing.T) {
 	}
 }
 
+// TestAllowedIPsMapped: an IPv4 prefix that is written as an IPv6 one is the IPv4 prefix.
+func TestAllowedIPsMapped(t *testing.T) {
+	d := dest(t, "a.example", "::ffff:8.8.8.8/128", "::ffff:10.0.0.0/104", "::ffff:9.9.9.9")
+	check(t, d, 443, ReasonOK, "8.8.8.8", "::ffff:8.8.8.8", "10.255.0.1", "9.9.9.9")
+	check(t, d, 443, ReasonNotInAllowedIPs, "8.8.8.9", "11.0.0.1", "9.9.9.8", "2001:4860:4860::8888")
+}
+
 func TestAllowedIPsRefused(t *testing.T) {
-	for _, s := range []string{"", "x", "10.0.0.0/33", "127.0.0.0/8", "0.0.0.0/0", "::/0", "169.254.169.254", "fe80::1", "fe80::1%eth0", "::ffff:127.0.0.1", "::ffff:10.0.0.0/104"} {
+	for _, s := range []string{"", "x", "10.0.0.0/33", "127.0.0.0/8", "0.0.0.0/0", "::/0", "169.254.169.254", "fe80::1", "fe80::1%eth0", "::ffff:127.0.0.1", "::ffff:127.0.0.0/104", "::ffff:0.0.0.0/96", "::ffff:8.8.8.8/95", "::ffff:8.8.8.8/129", "::/90"} {
 		d, err := NewDestination("a.example", []string{"10.0.0.0/8", s})
 		if err == nil {
 			t.Errorf("allowed_ips %q accepted", s)

@@ -68,8 +68,7 @@ func (c *choices) endpoint() Endpoint {
 	if c.yes(2) {
 		ep.Path = pick(c, somePatterns)
 	}
-	ep.HasTLS = c.yes(6)
-	ep.TLSSkip = ep.HasTLS && c.yes(2)
+	ep.TLSSkip = c.yes(6) && c.yes(2) && (!ep.Protocol.judges() || ep.Enforcement == EnforcementAudit)
 	if c.yes(5) {
 		ep.AllowedIPs = list{pick(c, someIPs)}
 		if c.yes(2) {

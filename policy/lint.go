@@ -5,6 +5,7 @@ package policy
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"path"
 	"slices"
 	"strings"
@@ -19,7 +20,7 @@ type Warning struct {
 // Lint says what a valid document, compiled with o, does that its author may not
 // expect, sorted by line.
 func Lint(p *Policy, o CompileOptions) []Warning {
-	l := &linter{options: o, network: p.Network, work: MaxOverlapWork}
+	l := &linter{options: o, network: p.Network, work: MaxOverlapWork, out: slices.Clone(p.Notes)}
 	l.filesystem(&p.Filesystem)
 	if p.WritesProc() && p.NamesPrograms() && p.Filesystem.Line != 0 {
 		l.warn(p.Filesystem.Line, ReadOnlyProc)
@@ -136,6 +137,7 @@ func (l *linter) policy(p *NetworkPolicy) {
 func (l *linter) endpoint(e *Endpoint) {
 	l.host(e)
 	l.ports(e)
+	l.addresses(e)
 	l.credentials(e)
 	if !e.Protocol.judges() {
 		if e.Access != AccessNone || len(e.Rules) > 0 {
@@ -199,6 +201,26 @@ func (l *linter) ports(e *Endpoint) {
 			l.warn(e.Line, "port %d is a blocked control-plane port: every connection to it is refused unless the operator's configuration has it in control_plane_ports", p)
 		}
 	}
+}
+
+// addresses warns of an endpoint to which every connection is refused because of its
+// allowed_ips.
+func (l *linter) addresses(e *Endpoint) {
+	d, err := NewDestination(e.Host, e.AllowedIPs)
+	switch {
+	case err != nil:
+		l.warn(e.Line, "every connection to the endpoint is refused: %v", err)
+	case len(d.allowed) == 0:
+	case d.mode == modeLiteral && !contains(d.allowed, effective(d.literal)):
+		l.warn(e.Line, "every connection to the endpoint is refused: allowed_ips does not have its host, %s", e.Host)
+	case !slices.ContainsFunc(d.allowed, reachable):
+		l.warn(e.Line, "every connection to the endpoint is refused: allowed_ips has only addresses that no rule can allow")
+	}
+}
+
+// reachable reports whether a prefix has an address that a rule can allow.
+func reachable(p netip.Prefix) bool {
+	return !slices.ContainsFunc(metadata, func(m netip.Prefix) bool { return m.Bits() <= p.Bits() && m.Contains(p.Addr()) })
 }
 
 // RouterHost is a host of every sandbox with a privacy router and of no policy.

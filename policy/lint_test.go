@@ -51,6 +51,14 @@ func TestLint(t *testing.T) {
 			{3, "host *.docker.internal: each * is any text within one label, so names with more labels do not match"},
 			{3, "host *.docker.internal does not cover host.docker.internal, a name of the machine that runs the sandbox: write it out"},
 		}},
+		{"connections that are always refused", inEntry("binaries: [/b], endpoints: [{host: a.x, port: 1, allowed_ips: [300.1.1.1]}, {host: b.x, port: 1, allowed_ips: [8.8.8.8, 0.0.0.0/0]}, {host: c.x, port: 1, allowed_ips: [127.0.0.0/8]}, {host: d.x, port: 1, allowed_ips: [169.254.169.254]}, {host: e.x, port: 1, allowed_ips: [168.63.129.16, 100.100.100.200/32]}, {host: f.x, port: 1, allowed_ips: [168.63.129.16, 8.8.8.8]}, {host: 10.0.0.1, port: 1, allowed_ips: [10.1.0.0/16]}, {host: '::ffff:10.0.0.1', port: 2}]"), []Warning{
+			{3, `every connection to the endpoint is refused: allowed_ips: "300.1.1.1" is not an address or a prefix`},
+			{3, "every connection to the endpoint is refused: allowed_ips: 0.0.0.0/0 overlaps loopback, link-local or unspecified addresses, which no rule can allow"},
+			{3, "every connection to the endpoint is refused: allowed_ips: 127.0.0.0/8 overlaps loopback, link-local or unspecified addresses, which no rule can allow"},
+			{3, "every connection to the endpoint is refused: allowed_ips: 169.254.169.254 overlaps loopback, link-local or unspecified addresses, which no rule can allow"},
+			{3, "every connection to the endpoint is refused: allowed_ips has only addresses that no rule can allow"},
+			{3, "every connection to the endpoint is refused: allowed_ips does not have its host, 10.0.0.1"},
+		}},
 		{"control-plane ports", inEntry("binaries: [/b], endpoints: [{host: a, ports: [443, 6443, 10250]}]"), []Warning{
 			{3, "port 6443 is a blocked control-plane port: every connection to it is refused unless the operator's configuration has it in control_plane_ports"},
 			{3, "port 10250 is a blocked control-plane port: every connection to it is refused unless the operator's configuration has it in control_plane_ports"},

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"unicode"
@@ -140,6 +141,8 @@ func newHostPattern(p string) (hostPattern, error) {
 		return h, fmt.Errorf("host pattern is longer than %d bytes", MaxGlob)
 	case strings.ContainsFunc(p, unicode.IsSpace):
 		return h, errors.New("host pattern must not contain whitespace")
+	case hasPort(p):
+		return h, errors.New("host pattern must not have a port: a middleware sees the requests to every port of its hosts")
 	case strings.ContainsAny(p, "{}"):
 		return h, errors.New("host pattern must not contain brace alternates; list each host pattern separately")
 	}
@@ -159,6 +162,12 @@ func newHostPattern(p string) (hostPattern, error) {
 		h.labels = append(h.labels, l)
 	}
 	return h, nil
+}
+
+// hasPort reports whether a host pattern has a colon that belongs to no IPv6 address.
+func hasPort(pattern string) bool {
+	_, err := netip.ParseAddr(pattern)
+	return strings.Contains(pattern, ":") && err != nil
 }
 
 func matchesAny(patterns []hostPattern, host []string) bool {

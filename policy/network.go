@@ -69,13 +69,13 @@ type Endpoint struct {
 	// Path selects which requests of the host this endpoint is about; empty is
 	// all of them.
 	Path string
-	// TLSSkip leaves TLS alone; HasTLS says the key was written at all, which
-	// makes an endpoint without a protocol contribute to how TLS is treated.
-	TLSSkip, HasTLS bool
-	Enforcement     Enforcement
-	Access          Access
-	Rules           []Rule
-	DenyRules       []Rule
+	// TLSSkip leaves TLS as it is. Otherwise the proxy ends it where it has to read
+	// what is inside.
+	TLSSkip     bool
+	Enforcement Enforcement
+	Access      Access
+	Rules       []Rule
+	DenyRules   []Rule
 	// AllowedIPs are addresses and prefixes, as written: they are judged when a
 	// connection is made.
 	AllowedIPs        []string
@@ -88,7 +88,7 @@ type Endpoint struct {
 // configures says that the endpoint has a say in how connections or requests are
 // treated, besides allowing them.
 func (e *Endpoint) configures() bool {
-	return e.Protocol.judges() || len(e.AllowedIPs) > 0 || e.HasTLS || e.TLSSkip || e.Credentials.Provider != ""
+	return e.Protocol.judges() || len(e.AllowedIPs) > 0 || e.TLSSkip || e.Credentials.Provider != ""
 }
 
 // judges says that requests are judged one by one.

@@ -18,6 +18,9 @@ type entry struct {
 	nodes []*yaml.Node
 }
 
+// providerKey begins the keys of the rules that OpenShell makes of a provider's profile.
+const providerKey = "_provider_"
+
 func (r *reader) network(n *yaml.Node) []NetworkPolicy {
 	var entries []entry
 	count := 0
@@ -25,6 +28,8 @@ func (r *reader) network(n *yaml.Node) []NetworkPolicy {
 		switch {
 		case k.Value == "":
 			r.fail(k, "a network policy needs a name", "")
+		case strings.HasPrefix(k.Value, providerKey):
+			r.fail(k, `rule keys that begin with "`+providerKey+`" are reserved`, "choose another key for "+k.Value)
 		case r.more(&count, MaxPolicies, k, "network policies"):
 			entries = append(entries, r.entry(k, v))
 		}
@@ -82,8 +87,10 @@ func (r *reader) binary(n *yaml.Node, where string) Binary {
 	if n.Kind == yaml.MappingNode {
 		r.fields(n, where, map[string]func(*yaml.Node){
 			"path": func(v *yaml.Node) { at, b.Path = v, r.str(v, where+".path") },
-			// OpenShell ignores it, too, and calls it deprecated.
-			"harness": func(v *yaml.Node) { r.str(v, where+".harness") },
+			"harness": func(v *yaml.Node) {
+				r.str(v, where+".harness")
+				r.note(v, "harness", "it has no effect")
+			},
 		})
 	} else {
 		b.Path = r.str(n, where)
@@ -164,11 +171,7 @@ func (e *endpointReader) fieldsOfEndpoint() map[string]func(*yaml.Node) {
 	field("ports", func(*yaml.Node, string) {})
 	field("path", func(v *yaml.Node, what string) { e.Path = e.str(v, what) })
 	field("protocol", func(v *yaml.Node, what string) { e.protocol(v) })
-	field("tls", func(v *yaml.Node, what string) {
-		// The last three are all the same: look, and decide by what is there.
-		tls := e.word(v, "tls", "skip", "auto", "terminate", "passthrough")
-		e.TLSSkip, e.HasTLS = tls == "skip", tls != ""
-	})
+	field("tls", func(v *yaml.Node, what string) { e.tls(v) })
 	field("enforcement", func(v *yaml.Node, what string) {
 		e.Enforcement = Enforcement(e.word(v, "enforcement", string(EnforcementAudit), string(EnforcementBlock)))
 	})
@@ -202,9 +205,30 @@ func (e *endpointReader) place(field string) *yaml.Node {
 	return e.node
 }
 
-// ports reads port and ports. As in OpenShell ports wins.
+// tls reads how TLS is treated. Without skip it is automatic: the proxy looks at the
+// connection and ends TLS where the rest of the policy needs that.
+func (e *endpointReader) tls(n *yaml.Node) {
+	switch s := e.str(n, "tls"); s {
+	case "":
+	case "skip":
+		e.TLSSkip = true
+	case "auto", "terminate", "passthrough":
+		e.note(n, "tls: "+s, "it means the same as no tls field")
+	default:
+		fix := "remove the tls field to keep automatic TLS termination"
+		if asciiLower(s) == "skip" {
+			fix = `did you mean "skip"?`
+		}
+		e.fail(n, fmt.Sprintf("unsupported tls value %q", s), fix)
+	}
+}
+
+// ports reads port and ports. As in OpenShell 0.0.x ports wins.
 func (e *endpointReader) ports() {
 	single, list := e.at["port"], e.at["ports"]
+	if single != nil && list != nil {
+		e.note(single, "port beside ports", "ports counts")
+	}
 	if list != nil {
 		for _, n := range e.list(list, e.where()+": ports", MaxPorts) {
 			e.Ports = append(e.Ports, e.port(n))

@@ -36,7 +36,7 @@ network_policies:
         credential_signing: ""
         graphql_max_body_bytes: 0
         graphql_persisted_queries: {}
-        json_rpc: null
+        persisted_queries: ""
     binaries:
       - {path: /usr/bin/curl, harness: true}
       - /usr/bin/git*
@@ -57,15 +57,15 @@ func TestParseNetwork(t *testing.T) {
 	}
 	want := []NetworkPolicy{
 		{Key: "a", Name: "a", Line: 31, Endpoints: []Endpoint{
-			{Host: "2001:db8::1", Ports: []uint16{22}, TLSSkip: true, HasTLS: true, Line: 33},
+			{Host: "2001:db8::1", Ports: []uint16{22}, TLSSkip: true, Line: 33},
 			{Host: "10.0.0.1", Ports: []uint16{22}, Line: 34},
-			{Host: "db.example.com", Ports: []uint16{5432}, Protocol: ProtocolTCP, HasTLS: true, Line: 35},
+			{Host: "db.example.com", Ports: []uint16{5432}, Protocol: ProtocolTCP, Line: 35},
 			{Ports: []uint16{9000}, AllowedIPs: []string{"10.1.2.3"}, Line: 36},
 			{Host: "**.example.org", Ports: []uint16{443}, Protocol: ProtocolREST, Access: AccessReadOnly, Path: "**", Enforcement: EnforcementAudit, Line: 37},
 		}},
 		{Key: "empty", Name: "empty", Line: 38},
 		{Key: "z", Name: "the last", Line: 3, Endpoints: []Endpoint{{
-			Host: "api.example.com", Ports: []uint16{443, 8443}, Protocol: ProtocolREST, Path: "/v1/**", HasTLS: true, Enforcement: EnforcementBlock,
+			Host: "api.example.com", Ports: []uint16{443, 8443}, Protocol: ProtocolREST, Path: "/v1/**", Enforcement: EnforcementBlock,
 			Rules: []Rule{
 				{Method: "GET", Path: "/v1/*", Line: 14},
 				{Method: "*", Path: "/v1/search", Query: []QueryRule{{"page", []string{"1"}}, {"q", []string{"a*", "b"}}}, Line: 15},
@@ -76,6 +76,15 @@ func TestParseNetwork(t *testing.T) {
 		}}, Binaries: []Binary{{"/usr/bin/curl", 29}, {"/usr/bin/git*", 30}}},
 	}
 	if d := cmp.Diff(want, p.Network); d != "" {
+		t.Error(d)
+	}
+	notes := []Warning{
+		{7, "OpenShell 0.1 refuses port beside ports; ports counts"},
+		{11, "OpenShell 0.1 refuses tls: terminate; it means the same as no tls field"},
+		{29, "OpenShell 0.1 refuses harness; it has no effect"},
+		{35, "OpenShell 0.1 refuses tls: auto; it means the same as no tls field"},
+	}
+	if d := cmp.Diff(notes, p.Notes); d != "" {
 		t.Error(d)
 	}
 }
@@ -145,8 +154,12 @@ func TestParseRefusesNetwork(t *testing.T) {
 
 		{"relative path", inEndpoint("host: a.b, port: 1, path: v1/*"), "p.yaml:5:34: " + l7 + "path must start with '/' or be '**'"},
 		{"path that is no pattern", inEndpoint("host: a.b, port: 1, path: '/{'"), `p.yaml:5:34: pattern "/{": { without }`},
-		{"tls with a typo", inEndpoint("host: a.b, port: 1, tls: skp"), `p.yaml:5:33: unknown tls "skp" (did you mean "skip"?)`},
-		{"tls in capitals", inEndpoint("host: a.b, port: 1, tls: SKIP"), `p.yaml:5:33: unknown tls "SKIP" (did you mean "skip"?)`},
+		{"tls with a typo", inEndpoint("host: a.b, port: 1, tls: skp"), `p.yaml:5:33: unsupported tls value "skp" (remove the tls field to keep automatic TLS termination)`},
+		{"tls in capitals", inEndpoint("host: a.b, port: 1, tls: SKIP"), `p.yaml:5:33: unsupported tls value "SKIP" (did you mean "skip"?)`},
+		{"tls: skip with rules that are enforced", rest("access: full, enforcement: enforce, tls: skip"), "p.yaml:5:92: " + l7 + "with tls: skip nothing inside TLS is judged, so that the rules would block nothing, although enforcement is enforce (remove tls: skip, or the protocol and its rules)"},
+		{"mcp that is null", rest("access: full, mcp: null"), "p.yaml:5:70: network policy 'a': endpoint 0: mcp is not enforced by this version, so a policy that sets it is refused"},
+		{"json_rpc that is null", rest("access: full, json_rpc: ~"), "p.yaml:5:75: network policy 'a': endpoint 0: json_rpc is not enforced by this version, so a policy that sets it is refused"},
+		{"reserved key", "version: 1\nnetwork_policies:\n  _provider_github: {}\n", `p.yaml:3:3: rule keys that begin with "_provider_" are reserved (choose another key for _provider_github)`},
 		{"enforcement with a typo", rest("enforcement: enforced, access: full"), `p.yaml:5:64: unknown enforcement "enforced" (did you mean "enforce"?)`},
 		{"enforcement of another tool", rest("enforcement: block, access: full"), `p.yaml:5:64: unknown enforcement "block" (one of audit, enforce)`},
 		{"access with a typo", rest("access: readonly"), `p.yaml:5:59: unknown access "readonly" (did you mean "read-only"?)`},

@@ -10,9 +10,12 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 )
@@ -20,8 +23,13 @@ import (
 // Version is the only schema version there is.
 const Version = 1
 
-// HardRequirement is the landlock.compatibility that fails on a missing path.
+// HardRequirement is the landlock.compatibility that fails without Landlock, or if none of
+// the policy's paths can be opened.
 const HardRequirement = "hard_requirement"
+
+// cedarSuffix ends the names of files in Cedar, the second language of OpenShell's
+// policies.
+const cedarSuffix = ".cedar"
 
 // Policy is one document.
 type Policy struct {
@@ -33,6 +41,9 @@ type Policy struct {
 	Network []NetworkPolicy
 	// Middlewares are the entries of network_middlewares, sorted by key.
 	Middlewares []Middleware
+	// Notes are the parts of the document that OpenShell 0.0.x accepts and 0.1 refuses,
+	// sorted by line. They are accepted here, and Lint warns of them.
+	Notes []Warning
 }
 
 // Filesystem is filesystem_policy. Absent, it includes the working directory;
@@ -44,9 +55,9 @@ type Filesystem struct {
 	Line int
 }
 
-// Landlock is how missing paths are taken.
+// Landlock says what is done if the kernel or the container lacks something.
 type Landlock struct {
-	// Hard is landlock.compatibility: hard_requirement.
+	// Hard is true for landlock.compatibility: hard_requirement.
 	Hard bool
 }
 
@@ -77,18 +88,27 @@ func (e *SyntaxError) Error() string {
 // Parse reads and validates a document. The error joins all that is wrong, each
 // a *SyntaxError.
 func Parse(file string, data []byte) (*Policy, error) {
+	p, _, err := parse(&reader{file: file}, data)
+	return p, err
+}
+
+// parse also returns the YAML document.
+func parse(r *reader, data []byte) (*Policy, *yaml.Node, error) {
+	file := r.file
 	if len(data) > MaxSize {
-		return nil, &SyntaxError{File: file, Line: 1, Col: 1, Msg: fmt.Sprintf("policy is larger than %d bytes", MaxSize)}
+		return nil, nil, &SyntaxError{File: file, Line: 1, Col: 1, Msg: fmt.Sprintf("policy is larger than %d bytes", MaxSize)}
+	}
+	if strings.HasSuffix(file, cedarSuffix) {
+		return nil, nil, &SyntaxError{File: file, Line: 1, Col: 1, Msg: "Cedar policies are not supported", Fix: "write the policy in YAML"}
 	}
 	var doc, second yaml.Node
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	switch err := decoder.Decode(&doc); {
 	case errors.Is(err, io.EOF):
-		return nil, &SyntaxError{File: file, Line: 1, Col: 1, Msg: "policy is empty", Fix: "a policy needs at least version: 1"}
+		return nil, nil, &SyntaxError{File: file, Line: 1, Col: 1, Msg: "policy is empty", Fix: "a policy needs at least version: 1"}
 	case err != nil:
-		return nil, &SyntaxError{File: file, Line: 1, Col: 1, Msg: err.Error()}
+		return nil, nil, &SyntaxError{File: file, Line: 1, Col: 1, Msg: err.Error()}
 	}
-	r := &reader{file: file}
 	p := &Policy{Filesystem: Filesystem{IncludeWorkdir: true}}
 	if err := decoder.Decode(&second); err == nil {
 		r.fail(&second, "a file holds one policy, and this begins another YAML document", "")
@@ -98,8 +118,10 @@ func Parse(file string, data []byte) (*Policy, error) {
 	if r.depth(&doc, 0) {
 		r.policy(doc.Content[0], p)
 	}
+	slices.SortStableFunc(r.notes, func(a, b Warning) int { return cmp.Compare(a.Line, b.Line) })
+	p.Notes = r.notes
 	if err := r.err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return p, nil
+	return p, &doc, nil
 }

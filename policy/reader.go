@@ -16,7 +16,11 @@ import (
 // reader walks the document and keeps what is wrong with it.
 type reader struct {
 	file string
-	errs []error
+	// addition is true for a file that Add adds.
+	addition bool
+	errs     []error
+	// notes are Policy.Notes, in the order of the document.
+	notes []Warning
 	// What there is of each so far, in the whole document.
 	endpoints, binaries, rules, globs int
 	// reading is what reads endpoints, one after another.
@@ -39,6 +43,11 @@ func (r *reader) fail(n *yaml.Node, msg, fix string) {
 		msg = strings.ToValidUTF8(msg[:MaxMessage], "") + "…"
 	}
 	r.errs = append(r.errs, &SyntaxError{File: r.file, Line: n.Line, Col: n.Column, Msg: msg, Fix: fix})
+}
+
+// note adds to Policy.Notes what OpenShell 0.1 refuses at n and how it is read here.
+func (r *reader) note(n *yaml.Node, refused, read string) {
+	r.notes = append(r.notes, Warning{n.Line, "OpenShell 0.1 refuses " + refused + "; " + read})
 }
 
 // depth says whether n nests less than MaxDepth, so that the rest may recurse.

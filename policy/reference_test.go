@@ -62,7 +62,7 @@ func (ref reference) decide(r *Request) Decision {
 	d.TCP, d.Credentials.AllowUninspected = true, true
 	host := matches[0].ep.Host
 	for _, m := range slices.Backward(matches) {
-		isConfig := m.ep.Protocol != ProtocolNone && m.ep.Protocol != ProtocolTCP || len(m.ep.AllowedIPs) > 0 || m.ep.HasTLS || m.ep.TLSSkip || m.ep.Credentials.Provider != ""
+		isConfig := m.ep.Protocol != ProtocolNone && m.ep.Protocol != ProtocolTCP || len(m.ep.AllowedIPs) > 0 || m.ep.TLSSkip || m.ep.Credentials.Provider != ""
 		if isConfig {
 			config = m.ep
 		}

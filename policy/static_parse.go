@@ -12,7 +12,7 @@ import (
 
 func (r *reader) policy(n *yaml.Node, p *Policy) {
 	versioned := false
-	r.fields(n, "policy", map[string]func(*yaml.Node){
+	known := map[string]func(*yaml.Node){
 		"version": func(v *yaml.Node) {
 			versioned = true
 			if v.Decode(&p.Version) != nil || p.Version != Version {
@@ -35,9 +35,31 @@ func (r *reader) policy(n *yaml.Node, p *Policy) {
 				r.process(v, &p.Process)
 			}
 		},
-		"network_policies":    func(v *yaml.Node) { p.Network = r.network(v) },
-		"network_middlewares": func(v *yaml.Node) { p.Middlewares = r.middlewares(v) },
-	})
+		"network_policies": func(v *yaml.Node) {
+			if !null(v) {
+				p.Network = r.network(v)
+			}
+		},
+		"network_middlewares": func(v *yaml.Node) {
+			if !null(v) {
+				p.Middlewares = r.middlewares(v)
+			}
+		},
+		"preset": func(v *yaml.Node) {
+			r.fail(v, "a file with preset is an addition to a policy, not a policy", "openshell policy add POLICY FILE joins the two")
+		},
+	}
+	where := "policy"
+	if r.addition {
+		where, versioned = "addition", true
+		known["preset"] = r.preset
+		for _, name := range []string{"filesystem_policy", "landlock", "process", "network_middlewares"} {
+			known[name] = func(v *yaml.Node) {
+				r.fail(v, name+" cannot be added to a policy", "an addition has network_policies alone")
+			}
+		}
+	}
+	r.fields(n, where, known)
 	if len(r.errs) == 0 {
 		r.uninspectable(p)
 	}

@@ -163,6 +163,9 @@ func freeKey(p *Policy, host string) string {
 		}
 		return '_'
 	}, host)
+	if strings.HasPrefix(key, providerKey) {
+		key = "host" + key
+	}
 	taken := func(n NetworkPolicy) bool { return n.Key == key }
 	for slices.ContainsFunc(p.Network, taken) {
 		key += "_"
@@ -229,8 +232,6 @@ func toYAML(ep Endpoint) endpointYAML {
 	}
 	if ep.TLSSkip {
 		out.TLS = "skip"
-	} else if ep.HasTLS {
-		out.TLS = "auto"
 	}
 	for _, r := range ep.Rules {
 		out.Rules = append(out.Rules, allowYAML{ruleYAML{strings.ToUpper(r.Method), r.Path}})

@@ -9,14 +9,15 @@ import (
 )
 
 // The fields that OpenShell knows and this version does not enforce, with the
-// type of their values. They may be written as long as they say nothing.
+// type of their values. They may be written as long as they say nothing; a field without a
+// type always says something.
 var (
 	unenforcedEndpoint = map[string]string{
 		"persisted_queries":         "!!str",
 		"graphql_persisted_queries": "!!map",
 		"graphql_max_body_bytes":    "!!int",
-		"json_rpc":                  "!!null",
-		"mcp":                       "!!null",
+		"json_rpc":                  "",
+		"mcp":                       "",
 	}
 	unenforcedRule = map[string]string{
 		"command":        "!!str",

@@ -125,6 +125,9 @@ func (e *endpointReader) validateL7() {
 	if rules && allEmpty(e.Rules) {
 		e.fail(e.place("rules"), e.invalid("rules would deny all traffic (no allow clause found). Use `access: full` or add allow clauses to rules."), "")
 	}
+	if judged && e.TLSSkip && e.Enforcement == EnforcementBlock {
+		e.fail(e.place("tls"), e.invalid(skippedRules), "remove tls: skip, or the protocol and its rules")
+	}
 	if denies && !judged {
 		e.fail(e.place("deny_rules"), e.invalid("deny_rules require protocol (L7 inspection must be enabled)"), "")
 	}
@@ -132,6 +135,9 @@ func (e *endpointReader) validateL7() {
 		e.fail(e.place("deny_rules"), e.invalid("deny_rules require rules or access to define the base allow set"), "")
 	}
 }
+
+// skippedRules is why an endpoint cannot have tls: skip and rules that are enforced.
+const skippedRules = "with tls: skip nothing inside TLS is judged, so that the rules would block nothing, although enforcement is enforce"
 
 // validateTCP refuses what would be about bytes that are not looked at.
 func (e *endpointReader) validateTCP() {

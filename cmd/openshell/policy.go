@@ -26,7 +26,7 @@ func policyCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "policy",
 		Usage:       "work with policy files",
-		Subcommands: []*cli.Command{policyCheckCommand(), policyExplainCommand(), policyEvalCommand(), policyPresetCommand()},
+		Subcommands: []*cli.Command{policyCheckCommand(), policyExplainCommand(), policyEvalCommand(), policyPresetCommand(), policyAddCommand()},
 	}
 }
 
