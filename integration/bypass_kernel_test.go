@@ -210,7 +210,12 @@ func TestBypass_B37_WritableProc(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			b := newBox(t, boxOptions{policy: tc.policy, spec: privileged})
+			b := boxOf(t, boxOptions{policy: tc.policy, spec: privileged})
+			// With the baseline an empty filesystem_policy restricts files.
+			b.file("config.yaml", "log_dir: "+b.records()+"\nfilesystem_baseline: explicit\n")
+			if out, err := b.runtime("run", "--detach", "--bundle", b.dir, b.id); err != nil {
+				t.Fatalf("run: %v: %s", err, out)
+			}
 			got := answers(t, b.exec("/bin/probe", "mem", "child"))
 			if got["write"] != tc.write {
 				t.Errorf("writing into its memory: %s, want %s", got["write"], tc.write)

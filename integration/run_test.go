@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -227,6 +228,73 @@ func TestRunSaysWhy(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if out, status := w.runWith(tc.flags, tc.argv...); status != tc.status || !strings.HasPrefix(out, tc.want) {
 				t.Errorf("status %d, printed %q; want %d, %q…", status, out, tc.status, tc.want)
+			}
+		})
+	}
+	w.nothingRemains()
+}
+
+// TestFilesystemBaseline: what a policy does not list, and programs need to start, is there
+// where the policy has network rules or says nothing of files, and an operator's
+// filesystem_baseline: explicit takes the file at its word.
+func TestFilesystemBaseline(t *testing.T) {
+	w := newWorld(t, testPolicy)
+	explicit := w.file("explicit.yaml", "log_dir: "+w.records()+"\nfilesystem_baseline: explicit\n")
+	const network = "network_policies: {a: {endpoints: [{host: a.test, port: 443}], binaries: [/bin/probe]}}\n"
+	const work = "filesystem_policy: {read_write: [/root]}\n"
+	for _, tc := range []struct {
+		name, policy, config string
+		argv                 []string
+		want                 string
+	}{
+		{"version alone", "", "", []string{"read", "/etc/passwd"}, "ok: "},
+		{"version alone writes /tmp", "", "", []string{"write", "/tmp/x"}, "ok: "},
+		{"version alone writes /dev/null", "", "", []string{"write", "/dev/null"}, "ok: "},
+		{"version alone does not write /etc", "", "", []string{"write", "/etc/x"}, "error: EACCES"},
+		{"network_policies of nothing", "network_policies:\n", "", []string{"read", "/etc/passwd"}, "ok: "},
+		{"files and a network", work + network, "", []string{"read", "/etc/passwd"}, "ok: "},
+		{"files and a network write what is listed", work + network, "", []string{"write", "/root/x"}, "ok: "},
+		{"no more than the baseline", work + network, "", []string{"read", "/secret/key"}, "error: EACCES"},
+		{"a listed path keeps its access", "filesystem_policy: {read_only: [/tmp]}\n" + network, "", []string{"write", "/tmp/x"}, "error: EACCES"},
+		{"explicit", "filesystem_policy: {read_only: [/bin]}\n" + network, explicit, []string{"read", "/etc/passwd"}, "error: EACCES"},
+		{"explicit, nothing said of files", network, explicit, []string{"read", "/etc/passwd"}, "ok: "},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			flags := []string{"--policy", w.file("baseline.yaml", "version: 1\n"+tc.policy)}
+			if tc.config != "" {
+				flags = append(flags, "--config", tc.config)
+			}
+			out, _ := w.runWith(flags, append([]string{"/bin/probe"}, tc.argv...)...)
+			lines := slices.DeleteFunc(strings.Split(out, "\n"), func(l string) bool { return strings.HasPrefix(l, "warning: ") })
+			if !strings.HasPrefix(strings.Join(lines, "\n"), tc.want) {
+				t.Errorf("printed %q, want %q…", out, tc.want)
+			}
+		})
+	}
+	w.nothingRemains()
+}
+
+// TestHardRequirement: under hard_requirement a path that the container lacks is skipped and
+// said, unless the operator's landlock.missing_paths is fail.
+func TestHardRequirement(t *testing.T) {
+	w := newWorld(t, testPolicy)
+	strict := w.file("strict.yaml", "log_dir: "+w.records()+"\nlandlock: {missing_paths: fail}\n")
+	const hard = "version: 1\nlandlock: {compatibility: hard_requirement}\n"
+	some := w.file("some.yaml", hard+"filesystem_policy: {read_only: [/bin, /missing]}\n")
+	none := w.file("none.yaml", hard+"filesystem_policy: {read_only: [/missing]}\n")
+	for _, tc := range []struct {
+		name   string
+		flags  []string
+		want   string
+		status int
+	}{
+		{"skipped", []string{"--policy", some}, "warning: policy " + some + ": paths that the container does not have are skipped: /missing\n", 0},
+		{"none is there", []string{"--policy", none}, "none of the policy's paths can be opened", 126},
+		{"missing_paths: fail", []string{"--policy", some, "--config", strict}, "landlock.missing_paths is fail: /missing: ", 126},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if out, status := w.runWith(tc.flags, "/bin/probe", "self"); status != tc.status || !strings.Contains(out, tc.want) {
+				t.Errorf("status %d, printed %q; want %d, %q", status, out, tc.status, tc.want)
 			}
 		})
 	}

@@ -85,39 +85,47 @@ func executable(root int, file string) error {
 
 // pin ties the rules of r to the files they name now, before anything of the
 // image has run, for every exec to come: a workload that swaps a path for a link
-// moves no right. Paths that name nothing give nothing later either. A writable
-// path that an image has made a link to its whole root, or into /proc, is refused.
-func pin(pid int, r *landlock.Ruleset) error {
+// moves no right. Paths that name nothing give nothing later either: missing are those of
+// the policy. A writable path that an image has made a link to its whole root, or into
+// /proc, is refused.
+func pin(pid int, r *landlock.Ruleset) (missing []string, err error) {
 	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("open the container's root: %w", err)
+		return nil, fmt.Errorf("open the container's root: %w", err)
 	}
 	defer unix.Close(root)
 	var top unix.Stat_t
 	if err := unix.Fstat(root, &top); err != nil {
-		return fmt.Errorf("look at the container's root: %w", err)
+		return nil, fmt.Errorf("look at the container's root: %w", err)
 	}
 	var pinned []landlock.Rule
 	for _, rule := range r.Rules {
-		fd, err := unix.Openat2(root, rule.Path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+		resolve := uint64(unix.RESOLVE_IN_ROOT)
+		if rule.Origin == landlock.OriginBaseline {
+			resolve |= unix.RESOLVE_NO_SYMLINKS
+		}
+		fd, err := unix.Openat2(root, rule.Path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolve})
 		if err != nil {
+			if rule.Origin == landlock.OriginPolicy {
+				missing = append(missing, rule.Path)
+			}
 			continue
 		}
 		var st unix.Stat_t
 		var fs unix.Statfs_t
 		err = errors.Join(unix.Fstat(fd, &st), unix.Fstatfs(fd, &fs), unix.Close(fd))
 		if err != nil {
-			return fmt.Errorf("look at %s in the container: %w", rule.Path, err)
+			return nil, fmt.Errorf("look at %s in the container: %w", rule.Path, err)
 		}
 		if st.Dev == top.Dev && st.Ino == top.Ino && rule.Access&^landlock.ReadOnly != 0 && path.Clean(rule.Path) != "/" {
-			return fmt.Errorf("filesystem_policy: read_write path %s is a link to the container's root", rule.Path)
+			return nil, fmt.Errorf("filesystem_policy: read_write path %s is a link to the container's root", rule.Path)
 		}
 		if fs.Type == unix.PROC_SUPER_MAGIC && rule.Access&^landlock.ReadOnly != 0 && !pathBelow(path.Clean(rule.Path), "/proc") && path.Clean(rule.Path) != "/" {
-			return fmt.Errorf("filesystem_policy: read_write path %s is a link into the container's /proc", rule.Path)
+			return nil, fmt.Errorf("filesystem_policy: read_write path %s is a link into the container's /proc", rule.Path)
 		}
 		rule.Dev, rule.Ino = st.Dev, st.Ino
 		pinned = append(pinned, rule)
 	}
 	r.Rules = pinned
-	return nil
+	return missing, nil
 }

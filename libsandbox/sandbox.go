@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	llsys "github.com/landlock-lsm/go-landlock/landlock/syscall"
@@ -138,7 +139,10 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	if err != nil {
 		abi = 0 // the floor decides
 	}
-	options := plan.Options{LandlockABI: abi, Floor: *c.Landlock.Floor, Allow: c.Allow}
+	options := plan.Options{
+		LandlockABI: abi, Floor: *c.Landlock.Floor, Explicit: c.FilesystemBaseline == operator.BaselineExplicit, Complete: c.Landlock.MissingPaths == operator.MissingFail,
+		Enforce: c.UnspecifiedEnforcement == policy.EnforcementBlock, Allow: c.Allow,
+	}
 	// Refusals first: nothing is made for what cannot be.
 	if _, err := plan.New(o.Container.Spec, pol, options); err != nil {
 		return nil, err
@@ -204,7 +208,7 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 		return nil, err
 	}
 	mounts.acceptedIn(pl)
-	for _, w := range pl.Warnings(o.Container.Spec, pol, c.UnspecifiedEnforcement == policy.EnforcementBlock) {
+	for _, w := range pl.Warnings(o.Container.Spec, pol, options) {
 		container.Warn("policy " + src.Name + ": " + w)
 	}
 	for _, w := range mounts.warnings {
@@ -249,8 +253,12 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 		if err := mounts.verify(pid, o.Container.Spec); err != nil {
 			return err
 		}
-		if err := pin(pid, &st.Plan.Ruleset); err != nil {
+		missing, err := pin(pid, &st.Plan.Ruleset)
+		if err != nil {
 			return err
+		}
+		if pol.Landlock.Hard && len(missing) > 0 {
+			container.Warn("policy " + src.Name + ": paths that the container does not have are skipped: " + strings.Join(missing, ", "))
 		}
 		if err := n.attach(pid); err != nil {
 			return err

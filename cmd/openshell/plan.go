@@ -84,13 +84,17 @@ func makePlan(spec *specs.Spec, src *operator.Source, config *operator.Config, h
 	if err != nil {
 		return nil, fmt.Errorf("policy %s: %w", src.Name, err)
 	}
-	pl, err := plan.New(spec, pol, plan.Options{LandlockABI: have.LandlockABI, Floor: *config.Landlock.Floor, Allow: config.Allow})
+	o := plan.Options{
+		LandlockABI: have.LandlockABI, Floor: *config.Landlock.Floor, Explicit: config.FilesystemBaseline == operator.BaselineExplicit,
+		Complete: config.Landlock.MissingPaths == operator.MissingFail, Enforce: config.UnspecifiedEnforcement == policy.EnforcementBlock, Allow: config.Allow,
+	}
+	pl, err := plan.New(spec, pol, o)
 	if err != nil {
 		return nil, err
 	}
 	return &planned{
 		Policy: src.Name, Sandbox: true, Plan: pl, Process: pl.Spec(spec).Process, Removed: plan.Removed,
-		Warnings: pl.Warnings(spec, pol, config.UnspecifiedEnforcement == policy.EnforcementBlock),
+		Warnings: pl.Warnings(spec, pol, o),
 	}, nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"openshell.dev/runtime/libsandbox/operator"
 	"openshell.dev/runtime/libsandbox/plan"
 	"openshell.dev/runtime/policy"
 )
@@ -73,11 +74,15 @@ func policyCheck(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	o, err := operatorOptions(c)
+	config, err := operatorConfig(c)
 	if err != nil {
 		return err
 	}
-	warnings := append(policy.Lint(p, o), tenantWarnings(p)...)
+	explicit := config.FilesystemBaseline == operator.BaselineExplicit
+	warnings := append(policy.Lint(p, compileOptions(config)), tenantWarnings(p)...)
+	if added := plan.AddedPaths(p, explicit); added != "" {
+		warnings = append(warnings, policy.Warning{Line: p.Filesystem.Line, Msg: added})
+	}
 	slices.SortStableFunc(warnings, func(a, b policy.Warning) int { return cmp.Compare(a.Line, b.Line) })
 	for _, w := range warnings {
 		out.Warnings = append(out.Warnings, finding{Line: w.Line, Message: w.Msg})
@@ -87,7 +92,7 @@ func policyCheck(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		for _, m := range plan.Uncovered(spec, p) {
+		for _, m := range plan.Uncovered(spec, p, explicit) {
 			out.Warnings = append(out.Warnings, finding{Line: max(1, p.Filesystem.Line), Message: m})
 		}
 	}

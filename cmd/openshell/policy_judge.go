@@ -5,24 +5,22 @@ package main
 import (
 	"github.com/urfave/cli/v2"
 
+	"openshell.dev/runtime/libsandbox/operator"
 	"openshell.dev/runtime/policy"
 )
 
-// operatorOptions are those that a sandbox of this operator's compiles a policy with.
-func operatorOptions(c *cli.Context) (policy.CompileOptions, error) {
-	config, err := operatorConfig(c)
-	if err != nil {
-		return policy.CompileOptions{}, err
-	}
-	return policy.CompileOptions{UnspecifiedEnforcement: config.UnspecifiedEnforcement, ControlPlanePorts: config.ControlPlanePorts}, nil
+// compileOptions are the options with which a sandbox of this operator compiles a policy.
+func compileOptions(config *operator.Config) policy.CompileOptions {
+	return policy.CompileOptions{UnspecifiedEnforcement: config.UnspecifiedEnforcement, ControlPlanePorts: config.ControlPlanePorts}
 }
 
 // compile makes an engine of the policy as a sandbox of this operator's would.
 func compile(c *cli.Context, p *policy.Policy) (*policy.Engine, policy.CompileOptions, error) {
-	o, err := operatorOptions(c)
+	config, err := operatorConfig(c)
 	if err != nil {
-		return nil, o, err
+		return nil, policy.CompileOptions{}, err
 	}
+	o := compileOptions(config)
 	e, err := policy.Compile(p, o)
 	if err != nil {
 		err = cli.Exit(err.Error(), exitProblems)

@@ -19,6 +19,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -121,15 +122,19 @@ func restrict(r landlock.Ruleset) error {
 	if err != nil {
 		return fmt.Errorf("create Landlock ruleset (ABI %d): %w", r.ABI, err)
 	}
+	applied := false
 	for _, rule := range r.Rules {
-		if err := add(set, rule); err != nil {
-			if r.Hard && !rule.Optional {
-				return fmt.Errorf("Landlock path unavailable in hard_requirement mode: %s: %w", rule.Path, err)
-			}
-			if !skippable(err) {
-				return fmt.Errorf("add Landlock rule for %s: %w", rule.Path, err)
-			}
+		switch err := add(set, rule); {
+		case err == nil:
+			applied = applied || rule.Origin != landlock.OriginRuntime
+		case r.Complete && rule.Origin == landlock.OriginPolicy:
+			return fmt.Errorf("Landlock path unavailable in hard_requirement mode, and the operator's landlock.missing_paths is fail: %s: %w", rule.Path, err)
+		case !skippable(err):
+			return fmt.Errorf("add Landlock rule for %s: %w", rule.Path, err)
 		}
+	}
+	if r.Hard && !applied {
+		return errors.New("Landlock in hard_requirement mode: none of the policy's paths can be opened")
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("set no_new_privs: %w", err)
@@ -149,7 +154,12 @@ func skippable(err error) bool {
 	return errors.Is(err, errSwapped) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
 }
 
+// add adds one rule. A path of the baseline that is a link is no part of the baseline: an
+// image could link it to a folder that the policy does not list.
 func add(set int, rule landlock.Rule) error {
+	if rule.Origin == landlock.OriginBaseline && linked(rule.Path) {
+		return unix.ELOOP
+	}
 	fd, err := unix.Open(rule.Path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -170,6 +180,16 @@ func add(set int, rule landlock.Rule) error {
 		return nil
 	}
 	return ll.LandlockAddPathBeneathRule(set, &ll.PathBeneathAttr{AllowedAccess: uint64(access), ParentFd: fd}, 0)
+}
+
+// linked reports whether an absolute path has a symbolic link in it.
+func linked(name string) bool {
+	for ; name != "/"; name = filepath.Dir(name) {
+		if st, err := os.Lstat(name); err == nil && st.Mode()&fs.ModeSymlink != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func filter(program []byte) error {

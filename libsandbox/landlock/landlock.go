@@ -49,10 +49,24 @@ type Rule struct {
 	// workload ran: the rule gives nothing if it names another by now.
 	Dev uint64 `json:"dev,omitempty"`
 	Ino uint64 `json:"ino,omitempty"`
-	// Optional rules are not the policy's own words: their path may be missing in
-	// a Hard ruleset, too.
-	Optional bool `json:"optional,omitempty"`
+	// Origin says who gives the rights.
+	Origin Origin `json:"origin,omitempty"`
 }
+
+// Origin is who gives the rights of a rule.
+type Origin string
+
+// The origins.
+const (
+	// OriginPolicy is a path of filesystem_policy, or the working directory.
+	OriginPolicy Origin = ""
+	// OriginBaseline is a path of the baseline that the policy does not list. It gives no
+	// rights if it has a symbolic link in it. (Links of /bin and /lib into /usr are covered
+	// by the rule for /usr.)
+	OriginBaseline Origin = "baseline"
+	// OriginRuntime is a path that every sandbox has, such as a device.
+	OriginRuntime Origin = "runtime"
+)
 
 // Ruleset is what launch applies.
 type Ruleset struct {
@@ -61,16 +75,18 @@ type Ruleset struct {
 	Handled Access `json:"handled"`
 	Scoped  uint64 `json:"scoped"`
 	Rules   []Rule `json:"rules"`
-	// Hard fails where the path of a rule that is not optional cannot be opened; otherwise the rule is
-	// skipped, which takes rights away and never gives any.
+	// Hard fails if no rule of the policy or the baseline can be applied. A rule whose path
+	// cannot be opened is skipped, which gives no rights.
 	Hard bool `json:"hard"`
+	// Complete fails if the path of one of the policy's own rules cannot be opened.
+	Complete bool `json:"complete,omitempty"`
 }
 
 // New is the ruleset for a kernel of the given ABI: rules are reduced to what
 // that ABI handles.
-func New(abi int, hard bool, rules []Rule) Ruleset {
+func New(abi int, rules []Rule) Ruleset {
 	abi = min(max(abi, 0), MaxABI)
-	r := Ruleset{ABI: abi, Handled: handled[abi], Hard: hard}
+	r := Ruleset{ABI: abi, Handled: handled[abi]}
 	if abi >= 6 {
 		r.Scoped = scopes
 	}

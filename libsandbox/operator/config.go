@@ -63,6 +63,9 @@ type Config struct {
 	// Allow names refused config.json fields that this operator accepts.
 	Allow    []string       `yaml:"allow"`
 	Landlock LandlockConfig `yaml:"landlock"`
+	// FilesystemBaseline says whether the paths that programs need to start are added to a
+	// policy's filesystem_policy.
+	FilesystemBaseline Baseline `yaml:"filesystem_baseline"`
 	// LogDir holds one folder of decision records for each container.
 	LogDir string `yaml:"log_dir"`
 	// LogMaxAge is how long a log is kept after the end of its sandbox, as
@@ -129,7 +132,33 @@ type UpstreamConfig struct {
 type LandlockConfig struct {
 	// Floor is the lowest acceptable ABI; 0 accepts a kernel without Landlock.
 	Floor *int `yaml:"floor"`
+	// MissingPaths is what a path that the container lacks does to a sandbox whose policy
+	// has landlock.compatibility: hard_requirement.
+	MissingPaths MissingPaths `yaml:"missing_paths"`
 }
+
+// MissingPaths is a landlock.missing_paths.
+type MissingPaths string
+
+// The values of landlock.missing_paths.
+const (
+	// MissingSkip skips the path, as OpenShell 0.1 does; the default. The sandbox does not
+	// start if it has none of the policy's paths.
+	MissingSkip MissingPaths = "skip"
+	// MissingFail does not start the sandbox, as OpenShell 0.0.x does.
+	MissingFail MissingPaths = "fail"
+)
+
+// Baseline is a filesystem_baseline.
+type Baseline string
+
+// The values of filesystem_baseline.
+const (
+	// BaselineAdd adds the paths of policy.Baseline, as OpenShell does; the default.
+	BaselineAdd Baseline = "add"
+	// BaselineExplicit takes a filesystem_policy that is present at its word.
+	BaselineExplicit Baseline = "explicit"
+)
 
 // LoadConfig reads the operator's configuration. A missing default file is an
 // empty configuration; a missing named file, an unknown key or a wrong value is
@@ -197,6 +226,20 @@ func (c *Config) complete(file string) error {
 	case RetainLastValid, FailClosed:
 	default:
 		return fmt.Errorf("operator configuration %s: policy_validation_failure_mode is %q, want %s or %s", file, c.PolicyValidationFailureMode, RetainLastValid, FailClosed)
+	}
+	switch c.FilesystemBaseline {
+	case "":
+		c.FilesystemBaseline = BaselineAdd
+	case BaselineAdd, BaselineExplicit:
+	default:
+		return fmt.Errorf("operator configuration %s: filesystem_baseline is %q, want %s or %s", file, c.FilesystemBaseline, BaselineAdd, BaselineExplicit)
+	}
+	switch c.Landlock.MissingPaths {
+	case "":
+		c.Landlock.MissingPaths = MissingSkip
+	case MissingSkip, MissingFail:
+	default:
+		return fmt.Errorf("operator configuration %s: landlock.missing_paths is %q, want %s or %s", file, c.Landlock.MissingPaths, MissingSkip, MissingFail)
 	}
 	if err := policy.CheckControlPlanePorts(c.ControlPlanePorts); err != nil {
 		return fmt.Errorf("operator configuration %s: control_plane_ports: %w", file, err)

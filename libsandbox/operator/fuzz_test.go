@@ -24,6 +24,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte("landlock: {floor: -1}\nallow: [mounts]\n"))
 	f.Add([]byte("log_max_age: -1h\nlog_max_bytes: -1\n"))
 	f.Add([]byte("control_plane_ports: [6443, 443]\n"))
+	f.Add([]byte("filesystem_baseline: none\nlandlock: {missing_paths: ignore}\n"))
 	f.Add([]byte("policy_validation_failure_mode: fail_open\n"))
 	f.Add([]byte("plain_endpoint_tls: intercept\n"))
 	f.Add([]byte("policy: &a none\nlog_dir: *a\n---\n"))
@@ -45,6 +46,9 @@ func FuzzConfig(f *testing.F) {
 		}
 		if err := policy.CheckControlPlanePorts(c.ControlPlanePorts); err != nil {
 			t.Errorf("%q is taken with control_plane_ports: %v", text, err)
+		}
+		if b, m := c.FilesystemBaseline, c.Landlock.MissingPaths; b != BaselineAdd && b != BaselineExplicit || m != MissingSkip && m != MissingFail {
+			t.Errorf("%q is taken with filesystem_baseline %q and landlock.missing_paths %q", text, b, m)
 		}
 		if m := c.PolicyValidationFailureMode; m != RetainLastValid && m != FailClosed {
 			t.Errorf("%q is taken with policy_validation_failure_mode %q", text, m)

@@ -37,7 +37,7 @@ func FuzzNew(f *testing.F) {
 		if err != nil {
 			return
 		}
-		p.Warnings(&given, pol, false)
+		p.Warnings(&given, pol, Options{})
 		got := p.Spec(&given).Process
 		if !got.NoNewPrivileges || !slices.Contains(got.Env, "KEY=placeholder") || p.Ruleset.ABI != 7 {
 			t.Errorf("%s becomes %+v under %+v", text, got, p.Ruleset)

@@ -9,6 +9,7 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -35,13 +36,6 @@ var devices = []string{
 	"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts", "/dev/shm",
 }
 
-// baselineRead and baselineWrite are what OpenShell gives a policy that speaks of
-// the network, here where it says nothing of files: programs could not even start.
-var (
-	baselineRead  = []string{"/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/app", "/var/log", "/proc", "/dev/urandom"}
-	baselineWrite = []string{"/tmp"}
-)
-
 // stateFolder is where the runtime keeps a sandbox's control socket and the key of
 // its authority, below whatever root it is given.
 const stateFolder = "@sandbox"
@@ -65,6 +59,14 @@ func (r *Refusal) Error() string {
 type Options struct {
 	// LandlockABI is the kernel's; Floor the lowest the operator accepts.
 	LandlockABI, Floor int
+	// Explicit takes filesystem_policy at its word: policy.Baseline adds nothing to one
+	// that is present.
+	Explicit bool
+	// Complete refuses a sandbox under landlock.compatibility: hard_requirement that lacks
+	// a path of the policy.
+	Complete bool
+	// Enforce is true if an endpoint without enforcement enforces its rules.
+	Enforce bool
 	// Allow names fields that would otherwise be refused.
 	Allow []string
 	// Bundle is the file of trusted certificates that the container sees at
@@ -138,7 +140,10 @@ func New(spec *specs.Spec, pol *policy.Policy, o Options) (*Plan, error) {
 	if o.LandlockABI < o.Floor {
 		return nil, fmt.Errorf("the kernel's Landlock ABI is %d, the operator's landlock.floor is %d: boot a kernel with CONFIG_SECURITY_LANDLOCK and lsm=landlock,… or lower the floor", o.LandlockABI, o.Floor)
 	}
-	allowed := rules(pol, spec.Process.Cwd)
+	if pol.Landlock.Hard && o.LandlockABI == 0 {
+		return nil, errors.New("the kernel has no Landlock, and landlock.compatibility of the policy is hard_requirement: boot a kernel with CONFIG_SECURITY_LANDLOCK and lsm=landlock,…")
+	}
+	allowed := rules(pol, spec.Process.Cwd, o.Explicit)
 	if pol.NamesPrograms() {
 		keepProc(allowed, spec.Mounts)
 	}
@@ -150,9 +155,10 @@ func New(spec *specs.Spec, pol *policy.Policy, o Options) (*Plan, error) {
 	pl.addMasks(spec, o.Allow)
 	for _, p := range o.BundlePaths {
 		pl.Mounts = append(pl.Mounts, specs.Mount{Destination: p, Type: "bind", Source: o.Bundle, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}})
-		allowed = append(allowed, landlock.Rule{Path: p, Access: landlock.ReadOnly})
+		allowed = append(allowed, landlock.Rule{Path: p, Access: landlock.ReadOnly, Origin: landlock.OriginRuntime})
 	}
-	pl.Ruleset = landlock.New(o.LandlockABI, pol.Landlock.Hard, allowed)
+	pl.Ruleset = landlock.New(o.LandlockABI, allowed)
+	pl.Ruleset.Hard, pl.Ruleset.Complete = pol.Landlock.Hard, pol.Landlock.Hard && o.Complete
 	return pl, nil
 }
 
@@ -216,30 +222,38 @@ func withEnvironment(env, more []string) []string {
 	return out
 }
 
-func rules(pol *policy.Policy, cwd string) []landlock.Rule {
+// rules returns the paths that a container in cwd may use under pol.
+func rules(pol *policy.Policy, cwd string, explicit bool) []landlock.Rule {
 	f := pol.Filesystem
 	var out []landlock.Rule
-	add := func(paths []string, a landlock.Access, optional bool) {
+	add := func(paths []string, a landlock.Access, from landlock.Origin) {
 		for _, p := range paths {
-			out = append(out, landlock.Rule{Path: p, Access: a, Optional: optional})
+			out = append(out, landlock.Rule{Path: p, Access: a, Origin: from})
 		}
 	}
-	add(f.ReadOnly, landlock.ReadOnly, false)
-	add(f.ReadWrite, landlock.ReadWrite, false)
+	add(f.ReadOnly, landlock.ReadOnly, landlock.OriginPolicy)
+	add(f.ReadWrite, landlock.ReadWrite, landlock.OriginPolicy)
 	if f.IncludeWorkdir && path.Clean("/"+cwd) != "/" {
-		add([]string{cwd}, landlock.ReadWrite, false)
+		add([]string{cwd}, landlock.ReadWrite, landlock.OriginPolicy)
 	}
-	if f.Line == 0 && len(pol.Network) > 0 {
-		add(baselineRead, landlock.ReadOnly, true)
-		add(baselineWrite, landlock.ReadWrite, true)
+	read, write := baseline(pol, explicit)
+	add(read, landlock.ReadOnly, landlock.OriginBaseline)
+	add(write, landlock.ReadWrite, landlock.OriginBaseline)
+	if len(out) == 0 && !f.IncludeWorkdir {
+		// As in OpenShell a policy without any path does not restrict files. The scopes
+		// still count.
+		add([]string{"/"}, landlock.ReadWrite, landlock.OriginPolicy)
 	}
-	if len(f.ReadOnly)+len(f.ReadWrite) == 0 && !f.IncludeWorkdir {
-		// No paths configured: as OpenShell, files are not restricted. The
-		// scopes still are.
-		add([]string{"/"}, landlock.ReadWrite, false)
-	}
-	add(devices, landlock.ReadWrite, true)
+	add(devices, landlock.ReadWrite, landlock.OriginRuntime)
 	return out
+}
+
+// baseline is policy.Baseline as the operator wants it.
+func baseline(pol *policy.Policy, explicit bool) (read, write []string) {
+	if explicit && pol.Filesystem.Line != 0 {
+		return nil, nil
+	}
+	return pol.Baseline()
 }
 
 // addMasks adds the masks that config.json lacks, except for a field in allow.

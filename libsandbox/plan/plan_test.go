@@ -192,7 +192,7 @@ func TestBypass_B57_MasksAreAdded(t *testing.T) {
 		if !slices.Equal(got, tc.want) {
 			t.Errorf("%s: adds %q, want %q", name, got, tc.want)
 		}
-		said := strings.Join(p.Warnings(given, &policy.Policy{}, true), "\n")
+		said := strings.Join(p.Warnings(given, &policy.Policy{}, Options{Enforce: true}), "\n")
 		for _, file := range tc.want {
 			if !slices.Contains(paths, file) || !strings.Contains(said, file) {
 				t.Errorf("%s: %s is not in %q, or not in %q", name, file, paths, said)
@@ -240,7 +240,7 @@ func TestTakenCapabilities(t *testing.T) {
 		if !slices.Equal(p.TakenCapabilities, tc.want) {
 			t.Errorf("%s: %q", name, p.TakenCapabilities)
 		}
-		if said := strings.Join(p.Warnings(given, &tc.pol, true), "\n"); said != tc.said {
+		if said := strings.Join(p.Warnings(given, &tc.pol, Options{Enforce: true}), "\n"); said != tc.said {
 			t.Errorf("%s: warned %q", name, said)
 		}
 		exec := &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: append([]string{"CAP_SYS_TIME"}, tc.want...)}}
@@ -265,8 +265,8 @@ func TestAcceptedIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = "mounts: mounts[2] gives the sandbox /run/docker.sock (the socket of an engine or an agent), which leads out of it"
-	if !slices.Equal(p.Accepted, []string{want}) || !slices.Contains(p.Warnings(given, &policy.Policy{}, true), "the operator's allow accepts "+want) {
-		t.Errorf("accepted %q, warned %q", p.Accepted, p.Warnings(given, &policy.Policy{}, true))
+	if !slices.Equal(p.Accepted, []string{want}) || !slices.Contains(p.Warnings(given, &policy.Policy{}, Options{Enforce: true}), "the operator's allow accepts "+want) {
+		t.Errorf("accepted %q, warned %q", p.Accepted, p.Warnings(given, &policy.Policy{}, Options{Enforce: true}))
 	}
 }
 
@@ -414,7 +414,7 @@ func TestBypass_B37_ReadOnlyProc(t *testing.T) {
 		if tc.binary != "" {
 			pol.Network = []policy.NetworkPolicy{{Key: "a"}, {Key: "b", Binaries: []policy.Binary{{Path: "/**"}, {Path: tc.binary}}}}
 		}
-		p, err := New(s, pol, Options{LandlockABI: 7, Allow: []string{"mounts", "linux.readonlyPaths"}})
+		p, err := New(s, pol, Options{LandlockABI: 7, Explicit: true, Allow: []string{"mounts", "linux.readonlyPaths"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -431,7 +431,7 @@ func TestBypass_B37_ReadOnlyProc(t *testing.T) {
 				t.Errorf("%s: rule %+v", name, r)
 			}
 		}
-		warned := slices.ContainsFunc(p.Warnings(s, pol, true), func(w string) bool { return strings.Contains(w, "/proc is read-only") })
+		warned := slices.ContainsFunc(p.Warnings(s, pol, Options{Explicit: true, Enforce: true}), func(w string) bool { return strings.Contains(w, "/proc is read-only") })
 		if warned != tc.warned {
 			t.Errorf("%s: warned %t", name, warned)
 		}
@@ -441,25 +441,79 @@ func TestBypass_B37_ReadOnlyProc(t *testing.T) {
 	}
 }
 
-// A policy of network rules alone runs programs; one that speaks of files is taken
-// at its word.
+// TestBaseline: the baseline is added where policy.Baseline says, and a filesystem_policy
+// that is present is taken at its word where the operator wants that.
 func TestBaseline(t *testing.T) {
 	network := []policy.NetworkPolicy{{Key: "a"}}
+	files := policy.Filesystem{Line: 2, ReadOnly: []string{"/opt", "/tmp"}}
 	for name, tc := range map[string]struct {
-		pol  policy.Policy
-		want bool
+		pol       policy.Policy
+		explicit  bool
+		usr, null bool
 	}{
-		"network alone":  {policy.Policy{Filesystem: policy.Filesystem{IncludeWorkdir: true}, Network: network}, true},
-		"files, too":     {policy.Policy{Filesystem: policy.Filesystem{Line: 2, ReadOnly: []string{"/opt"}}, Network: network}, false},
-		"none of either": {policy.Policy{Filesystem: policy.Filesystem{IncludeWorkdir: true}}, false},
+		"network alone":                 {policy.Policy{Filesystem: policy.Filesystem{IncludeWorkdir: true}, Network: network}, false, true, true},
+		"network alone, explicit":       {policy.Policy{Filesystem: policy.Filesystem{IncludeWorkdir: true}, Network: network}, true, true, true},
+		"none of either":                {policy.Policy{Filesystem: policy.Filesystem{IncludeWorkdir: true}}, false, true, true},
+		"files and a network":           {policy.Policy{Filesystem: files, Network: network}, false, true, true},
+		"files and a network, explicit": {policy.Policy{Filesystem: files, Network: network}, true, false, false},
+		"files alone":                   {policy.Policy{Filesystem: files}, false, false, false},
 	} {
-		p, err := New(spec(nil), &tc.pol, Options{LandlockABI: 7})
+		p, err := New(spec(nil), &tc.pol, Options{LandlockABI: 7, Explicit: tc.explicit})
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := slices.ContainsFunc(p.Ruleset.Rules, func(r landlock.Rule) bool { return r.Path == "/usr" && r.Access == landlock.ReadOnly && r.Optional })
-		if got != tc.want {
+		has := func(path string, a landlock.Access, from landlock.Origin) bool {
+			return slices.ContainsFunc(p.Ruleset.Rules, func(r landlock.Rule) bool { return r.Path == path && r.Access == a && r.Origin == from })
+		}
+		if has("/usr", landlock.ReadOnly, landlock.OriginBaseline) != tc.usr || has("/dev/null", landlock.ReadWrite, landlock.OriginBaseline) != tc.null {
 			t.Errorf("%s: rules %+v", name, p.Ruleset.Rules)
+		}
+		if slices.Contains(tc.pol.Filesystem.ReadOnly, "/tmp") && slices.ContainsFunc(p.Ruleset.Rules, func(r landlock.Rule) bool { return r.Path == "/tmp" && r.Access != landlock.ReadOnly }) {
+			t.Errorf("%s: /tmp, which read_only lists, can be written: %+v", name, p.Ruleset.Rules)
+		}
+	}
+}
+
+// TestBaselineInstead: an empty filesystem_policy restricts files to the baseline where there
+// is one, and restricts nothing where there is none.
+func TestBaselineInstead(t *testing.T) {
+	empty := policy.Filesystem{Line: 2}
+	for name, tc := range map[string]struct {
+		pol      policy.Policy
+		explicit bool
+		root     bool
+	}{
+		"with a network":           {policy.Policy{Filesystem: empty, Network: []policy.NetworkPolicy{{Key: "a"}}}, false, false},
+		"with a network, explicit": {policy.Policy{Filesystem: empty, Network: []policy.NetworkPolicy{{Key: "a"}}}, true, true},
+		"alone":                    {policy.Policy{Filesystem: empty}, false, true},
+	} {
+		p, err := New(spec(nil), &tc.pol, Options{LandlockABI: 7, Explicit: tc.explicit})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if root := slices.ContainsFunc(p.Ruleset.Rules, func(r landlock.Rule) bool { return r.Path == "/" }); root != tc.root {
+			t.Errorf("%s: rules %+v", name, p.Ruleset.Rules)
+		}
+	}
+}
+
+// TestHardRequirement: hard_requirement needs a kernel with Landlock, and all of the policy's
+// paths only where the operator wants that.
+func TestHardRequirement(t *testing.T) {
+	hard := &policy.Policy{Landlock: policy.Landlock{Hard: true}}
+	if _, err := New(spec(nil), hard, Options{}); err == nil || !strings.Contains(err.Error(), policy.HardRequirement) {
+		t.Errorf("without Landlock: error %v", err)
+	}
+	if _, err := New(spec(nil), &policy.Policy{}, Options{}); err != nil {
+		t.Errorf("best_effort without Landlock: %v", err)
+	}
+	for _, complete := range []bool{false, true} {
+		p, err := New(spec(nil), hard, Options{LandlockABI: 7, Complete: complete})
+		if err != nil || !p.Ruleset.Hard || p.Ruleset.Complete != complete {
+			t.Errorf("complete %t: %+v, %v", complete, p, err)
+		}
+		if p, err = New(spec(nil), &policy.Policy{}, Options{LandlockABI: 7, Complete: complete}); err != nil || p.Ruleset.Hard || p.Ruleset.Complete {
+			t.Errorf("best_effort, complete %t: %+v, %v", complete, p, err)
 		}
 	}
 }
@@ -477,24 +531,26 @@ func TestWarnings(t *testing.T) {
 	pol := &policy.Policy{
 		Filesystem: policy.Filesystem{Line: 2, ReadOnly: []string{"/opt/tool/"}, ReadWrite: []string{"/tmp"}},
 		Network:    []policy.NetworkPolicy{{Endpoints: []policy.Endpoint{{Protocol: policy.ProtocolREST, Line: 9}, {Protocol: policy.ProtocolREST, Line: 11}}}},
+		Notes:      []policy.Warning{{Line: 5}, {Line: 7}},
 	}
 	const uncovered = "no path of the policy covers /data (mounts[0]), so nothing of it can be opened"
+	const added = "paths that filesystem_policy does not list are added, because the policy has network rules: /usr, /bin, /sbin, /lib, /lib64, /etc, /app, /var/log, /proc, /dev/urandom can be read; /dev/null can be written (the operator's filesystem_baseline: explicit adds none)"
+	const old = "OpenShell 0.1 refuses the policy for 2 of its fields (the first in line 5); openshell policy check lists them"
 	const audited = "endpoints do not set enforcement, which means audit: requests that their rules refuse are recorded and pass (line 9, 11)"
 	for _, tc := range []struct {
-		abi     int
-		enforce bool
-		want    []string
+		o    Options
+		want []string
 	}{
-		{7, false, []string{uncovered, audited}},
-		{7, true, []string{uncovered}},
-		{0, false, []string{audited}},
+		{Options{LandlockABI: 7}, []string{uncovered, added, old, audited}},
+		{Options{LandlockABI: 7, Explicit: true, Enforce: true}, []string{uncovered, old}},
+		{Options{}, []string{old, audited}},
 	} {
-		p, err := New(mounted, pol, Options{LandlockABI: tc.abi})
+		p, err := New(mounted, pol, tc.o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := p.Warnings(mounted, pol, tc.enforce); !slices.Equal(got, tc.want) {
-			t.Errorf("ABI %d, enforce %t: %q", tc.abi, tc.enforce, got)
+		if got := p.Warnings(mounted, pol, tc.o); !slices.Equal(got, tc.want) {
+			t.Errorf("%+v: %q", tc.o, got)
 		}
 	}
 }

@@ -14,17 +14,22 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// Warnings say what a container's user may not expect. enforce is the operator's
-// unspecified_enforcement.
-func (pl *Plan) Warnings(spec *specs.Spec, pol *policy.Policy, enforce bool) (out []string) {
+// Warnings say what a container's user may not expect. o is as for [New].
+func (pl *Plan) Warnings(spec *specs.Spec, pol *policy.Policy, o Options) (out []string) {
 	if pl.Ruleset.ABI > 0 {
-		out = Uncovered(spec, pol)
+		out = Uncovered(spec, pol, o.Explicit)
+		if added := AddedPaths(pol, o.Explicit); added != "" {
+			out = append(out, added)
+		}
+	}
+	if n := len(pol.Notes); n > 0 {
+		out = append(out, fmt.Sprintf("OpenShell 0.1 refuses the policy for %d of its fields (the first in line %d); openshell policy check lists them", n, pol.Notes[0].Line))
 	}
 	out = append(out, pl.completed()...)
 	if pl.ReadOnlyProc && pol.WritesProc() {
 		out = append(out, policy.ReadOnlyProc)
 	}
-	if lines := policy.AuditedByDefault(pol); len(lines) > 0 && !enforce {
+	if lines := policy.AuditedByDefault(pol); len(lines) > 0 && !o.Enforce {
 		at := strings.Trim(strings.ReplaceAll(fmt.Sprint(lines), " ", ", "), "[]")
 		out = append(out, fmt.Sprintf("endpoints do not set enforcement, which means audit: requests that their rules refuse are recorded and pass (line %s)", at))
 	}
@@ -78,12 +83,12 @@ var engineCapabilities = []string{
 }
 
 // Uncovered says which of the mounts from outside the policy gives nobody.
-func Uncovered(spec *specs.Spec, pol *policy.Policy) (out []string) {
+func Uncovered(spec *specs.Spec, pol *policy.Policy, explicit bool) (out []string) {
 	cwd := ""
 	if spec.Process != nil {
 		cwd = spec.Process.Cwd
 	}
-	allowed := rules(pol, cwd)
+	allowed := rules(pol, cwd, explicit)
 	for i, m := range spec.Mounts {
 		at := path.Clean("/" + m.Destination)
 		covers := func(r landlock.Rule) bool {
@@ -95,6 +100,24 @@ func Uncovered(spec *specs.Spec, pol *policy.Policy) (out []string) {
 		}
 	}
 	return out
+}
+
+// AddedPaths names the paths that the baseline adds to a filesystem_policy that is present,
+// "" if there are none.
+func AddedPaths(pol *policy.Policy, explicit bool) string {
+	read, write := baseline(pol, explicit)
+	var added []string
+	if len(read) > 0 {
+		added = append(added, strings.Join(read, ", ")+" can be read")
+	}
+	if len(write) > 0 {
+		added = append(added, strings.Join(write, ", ")+" can be written")
+	}
+	if pol.Filesystem.Line == 0 || len(added) == 0 {
+		return ""
+	}
+	return "paths that filesystem_policy does not list are added, because the policy has network rules: " + strings.Join(added, "; ") +
+		" (the operator's filesystem_baseline: explicit adds none)"
 }
 
 // IsBind says whether a mount is a file or folder from outside the container.
