@@ -114,7 +114,8 @@ func TestBypass_B64_B65_B67_Credentials(t *testing.T) {
 		{"another host", []string{"keyed", "GET", "https://denied.test/v1", "X-Api-Key:$TEST_API_KEY"}, `403 {"error":"credential_endpoint_mismatch"`, ""},
 		{"without TLS", []string{"keyed", "GET", "http://api.test/v1", "X-Api-Key:$TEST_API_KEY"}, `403 {"error":"credential_endpoint_mismatch"`, ""},
 		{"unknown", []string{"keyed", "GET", "https://api.test/v1", "X-Api-Key:openshell:resolve:env:OTHER"}, "error\":\"", ""},
-		{"in a body that is not rewritten", []string{"keyed", "POST", "https://api.test/v1", "X-A:b", "key=$TEST_API_KEY"}, "error\":\"", ""},
+		{"in a body that is not rewritten", []string{"keyed", "POST", "https://api.test/v1", "X-A:b", "key=$TEST_API_KEY"}, "200 ", "body=key=openshell:resolve:env:TEST_API_KEY"},
+		{"of nobody, in a body", []string{"keyed", "POST", "https://api.test/v1", "X-A:b", "key=openshell:resolve:env:OTHER"}, `403 {"error":{"code":"credential_placeholder_in_request_body"`, ""},
 		{"somebody else's key", []string{"keyed", "GET", "https://api.test/v1", "X-Api-Key:sk-attacker"}, `403 {"error":"foreign_credential"`, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -208,7 +208,7 @@ func cost(r *Record) int64 {
 	for _, s := range [...]string{r.Container, r.Verdict, r.Layer, r.Binary, r.Digest, r.Host, r.Address, r.Protocol, r.Method, r.Path, r.Policy, r.Rule, r.Model, r.Reason} {
 		add(s)
 	}
-	for _, list := range [...][]string{r.Ancestors, r.Credentials} {
+	for _, list := range [...][]string{r.Ancestors, r.Credentials, r.Placeholders} {
 		for _, s := range list {
 			n += len(`"",`)
 			add(s)

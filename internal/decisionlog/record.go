@@ -57,6 +57,8 @@ type Record struct {
 	Estimated bool `json:"estimated,omitempty"`
 	// Credentials are the keys of those that were put into the request.
 	Credentials []string `json:"credentials,omitempty"`
+	// Placeholders are the keys of those that passed unchanged in the request's body.
+	Placeholders []string `json:"placeholders,omitempty"`
 	// Middlewares are those that the request went through.
 	Middlewares []Middleware `json:"middlewares,omitempty"`
 	Reason      string       `json:"reason,omitempty"`

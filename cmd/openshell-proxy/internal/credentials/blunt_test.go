@@ -9,9 +9,9 @@ import (
 	"testing/iotest"
 )
 
-// TestBypass_B66_Conversation: what an agent printed goes to its model with the
-// placeholders made useless, and byte-exact otherwise; however it is split. Escaped
-// ones, and those to anybody else, are refused as ever.
+// TestBypass_B66_Conversation: a conversation goes to its model with the placeholders of
+// nobody made useless, and byte-exact otherwise, however it is split. Escaped ones, and those
+// to other services, are refused.
 func TestBypass_B66_Conversation(t *testing.T) {
 	t.Parallel()
 	const alias = "provider-" + AliasMarker + "KEY"
@@ -20,6 +20,7 @@ func TestBypass_B66_Conversation(t *testing.T) {
 		"several":       {`["` + Marker + `A","` + Marker + Marker + `B","` + alias + `"]`, `["openshell:resolve:env_A","openshell:resolve:env_openshell:resolve:env_B","provider-OPENSHELL-RESOLVE-ENV_KEY"]`},
 		"at the end":    {`"` + Marker, `"openshell:resolve:env_`},
 		"none":          {`{"openshell:resolve":"env:A"}`, `{"openshell:resolve":"env:A"}`},
+		"issued":        {`{"a":"` + Marker + `GITHUB_TOKEN\n` + alias + `"}`, `{"a":"` + Marker + `GITHUB_TOKEN\nprovider-OPENSHELL-RESOLVE-ENV_KEY"}`},
 		"of no key":     {`"` + Marker + `NOBODYS"`, `"openshell:resolve:env_NOBODYS"`},
 		"partly hidden": {`"openshell\u003aresolve:env:KEY"`, `"openshell\u003aresolve:env_KEY"`},
 	} {
@@ -54,7 +55,7 @@ func TestBypass_B66_Conversation(t *testing.T) {
 			t.Fatal(err)
 		}
 		out, err := io.ReadAll(r.Body)
-		refusedWith(t, string(out), err, "credential_injection_failed")
+		refusedWith(t, string(out), err, "credential_placeholder_in_request_body")
 		if scan(out) {
 			t.Errorf("%s: %q left", name, out)
 		}
@@ -68,9 +69,9 @@ func FuzzBlunt(f *testing.F) {
 		if len(body) == 0 || at <= 0 || at > len(body) {
 			at = len(body)
 		}
-		s := &scanner{
-			src:    io.MultiReader(strings.NewReader(string(body[:at])), strings.NewReader(string(body[at:]))),
-			refuse: func() error { return io.ErrUnexpectedEOF }, blunt: true,
+		s := &issuedReader{
+			src: io.MultiReader(strings.NewReader(string(body[:at])), strings.NewReader(string(body[at:]))),
+			r:   &resolver{set: &Set{}}, neutralize: true,
 		}
 		out, err := io.ReadAll(s)
 		if scan(out) {
@@ -80,7 +81,7 @@ func FuzzBlunt(f *testing.F) {
 			t.Fatalf("%d bytes of %d left", len(out), len(body))
 		}
 		for i := range out {
-			if out[i] != body[i] && out[i] != blunted {
+			if out[i] != body[i] && out[i] != neutral {
 				t.Fatalf("byte %d of %q became %q", i, body, out[i])
 			}
 		}

@@ -34,7 +34,7 @@ func (r *resolver) body(o Options, contentType, encoding string, length int64, b
 		if o.AllowUninspected || !r.set.Needed(r.to) {
 			return body, length, nil // compressed, it means nothing to a server that has no credential of ours
 		}
-		return r.compressed(coding, length, body)
+		return r.compressed(o, coding, length, body)
 	case rewrite && length < 0:
 		return &rewriter{r: r, src: body, pl: pl}, -1, nil
 	case rewrite && length <= MaxRewriteBody:
@@ -42,17 +42,16 @@ func (r *resolver) body(o Options, contentType, encoding string, length int64, b
 	case o.AllowUninspected:
 		return body, length, nil
 	}
-	reason := "request_body_credential_rewrite is off here"
-	switch {
-	case rewrite:
-		reason = fmt.Sprintf("a body of more than %d bytes is not rewritten", MaxRewriteBody)
-	case o.BodyRewrite:
-		reason = "only JSON, forms and text are rewritten"
+	if o.BodyRewrite { // a client that asks for the value must not send the name
+		reason := "only JSON, forms and text are rewritten"
+		if rewrite {
+			reason = fmt.Sprintf("a body of more than %d bytes is not rewritten", MaxRewriteBody)
+		}
+		return &scanner{src: body, refuse: func() error { return r.refuse("body", reason) }}, length, nil
 	}
-	// Agents print their environment, and what they printed is in every request of
-	// the conversation from then on.
-	blunt := !o.BodyRewrite && pl == inJSON && r.set.modelAPI(r.to)
-	return &scanner{src: body, refuse: func() error { return r.refuse("body", reason) }, blunt: blunt}, length, nil
+	// A conversation with a model repeats each placeholder that was printed in it, also
+	// after its provider was detached.
+	return &issuedReader{src: body, r: r, neutralize: pl == inJSON && r.set.modelAPI(r.to)}, length, nil
 }
 
 // whole rewrites a body of which the new length must be told first.
@@ -112,7 +111,7 @@ func looksJSON(b []byte) bool {
 }
 
 // compressed keeps a compressed body until its content was searched.
-func (r *resolver) compressed(coding string, length int64, body io.Reader) (io.Reader, int64, error) {
+func (r *resolver) compressed(o Options, coding string, length int64, body io.Reader) (io.Reader, int64, error) {
 	b, err := r.keep(body, length, MaxCompressedBody)
 	if errors.Is(err, memory.ErrTooLong) {
 		return nil, 0, &UninspectedError{Reason: fmt.Sprintf("it is compressed and longer than %d bytes", MaxCompressedBody)}
@@ -128,12 +127,16 @@ func (r *resolver) compressed(coding string, length int64, body io.Reader) (io.R
 		return nil, 0, &UninspectedError{Reason: err.Error()}
 	}
 	defer plain.Close()
-	errFound := errors.New("found")
-	search := &scanner{src: io.LimitReader(plain, MaxDecompressed+1), refuse: func() error { return errFound }}
+	content := io.LimitReader(plain, MaxDecompressed+1)
+	var search io.Reader = &issuedReader{src: content, r: r}
+	if o.BodyRewrite {
+		search = &scanner{src: content, refuse: func() error { return r.refuse("body", "a compressed body is not rewritten") }}
+	}
 	n, err := io.Copy(io.Discard, search)
+	var refusal Refusal
 	switch {
-	case errors.Is(err, errFound):
-		return nil, 0, r.refuse("body", "a compressed body is not rewritten")
+	case errors.As(err, &refusal):
+		return nil, 0, err
 	case errors.Is(err, memory.ErrExhausted):
 		return nil, 0, &BusyError{}
 	case err != nil:

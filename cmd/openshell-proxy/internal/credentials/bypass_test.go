@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -154,18 +155,12 @@ func TestBypass_B64_WrongEndpoint(t *testing.T) {
 				"body": func() (string, *Rewritten, error) {
 					return sent(testSet(t), c.t, Options{BodyRewrite: true}, c.path, "", nil, jsonCT, `"`+gh+`"`)
 				},
-				"unrewritten body": func() (string, *Rewritten, error) {
-					if c.ok {
-						return "", nil, nil // refused for another reason
-					}
-					return sent(testSet(t), c.t, Options{}, c.path, "", nil, jsonCT, `"`+gh+`"`)
-				},
 			} {
 				out, _, err := try()
 				if c.ok && err != nil {
 					t.Errorf("%s: %v", where, err)
 				}
-				if !c.ok && (where != "unrewritten body" || name != "another provider") { // which is bound there itself
+				if !c.ok {
 					refusedWith(t, out, err, "credential_endpoint_mismatch")
 				}
 			}
@@ -182,29 +177,33 @@ func TestBypass_B64_JudgedPath(t *testing.T) {
 	refusedWith(t, out, err, "credential_endpoint_mismatch")
 }
 
+// TestBypass_B66_HiddenInBody: where bodies are not rewritten, a placeholder that the sandbox
+// was given passes unchanged, wherever it is bound, and is noted; any other one is refused,
+// before a byte of its key leaves. Neither depends on how the placeholder is written or how
+// the body arrives.
 func TestBypass_B66_HiddenInBody(t *testing.T) {
 	t.Parallel()
-	clear := Marker + "GITHUB_TOKEN"
 	every := func(format func(c byte) string) string {
 		var b strings.Builder
 		for i := range len(Marker) {
 			b.WriteString(format(Marker[i]))
 		}
-		return b.String() + "GITHUB_TOKEN"
+		return b.String() + "KEY"
 	}
 	const hex = "0123456789abcdef"
 	bodies := map[string]string{
-		"plain":                clear,
-		"alias":                "xoxb-OPENSHELL-RESOLVE-ENV-GITHUB_TOKEN",
-		"behind its beginning": "openshell:resolve:openshell:resolve:env" + clear,
+		"plain":                Marker + "KEY",
+		"alias":                "xoxb-OPENSHELL-RESOLVE-ENV-KEY.",
+		"behind its beginning": "openshell:resolve:openshell:resolve:env" + Marker + "KEY",
 		"percent":              every(func(c byte) string { return "%" + string(hex[c>>4]) + strings.ToUpper(string(hex[c&15])) }),
 		"percent twice":        every(func(c byte) string { return "%25" + string(hex[c>>4]) + string(hex[c&15]) }),
 		"unicode":              every(func(c byte) string { return `\u00` + string(hex[c>>4]) + string(hex[c&15]) }),
 		"unicode in a string":  every(func(c byte) string { return `\\u00` + string(hex[c>>4]) + string(hex[c&15]) }),
-		"mixed":                `o%70e\u006eshell:%72esolve\u003Aenv%3aGITHUB_TOKEN`,
-		"multipart":            "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n" + clear + "\r\n--b--\r\n",
-		"binary":               "\x00\xff\x80" + clear + "\x00",
-		"far in":               strings.Repeat("filler %zz \\u00 opop ", 4000) + clear,
+		"mixed":                `o%70e\u006eshell:%72esolve\u003Aenv%3aKEY%0a\n`,
+		"multipart":            "--b\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n" + Marker + "KEY\r\n--b--\r\n",
+		"binary":               "\x00\xff\x80" + Marker + "KEY\x00",
+		"twice":                Marker + "KEY " + Marker + "KEY",
+		"far in":               strings.Repeat("filler %zz \\u00 opop ", 4000) + Marker + "KEY",
 	}
 	splits := map[string]func(io.Reader) io.Reader{
 		"one byte": iotest.OneByteReader, "halves": iotest.HalfReader, "error with data": iotest.DataErrReader,
@@ -212,20 +211,67 @@ func TestBypass_B66_HiddenInBody(t *testing.T) {
 	}
 	for name, body := range bodies {
 		for split, reader := range splits {
-			r, err := testSet(t).Request(github(), Options{}, "/", "", nil, "application/octet-stream", int64(len(body)), reader(strings.NewReader(body)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			out, err := io.ReadAll(iotest.HalfReader(r.Body))
-			refusedWith(t, string(out), err, "credential_injection_failed")
-			if !strings.HasPrefix(body, string(out)) {
-				t.Errorf("%s, %s: what left is not what came", name, split)
-			}
-			if _, err := r.Body.Read(make([]byte, 8)); err == nil {
-				t.Errorf("%s, %s: read on after the error", name, split)
+			for key, ok := range map[string]bool{
+				"GITHUB_TOKEN": true, "GITHUB%5fTOKEN": true, `GITHUB\u005fTOKEN`: true, "v2_ANTHROPIC_API_KEY": true, "s" + handle + "_ANTHROPIC_API_KEY": true, "TELEGRAM": true,
+				"GITHUB_TOKENS": false, "GITHUB_TOKE": false, "NOBODY": false, "v9_ANTHROPIC_API_KEY": false, "": false, `GITHUB\u005fTOKEN\u005f`: false,
+			} {
+				body := strings.ReplaceAll(body, "KEY", key)
+				r, err := testSet(t).Request(to("elsewhere.example", 80), Options{}, "/", "", nil, "application/octet-stream", int64(len(body)), reader(strings.NewReader(body)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				out, err := io.ReadAll(iotest.HalfReader(r.Body))
+				if !ok {
+					var inBody *BodyError
+					if !errors.As(err, &inBody) || !strings.HasPrefix(body, string(out)) || key != "" && strings.Contains(string(out), key) || len(out) == len(body) {
+						t.Errorf("%s, %s, %s: error %v, sent %d bytes of %d", name, split, key, err, len(out), len(body))
+					}
+					if _, err := r.Body.Read(make([]byte, 8)); err == nil {
+						t.Errorf("%s, %s, %s: read on after the error", name, split, key)
+					}
+					continue
+				}
+				noted := parseKey(strings.NewReplacer("%5f", "_", `\u005f`, "_").Replace(key)).name
+				if err != nil || string(out) != body || !slices.Equal(r.Passed(), []string{noted}) || len(r.Used()) > 0 {
+					t.Errorf("%s, %s, %s: error %v, passed %q, sent %d bytes of %d", name, split, key, err, r.Passed(), len(out), len(body))
+				}
 			}
 		}
 	}
+}
+
+// TestPlaceholderWaitsForNothing: a body that ends, for now, with a placeholder of the sandbox
+// arrives to its last byte before the next one is sent: the sender may wait for an answer.
+func TestPlaceholderWaitsForNothing(t *testing.T) {
+	t.Parallel()
+	src, w := io.Pipe()
+	r, err := testSet(t).Request(github(), Options{}, "/", "", nil, jsonCT, -1, src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"a" + Marker + "GITHUB_TOKEN", "\n" + Marker[:5], Marker[5:] + "TELEGRAM"} {
+		go func() { _, _ = io.WriteString(w, part) }()
+		got := make([]byte, len(part))
+		if _, err := io.ReadFull(r.Body, got); err != nil || string(got) != part {
+			t.Fatalf("read %q, %v; want %q", got, err, part)
+		}
+	}
+}
+
+// TestBypass_B66_GoneProvider: the placeholders of a provider that was detached are not the
+// sandbox's any more.
+func TestBypass_B66_GoneProvider(t *testing.T) {
+	t.Parallel()
+	all := providers()
+	for i := range all {
+		all[i].Gone = "detached"
+	}
+	set, err := New(Config{}, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _, err := sent(set, to("elsewhere.example", 443), Options{}, "/", "", nil, jsonCT, `"`+Marker+`GITHUB_TOKEN"`)
+	refusedWith(t, out, err, "credential_placeholder_in_request_body")
 }
 
 func TestBypass_B66_Compressed(t *testing.T) {
@@ -249,15 +295,15 @@ func TestBypass_B66_Compressed(t *testing.T) {
 		_ = w.Close()
 		return b.String()
 	}
-	hiding := strings.Repeat("a", 40_000) + `openshell\u003Aresolve:env:GITHUB_TOKEN`
+	hiding := strings.Repeat("a", 40_000) + `openshell\u003Aresolve:env:NOBODY`
 	bomb := strings.Repeat("a", MaxDecompressed+1)
 	for name, c := range map[string]struct{ coding, body, code string }{
-		"gzip":                  {"gzip", pack("gzip", hiding), "credential_injection_failed"},
-		"gzip, named oddly":     {" X-GZIP , ", pack("gzip", hiding), "credential_injection_failed"},
-		"gzip, second member":   {"gzip", pack("gzip", "a") + pack("gzip", hiding), "credential_injection_failed"},
-		"deflate":               {"deflate", pack("deflate", hiding), "credential_injection_failed"},
-		"zstd":                  {"zstd", pack("zstd", hiding), "credential_injection_failed"},
-		"zstd, second frame":    {"zstd", pack("zstd", "a") + pack("zstd", hiding), "credential_injection_failed"},
+		"gzip":                  {"gzip", pack("gzip", hiding), "credential_placeholder_in_request_body"},
+		"gzip, named oddly":     {" X-GZIP , ", pack("gzip", hiding), "credential_placeholder_in_request_body"},
+		"gzip, second member":   {"gzip", pack("gzip", "a") + pack("gzip", hiding), "credential_placeholder_in_request_body"},
+		"deflate":               {"deflate", pack("deflate", hiding), "credential_placeholder_in_request_body"},
+		"zstd":                  {"zstd", pack("zstd", hiding), "credential_placeholder_in_request_body"},
+		"zstd, second frame":    {"zstd", pack("zstd", "a") + pack("zstd", hiding), "credential_placeholder_in_request_body"},
 		"gzip bomb":             {"gzip", pack("gzip", bomb), "uninspected_credentials"},
 		"broken gzip":           {"gzip", pack("gzip", hiding)[:20], "uninspected_credentials"},
 		"not gzip":              {"gzip", hiding, "uninspected_credentials"},
@@ -267,7 +313,7 @@ func TestBypass_B66_Compressed(t *testing.T) {
 		"two codings":           {"gzip, gzip", pack("gzip", pack("gzip", hiding)), "uninspected_credentials"},
 		"unknown":               {"x", hiding, "uninspected_credentials"},
 		"too long":              {"gzip", pack("gzip", noise(MaxCompressedBody)), "uninspected_credentials"},
-		"identity, not encoded": {"identity", hiding, "credential_injection_failed"},
+		"identity, not encoded": {"identity", hiding, "credential_placeholder_in_request_body"},
 	} {
 		h := http.Header{"Content-Encoding": {c.coding}}
 		for _, length := range []int64{int64(len(c.body)), -1} {
@@ -287,11 +333,14 @@ func TestBypass_B66_Compressed(t *testing.T) {
 		}
 	}
 	for _, coding := range []string{"gzip", "deflate", "zstd"} {
-		body := pack(coding, `{"harmless":true}`)
-		out, _, err := sent(testSet(t), github(), Options{}, "/", "", http.Header{"Content-Encoding": {coding}}, jsonCT, body)
-		if err != nil || !strings.HasSuffix(out, body) {
-			t.Errorf("%s without a placeholder: %v", coding, err)
+		body := pack(coding, `{"harmless":"`+Marker+`GITHUB_TOKEN"}`)
+		h := http.Header{"Content-Encoding": {coding}}
+		out, r, err := sent(testSet(t), github(), Options{}, "/", "", h, jsonCT, body)
+		if err != nil || !strings.HasSuffix(out, body) || !slices.Equal(r.Passed(), []string{"GITHUB_TOKEN"}) {
+			t.Errorf("%s with a placeholder of the sandbox: %v", coding, err)
 		}
+		out, _, err = sent(testSet(t), github(), Options{BodyRewrite: true}, "/", "", h, jsonCT, body)
+		refusedWith(t, out, err, "credential_injection_failed")
 	}
 }
 
@@ -332,7 +381,13 @@ func TestBypass_B67_UnverifiedConnection(t *testing.T) {
 			{body: "a=" + gh},
 			{h: http.Header{"Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte("git:"+gh))}}},
 		} {
-			out, _, err := sent(testSet(t), clear, o, "/", c.query, c.h, formCT, c.body)
+			out, r, err := sent(testSet(t), clear, o, "/", c.query, c.h, formCT, c.body)
+			if c.body != "" && !o.BodyRewrite {
+				if err != nil || !strings.HasSuffix(out, c.body) || len(r.Used()) > 0 {
+					t.Errorf("the placeholder in a body became %q, %v", out, err)
+				}
+				continue
+			}
 			refusedWith(t, out, err, "credential_endpoint_mismatch")
 		}
 	}

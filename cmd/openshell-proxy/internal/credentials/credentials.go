@@ -82,6 +82,7 @@ type Set struct {
 
 	match     func(pattern, host string) bool
 	providers []*provider
+	issued    []string    // what issuedKeys returns
 	past      []pastValue // the oldest first
 	scrub     *scrubber   // finds every value, also the past ones; nil without any
 }
@@ -113,6 +114,7 @@ func New(c Config, providers []Provider) (*Set, error) {
 		}
 		s.providers = append(s.providers, q)
 	}
+	s.issued = issuedKeys(s.providers)
 	s.remember(c.Before, time.Now())
 	return s, nil
 }

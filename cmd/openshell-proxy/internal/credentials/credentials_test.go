@@ -255,7 +255,7 @@ func TestRefusals(t *testing.T) {
 		"base64 outside of Basic": {h: header(b64([]byte("a" + Marker + "GITHUB_TOKEN"))), code: "invalid_credential_placeholder"},
 		"base64 in a cookie":      {h: http.Header{"Cookie": {"a=1; s=" + b64([]byte(`{"token":"`+Marker+`GITHUB_TOKEN"}`))}}, code: "invalid_credential_placeholder"},
 		"alias too long":          {h: header(strings.Repeat("a", maxAliasPrefix+1) + AliasMarker + "TELEGRAM"), code: "invalid_credential_placeholder"},
-		"body, not opted in":      {ct: jsonCT, body: `{"a":"` + Marker + `GITHUB_TOKEN"}`, code: "credential_injection_failed"},
+		"body, not opted in":      {ct: jsonCT, body: `{"a":"` + Marker + `NOBODY"}`, code: "credential_placeholder_in_request_body"},
 		"multipart":               {o: Options{BodyRewrite: true}, ct: "multipart/form-data; boundary=x", body: "--x\r\n\r\n" + Marker + "GITHUB_TOKEN\r\n--x--", code: "credential_injection_failed"},
 		"body too long":           {o: Options{BodyRewrite: true}, ct: jsonCT, body: strings.Repeat(" ", MaxRewriteBody) + `"` + Marker + `GITHUB_TOKEN"`, code: "credential_injection_failed"},
 		"another's credential":    {h: header(place1), code: "credential_endpoint_mismatch"},

@@ -72,6 +72,28 @@ func (e *MalformedError) Status() int { return http.StatusBadRequest }
 // Code is invalid_credential_placeholder.
 func (e *MalformedError) Code() string { return "invalid_credential_placeholder" }
 
+// BodyError is the error for a placeholder in a body, where none becomes a value, that the
+// sandbox was not given, or whose provider is gone.
+type BodyError struct {
+	Key string // as far as it has arrived; empty if none follows the marker
+}
+
+func (e *BodyError) Error() string { return "body: " + e.Reason() }
+
+// Reason says what is wrong with the placeholder.
+func (e *BodyError) Reason() string {
+	if e.Key == "" {
+		return "no key follows the beginning of a credential placeholder"
+	}
+	return "no attached provider has the credential that the placeholder names: " + e.Key
+}
+
+// Status is 403.
+func (e *BodyError) Status() int { return http.StatusForbidden }
+
+// Code is credential_placeholder_in_request_body.
+func (e *BodyError) Code() string { return "credential_placeholder_in_request_body" }
+
 // UninspectedError says that a body at an endpoint with credentials cannot be
 // searched for placeholders.
 type UninspectedError struct{ Reason string }

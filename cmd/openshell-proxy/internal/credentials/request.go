@@ -32,11 +32,11 @@ type Rewritten struct {
 
 // Used are the keys whose values were put in, sorted. A body that is still being
 // read may add some.
-func (r *Rewritten) Used() []string {
-	r.r.mu.Lock()
-	defer r.r.mu.Unlock()
-	return slices.Sorted(slices.Values(r.r.used))
-}
+func (r *Rewritten) Used() []string { return r.r.keys(&r.r.used) }
+
+// Passed returns the keys of the placeholders that passed unchanged in the body, sorted. A
+// body that is still being read may add some.
+func (r *Rewritten) Passed() []string { return r.r.keys(&r.r.passed) }
 
 // Request is the request with its placeholders resolved and without foreign
 // credentials. path is in origin form as it was judged, query without its question

@@ -19,8 +19,9 @@ type resolver struct {
 	// hold has the memory of bodies and decoders.
 	hold *memory.Hold
 
-	mu   sync.Mutex // a body may still be read when the answer comes
-	used []string
+	mu     sync.Mutex // a body may still be read when the answer comes
+	used   []string   // keys whose values were put in
+	passed []string   // keys of the placeholders that passed in the body
 }
 
 // value is the credential that a placeholder's key names here.
@@ -80,13 +81,23 @@ func (r *resolver) value(key, where string) (string, error) {
 	return value, nil
 }
 
-// use notes that a key's value was put in.
-func (r *resolver) use(key string) {
+// use notes that a key's value was put in, and pass that its placeholder passed.
+func (r *resolver) use(key string)  { r.add(&r.used, key) }
+func (r *resolver) pass(key string) { r.add(&r.passed, key) }
+
+func (r *resolver) add(to *[]string, key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !slices.Contains(r.used, key) {
-		r.used = append(r.used, key)
+	if !slices.Contains(*to, key) {
+		*to = append(*to, key)
 	}
+}
+
+// keys returns one of the lists that add extends, sorted.
+func (r *resolver) keys(list *[]string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(slices.Values(*list))
 }
 
 // refuse is the error for a placeholder that stands where none is resolved.

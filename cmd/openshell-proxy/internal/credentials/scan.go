@@ -10,9 +10,6 @@ import "io"
 type scanner struct {
 	src    io.Reader
 	refuse func() error
-	// blunt has a marker's last byte, if it is written plainly, become another in the
-	// place of an error: what is left is a marker to nobody.
-	blunt bool
 	// tail is the end of what was passed on, if a marker may have begun in it.
 	tail  [maxMarker]byte
 	tails int
@@ -24,25 +21,16 @@ func (s *scanner) Read(p []byte) (int, error) {
 		return 0, s.err
 	}
 	n, err := s.src.Read(p)
-	for from := 0; ; {
-		pass, ok := s.pass(p[from:n])
-		if ok {
-			break
-		}
-		last := from + pass
-		if !s.blunt || p[last] != Marker[len(Marker)-1] && p[last] != AliasMarker[len(AliasMarker)-1] {
-			s.err = s.refuse()
-			return last, s.err
-		}
-		p[last] = blunted
-		from, s.tails = last+1, 0
+	if pass, ok := s.pass(p[:n]); !ok {
+		s.err = s.refuse()
+		return pass, s.err
 	}
 	s.err = err
 	return n, err
 }
 
-// blunted is in no marker, and nothing in JSON.
-const blunted = '_'
+// neutral is in no marker, and is an ordinary character in JSON.
+const neutral = '_'
 
 // pass says how much of b, which follows what was passed before, may leave. False
 // means that a marker ends behind that.

@@ -72,7 +72,7 @@ func (h *http1) carry(ctx context.Context, req *http.Request, j *judged) (more b
 		return false
 	}
 	defer resp.Body.Close()
-	rec.status, rec.keys = resp.StatusCode, j.keys()
+	rec.status, rec.sent = resp.StatusCode, j.injected
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		h.upgraded(ctx, up, req, resp, j, protocol, sent, rec)
 		return false
@@ -437,7 +437,7 @@ func (h *http1) upgraded(ctx context.Context, up *upConn, req *http.Request, res
 	case looks:
 		s := &webSocket{c: h.c, j: j, client: frameWriter{conn: h.conn}, up: frameWriter{conn: up.conn, mask: true}}
 		err = s.carry(ctx, h.br, up.br)
-		rec.in, rec.keys = s.client.n, j.keys()
+		rec.in = s.client.n
 		rec.out += s.up.n
 	default:
 		client := &pushedBack{Conn: h.conn, br: h.br}

@@ -160,7 +160,7 @@ func (h *http2Handler) serve(w http.ResponseWriter, req *http.Request, hold *mem
 		return
 	}
 	defer resp.Body.Close()
-	rec.dec, rec.status, rec.keys = j.dec, resp.StatusCode, j.keys()
+	rec.dec, rec.status, rec.sent = j.dec, resp.StatusCode, j.injected
 	rec.in, err = respond(w, resp)
 	rec.dec = j.cutOff(rec.dec, failure(ctx, err))
 	h.c.record(rec)

@@ -25,6 +25,8 @@ type injected struct {
 
 type refusedBody struct{ credentials.Refusal }
 
+func (r *refusedBody) Unwrap() error { return r.Refusal }
+
 // keys are the sandbox's credentials; nil if it has none.
 func (s *Server) keys() *credentials.Set { return s.credentials.Load() }
 
@@ -174,6 +176,10 @@ func refusedCredential(err error) answer {
 	if !errors.As(err, &r) {
 		return answer{status: http.StatusInternalServerError, body: simpleBody{"credential_injection_failed", err.Error(), ""}}
 	}
+	var inBody *credentials.BodyError
+	if errors.As(err, &inBody) {
+		return answer{status: r.Status(), body: nestedBody{nestedError{r.Code(), inBody.Reason(), r.Error()}}}
+	}
 	return answer{status: r.Status(), body: simpleBody{r.Code(), r.Error(), ""}}
 }
 
@@ -265,12 +271,4 @@ func (s *scrubbedTrailer) Read(p []byte) (int, error) {
 		s.i.scrubHeader(s.resp.Trailer)
 	}
 	return n, err
-}
-
-// keys are the credentials that a request used, for the record.
-func (j *judged) keys() []string {
-	if j.injected == nil {
-		return nil
-	}
-	return j.injected.Used()
 }

@@ -152,8 +152,8 @@ type record struct {
 	protocol string
 	http     *policy.HTTP
 	status   int
-	// keys are the credentials that were put in.
-	keys []string
+	// sent is the request as it left with credentials or placeholders; nil if it has neither.
+	sent *injected
 	// steps are what middlewares did.
 	steps   []decisionlog.Middleware
 	in, out int64
@@ -168,7 +168,10 @@ func (c *connection) record(r record) {
 		Time: time.Now(), Verdict: r.dec.Verdict.String(), Layer: r.dec.Layer.String(),
 		Host: r.to.host, Port: r.to.port, Protocol: r.protocol,
 		Policy: r.dec.Policy, Rule: r.dec.Rule, Line: r.dec.Line, Reason: r.dec.Reason, Revision: r.dec.Revision,
-		Status: r.status, Credentials: r.keys, Middlewares: r.steps, BytesIn: r.in, BytesOut: r.out, DurationMS: float64(time.Since(r.began).Microseconds()) / 1000,
+		Status: r.status, Middlewares: r.steps, BytesIn: r.in, BytesOut: r.out, DurationMS: float64(time.Since(r.began).Microseconds()) / 1000,
+	}
+	if r.sent != nil {
+		rec.Credentials, rec.Placeholders = r.sent.Used(), r.sent.Passed()
 	}
 	if r.http != nil {
 		rec.Method, rec.Path = r.http.Method, r.http.Path

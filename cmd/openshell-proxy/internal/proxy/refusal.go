@@ -35,6 +35,18 @@ type simpleBody struct {
 	Reason string `json:"reason,omitempty"`
 }
 
+// nestedBody is OpenShell's answer to a placeholder in a body, the only one whose error is an
+// object.
+type nestedBody struct {
+	Error nestedError `json:"error"`
+}
+
+type nestedError struct {
+	Code    string `json:"code"`
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+}
+
 type ruleBody struct {
 	Error       string       `json:"error"`
 	Policy      string       `json:"policy"`

@@ -5,6 +5,7 @@ package proxy
 import (
 	"bytes"
 	"compress/gzip"
+	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
@@ -73,8 +74,8 @@ func TestBypass_B66_BodiesNotRewritten(t *testing.T) {
 	z.Close()
 	for _, proto := range []string{"http/1.1", "h2"} {
 		for _, tc := range []struct{ name, endpoint, kind, encoding, body, code string }{
-			{"without the field", strings.Replace(rewrites, "true", "false", 1), "application/json", "", `"` + secretKey + `"`, "credential_injection_failed"},
-			{"escaped, without the field", strings.Replace(rewrites, "true", "false", 1), "application/json", "", `"openshell\u003aresolve:env:API_KEY"`, "credential_injection_failed"},
+			{"of nobody, without the field", strings.Replace(rewrites, "true", "false", 1), "application/json", "", `"` + credentials.Placeholder("NOBODY") + `"`, `{"error":{"code":"credential_placeholder_in_request_body","reason":"no attached provider has`},
+			{"of nobody, escaped, without the field", strings.Replace(rewrites, "true", "false", 1), "application/json", "", `"openshell\u003aresolve:env:NOBODY"`, `{"error":{"code":"credential_placeholder_in_request_body"`},
 			{"multipart", rewrites, "multipart/form-data; boundary=x", "", "--x\r\n\r\n" + secretKey + "\r\n--x--", "credential_injection_failed"},
 			{"unknown type", rewrites, "application/octet-stream", "", secretKey, "credential_injection_failed"},
 			{"long", rewrites, "text/plain", "", strings.Repeat(" ", credentials.MaxRewriteBody) + secretKey, "credential_injection_failed"},
@@ -132,6 +133,53 @@ func TestBypass_B66_BodiesNotRewritten(t *testing.T) {
 	got := w.site("api.example.com", 443, nil, "http/1.1")
 	if resp, _ := get(t, w.client(w.byConnect, "http/1.1"), "POST", "https://api.example.com/", strings.NewReader("k=v")); resp.StatusCode != 200 || len(got.got()) != 1 {
 		t.Errorf("control: status %d", resp.StatusCode)
+	}
+}
+
+// TestBypass_B66_PlaceholdersPass: where bodies are not rewritten, the sandbox's placeholders
+// arrive as they are, compressed and at hosts of no provider too, and the record names them.
+func TestBypass_B66_PlaceholdersPass(t *testing.T) {
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	_, _ = io.WriteString(z, "k="+secretKey)
+	z.Close()
+	endpoint := strings.Replace(rewrites, "true", "false", 1)
+	for _, proto := range []string{"http/1.1", "h2"} {
+		for _, tc := range []struct{ host, kind, encoding, body, want string }{
+			{"api.example.com", "application/json", "", `{"env":"KEY=` + secretKey + `"}`, "[API_KEY]"},
+			{"api.example.com", "application/json", "", `"openshell\u003aresolve:env:API_KEY"`, "[API_KEY]"},
+			{"api.example.com", "multipart/form-data; boundary=x", "", "--x\r\n\r\n" + secretKey + "\r\n--x--", "[API_KEY]"},
+			{"api.example.com", "text/plain", "gzip", zipped.String(), "[API_KEY]"},
+			{"raw.example.com", "text/plain", "", secretKey, "[API_KEY]"},
+			{"raw.example.com", "text/plain", "", "openshell:resolve:env", "[]"},
+		} {
+			for _, chunked := range []bool{false, true} {
+				w := withSecret(t)
+				w.load(endpoints(strings.Replace(endpoint, "api.example.com", tc.host, 1)))
+				got := w.site(tc.host, 443, nil, proto)
+				var body io.Reader = strings.NewReader(tc.body)
+				if chunked {
+					body = io.MultiReader(body)
+				}
+				req, err := http.NewRequest("POST", "https://"+tc.host+"/", body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Header.Set("Content-Type", tc.kind)
+				if tc.encoding != "" {
+					req.Header.Set("Content-Encoding", tc.encoding)
+				}
+				resp, err := w.client(w.byConnect, proto).Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				all, rec := got.got(), w.recorded(0)
+				if resp.StatusCode != 200 || len(all) != 1 || all[0].Body != tc.body || fmt.Sprint(rec.Placeholders) != tc.want || len(rec.Credentials) > 0 {
+					t.Errorf("%s %s %q: status %d, arrived %.200v, recorded %+v", proto, tc.host, tc.body, resp.StatusCode, all, rec)
+				}
+			}
+		}
 	}
 }
 
