@@ -284,8 +284,12 @@ type Hold struct {
 	n atomic.Int64
 }
 
-// Hold returns a hold that has n bytes, which the account has taken already.
+// Hold returns a hold that has n bytes, which the account has taken already. The hold of
+// a nil account is nil.
 func (a *Account) Hold(n int64) *Hold {
+	if a == nil {
+		return nil
+	}
 	h := &Hold{a: a}
 	h.n.Store(n)
 	return h
@@ -308,7 +312,11 @@ func (h *Hold) Grow(ctx context.Context, n int64) error {
 }
 
 // Add gives the hold n bytes that the account has taken already.
-func (h *Hold) Add(n int64) { h.n.Add(n) }
+func (h *Hold) Add(n int64) {
+	if h != nil {
+		h.n.Add(n)
+	}
+}
 
 // Try is Grow without waiting.
 func (h *Hold) Try(n int64) bool {
@@ -331,7 +339,12 @@ func (h *Hold) Shrink(n int64) {
 }
 
 // Take empties the hold and returns how many bytes it had, which the caller releases.
-func (h *Hold) Take() int64 { return h.n.Swap(0) }
+func (h *Hold) Take() int64 {
+	if h == nil {
+		return 0
+	}
+	return h.n.Swap(0)
+}
 
 // Release gives back everything that the hold has.
 func (h *Hold) Release() {

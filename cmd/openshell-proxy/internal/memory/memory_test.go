@@ -270,6 +270,11 @@ func TestNil(t *testing.T) {
 	}
 	h.Shrink(1)
 	h.Release()
+	var a *Account
+	if h = a.Hold(1); h.Grow(t.Context(), 1<<40) != nil || h.Take() != 0 {
+		t.Error("the hold of no account counts")
+	}
+	h.Add(1)
 	set := New(0).Open(func() {}).Hold(1)
 	if FromContext(NewContext(t.Context(), set)) != set || set.Take() != 1 {
 		t.Error("another hold came back")
