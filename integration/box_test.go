@@ -4,6 +4,7 @@ package integration
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -58,6 +59,8 @@ type boxOptions struct {
 	// name server; without it the proxy connects from the host and names are in
 	// the container's hosts file.
 	uplink bool
+	// resolver has the options of resolv.conf there; the default gives up after a second.
+	resolver string
 	// up is an upstream to share; nth is the container's number at it.
 	up  *upstream.Host
 	nth int
@@ -113,7 +116,7 @@ func boxOf(t *testing.T, o boxOptions) *box {
 			t.Fatal(err)
 		}
 		network["path"], b.addr = path, addr
-		resolv = fmt.Sprintf("nameserver %s\noptions timeout:1 attempts:1\n", b.up.Inside())
+		resolv = fmt.Sprintf("nameserver %s\noptions %s\n", b.up.Inside(), cmp.Or(o.resolver, "timeout:1 attempts:1"))
 	} else {
 		b.flags = append(b.flags, "--egress", "host")
 		hosts += fmt.Sprintf("%s api.test plain.test raw.test denied.test\n%s six.test\n", b.up.Addr, b.up.Addr6)

@@ -47,7 +47,7 @@ func TestSoak(t *testing.T) {
 	length := soakLength(t)
 	t.Parallel()
 	up := startUpstream(t)
-	for name, o := range map[string]boxOptions{"from the host": {up: up}, "from its own network": {up: up, uplink: true, nth: 1}} {
+	for name, o := range map[string]boxOptions{"from the host": {up: up}, "from its own network": {up: up, uplink: true, nth: 1, resolver: "timeout:10 attempts:1"}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var without []string

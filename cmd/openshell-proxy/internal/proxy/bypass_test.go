@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -520,5 +521,41 @@ func TestBypass_B70_OtherRepositories(t *testing.T) {
 				t.Errorf("%s %s %s: status %d, %d arrived", proto, tc.method, tc.rest, resp.StatusCode, arrived)
 			}
 		}
+	}
+}
+
+// TestSilentClientOfSharedAddress: a client that says nothing at first, to an address that
+// two names of a hosts file share, is judged and served by the name that it says in the
+// end.
+func TestSilentClientOfSharedAddress(t *testing.T) {
+	for name, port := range map[string]uint16{"the first name may have a server that speaks first": 8080, "the first name is inspected": 8081} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, endpoints(
+				"host: named.test, port: 8080", "host: named.test, port: 8081, protocol: rest, enforcement: enforce, access: full",
+				"host: twin.test, ports: [8080, 8081], protocol: rest, enforcement: enforce, rules: [{allow: {method: GET, path: /a}}]",
+			))
+			shared := hosts["named.test"][0]
+			w.s.names = map[netip.Addr][]string{shared: {"named.test", "twin.test"}}
+			s := w.site("twin.test", port, nil)
+			for _, tc := range []struct {
+				host, path string
+				want       int
+			}{{"twin.test", "/a", 200}, {"twin.test", "/b", 403}, {"named.test", "/b", 200}, {"evil.example.net", "/a", 403}} {
+				c := w.to(netip.AddrPortFrom(shared, port).String())
+				time.Sleep(3 * w.s.waits.serverFirst)
+				resp, body := ask(t, c, fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s:%d\r\n\r\n", tc.path, tc.host, port))
+				if resp.StatusCode != tc.want {
+					t.Errorf("%s%s: %d %s, want %d", tc.host, tc.path, resp.StatusCode, body, tc.want)
+				}
+			}
+			for _, got := range s.got() {
+				if got.Host == fmt.Sprintf("twin.test:%d", port) && got.URI != "/a" {
+					t.Errorf("the server got %s of %s", got.URI, got.Host)
+				}
+			}
+			if n := len(s.got()); n != 2 {
+				t.Errorf("the server got %d requests, want 2", n)
+			}
+		})
 	}
 }

@@ -33,6 +33,9 @@ type connection struct {
 	cancel context.CancelFunc
 	// account counts the connection's part of the worker's memory.
 	account *memory.Account
+	// guessed is true if the client was silent, so that the target is a name that the
+	// hosts file has for the address. The client may still name another.
+	guessed bool
 
 	// held is who holds it, as last looked at.
 	held atomic.Pointer[holders]
@@ -112,7 +115,7 @@ func (c *connection) cutForMemory() {
 	c.mu.Lock()
 	to := c.to
 	c.mu.Unlock()
-	c.record(record{dec: c.exhausted(errCut), to: to, protocol: "tcp"})
+	c.recordExhausted(to, "tcp", 0, errCut)
 	c.cancel()
 }
 
@@ -121,6 +124,15 @@ var errCut = errors.New("the connection holds more memory than any other, and ot
 // exhausted returns the decision to refuse for want of memory.
 func (c *connection) exhausted(err error) policy.Decision {
 	return policy.Decision{Reason: err.Error(), Revision: c.s.engine.Load().engine.Revision()}
+}
+
+// recordExhausted records a refusal for want of memory, with the status that the client
+// got or 0. It is not inlined: a record is large, and the goroutine of each HTTP/2 stream
+// would need a larger stack.
+//
+//go:noinline
+func (c *connection) recordExhausted(to target, protocol string, status int, err error) {
+	c.record(record{dec: c.exhausted(err), to: to, protocol: protocol, status: status})
 }
 
 // handle identifies the caller, determines the target and asks the policy before it
@@ -246,10 +258,22 @@ func (c *connection) transparent(ctx context.Context) {
 	if err == nil && !synthetic && first.said != "" {
 		to.host, _, err = splitHost(first.said, to.port)
 	}
+	if errors.Is(err, io.EOF) { // the client has left without a word
+		if dec := c.byAddress(&to); dec.Verdict != policy.Allow {
+			c.refuseRaw(to, dec)
+		}
+		return
+	}
 	if err != nil {
 		c.refuseRaw(to, denied(policy.Decision{Revision: c.s.engine.Load().engine.Revision()}, err.Error()))
 		return
 	}
+	c.toAddress(ctx, first, to)
+}
+
+// toAddress judges a connection by the host that the client names, or by its address if
+// the client has named none, and serves it.
+func (c *connection) toAddress(ctx context.Context, first opening, to target) {
 	if c.s.isRouter(to.host) {
 		c.route(ctx, first, to)
 		return
@@ -271,7 +295,7 @@ func (c *connection) byAddress(to *target) policy.Decision {
 	}
 	for _, name := range c.s.names[c.wanted.Addr()] {
 		if d := c.judge(target{host: name, port: to.port}, nil); d.Verdict == policy.Allow {
-			to.host = name
+			to.host, c.guessed = name, true
 			return d
 		}
 	}
@@ -346,6 +370,14 @@ func (c *connection) serve(ctx context.Context, first opening, to target, dec po
 		}
 		if len(greeting) > 0 {
 			c.splice(ctx, to, dec, up, greeting, "tcp")
+			return
+		}
+		if host, _, err := splitHost(first.said, to.port); err == nil && c.guessed && host != to.host {
+			if up != nil {
+				_ = up.Close()
+				up = nil
+			}
+			c.toAddress(ctx, first, target{host: host, port: to.port})
 			return
 		}
 	}

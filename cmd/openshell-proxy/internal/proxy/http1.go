@@ -59,7 +59,7 @@ func (h *http1) serve(whole context.Context) {
 	}()
 	for h.await() {
 		if err := h.c.account.Take(ctx, streamCost); err != nil {
-			h.c.record(record{dec: h.c.exhausted(err), to: h.to, protocol: h.protocol(), status: http.StatusServiceUnavailable})
+			h.c.recordExhausted(h.to, h.protocol(), http.StatusServiceUnavailable, err)
 			h.end(outOfMemory(), false)
 			return
 		}

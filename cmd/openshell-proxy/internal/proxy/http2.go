@@ -31,7 +31,7 @@ func serveHTTP2(ctx context.Context, c *connection, conn *tls.Conn, to target, u
 // serveStreams serves an HTTP/2 connection. Each request is served once there is memory
 // for it.
 func (c *connection) serveStreams(ctx context.Context, conn *tls.Conn, to target, serve heldHandler) {
-	refuse := func(err error) { c.record(record{dec: c.exhausted(err), to: to, protocol: "h2"}) }
+	refuse := func(err error) { c.recordExhausted(to, "h2", 0, err) }
 	if err := c.account.Take(ctx, http2Cost); err != nil {
 		refuse(err)
 		return
@@ -64,7 +64,7 @@ func (g *gatedHandler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	hold, refused := g.gate.begin()
 	defer g.gate.end(hold, refused)
 	if refused {
-		g.c.record(record{dec: g.c.exhausted(memory.ErrExhausted), to: g.to, protocol: "h2", status: http.StatusServiceUnavailable})
+		g.c.recordExhausted(g.to, "h2", http.StatusServiceUnavailable, memory.ErrExhausted)
 		rc := http.NewResponseController(w)
 		_ = rc.SetWriteDeadline(time.Now().Add(refusalTime))
 		outOfMemory().serve(w)

@@ -80,8 +80,10 @@ const (
 	copyBuffer = 32 << 10
 	// maxGreeting is how much of what a server says first is read at once.
 	maxGreeting = 4 << 10
-	// settleTime is how long a request may still be sent when its answer has ended.
-	settleTime = 100 * time.Millisecond
+	// settleTime is how long a request may still be sent when its answer has ended. After
+	// that its connection is closed, which a client that has sent everything does not
+	// expect: it is long enough for a busy machine.
+	settleTime = time.Second
 	// goneAfter is how long an answer may take before the client is looked after.
 	goneAfter = time.Second
 )

@@ -108,14 +108,20 @@ func peak() func() int64 {
 	}
 }
 
-// serves fails the test unless an ordinary connection is answered.
+// serves fails the test unless an ordinary client is answered. The budget may cut its
+// connection, which has a large window, so it may ask three times.
 func (w *world) serves() {
 	w.t.Helper()
-	f := newFramer(w.t, w)
-	if got := f.get(":path", "/a"); got != 200 {
-		w.t.Errorf("another connection is answered %d", got)
+	got := 0
+	for range 3 {
+		f := newFramer(w.t, w)
+		got = f.get(":path", "/a")
+		f.conn.NetConn().Close()
+		if got == 200 {
+			return
+		}
 	}
-	f.conn.NetConn().Close()
+	w.t.Errorf("another connection is answered %d", got)
 }
 
 // maxPeak is what an attack may make a test grow by, in bytes: the smallest budget, and

@@ -143,6 +143,7 @@ var (
 		"mixed.wild.test":   {netip.MustParseAddr("93.184.216.37"), netip.MustParseAddr("10.0.0.5")},
 		"meta.wild.test":    {netip.MustParseAddr("169.254.169.254")},
 		"named.test":        {netip.MustParseAddr("10.0.0.6")},
+		"twin.test":         {netip.MustParseAddr("10.0.0.6")},
 	}
 	synthetic = map[netip.Addr]string{
 		netip.MustParseAddr("198.18.0.1"): "api.example.com",
