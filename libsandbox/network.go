@@ -3,7 +3,6 @@
 package libsandbox
 
 import (
-	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -38,16 +37,6 @@ const (
 // container, where it is led to the policy DNS as everybody. So the proxy asks
 // them itself.
 var dockerResolver = netip.AddrFrom4([4]byte{127, 0, 0, 11})
-
-// bundles are where programs of the distributions look for trusted certificates:
-// Debian, Ubuntu and Alpine; Fedora and RHEL; SUSE; Alpine and the BSDs.
-var bundles = []string{
-	"/etc/ssl/certs/ca-certificates.crt",
-	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-	"/etc/pki/tls/certs/ca-bundle.crt",
-	"/etc/ssl/ca-bundle.pem",
-	"/etc/ssl/cert.pem",
-}
 
 // network is a container's way out: its namespace, captured, and its proxy.
 type network struct {
@@ -410,42 +399,4 @@ func parseResolvers(text []byte) (out []netip.AddrPort) {
 		}
 	}
 	return out
-}
-
-// bundle finds the certificate bundles of the image and begins the container's
-// own with what they hold; the proxy adds its CA. It returns where the bundle is
-// to be seen in the container.
-func bundle(spec *specs.Spec, dir string) (paths []string, err error) {
-	root, err := unix.Open(spec.Root.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open root.path %s: %w", spec.Root.Path, err)
-	}
-	defer unix.Close(root)
-	var text []byte
-	var seen [][]byte
-	for _, p := range bundles {
-		data, err := readSeen(spec, root, p, maxBundle)
-		if err != nil {
-			return nil, err
-		}
-		if len(data) > 0 {
-			paths = append(paths, p)
-			// Mostly they are links to one another.
-			if !slices.ContainsFunc(seen, func(d []byte) bool { return bytes.Equal(d, data) }) {
-				seen, text = append(seen, data), append(append(text, data...), '\n')
-			}
-		}
-	}
-	if len(paths) == 0 {
-		paths = bundles[:1]
-	}
-	file := filepath.Join(dir, handoff.Bundle)
-	if err := os.WriteFile(file, text, 0o644); err != nil {
-		return nil, fmt.Errorf("write the container's CA bundle: %w", err)
-	}
-	// Whatever the umask: every user of the container reads it.
-	if err := os.Chmod(file, 0o644); err != nil {
-		return nil, fmt.Errorf("write the container's CA bundle: %w", err)
-	}
-	return paths, nil
 }

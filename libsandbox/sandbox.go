@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/trust"
 	"openshell.dev/runtime/libsandbox/container"
 	"openshell.dev/runtime/libsandbox/landlock"
 	"openshell.dev/runtime/libsandbox/netns"
@@ -119,6 +120,7 @@ const forgetTries = 3
 // then it ends, too.
 func forget(root, id string) (err error) {
 	dir := state.Dir(root, id)
+	unmountStores(dir) // of a create that was cut off
 	for range forgetTries {
 		err = errors.Join(proxyproc.Stop(dir), os.RemoveAll(dir))
 		if !errors.Is(err, unix.ENOTEMPTY) {
@@ -199,10 +201,16 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 		return nil, err
 	}
 	options.Env = append(base, gitEnvironment(pol, attached)...)
-	options.Bundle = filepath.Join(dir, handoff.Bundle)
-	if options.BundlePaths, err = bundle(o.Container.Spec, dir); err != nil {
+	stores, err := trustStores(o.Container.Spec, dir)
+	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			stores.release()
+		}
+	}()
+	options.Bundle, options.TrustMounts, options.TrustPaths = stores.bundle, stores.mounts, stores.paths
 	pl, err := plan.New(o.Container.Spec, pol, options)
 	if err != nil {
 		return nil, err
@@ -211,15 +219,15 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	for _, w := range pl.Warnings(o.Container.Spec, pol, options) {
 		container.Warn("policy " + src.Name + ": " + w)
 	}
-	for _, w := range mounts.warnings {
+	for _, w := range append(mounts.warnings, stores.warnings...) {
 		container.Warn(w)
 	}
-	st := &state.State{ID: o.Container.ID, Created: time.Now().UTC(), Policy: src.Name, Plan: pl, Sockets: mounts.sockets}
+	st := &state.State{ID: o.Container.ID, Created: time.Now().UTC(), Policy: src.Name, Plan: pl, Sockets: mounts.sockets, Trust: stores.Stores}
 	h, err := o.proxyConfig(dir, c, src)
 	if err != nil {
 		return nil, err
 	}
-	h.Providers, h.Inference, h.Middlewares = attached, router, services
+	h.Providers, h.Inference, h.Middlewares, h.Trust = attached, router, services, stores.Stores
 	if err := from.follow(h); err != nil {
 		return nil, err
 	}
@@ -264,6 +272,7 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 			return err
 		}
 		from.release() // what changes from now on, the guard is told
+		stores.release()
 		return st.Save(dir)
 	}
 	return func() {
@@ -271,6 +280,7 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 		mounts.close()
 		n.release()
 		from.release()
+		stores.release()
 	}, nil
 }
 
@@ -460,6 +470,35 @@ func Delete(root, id string, force bool) error {
 		return err
 	}
 	return forget(root, id)
+}
+
+// Pause freezes a container. What its programs have written into the folders of CA stores
+// then stands in its layer: engines pause a container to commit it.
+func Pause(root, id string) error {
+	ctr, err := container.Load(root, id)
+	if err != nil {
+		return err
+	}
+	if err := ctr.Pause(); err != nil || !confined(ctr) {
+		return err
+	}
+	kept, err := state.LoadState(root, id)
+	if err != nil {
+		return err
+	}
+	st, err := ctr.State()
+	if err != nil {
+		return err
+	}
+	own, err := os.ReadFile(filepath.Join(state.Dir(root, id), handoff.CACert))
+	if err == nil {
+		err = trust.Sync(&kept.Trust, own, st.Pid)
+	}
+	if err != nil {
+		// The workload can cause it, and must not keep its container from being paused.
+		container.Warn(fmt.Sprintf("the container's layer may lack changes of its CA stores: %v", err))
+	}
+	return nil
 }
 
 // Start runs the first process of a container that was created. notifySocket is

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"openshell.dev/runtime/internal/inferencefile"
+	"openshell.dev/runtime/internal/trust"
 )
 
 // Mark is on every packet of the proxy's own connections in the container's
@@ -74,8 +75,9 @@ const (
 	Lock = "proxy.pid"
 	// StandbyLock is the same of the guard's standby.
 	StandbyLock = "standby.pid"
-	// Bundle is the CA bundle that the container sees.
-	Bundle = "bundle.pem"
+	// Stores is the folder in which the container's overlays of CA stores are made, and
+	// the files of stores that have none.
+	Stores = "trust"
 )
 
 // The order of the donated listeners.
@@ -139,6 +141,8 @@ type Config struct {
 	// Attached is the folder in which the guard shows that it takes updates; empty
 	// without credentials.
 	Attached string `json:"attached,omitempty"`
+	// Trust are the container's certificate stores, which get the sandbox's CA.
+	Trust trust.Stores `json:"trust,omitzero"`
 	// Refresher keeps credentials fresh that expire; nil without credentials.
 	Refresher *Refresher `json:"refresher,omitempty"`
 }

@@ -33,7 +33,7 @@ func FuzzNew(f *testing.F) {
 		if json.Unmarshal(text, &given) != nil || json.Unmarshal(text, &same) != nil {
 			return
 		}
-		p, err := New(&given, pol, Options{LandlockABI: 7, Floor: 1, BundlePaths: []string{"/etc/ssl/cert.pem"}, Placeholders: []string{"KEY=placeholder"}})
+		p, err := New(&given, pol, Options{LandlockABI: 7, Floor: 1, Bundle: "/etc/ssl/cert.pem", TrustPaths: []string{"/etc/ssl/cert.pem"}, Placeholders: []string{"KEY=placeholder"}})
 		if err != nil {
 			return
 		}

@@ -69,10 +69,13 @@ type Options struct {
 	Enforce bool
 	// Allow names fields that would otherwise be refused.
 	Allow []string
-	// Bundle is the file of trusted certificates that the container sees at
-	// BundlePaths.
-	Bundle      string
-	BundlePaths []string
+	// Bundle is the container's file of trusted certificates, which the environment
+	// names; empty without one.
+	Bundle string
+	// TrustMounts show the container its certificate stores with the sandbox's CA.
+	// TrustPaths are bundles and their folders, which every process may read.
+	TrustMounts []specs.Mount
+	TrustPaths  []string
 	// NoProxy are the container's own names and addresses, which programs reach without the
 	// proxy, beside localhost and the loopback.
 	NoProxy []string
@@ -149,12 +152,12 @@ func New(spec *specs.Spec, pol *policy.Policy, o Options) (*Plan, error) {
 	}
 	pl := &Plan{
 		ReadOnlyProc: pol.NamesPrograms(), User: pol.Process.User, Group: pol.Process.Group,
-		Env: slices.Concat(environment(o.BundlePaths, o.NoProxy), o.Env), Placeholders: o.Placeholders, Accepted: accepted,
+		Env: slices.Concat(environment(o.Bundle, o.NoProxy), o.Env), Placeholders: o.Placeholders, Accepted: accepted,
+		Mounts: o.TrustMounts,
 	}
 	pl.TakenCapabilities = pl.Takes(spec.Process)
 	pl.addMasks(spec, o.Allow)
-	for _, p := range o.BundlePaths {
-		pl.Mounts = append(pl.Mounts, specs.Mount{Destination: p, Type: "bind", Source: o.Bundle, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}})
+	for _, p := range o.TrustPaths {
 		allowed = append(allowed, landlock.Rule{Path: p, Access: landlock.ReadOnly, Origin: landlock.OriginRuntime})
 	}
 	pl.Ruleset = landlock.New(o.LandlockABI, allowed)
@@ -173,21 +176,21 @@ const noProxy = "127.0.0.1,localhost,::1,inference.local,127.0.0.0/8,0.0.0.0,[::
 // sandbox's CA. Without them they are led to the proxy all the same; with them
 // they get its refusals as HTTP. Each of the CA variables replaces or extends
 // what its program trusts by the image's own certificates and the CA.
-func environment(bundles, own []string) []string {
+func environment(bundle string, own []string) []string {
 	var out []string
 	for _, v := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "grpc_proxy"} {
 		out = append(out, v+"="+proxyURL)
 	}
 	direct := strings.Join(append([]string{noProxy}, own...), ",")
 	out = append(out, "NO_PROXY="+direct, "no_proxy="+direct)
-	if len(bundles) == 0 {
+	if bundle == "" {
 		return out
 	}
 	for _, v := range []string{
 		"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO", "AWS_CA_BUNDLE", "PIP_CERT",
 		"NODE_EXTRA_CA_CERTS", "DENO_CERT",
 	} {
-		out = append(out, v+"="+bundles[0])
+		out = append(out, v+"="+bundle)
 	}
 	return append(out, "UV_NATIVE_TLS=1")
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/internal/atomicfile"
+	"openshell.dev/runtime/internal/trust"
 	"openshell.dev/runtime/libsandbox/plan"
 )
 
@@ -40,6 +41,8 @@ type State struct {
 	// was made: mounts[N]: PATH. An engine's or an agent's is among them only if the
 	// operator accepts it.
 	Sockets []string `json:"sockets,omitempty"`
+	// Trust are the container's certificate stores.
+	Trust trust.Stores `json:"trust,omitzero"`
 }
 
 // Dir is the sandbox's own directory under the runtime's root. No container has

@@ -173,7 +173,7 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	leafKey := pem.EncodeToMemory(&pem.Block{Type: keyBlock, Bytes: leafDER})
-	leafPEM := Bundle(nil, []byte("-----BEGIN CERTIFICATE-----\n"+b64(l.Certificate[0])+"\n-----END CERTIFICATE-----\n"))
+	leafPEM := pem.EncodeToMemory(&pem.Block{Type: certBlock, Bytes: l.Certificate[0]})
 	for name, c := range map[string][2][]byte{
 		"another key": {cert, otherKey}, "no key": {cert, nil}, "no certificate": {nil, key}, "swapped": {key, cert}, "junk": {[]byte("x"), []byte("y")}, "a leaf": {leafPEM, leafKey},
 	} {
@@ -187,7 +187,7 @@ func TestHandshake(t *testing.T) {
 	a := authority(t)
 	roots := x509.NewCertPool()
 	cert, _ := a.PEM()
-	roots.AppendCertsFromPEM(Bundle(nil, cert))
+	roots.AppendCertsFromPEM(cert)
 	for _, max := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		c, s := net.Pipe()
 		go func() {

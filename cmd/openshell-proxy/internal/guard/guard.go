@@ -12,7 +12,6 @@
 package guard
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,6 +33,7 @@ import (
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/ca"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/identity"
 	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/trust"
 )
 
 const (
@@ -107,6 +107,10 @@ type Guard struct {
 	checked Checked
 	aliases atomic.Pointer[map[string][]string]
 	opening opening
+	// cert is the sandbox's CA (PEM). begun is what was done with it before the container
+	// started, nil for a guard that takes the place of another.
+	cert  []byte
+	begun *trust.Begun
 }
 
 // Checked is what the guard knows of the policy.
@@ -165,10 +169,16 @@ func (g *Guard) Run() error {
 	if w.CACert, w.CAKey, err = authority(g.Config); err != nil {
 		return err
 	}
-	if err := trust(filepath.Join(g.Config.StateDir, handoff.Bundle), w.CACert); err != nil {
-		return err
-	}
+	g.cert = w.CACert
 	if g.Check != nil {
+		begun, left, err := trust.Begin(&g.Config.Trust, g.cert)
+		if err != nil {
+			return err
+		}
+		g.begun = begun
+		for _, why := range left {
+			g.report("Java programs that use this keystore do not trust the sandbox's CA: " + why)
+		}
 		if g.checked, err = g.Check(w); err != nil {
 			return err
 		}
@@ -234,8 +244,22 @@ func (g *Guard) attach() error {
 		found := g.who.Aliases(g.checked.Binaries)
 		g.aliases.Store(&found)
 	}
+	stores, err := trust.Keep(&g.Config.Trust, g.cert, g.container.Pid, g.begun, g.report)
+	switch {
+	case err != nil && g.Check != nil:
+		return err
+	case err != nil:
+		// The workload may have moved its folders; its proxy goes on.
+		g.report(fmt.Sprintf("changes of CA stores are not seen: %v", err))
+	}
 	close(g.attached)
 	wait(g.Init)
+	if stores == nil {
+		return nil
+	}
+	if err := stores.Close(); err != nil {
+		g.report(err.Error())
+	}
 	return nil
 }
 
@@ -394,21 +418,9 @@ func authority(c *handoff.Config) (cert, key []byte, err error) {
 	return cert, key, nil
 }
 
-// trust adds the CA to the bundle that the container sees, in place: the
-// container has the file itself mounted.
-func trust(file string, cert []byte) error {
-	held, err := os.ReadFile(file)
-	if err != nil {
-		return fmt.Errorf("read the container's CA bundle: %w", err)
-	}
-	merged := ca.Bundle(held, cert)
-	if bytes.Equal(merged, held) {
-		return nil
-	}
-	if err := os.WriteFile(file, merged, 0o644); err != nil {
-		return fmt.Errorf("write the container's CA bundle: %w", err)
-	}
-	return nil
+// report writes to the proxy's log.
+func (g *Guard) report(what string) {
+	fmt.Fprintf(os.Stderr, "%s %s\n", time.Now().UTC().Format(time.RFC3339), what)
 }
 
 // listen opens the control socket, for root alone. A long state folder does not

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package ca
+package trust
 
 import (
 	"bytes"
@@ -14,8 +14,8 @@ import (
 func b64(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
 
 func TestBundle(t *testing.T) {
-	theirs, key := authority(t).PEM()
-	own, _ := authority(t).PEM()
+	theirs, own := certPEM(t, "theirs"), certPEM(t, "ours")
+	key := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("key")})
 	both := string(theirs) + string(own)
 	der, _ := pem.Decode(theirs)
 	head, _, _ := strings.Cut(string(theirs), "\n")
@@ -41,7 +41,7 @@ func TestBundle(t *testing.T) {
 }
 
 func FuzzBundle(f *testing.F) {
-	own, _ := authority(f).PEM()
+	own := certPEM(f, "ours")
 	f.Add(own)
 	f.Add([]byte("-----BEGIN CERTIFICATE-----"))
 	f.Fuzz(func(t *testing.T, system []byte) {

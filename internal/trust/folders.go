@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package trust
+
+import "time"
+
+// Stores are the certificate stores of one container.
+type Stores struct {
+	// Root is the root filesystem on the host.
+	Root    string   `json:"root,omitempty"`
+	Folders []Folder `json:"folders,omitempty"`
+	// Files are on the host. The container has each of them mounted, read-only, over a
+	// store whose folder cannot be an overlay.
+	Files []string `json:"files,omitempty"`
+}
+
+// Folder is a folder that the container sees through an overlay: the image's is the
+// lower layer, and the upper one is in memory, for this sandbox alone.
+type Folder struct {
+	// Path is in the container. No part of it is a link.
+	Path string `json:"path"`
+	// View is the overlay on the host, until the container has it, and Upper its upper
+	// layer.
+	View  string `json:"view"`
+	Upper string `json:"upper"`
+	// Device is the overlay's device number.
+	Device uint64 `json:"device"`
+	// Stores are paths below Path.
+	Stores []string `json:"stores"`
+	// Made is the topmost folder of Path that the image does not have: it is made for
+	// the mount, and removed at the end if the container has left nothing in it. Empty if
+	// the image has them all. MadeIn is when the folder above it had last changed.
+	Made   string    `json:"made,omitempty"`
+	MadeIn time.Time `json:"madeIn,omitzero"`
+}

@@ -1,0 +1,455 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package libsandbox
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/trust"
+)
+
+// bundles are where programs of the distributions look for trusted certificates:
+// Debian, Ubuntu and Alpine; Fedora and RHEL; SUSE; Alpine and the BSDs.
+var bundles = []string{
+	"/etc/ssl/certs/ca-certificates.crt",
+	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+	"/etc/pki/tls/certs/ca-bundle.crt",
+	"/etc/ssl/ca-bundle.pem",
+	"/etc/ssl/cert.pem",
+}
+
+// keystores are where the distributions keep the keystore that their JDKs link to.
+var keystores = []string{"/etc/ssl/certs/java/cacerts", "/etc/pki/ca-trust/extracted/java/cacerts", "/etc/pki/java/cacerts", "/var/lib/ca-certificates/java-cacerts"}
+
+// jdks are folders of JDKs, which have keystores of their own at jdkStores.
+var (
+	jdks      = []string{"/usr/lib/jvm", "/usr/lib64/jvm", "/usr/java", "/usr/local", "/opt", "/opt/java", "/root/.sdkman/candidates/java"}
+	jdkStores = []string{"lib/security/cacerts", "jre/lib/security/cacerts"}
+)
+
+// browsers are folders of browsers with where each reads the policies of its machine: a
+// browser trusts the CAs that a policy names, and none of the system's bundles.
+var browsers = []struct{ folder, policies string }{
+	{"/etc/chromium", "/etc/chromium/policies/managed"},
+	{"/ms-playwright", "/etc/chromium/policies/managed"},
+	{"/root/.cache/ms-playwright", "/etc/chromium/policies/managed"},
+	{"/ms-playwright", "/etc/opt/chrome_for_testing/policies/managed"},
+	{"/root/.cache/ms-playwright", "/etc/opt/chrome_for_testing/policies/managed"},
+	{"/root/.cache/puppeteer", "/etc/opt/chrome_for_testing/policies/managed"},
+	{"/opt/google/chrome", "/etc/opt/chrome/policies/managed"},
+	{"/opt/microsoft/msedge", "/etc/opt/edge/policies/managed"},
+}
+
+// storeFolders are the folders that may become an overlay, beside lib/security of a
+// JDK, the innermost first. The last two hold keys as well: for those a policy has to
+// allow more than the bundle itself.
+var storeFolders = []string{"/etc/pki/ca-trust/extracted", "/etc/pki/java", "/etc/pki/tls/certs", "/var/lib/ca-certificates", "/etc/ssl/certs", "/etc/pki/tls", "/etc/ssl"}
+
+// keyFolders are those of storeFolders that hold keys.
+var keyFolders = []string{"/etc/pki/tls", "/etc/ssl"}
+
+const (
+	// overlaySize and overlayFiles bound what a container can write into its folders of
+	// stores, in bytes and in files: a Debian's have 300 files and 1 MiB. The memory is
+	// the container's (memory cgroup).
+	overlaySize  = 64 << 20
+	overlayFiles = 16 << 10
+	// maxJDKs bounds the entries of a folder that are looked at for JDKs, and maxStores
+	// the stores of an image.
+	maxJDKs   = 256
+	maxStores = 64
+)
+
+// containerStores are a container's certificate stores and how it comes to see them.
+type containerStores struct {
+	trust.Stores
+	// bundle is for the environment, paths are for every process to read.
+	bundle   string
+	mounts   []specs.Mount
+	paths    []string
+	warnings []string
+
+	spec    *specs.Spec
+	dir     string // the sandbox's own
+	root    int
+	overlay string // where the overlays' file system is mounted, or ""
+}
+
+// store is one that was found: at is its usual path, real where it leads to.
+type store struct{ at, real string }
+
+// trustStores finds the certificate stores of the image and makes them ready for the
+// container. dir is the sandbox's folder. The proxy adds its CA. The caller calls release
+// once the container has its mounts.
+func trustStores(spec *specs.Spec, dir string) (_ *containerStores, err error) {
+	c := &containerStores{spec: spec, dir: dir}
+	if c.Root, err = filepath.Abs(spec.Root.Path); err != nil {
+		return nil, fmt.Errorf("find root.path: %w", err)
+	}
+	if c.root, err = unix.Open(c.Root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("open root.path %s: %w", spec.Root.Path, err)
+	}
+	defer unix.Close(c.root)
+	defer func() {
+		if err != nil {
+			c.release()
+		}
+	}()
+	found := c.find()
+	var alone []store
+	for _, s := range found {
+		switch why := c.join(s); why {
+		case "":
+			continue
+		case whyMounted + s.at:
+			// It is a mount of the caller's under every runtime.
+		default:
+			c.warn(s.at, errors.New(why))
+		}
+		alone = append(alone, s)
+	}
+	c.nest()
+	if err := c.mountFolders(); err != nil {
+		// A file system that no overlay can stand on, or a container of a container.
+		c.warn("each CA store of the image", err)
+		c.release()
+		c.Folders, c.mounts, c.paths, alone = nil, nil, nil, found
+	}
+	for _, s := range alone {
+		if err := c.file(s); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+func (c *containerStores) warn(what string, why error) {
+	c.warnings = append(c.warnings, fmt.Sprintf("%s cannot be replaced by packages, it is a read-only mount with the sandbox's CA: %v", what, why))
+}
+
+// find lists the stores of the image, and the usual bundle if it has none.
+func (c *containerStores) find() (found []store) {
+	add := func(at string) {
+		mounted := slices.ContainsFunc(c.spec.Mounts, func(m specs.Mount) bool { return filepath.Clean(m.Destination) == at })
+		real, ok := c.resolve(at, unix.S_IFREG)
+		if len(found) < maxStores && (ok || mounted) {
+			found = append(found, store{at, cmp.Or(real, at)})
+		}
+	}
+	for _, p := range bundles {
+		add(p)
+	}
+	if len(found) == 0 {
+		found = []store{{bundles[0], bundles[0]}}
+	}
+	c.bundle = found[0].at
+	for _, p := range keystores {
+		add(p)
+	}
+	for _, b := range browsers {
+		at := path.Join(b.policies, trust.BrowserPolicy)
+		if _, ok := c.resolve(b.folder, unix.S_IFDIR); ok && !slices.Contains(found, store{at, at}) {
+			found = append(found, store{at, at})
+		}
+	}
+	for _, e := range c.spec.Process.Env {
+		if home, ok := strings.CutPrefix(e, "JAVA_HOME="); ok && path.IsAbs(home) {
+			for _, s := range jdkStores {
+				add(path.Join(home, s))
+			}
+		}
+	}
+	for _, d := range jdks {
+		for _, name := range c.list(d) {
+			for _, s := range jdkStores {
+				add(path.Join(d, name, s))
+			}
+		}
+	}
+	return found
+}
+
+// resolve returns where a path of the image leads within it, if there is a file of that
+// kind.
+func (c *containerStores) resolve(name string, kind uint32) (string, bool) {
+	fd, err := unix.Openat2(c.root, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	if err != nil {
+		return "", false
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != kind {
+		return "", false
+	}
+	root, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", c.root))
+	if err != nil {
+		return "", false
+	}
+	real, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil || (root != "/" && !pathBelow(real, root)) {
+		return "", false
+	}
+	return path.Clean("/" + strings.TrimPrefix(real, root)), true
+}
+
+// list returns the names in a folder of the image.
+func (c *containerStores) list(name string) []string {
+	fd, err := unix.Openat2(c.root, name, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	if err != nil {
+		return nil
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	names, _ := f.Readdirnames(maxJDKs) // what can be read
+	slices.Sort(names)
+	return names
+}
+
+// storeFolder returns the folder of a store that may be an overlay, or "".
+func storeFolder(name string) string {
+	for _, f := range storeFolders {
+		if pathBelow(name, f) && name != f {
+			return f
+		}
+	}
+	dir := path.Dir(name)
+	for _, b := range browsers {
+		if dir == b.policies {
+			// The browser's own folder, which its package has: …/policies/managed.
+			return path.Dir(path.Dir(dir))
+		}
+	}
+	if strings.HasSuffix(dir, "/lib/security") {
+		return dir
+	}
+	return ""
+}
+
+// whyMounted begins the reason of join where config.json has a mount.
+const whyMounted = "config.json mounts "
+
+// join adds a store to the folder that shows it to the container. It returns the reason
+// if there can be none, or "".
+func (c *containerStores) join(s store) string {
+	f := trust.Folder{Path: storeFolder(s.real)}
+	inside := s.real
+	if f.Path == "" {
+		// The link itself can be replaced by a file.
+		real, ok := c.resolve(path.Dir(s.at), unix.S_IFDIR)
+		if inside = path.Join(real, path.Base(s.at)); !ok || storeFolder(inside) == "" {
+			return fmt.Sprintf("it leads to %s", s.real)
+		}
+		f.Path = storeFolder(inside)
+	}
+	if at := c.mountedAt(f.Path); at != "" {
+		return whyMounted + at
+	}
+	if real, ok := c.resolve(f.Path, unix.S_IFDIR); ok && real != f.Path {
+		// Of an image without a bundle: the folder's path is not yet resolved.
+		if storeFolder(path.Join(real, path.Base(inside))) != real {
+			return fmt.Sprintf("%s leads to %s", f.Path, real)
+		}
+		inside, f.Path = path.Join(real, path.Base(inside)), real
+	} else if !ok && !c.missing(&f) {
+		return fmt.Sprintf("a link or a file is in the place of a folder above %s", f.Path)
+	}
+	i := slices.IndexFunc(c.Folders, func(o trust.Folder) bool { return o.Path == f.Path })
+	if i < 0 {
+		i = len(c.Folders)
+		c.Folders = append(c.Folders, f)
+		// One that a package makes while the container runs.
+		for _, k := range keystores {
+			if pathBelow(k, f.Path) {
+				c.Folders[i].Stores = append(c.Folders[i].Stores, strings.TrimPrefix(k, f.Path+"/"))
+			}
+		}
+	}
+	if name := strings.TrimPrefix(inside, f.Path+"/"); !slices.Contains(c.Folders[i].Stores, name) {
+		c.Folders[i].Stores = append(c.Folders[i].Stores, name)
+	}
+	if slices.Contains(bundles, s.at) {
+		readable := f.Path
+		if slices.Contains(keyFolders, f.Path) {
+			readable = s.at
+		}
+		c.paths = append(c.paths, readable)
+	}
+	return ""
+}
+
+// mountedAt returns a destination of config.json's mounts at, above or below a folder,
+// or "".
+func (c *containerStores) mountedAt(folder string) string {
+	for _, m := range c.spec.Mounts {
+		d := path.Clean("/" + m.Destination)
+		if d != "/" && (pathBelow(d, folder) || pathBelow(folder, d)) {
+			return d
+		}
+	}
+	return ""
+}
+
+// missing finds which part of a folder the image does not have. It returns false if a
+// link is on the way.
+func (c *containerStores) missing(f *trust.Folder) bool {
+	for f.Made = f.Path; ; f.Made = path.Dir(f.Made) {
+		above := path.Dir(f.Made)
+		real, ok := c.resolve(above, unix.S_IFDIR)
+		if !ok && above != "/" {
+			continue
+		}
+		st, err := os.Lstat(filepath.Join(c.Root, above))
+		if real != above || err != nil {
+			return false
+		}
+		if _, err := os.Lstat(filepath.Join(c.Root, f.Made)); !errors.Is(err, os.ErrNotExist) {
+			return false
+		}
+		f.MadeIn = st.ModTime()
+		return true
+	}
+}
+
+// nest moves the stores of a folder within another one to that: an overlay shows only
+// what its lower layer has.
+func (c *containerStores) nest() {
+	slices.SortFunc(c.Folders, func(a, b trust.Folder) int { return cmp.Compare(len(a.Path), len(b.Path)) })
+	var outer []trust.Folder
+	for _, f := range c.Folders {
+		i := slices.IndexFunc(outer, func(o trust.Folder) bool { return pathBelow(f.Path, o.Path) })
+		if i < 0 {
+			outer = append(outer, f)
+			continue
+		}
+		for _, s := range f.Stores {
+			s = strings.TrimPrefix(path.Join(f.Path, s), outer[i].Path+"/")
+			if !slices.Contains(outer[i].Stores, s) {
+				outer[i].Stores = append(outer[i].Stores, s)
+			}
+		}
+	}
+	c.Folders = outer
+}
+
+// mountFolders mounts an overlay for each folder, on the host, and adds the mounts that
+// show them to the container.
+func (c *containerStores) mountFolders() error {
+	if len(c.Folders) == 0 {
+		return nil
+	}
+	top := filepath.Join(c.dir, handoff.Stores)
+	if err := os.Mkdir(top, 0o700); err != nil {
+		return fmt.Errorf("create folder for CA stores: %w", err)
+	}
+	options := fmt.Sprintf("mode=0755,size=%d,nr_inodes=%d", overlaySize, overlayFiles)
+	if err := unix.Mount("openshell", top, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options); err != nil {
+		return fmt.Errorf("mount a file system for CA stores: %w", err)
+	}
+	c.overlay = top
+	fd, err := unix.Open(top, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", top, err)
+	}
+	defer unix.Close(fd)
+	mode := "rw"
+	if c.spec.Root.Readonly {
+		mode = "ro"
+	}
+	for i := range c.Folders {
+		f := &c.Folders[i]
+		f.View, f.Upper = filepath.Join(top, fmt.Sprint(i), "view"), filepath.Join(top, fmt.Sprint(i), "upper")
+		if err := c.mountFolder(f, fd, fmt.Sprint(i)); err != nil {
+			return err
+		}
+		c.mounts = append(c.mounts, specs.Mount{Destination: f.Path, Type: "bind", Source: f.View, Options: []string{"bind", mode, "nosuid", "nodev"}})
+	}
+	return nil
+}
+
+// mountFolder mounts the overlay of f in the folder name below top.
+func (c *containerStores) mountFolder(f *trust.Folder, top int, name string) error {
+	for _, d := range []string{"", "upper", "work", "view", "none"} {
+		if err := unix.Mkdirat(top, path.Join(name, d), 0o755); err != nil {
+			return fmt.Errorf("create folder for CA stores: %w", err)
+		}
+	}
+	lower, err := unix.Openat2(c.root, f.Path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS})
+	if f.Made != "" {
+		lower, err = unix.Openat(top, path.Join(name, "none"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("open %s in the image: %w", f.Path, err)
+	}
+	defer unix.Close(lower)
+	var st unix.Stat_t
+	if err := unix.Fstat(lower, &st); err != nil {
+		return fmt.Errorf("look at %s in the image: %w", f.Path, err)
+	}
+	// The upper layer's own folder is what the container sees of the folder itself.
+	upper := fmt.Sprintf("/proc/self/fd/%d/%s/upper", top, name)
+	at := []unix.Timespec{st.Atim, st.Mtim}
+	err = errors.Join(unix.Chown(upper, int(st.Uid), int(st.Gid)), unix.Chmod(upper, st.Mode&0o7777), unix.UtimesNanoAt(unix.AT_FDCWD, upper, at, 0))
+	if err != nil {
+		return fmt.Errorf("create folder for CA stores: %w", err)
+	}
+	// Through descriptors: a path with ':' or ',' in it would be read as options.
+	options := fmt.Sprintf("lowerdir=/proc/self/fd/%d,upperdir=%s,workdir=/proc/self/fd/%d/%s/work,index=off,metacopy=off,redirect_dir=off", lower, upper, top, name)
+	if err := unix.Mount("openshell", f.View, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		return fmt.Errorf("mount an overlay for %s: %w", f.Path, err)
+	}
+	if err := unix.Stat(f.View, &st); err != nil {
+		return fmt.Errorf("look at the overlay for %s: %w", f.Path, err)
+	}
+	f.Device = uint64(st.Dev)
+	return nil
+}
+
+// file mounts a copy of a store over it.
+func (c *containerStores) file(s store) error {
+	if path.Base(s.at) == trust.BrowserPolicy {
+		c.warnings = append(c.warnings, fmt.Sprintf("browsers do not trust the sandbox's CA: %s cannot be an overlay", path.Dir(s.at)))
+		return nil
+	}
+	data, err := readSeen(c.spec, c.root, s.at, trust.MaxStore)
+	if err != nil {
+		return err
+	}
+	name := filepath.Join(c.dir, fmt.Sprintf("store-%d", len(c.Files)))
+	if err := os.WriteFile(name, data, 0o644); err != nil {
+		return fmt.Errorf("write the container's CA store: %w", err)
+	}
+	// Whatever the umask: every user of the container reads it.
+	if err := os.Chmod(name, 0o644); err != nil {
+		return fmt.Errorf("write the container's CA store: %w", err)
+	}
+	c.Files = append(c.Files, name)
+	c.mounts = append(c.mounts, specs.Mount{Destination: s.at, Type: "bind", Source: name, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}})
+	if slices.Contains(bundles, s.at) {
+		c.paths = append(c.paths, s.at)
+	}
+	return nil
+}
+
+// release unmounts the overlays from the host. A container that has them keeps them.
+func (c *containerStores) release() {
+	if c.overlay != "" {
+		unmountStores(c.dir)
+		c.overlay = ""
+	}
+}
+
+// unmountStores unmounts the overlays of a sandbox's folder from the host, if they are.
+func unmountStores(dir string) {
+	_ = unix.Unmount(filepath.Join(dir, handoff.Stores), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+}
