@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -51,12 +52,12 @@ func TestBypass_B29_PathSpellings(t *testing.T) {
 	for in, want := range map[string]string{
 		"/": "/", "/a/b": "/a/b", "/a/": "/a/", "//a///b": "/a/b", "/a/./b": "/a/b", "/a/.": "/a/", "/a/..": "/", "/a/b/..": "/a/",
 		"/public/../secret": "/secret", "/public/%2e%2E/secret": "/secret", "/..;x/a": "", "/a/..;x/b": "/b", "/a;p=1/b;q": "/a/b",
-		"/%61%7e%2d": "/a~-", "/%c3%a9": "/%C3%A9", "/a%20b": "/a%20b", "/%252e": "/%252e", "/%c0%af": "", "/%00": "", "/a;%": "/a",
+		"/%61%7e%2d": "/a~-", "/%c3%a9": "/%C3%A9", "/a%20b": "/a%20b", "/%252e": "/%252e", "/%c0%af": "/%C0%AF", "/caf%e9": "/caf%E9", "/%00": "", "/a;%": "/a",
 		"/..": "", "/a/../..": "", "a": "", "": "", "*": "", "/%": "", "/%4": "", "/%zz": "", "/a%3Bp": "/a", "/a%3b%": "/a", "/..%3B/a": "", "/a/..%3Bx/b": "/b", "/%2521": "/%2521",
 		"/%21%24%26%27%28%29%2A%2B%2C%3D%3A%40": "/!$&'()*+,=:@", "/%22%3c%3E%5B%5D%5E%60%7B%7C%7d%25": "/%22%3C%3E%5B%5D%5E%60%7B%7C%7D%25",
 		"/\"<>[]^`{|}": "/%22%3C%3E%5B%5D%5E%60%7B%7C%7D", "/.a/..b/c.": "/.a/..b/c.", "/a/%2e": "/a/", "/%23%3F": "/%23%3F",
 		"/a\\b": "", "/a%5cb": "", "/a#b": "", "/a?b": "",
-		"/a;\x01": "", "/é": "", "/a b": "", "/a%2fb": "", "/" + strings.Repeat("a", MaxURLPath): "",
+		"/a;\x01": "", "/é": "/%C3%A9", "/é%e9": "/%C3%A9%E9", "/\xe9": "", "/\xc3\xa9\xff": "", "/a b": "", "/a%2fb": "", "/" + strings.Repeat("a", MaxURLPath): "",
 	} {
 		got, err := CanonicalPath(in, false)
 		if got != want || (err == nil) != (want != "") {
@@ -68,6 +69,39 @@ func TestBypass_B29_PathSpellings(t *testing.T) {
 			t.Errorf("CanonicalPath(%q, true) = %q, %v; want %q", in, got, err, want)
 		}
 	}
+}
+
+// TestQuerySpellings (the issue's point 12): unescaped UTF-8 is escaped.
+func TestQuerySpellings(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "", "a=b&c": "a=b&c", "q=é": "q=%C3%A9", "é=%c3%a9&x=日": "%C3%A9=%c3%a9&x=%E6%97%A5", "q=%E9": "q=%E9", "[]|\"<>?\\": "[]|\"<>?\\",
+	} {
+		if got, err := CanonicalQuery(in); got != want || err != nil {
+			t.Errorf("CanonicalQuery(%q) = %q, %v; want %q", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"a b", "a\tb", "a\x00", "a\x7f", "a#b", "\xe9", "é\xff", "\xc0\xae"} {
+		if got, err := CanonicalQuery(in); err == nil {
+			t.Errorf("CanonicalQuery(%q) = %q", in, got)
+		}
+	}
+}
+
+// FuzzCanonicalQuery: the canonical spelling is ASCII, decodes to the same text, and is
+// its own canonical spelling.
+func FuzzCanonicalQuery(f *testing.F) {
+	for _, s := range append(slices.Clone(someQueries), "q=é", "é=%E9", "\xff") {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		q, err := CanonicalQuery(s)
+		if err != nil {
+			return
+		}
+		if again, err := CanonicalQuery(q); err != nil || again != q || !isASCII(q) || unescapeQuery(q) != unescapeQuery(s) {
+			t.Fatalf("%q → %q → %q, %v", s, q, again, err)
+		}
+	})
 }
 
 func FuzzNormalizeHost(f *testing.F) {

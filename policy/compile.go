@@ -33,9 +33,10 @@ type endpoint struct {
 	hasPath      bool
 	audit        bool
 	encodedSlash bool
-	// queried says that a rule is about query parameters.
-	queried     bool
-	allow, deny ruleTree
+	// queried says that a rule is about query parameters, and readsPath that a rule or the
+	// endpoint is about some paths and not about others.
+	queried, readsPath bool
+	allow, deny        ruleTree
 	// options has the rules of allow that name the method OPTIONS.
 	options ruleTree
 
@@ -129,7 +130,9 @@ func compileEndpoint(in *Endpoint, o CompileOptions) (*endpoint, error) {
 		errs[7] = errors.New(skippedRules)
 	}
 	ep.allow, ep.deny, ep.options, errs[5] = compileRules(in)
-	ep.queried = slices.ContainsFunc(slices.Concat(in.Rules, in.DenyRules), func(r Rule) bool { return len(r.Query) > 0 })
+	rules := slices.Concat(in.Rules, in.DenyRules)
+	ep.queried = slices.ContainsFunc(rules, func(r Rule) bool { return len(r.Query) > 0 })
+	ep.readsPath = ep.hasPath || slices.ContainsFunc(rules, func(r Rule) bool { return !everyPath(r.Path) })
 	// Without addresses the host alone cannot be wrong.
 	ep.destination, _ = NewDestination(ep.host, nil)
 	ep.destination.open = o.ControlPlanePorts
@@ -139,6 +142,9 @@ func compileEndpoint(in *Endpoint, o CompileOptions) (*endpoint, error) {
 	ep.allowed, ep.allowedErr = NewDestination(ep.host, in.AllowedIPs)
 	return ep, errors.Join(errs[:]...)
 }
+
+// everyPath reports whether a pattern obviously matches every path.
+func everyPath(pattern string) bool { return pattern == "" || pattern == "**" || pattern == "/**" }
 
 func audits(e Enforcement, o CompileOptions) (bool, error) {
 	if e == EnforcementUnset {

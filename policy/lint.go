@@ -359,7 +359,7 @@ func neverMatches(p string, encodedSlash bool) string {
 		if end == i {
 			continue
 		}
-		if _, err := CanonicalPath("/"+p[i:end], encodedSlash); err != nil {
+		if _, err := CanonicalPath("/"+p[i:end], encodedSlash); err != nil || !escapesUTF8(p[i:end]) {
 			return "no path may have one of its escapes: of a control byte or a backslash, not UTF-8, or %2F without allow_encoded_slash"
 		}
 		i = end - 1

@@ -27,12 +27,18 @@ func refQuery(raw string, read bool) (map[string][]string, error) {
 		k, v, _ := strings.Cut(pair, "=")
 		key, err := url.QueryUnescape(k)
 		value, err2 := url.QueryUnescape(v)
-		if err != nil || err2 != nil || !utf8.ValidString(key+value) || refControl.MatchString(key+value) || refRawControl.MatchString(pair) || read && refBreak.MatchString(key+value) {
+		if err != nil || err2 != nil || read && !utf8.ValidString(key+value) || refControl.MatchString(key+value) || refRawControl.MatchString(pair) || read && refBreak.MatchString(key+value) {
 			return nil, fmt.Errorf("query")
 		}
 		out[key] = append(out[key], url.QueryEscape(value))
 	}
 	return out, nil
+}
+
+// refForeign reports whether a path has escapes of another encoding than UTF-8.
+func refForeign(path string) bool {
+	plain, err := url.PathUnescape(path)
+	return err != nil || !utf8.ValidString(plain)
 }
 
 // What the reference reads of queries and patterns.

@@ -148,6 +148,13 @@ func (ref reference) request(r *Request, d Decision, matches []referenceMatch, l
 	case strings.Contains(path, "%2F") && !selected.AllowEncodedSlash:
 		d.Reason = "request-target contains an encoded '/' (%2F) which is not allowed on this endpoint"
 		return d
+	case refForeign(path) && slices.ContainsFunc(matches, func(m referenceMatch) bool {
+		return m.ep.Path != "" || slices.ContainsFunc(append(slices.Clone(m.ep.Rules), m.ep.DenyRules...), func(r Rule) bool {
+			return !slices.Contains([]string{"", "**", "/**"}, r.Path)
+		})
+	}):
+		d.Reason = "path has escapes that are not UTF-8, and a rule reads the path"
+		return d
 	case err != nil:
 		d.Reason = "query"
 		return d

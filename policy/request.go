@@ -52,6 +52,10 @@ func (d *Decision) ask(h *HTTP, forward bool, matched []*endpoint) {
 		d.refuse(selected, "request-target contains an encoded '/' (%2F) which is not allowed on this endpoint")
 		return
 	}
+	if !escapesUTF8(h.Path) && slices.ContainsFunc(matched, func(ep *endpoint) bool { return ep.readsPath }) {
+		d.refuse(selected, "path has escapes that are not UTF-8, and a rule reads the path")
+		return
+	}
 	read := slices.ContainsFunc(matched, func(ep *endpoint) bool { return ep.queried })
 	if err := checkQuery(h.RawQuery, read); err != nil {
 		d.refuse(selected, err.Error())

@@ -16,14 +16,64 @@ const MaxURLPath = 4096
 // that rules are matched against and that the proxy forwards. It decodes every
 // escape of a character that RFC 3986 allows unescaped in a path segment, escapes
 // every other character in upper case, drops ;parameters, collapses // and resolves
-// dot segments. A path that servers read in different ways is an error. It does not
-// allocate if raw has no escape and is canonical.
+// dot segments. Unescaped UTF-8 is escaped. Escapes that are not UTF-8 stay: [Engine.Decide]
+// refuses them where a rule reads the path. A path that servers read in different ways is
+// an error. It does not allocate if raw has no escape and is canonical.
 func CanonicalPath(raw string, allowEncodedSlash bool) (string, error) {
 	p, err := canonicalPath(raw, allowEncodedSlash)
 	if err != nil {
 		return "", fmt.Errorf("path %.80q: %w", raw, err)
 	}
 	return p, nil
+}
+
+var errNotUTF8 = errors.New("has bytes that are neither UTF-8 nor percent-encoded")
+
+// CanonicalQuery returns the one spelling of a request's query that is judged and sent.
+// It escapes unescaped UTF-8 and leaves the rest as it is written. Other bytes that a
+// query may not have are an error. It does not allocate if there is nothing to escape.
+func CanonicalQuery(raw string) (string, error) {
+	ascii := true
+	for i := range len(raw) {
+		c := raw[i]
+		if c <= ' ' || c == 0x7f || c == '#' {
+			return "", fmt.Errorf("query: byte %#02x must be percent-encoded", c)
+		}
+		ascii = ascii && c < utf8.RuneSelf
+	}
+	if ascii {
+		return raw, nil
+	}
+	if !utf8.ValidString(raw) {
+		return "", fmt.Errorf("query %w", errNotUTF8)
+	}
+	var out []byte
+	for i := range len(raw) {
+		if c := raw[i]; c < utf8.RuneSelf {
+			out = append(out, c)
+		} else {
+			out = appendEscape(out, c)
+		}
+	}
+	return string(out), nil
+}
+
+// escapesUTF8 reports whether a path or its escapes, decoded once, are UTF-8.
+func escapesUTF8(path string) bool {
+	if strings.IndexByte(path, '%') < 0 {
+		return utf8.ValidString(path)
+	}
+	plain := make([]byte, 0, len(path))
+	for i := 0; i < len(path); i++ {
+		c, ok := unescapeByte(path[i:])
+		if ok {
+			i += 2
+		} else {
+			c = path[i]
+		}
+		plain = append(plain, c)
+	}
+	return utf8.Valid(plain)
 }
 
 func canonicalPath(raw string, allowEncodedSlash bool) (string, error) {
@@ -37,9 +87,12 @@ func canonicalPath(raw string, allowEncodedSlash bool) (string, error) {
 		return raw, nil
 	}
 	for i := range len(raw) {
-		if c := raw[i]; c <= ' ' || c >= 0x7f || c == '#' || c == '?' || c == '\\' {
+		if c := raw[i]; c <= ' ' || c == 0x7f || c == '#' || c == '?' || c == '\\' {
 			return "", fmt.Errorf("byte %#02x must be percent-encoded", c)
 		}
+	}
+	if !utf8.ValidString(raw) {
+		return "", errNotUTF8
 	}
 	var out []string
 	parts := strings.Split(raw[1:], "/")
@@ -125,9 +178,6 @@ func canonicalSegment(s string, allowEncodedSlash bool) (string, error) {
 		plain = append(plain, c)
 		out = appendSegmentByte(out, c)
 	}
-	if !utf8.Valid(plain) {
-		return "", errors.New("has escapes that are not UTF-8")
-	}
 	// A server that decodes %2F must not find a dot segment beside it.
 	if pieces := strings.Split(string(plain), "/"); len(pieces) > 1 {
 		for _, p := range pieces {
@@ -141,10 +191,14 @@ func canonicalSegment(s string, allowEncodedSlash bool) (string, error) {
 
 // appendSegmentByte appends a decoded byte of a segment in its canonical spelling.
 func appendSegmentByte(out []byte, c byte) []byte {
-	const digits = "0123456789ABCDEF"
 	if pchar.has(c) {
 		return append(out, c)
 	}
+	return appendEscape(out, c)
+}
+
+func appendEscape(out []byte, c byte) []byte {
+	const digits = "0123456789ABCDEF"
 	return append(out, '%', digits[c>>4], digits[c&15])
 }
 

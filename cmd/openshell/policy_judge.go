@@ -49,7 +49,11 @@ type httpPart struct {
 
 // at is the part as it is judged, at its canonical path.
 func (h *httpPart) at(path string) *policy.HTTP {
-	return &policy.HTTP{Method: h.Method, Path: path, RawQuery: h.Query, WebSocket: h.WebSocket}
+	query, err := policy.CanonicalQuery(h.Query)
+	if err != nil {
+		query = h.Query
+	}
+	return &policy.HTTP{Method: h.Method, Path: path, RawQuery: query, WebSocket: h.WebSocket}
 }
 
 // judge asks the engine as the proxy does: in canonical spellings, the connection
