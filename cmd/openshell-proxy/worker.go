@@ -329,7 +329,7 @@ func (j judge) Metrics() []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# TYPE openshell_connections gauge\nopenshell_connections %d\n", j.w.proxy.Connections())
 	t := j.w.log.Totals()
-	fmt.Fprintf(&b, "# TYPE openshell_decisions_total counter\nopenshell_decisions_total{verdict=\"allow\"} %d\nopenshell_decisions_total{verdict=\"audit\"} %d\nopenshell_decisions_total{verdict=\"deny\"} %d\n", t.Allow, t.Audit, t.Deny)
+	fmt.Fprintf(&b, "# TYPE openshell_decisions_total counter\nopenshell_decisions_total{verdict=\"allow\"} %d\nopenshell_decisions_total{verdict=\"audit\"} %d\nopenshell_decisions_total{verdict=\"deny\"} %d\nopenshell_decisions_total{verdict=\"failed\"} %d\n", t.Allow, t.Audit, t.Deny, t.Failed)
 	j.w.backends.meter.WriteMetrics(&b)
 	return b.Bytes()
 }

@@ -8,8 +8,14 @@ import (
 	"time"
 )
 
-// Deny is the verdict of refusals.
-const Deny = "deny"
+const (
+	// Deny is the verdict of refusals.
+	Deny = "deny"
+	// Failed is the verdict about a connection or request that the policy allows and for
+	// which there was no connection: the name did not resolve, no address answered, or TLS
+	// failed.
+	Failed = "failed"
+)
 
 // folder decides which refusals get a record of their own. The first ownRecords of each
 // kind do, at once; later ones are counted, and every foldInterval one record has their

@@ -42,7 +42,7 @@ type Log struct {
 }
 
 // Totals are how many decisions a Log was given, with a record of their own or not.
-type Totals struct{ Allow, Audit, Deny uint64 }
+type Totals struct{ Allow, Audit, Deny, Failed uint64 }
 
 // store is where lines go; write says how many bytes arrived.
 type store interface {
@@ -158,6 +158,8 @@ func (t *Totals) add(verdict string) {
 		t.Deny++
 	case "audit":
 		t.Audit++
+	case Failed:
+		t.Failed++
 	default:
 		t.Allow++
 	}

@@ -21,7 +21,7 @@ type Record struct {
 	// this one are as many as Dropped says.
 	Seq       uint64 `json:"seq"`
 	Container string `json:"container"`
-	// Verdict is allow, audit or deny; Layer dns, l4, l7, inference or, for what
+	// Verdict is allow, audit, deny or failed; Layer dns, l4, l7, inference or, for what
 	// becomes of a provider, credentials. Both are empty where a
 	// record only says that others are missing.
 	Verdict string `json:"verdict"`
@@ -70,6 +70,10 @@ type Record struct {
 	BytesOut   int64   `json:"bytes_out,omitempty"`
 	DurationMS float64 `json:"duration_ms,omitempty"`
 
+	// Ended is client or upstream: which side has ended the request or the connection before
+	// it was whole. Reason is then how. Empty is neither.
+	Ended string `json:"ended,omitempty"`
+
 	Dropped uint64 `json:"dropped,omitempty"`
 
 	// Count, if it is not 0, is the number of refusals without a record of their own that
@@ -96,7 +100,7 @@ func (r *Record) clip() {
 		r.Path = r.Path[:i]
 	}
 	for _, s := range [...]*string{
-		&r.Container, &r.Verdict, &r.Layer, &r.Binary, &r.Digest, &r.Host, &r.Address, &r.Protocol, &r.Method, &r.Path, &r.Policy, &r.Rule, &r.Reason,
+		&r.Container, &r.Verdict, &r.Layer, &r.Binary, &r.Digest, &r.Host, &r.Address, &r.Protocol, &r.Method, &r.Path, &r.Policy, &r.Rule, &r.Reason, &r.Ended,
 	} {
 		*s = clip(*s)
 	}
