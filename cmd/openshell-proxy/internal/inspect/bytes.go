@@ -11,7 +11,8 @@ const (
 	method class = 1 << iota
 	// token is a field name (RFC 9110, section 5.6.2).
 	token
-	// target is a request target: visible ASCII without the '#' that some cut at.
+	// target is a request target: visible ASCII without the '#' that some cut at, and bytes
+	// that may be UTF-8, which the caller escapes.
 	target
 	// value is a field value.
 	value
@@ -36,7 +37,7 @@ var classes = func() (t [256]class) {
 	}
 	t['#'] &^= target
 	for i := 0x80; i <= 0xff; i++ {
-		t[i] |= value
+		t[i] |= target | value
 	}
 	t[' '] |= value
 	t['\t'] |= value
@@ -57,4 +58,10 @@ func all(b []byte, c class) bool {
 // of HTTP/1.
 func Method(s string) bool {
 	return s != "" && len(s) <= MaxMethod && all([]byte(s), method) && s != "PRI"
+}
+
+// Length reports whether s is a body's length as CheckHead asks of HTTP/1.
+func Length(s string) bool {
+	_, ok := number([]byte(s))
+	return ok
 }

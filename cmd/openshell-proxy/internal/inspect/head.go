@@ -21,11 +21,15 @@ var (
 // different ways. It leaves all of it in br, for net/http.ReadRequest. A head is
 // at most limit bytes and fits br's buffer. io.EOF means that no request came.
 //
-// The rules are those of RFC 9112 without its tolerance: CRLF and nothing else
-// ends a line, one Host, one way to say how long the body is.
+// The rules are those of RFC 9112: CRLF and nothing else ends a line, one Host, one way
+// to say how long the body is. Of the tolerance that RFC 9110 and 9112 permit, CheckHead
+// has the part that leaves one reading. It drops an empty line before the request,
+// compares the name chunked without case, and accepts a Content-Length that is repeated
+// with the same number. In br a list of such numbers becomes one number and spaces.
 func CheckHead(br *bufio.Reader, limit int) error {
 	var h head
 	var b []byte
+	empty := 0
 	for start, from := 0, 0; ; {
 		i := bytes.IndexByte(b[from:], '\n')
 		if i < 0 {
@@ -47,6 +51,13 @@ func CheckHead(br *bufio.Reader, limit int) error {
 			return bad("a line does not end in CRLF")
 		}
 		line := b[start : end-1]
+		if !h.started && len(line) == 0 && empty < maxEmptyLines {
+			empty++
+			_, _ = br.Discard(len("\r\n"))
+			b, _ = br.Peek(br.Buffered())
+			start, from = 0, 0
+			continue
+		}
 		start, from = end+1, end+1
 		switch {
 		case !h.started:
@@ -73,7 +84,8 @@ type head struct {
 	scheme                   string
 	hasHost                  bool
 	length, chunked          bool
-	emptyBody                bool
+	// bytes is the number in Content-Length.
+	bytes int64
 }
 
 // span is a place in the head.
@@ -95,7 +107,7 @@ func (h *head) requestLine(line []byte) error {
 	case len(name) > MaxMethod || !all(name, method) || string(name) == "PRI":
 		return bad("the method is not in capital letters, digits and '-', or is PRI")
 	case len(goal) == 0 || !all(goal, target):
-		return bad("the target is empty or has a byte other than visible ASCII, or '#'")
+		return bad("the target is empty or has a blank, a control byte or '#'")
 	}
 	switch string(proto) {
 	case "HTTP/1.1":
@@ -193,23 +205,52 @@ func (h *head) hostField(v []byte, at span) error {
 	return nil
 }
 
+// contentLength reads a number, or a list of equal numbers, of which it leaves the first.
 func (h *head) contentLength(v []byte) error {
-	if h.length {
-		return bad("two Content-Length fields")
+	rest := v
+	for first := true; first || len(rest) > 0; first = false {
+		one := rest
+		if i := bytes.IndexByte(rest, ','); i >= 0 {
+			one, rest = rest[:i], rest[i+1:]
+			if len(rest) == 0 {
+				return bad("Content-Length ends in a comma")
+			}
+		} else {
+			rest = nil
+		}
+		n, ok := number(bytes.Trim(one, " \t"))
+		switch {
+		case !ok:
+			return bad("Content-Length is not a plain number")
+		case h.length && n != h.bytes:
+			return bad("two different Content-Lengths")
+		}
+		h.length, h.bytes = true, n
 	}
-	// A leading zero is octal to some.
-	if len(v) == 0 || len(v) > maxLengthDigits || !all(v, digit) || len(v) > 1 && v[0] == '0' {
-		return bad("Content-Length is not a plain number")
+	if i := bytes.IndexByte(v, ','); i >= 0 {
+		for ; i < len(v); i++ {
+			v[i] = ' '
+		}
 	}
-	h.length, h.emptyBody = true, v[0] == '0'
 	return nil
+}
+
+// number reads a decimal number. A leading zero is octal to some, and refused.
+func number(v []byte) (n int64, ok bool) {
+	if len(v) == 0 || len(v) > maxLengthDigits || !all(v, digit) || len(v) > 1 && v[0] == '0' {
+		return 0, false
+	}
+	for _, c := range v {
+		n = 10*n + int64(c-'0')
+	}
+	return n, true
 }
 
 func (h *head) transferEncoding(v []byte) error {
 	if h.chunked {
 		return bad("two Transfer-Encoding fields")
 	}
-	if string(v) != "chunked" {
+	if !foldEqual(v, "chunked") {
 		return bad("Transfer-Encoding is not chunked")
 	}
 	h.chunked = true
@@ -252,7 +293,7 @@ func (h *head) finish(b []byte) error {
 		return bad("both Content-Length and Transfer-Encoding")
 	case h.chunked && h.http10:
 		return bad("Transfer-Encoding in HTTP/1.0")
-	case h.connect && (h.chunked || h.length && !h.emptyBody):
+	case h.connect && (h.chunked || h.bytes > 0):
 		return bad("CONNECT with a body")
 	}
 	// A server goes by one of the two; net/http forgets Host.

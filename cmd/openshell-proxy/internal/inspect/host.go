@@ -7,8 +7,8 @@ import (
 	"bytes"
 )
 
-// Host is what the first request's Host field says, without consuming anything:
-// empty if the request is malformed or has none.
+// Host returns the first request's Host field, empty if the request is malformed or has
+// none. It consumes nothing but an empty line before the request.
 func Host(br *bufio.Reader, limit int) string {
 	if err := CheckHead(br, limit); err != nil {
 		return ""

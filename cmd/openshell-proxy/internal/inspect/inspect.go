@@ -44,7 +44,8 @@ type First struct {
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 // Peek looks at what the client sends first and leaves all of it in br, whose
-// buffer must hold MaxHello bytes. TLS that is malformed or has two readings is
+// buffer must hold MaxHello bytes. A request after an empty line is a request, because
+// servers drop that line. TLS that is malformed or has two readings is
 // an error, and so is an end in the middle; io.EOF means that nothing came.
 func Peek(br *bufio.Reader) (First, error) {
 	if br.Size() < MaxHello {
@@ -61,24 +62,36 @@ func Peek(br *bufio.Reader) (First, error) {
 		}
 		return First{Kind: TLS, Hello: h}, nil
 	}
-	k, err := peekText(br, b)
+	at := 0
+	for ; at < len(b) && (b[at] == '\r' || b[at] == '\n') && at < maxBlank; at++ {
+		if at+1 == len(b) {
+			if b, err = atLeast(br, at+2); err != nil {
+				return First{}, err
+			}
+		}
+	}
+	k, err := peekText(br, b, at)
 	return First{Kind: k}, err
 }
 
-func peekText(br *bufio.Reader, b []byte) (Kind, error) {
+// peekText tells what begins at a place in b.
+func peekText(br *bufio.Reader, b []byte, at int) (Kind, error) {
 	var err error
-	for i := 0; ; i++ {
+	for i := at; ; i++ {
 		if i == len(b) {
 			if b, err = atLeast(br, i+1); err != nil {
 				return Unknown, err
 			}
 		}
-		if b[i] == ' ' && i > 0 {
+		if b[i] == ' ' && i > at {
 			break
 		}
-		if i == MaxMethod || classes[b[i]]&method == 0 {
+		if i-at == MaxMethod || classes[b[i]]&method == 0 {
 			return Other, nil
 		}
+	}
+	if at > 0 {
+		return peekLine(br, at), nil
 	}
 	for i := range len(preface) {
 		if i == len(b) {
@@ -87,23 +100,23 @@ func peekText(br *bufio.Reader, b []byte) (Kind, error) {
 			}
 		}
 		if b[i] != preface[i] {
-			return peekLine(br), nil
+			return peekLine(br, 0), nil
 		}
 	}
 	return HTTP2, nil
 }
 
 // peekLine tells HTTP/1 from other protocols of text (IRC, RTSP, NATS, Redis) by the whole
-// first line. A line that does not end, or is longer than MaxHead bytes, is HTTP1, so that
+// first line, which begins at a place in the buffer. A line that does not end, or is longer than MaxHead bytes, is HTTP1, so that
 // CheckHead refuses it.
-func peekLine(br *bufio.Reader) Kind {
-	for seen := 0; seen < min(MaxHead, br.Size()); {
+func peekLine(br *bufio.Reader, at int) Kind {
+	for seen := at; seen < min(MaxHead, br.Size()); {
 		b, err := atLeast(br, seen+1)
 		if err != nil {
 			break
 		}
 		if i := bytes.IndexByte(b[seen:], '\n'); i >= 0 {
-			if requestLike(b[:seen+i]) {
+			if requestLike(b[at : seen+i]) {
 				return HTTP1
 			}
 			return Other
@@ -142,11 +155,19 @@ func containsFold(b []byte, lower string) bool {
 func atLeast(br *bufio.Reader, n int) ([]byte, error) {
 	if br.Buffered() < n {
 		if b, err := br.Peek(n); err != nil {
-			if err == io.EOF && len(b) > 0 {
-				err = io.ErrUnexpectedEOF
+			if len(b) > 0 {
+				err = unexpected(err)
 			}
 			return nil, err
 		}
 	}
 	return br.Peek(br.Buffered())
+}
+
+// unexpected returns the error of an end in the middle.
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }

@@ -39,8 +39,8 @@ func TestPeekKinds(t *testing.T) {
 	long := strings.Repeat("A", MaxMethod)
 	for in, want := range map[string]Kind{
 		"GET / HTTP/1.1\r\n": HTTP1, "P / HTTP/1.0\n": HTTP1, "VERSION-CONTROL /a HTTP/1.1\r\n": HTTP1, long + " / HTTP/1.1\n": HTTP1,
-		preface[:14] + "\n": HTTP1, "PRI * HTTP/1\n": HTTP1, preface: HTTP2,
-		"SSH-2.": Other, " ": Other, "\r": Other, "g": Other, "G_": Other, long + "A": Other, "\x00": Other, "\x80": Other, "\x15": Other, "GET\t": Other,
+		preface[:14] + "\n": HTTP1, "PRI * HTTP/1\n": HTTP1, preface: HTTP2, "\r\nGET / HTTP/1.1\r\n": HTTP1, "\n\nGET /\n": HTTP1, "\r\nPRI * HTTP/2.0\r\n": HTTP1,
+		"SSH-2.": Other, " ": Other, "\r\n\x00": Other, "\r\nGET\t": Other, "\r\nNICK me\r\n": Other, "\n\n\n\n\n\n\n\n\n": Other, "g": Other, "G_": Other, long + "A": Other, "\x00": Other, "\x80": Other, "\x15": Other, "GET\t": Other,
 	} {
 		br := slowly(t, in)
 		if f, err := Peek(br); err != nil || f.Kind != want || f.Hello != nil {
@@ -82,7 +82,7 @@ func TestBypass_B27_TextThatIsNoRequest(t *testing.T) {
 
 func TestPeekEnds(t *testing.T) {
 	for in, want := range map[string]error{
-		"": io.EOF, "GE": io.ErrUnexpectedEOF, preface[:20]: io.ErrUnexpectedEOF, "\x16": io.ErrUnexpectedEOF, "\x16\x03\x01\x00\x05\x01": io.ErrUnexpectedEOF,
+		"": io.EOF, "GE": io.ErrUnexpectedEOF, preface[:20]: io.ErrUnexpectedEOF, "\x16": io.ErrUnexpectedEOF, "\r\n": io.ErrUnexpectedEOF, "\x16\x03\x01\x00\x05\x01": io.ErrUnexpectedEOF,
 	} {
 		if f, err := Peek(ended(in)); !errors.Is(err, want) || f.Kind != Unknown {
 			t.Errorf("Peek(%q) = %v, %v; want %v", in, f.Kind, err, want)
