@@ -27,49 +27,53 @@ var (
 // compares the name chunked without case, and accepts a Content-Length that is repeated
 // with the same number. In br a list of such numbers becomes one number and spaces.
 func CheckHead(br *bufio.Reader, limit int) error {
+	before, err := checkHead(br, limit)
+	if err == nil {
+		_, _ = br.Discard(before)
+	}
+	return err
+}
+
+// checkHead is CheckHead without consuming anything. It returns the length of the empty
+// lines before the head.
+func checkHead(br *bufio.Reader, limit int) (before int, _ error) {
 	var h head
 	var b []byte
-	empty := 0
 	for start, from := 0, 0; ; {
 		i := bytes.IndexByte(b[from:], '\n')
 		if i < 0 {
 			if len(b) >= min(limit, br.Size()) {
-				return ErrHeadTooLarge
+				return before, ErrHeadTooLarge
 			}
 			from = len(b)
 			var err error
 			if b, err = atLeast(br, len(b)+1); err != nil {
-				return err
+				return before, err
 			}
 			continue
 		}
 		end := from + i
 		if end >= limit {
-			return ErrHeadTooLarge
+			return before, ErrHeadTooLarge
 		}
 		if end == start || b[end-1] != '\r' {
-			return bad("a line does not end in CRLF")
+			return before, bad("a line does not end in CRLF")
 		}
 		line := b[start : end-1]
-		if !h.started && len(line) == 0 && empty < maxEmptyLines {
-			empty++
-			_, _ = br.Discard(len("\r\n"))
-			b, _ = br.Peek(br.Buffered())
-			start, from = 0, 0
-			continue
-		}
 		start, from = end+1, end+1
 		switch {
+		case !h.started && len(line) == 0 && before < maxEmptyLines*len("\r\n"):
+			before = start
 		case !h.started:
 			h.started = true
-			if err := h.requestLine(line); err != nil {
-				return err
+			if err := h.requestLine(line, before); err != nil {
+				return before, err
 			}
 		case len(line) == 0:
-			return h.finish(b)
+			return before, h.finish(b)
 		default:
 			if err := h.field(b, line, end-1-len(line)); err != nil {
-				return err
+				return before, err
 			}
 		}
 	}
@@ -97,7 +101,8 @@ func bad(format string, a ...any) error {
 	return fmt.Errorf("%w: %s", ErrHead, fmt.Sprintf(format, a...))
 }
 
-func (h *head) requestLine(line []byte) error {
+// requestLine reads the first line, which begins at a place in the head.
+func (h *head) requestLine(line []byte, at int) error {
 	i, j := bytes.IndexByte(line, ' '), bytes.LastIndexByte(line, ' ')
 	if i <= 0 || i == j {
 		return bad("the request line is not METHOD TARGET HTTP/1.x")
@@ -116,7 +121,7 @@ func (h *head) requestLine(line []byte) error {
 	default:
 		return bad("the version is neither HTTP/1.1 nor HTTP/1.0")
 	}
-	return h.target(name, goal, i+1)
+	return h.target(name, goal, at+i+1)
 }
 
 // target refuses a target whose form does not go with the method (RFC 9112,

@@ -7,14 +7,15 @@ import (
 	"bytes"
 )
 
-// Host returns the first request's Host field, empty if the request is malformed or has
-// none. It consumes nothing but an empty line before the request.
+// Host returns the first request's Host field without consuming anything: empty if the
+// request is malformed or has none.
 func Host(br *bufio.Reader, limit int) string {
-	if err := CheckHead(br, limit); err != nil {
+	before, err := checkHead(br, limit)
+	if err != nil {
 		return ""
 	}
 	b, _ := br.Peek(br.Buffered())
-	for line := range bytes.SplitSeq(b, []byte("\r\n")) {
+	for line := range bytes.SplitSeq(b[before:], []byte("\r\n")) {
 		if len(line) == 0 {
 			break
 		}

@@ -121,7 +121,8 @@ func TestBypass_B03_InsideATunnel(t *testing.T) {
 			{"absolute form, other port", "GET http://api.example.com:8080/ HTTP/1.1\r\nHost: api.example.com:8080\r\n\r\n"},
 			{"Host", "GET / HTTP/1.1\r\nHost: evil.example.net\r\n\r\n"},
 			{"Host with a port", "GET / HTTP/1.1\r\nHost: api.example.com:8080\r\n\r\n"},
-			{"no Host", "GET / HTTP/1.0\r\n\r\n"},
+			{"no Host", "GET / HTTP/1.1\r\n\r\n"},
+			{"empty Host", "GET / HTTP/1.0\r\nHost:\r\n\r\n"},
 			{"asterisk", "OPTIONS * HTTP/1.1\r\nHost: api.example.com\r\n\r\n"},
 		} {
 			t.Run(e+", "+tc.name, func(t *testing.T) {

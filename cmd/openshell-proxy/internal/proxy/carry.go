@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,10 @@ import (
 	"net/textproto"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
 )
 
 // hopByHop are headers of one connection, not of the message (RFC 9110, 7.6.1),
@@ -47,12 +51,14 @@ func exclude(h http.Header) map[string]bool {
 func (h *http1) carry(ctx context.Context, req *http.Request, j *judged) (more bool) {
 	h.c.track(j, h.cancel)
 	defer h.c.untrack(j)
-	rec := record{dec: j.dec, to: j.to, protocol: h.protocol(), http: j.asked, steps: j.steps, began: time.Now()}
+	rec := record{dec: j.dec, to: j.to, protocol: j.to.protocol(), http: j.asked, steps: j.steps, began: time.Now()}
 	protocol := upgradeTo(req, j)
 	up, sent, err := h.send(ctx, req, j, protocol)
 	if err != nil {
-		a, dec := j.outcome(req.Method, failure(ctx, err))
-		h.refuseJudged(req, j, a, dec)
+		var a answer
+		rec.err = failure(ctx, err)
+		a, rec.dec = j.outcome(req.Method, rec.err)
+		h.failed(req, rec, a)
 		return false
 	}
 	h.c.carries(up)
@@ -63,12 +69,17 @@ func (h *http1) carry(ctx context.Context, req *http.Request, j *judged) (more b
 	resp, err := h.response(up, req, j)
 	if err != nil {
 		h.up.drop()
-		rec.out, _ = h.settle(up, sent)
+		var unsent error
+		rec.out, unsent = h.settle(up, sent)
+		if a := badBody(unsent); a != nil {
+			rec.dec = denied(rec.dec, "malformed request: "+unsent.Error())
+			h.failed(req, rec, *a)
+			return false
+		}
 		var a answer
-		a, rec.dec = j.outcome(req.Method, failure(ctx, fmt.Errorf("read the answer of %s: %w", j.to, err)))
-		rec.status = a.status
-		h.c.record(rec)
-		h.end(a, req.Method == http.MethodHead)
+		rec.err = failure(ctx, cmp.Or(clientGone(unsent), fmt.Errorf("read the answer of %s: %w", j.to, err)))
+		a, rec.dec = j.outcome(req.Method, rec.err)
+		h.failed(req, rec, a)
 		return false
 	}
 	defer resp.Body.Close()
@@ -79,15 +90,17 @@ func (h *http1) carry(ctx context.Context, req *http.Request, j *judged) (more b
 	}
 	more = !req.Close
 	rec.in, err = h.answer(req, resp, &more)
-	var whole bool
-	if rec.out, whole = h.settle(up, sent); !whole {
+	var unsent error
+	if rec.out, unsent = h.settle(up, sent); unsent != nil {
 		more = false // neither side can be used again
 	}
+	whole := unsent == nil
 	if err != nil || !whole || resp.Close {
 		h.up.drop()
 	}
 	up.answered = true
-	rec.dec = j.cutOff(rec.dec, failure(ctx, err))
+	rec.err = failure(ctx, copied(err))
+	rec.dec = j.cutOff(rec.dec, rec.err)
 	if err != nil {
 		reset(h.conn) // a cut-off answer must not look whole
 	} else if !whole {
@@ -154,26 +167,55 @@ func (h *http1) send(ctx context.Context, req *http.Request, j *judged, upgrade 
 	}
 }
 
+// errUnsent is why a body was not sent to its end: the answer has come before.
+var errUnsent = errors.New("the answer has come before the end of the body")
+
 // settle ends the sending of the body if that still goes on, which makes both
-// connections useless. whole says that all of it went out.
-func (h *http1) settle(up *upConn, sent <-chan sentBody) (n int64, whole bool) {
+// connections useless. The error is why not all of it went out.
+func (h *http1) settle(up *upConn, sent <-chan sentBody) (n int64, unsent error) {
 	defer h.unwatch()
 	if sent == nil {
-		return 0, true
+		return 0, nil
 	}
 	// An answer may be here before the sender of the last bytes goes on.
 	late := time.NewTimer(settleTime)
 	defer late.Stop()
 	select {
 	case s := <-sent:
-		return s.n, s.err == nil
+		return s.n, s.err
 	case <-late.C:
 	}
 	reset(up.conn)
 	_ = h.conn.SetReadDeadline(past)
 	s := <-sent
 	_ = h.conn.SetReadDeadline(time.Time{})
-	return s.n, false
+	return s.n, errUnsent
+}
+
+// clientGone returns errClientGone if a body was not sent because its client has ended the
+// connection.
+func clientGone(unsent error) error {
+	var w *writeError
+	if unsent == nil || errors.As(unsent, &w) {
+		return nil
+	}
+	if errors.Is(unsent, io.ErrUnexpectedEOF) || errors.Is(unsent, syscall.ECONNRESET) || errors.Is(unsent, net.ErrClosed) {
+		return errClientGone
+	}
+	return nil
+}
+
+// badBody returns the answer to a request whose body is not in chunks although it should
+// be; nil if that is not the reason why it was not sent.
+func badBody(unsent error) *answer {
+	var w *writeError
+	var refusal credentials.Refusal
+	switch {
+	case unsent == nil, errors.As(unsent, &w), errors.As(unsent, &refusal), !strings.Contains(unsent.Error(), "chunk"): // net/http's errors have no type
+		return nil
+	}
+	a := badRequest("the body is not in proper chunks")
+	return &a
 }
 
 // watch looks after the client while its request is answered, for which nothing is
@@ -191,7 +233,7 @@ func (h *http1) watch() {
 	h.looked = make(chan struct{})
 	h.watcher = time.AfterFunc(h.c.s.waits.gone, func() {
 		if _, err := h.br.Peek(1); err != nil && !timedOut(err) {
-			h.cancel(nil)
+			h.cancel(errClientGone)
 		}
 		h.looked <- struct{}{}
 	})
@@ -278,35 +320,35 @@ func writeBody(w *bufio.Writer, req *http.Request) (int64, error) {
 func chunked(w *bufio.Writer, body io.Reader, trailer func() http.Header) (int64, error) {
 	cw := httputil.NewChunkedWriter(w)
 	n, err := copyFlush(cw, w, body)
-	if err == nil {
-		err = cw.Close()
+	if err != nil {
+		return n, err
 	}
-	if err == nil {
-		// Fields that say how to read a message may not come after it.
-		err = trailer().WriteSubset(w, hopByHop)
-	}
-	if err == nil {
-		_, err = w.WriteString("\r\n")
-	}
-	if err == nil {
+	// Fields that say how to read a message may not come after it.
+	if err = cmp.Or(cw.Close(), trailer().WriteSubset(w, hopByHop)); err == nil {
+		_, _ = w.WriteString("\r\n")
 		err = w.Flush()
+	}
+	if err != nil {
+		err = &writeError{err}
 	}
 	return n, err
 }
 
-// copyFlush copies without holding anything back.
+// copyFlush copies without holding anything back. The error is a *writeError if w is the
+// reason.
 func copyFlush(w io.Writer, flush *bufio.Writer, r io.Reader) (n int64, err error) {
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
 	for {
 		k, rerr := r.Read(*buf)
 		if k > 0 {
-			if _, err := w.Write((*buf)[:k]); err != nil {
-				return n, err
+			_, err := w.Write((*buf)[:k])
+			if err == nil {
+				n += int64(k)
+				err = flush.Flush()
 			}
-			n += int64(k)
-			if err := flush.Flush(); err != nil {
-				return n, err
+			if err != nil {
+				return n, &writeError{err}
 			}
 		}
 		if errors.Is(rerr, io.EOF) {
@@ -321,9 +363,7 @@ func copyFlush(w io.Writer, flush *bufio.Writer, r io.Reader) (n int64, err erro
 // response reads the answer's head; interim answers go on to the client.
 func (h *http1) response(up *upConn, req *http.Request, j *judged) (*http.Response, error) {
 	for range maxInterim {
-		up.limit.begin(j.hold)
-		resp, err := http.ReadResponse(up.br, req)
-		up.limit.end()
+		resp, err := up.readAnswer(req, j.hold)
 		if err != nil {
 			return nil, err
 		}
@@ -342,11 +382,11 @@ func (h *http1) response(up *upConn, req *http.Request, j *judged) (*http.Respon
 			}
 			giveWriter(w)
 			if err != nil {
-				return nil, err
+				return nil, errClientGone
 			}
 		}
 	}
-	return nil, fmt.Errorf("more than %d interim answers", maxInterim)
+	return nil, &answerError{fmt.Errorf("more than %d interim answers", maxInterim)}
 }
 
 // writeStatus writes the status and the fields that are sent on.
@@ -370,7 +410,7 @@ func (h *http1) answer(req *http.Request, resp *http.Response, more *bool) (n in
 		*more = false
 	}
 	if err := writeStatus(w, resp); err != nil {
-		return 0, err
+		return 0, &writeError{err}
 	}
 	switch {
 	case bodiless:
@@ -393,12 +433,15 @@ func (h *http1) answer(req *http.Request, resp *http.Response, more *bool) (n in
 	}
 	_, _ = w.WriteString("\r\n")
 	if bodiless || resp.ContentLength == 0 {
-		return 0, w.Flush()
+		if err := w.Flush(); err != nil {
+			return 0, &writeError{err}
+		}
+		return 0, nil
 	}
 	if resp.ContentLength < 0 || resp.ContentLength > int64(w.Available()) {
 		// Who waits for the head must not wait for the body.
 		if err := w.Flush(); err != nil {
-			return 0, err
+			return 0, &writeError{err}
 		}
 	}
 	if chunks {
@@ -421,7 +464,7 @@ func (h *http1) upgraded(ctx context.Context, up *upConn, req *http.Request, res
 	if err != nil {
 		rec.dec, rec.status = denied(rec.dec, err.Error()), http.StatusBadGateway
 		h.c.record(rec)
-		h.end(answer{status: rec.status, body: simpleBody{"upstream_unreachable", rec.dec.Reason, ""}}, false)
+		h.end(answer{status: rec.status, body: simpleBody{malformedCode, rec.dec.Reason, ""}}, false)
 		return
 	}
 	if !h.c.becomes(j, rec, looks) {

@@ -30,7 +30,7 @@ type connection struct {
 	began         time.Time
 	// ctx ends with the connection, which cancel ends.
 	ctx    context.Context //nolint:containedctx // the connection's own
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
 	// account counts the connection's part of the worker's memory.
 	account *memory.Account
 	// guessed is true if the client was silent, so that the target is a name that the
@@ -97,14 +97,14 @@ func (t target) String() string {
 // newConnection returns a connection that holds no memory yet.
 func (s *Server) newConnection(ctx context.Context, tcp *net.TCPConn) *connection {
 	c := &connection{s: s, client: &clientConn{TCPConn: tcp}, requests: map[*policy.Request]*judged{}, began: time.Now()}
-	c.ctx, c.cancel = context.WithCancel(ctx)
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	c.account = s.memory.Open(c.cutForMemory)
 	return c
 }
 
 // abandon ends a connection that is not served.
 func (c *connection) abandon() {
-	c.cancel()
+	c.cancel(nil)
 	c.account.Close()
 	_ = c.client.Close()
 }
@@ -116,7 +116,7 @@ func (c *connection) cutForMemory() {
 	to := c.to
 	c.mu.Unlock()
 	c.recordExhausted(to, "tcp", 0, errCut)
-	c.cancel()
+	c.cancel(errCut)
 }
 
 var errCut = errors.New("the connection holds more memory than any other, and others wait for memory")
@@ -144,7 +144,7 @@ func (c *connection) handle() {
 	defer c.account.Close()
 	defer c.account.Release(connectionCost)
 	defer tcp.Close()
-	defer c.cancel()
+	defer c.cancel(nil)
 	stop := context.AfterFunc(ctx, func() {
 		_ = tcp.Close()
 		c.cut()
@@ -451,7 +451,11 @@ func sameName(sni, host string) error {
 // dial reaches the target at an address that the decision allows.
 func (c *connection) dial(ctx context.Context, to target, dec policy.Decision) (net.Conn, error) {
 	if to.own {
-		return c.dialOwn(ctx, to)
+		conn, err := c.dialOwn(ctx, to)
+		if err != nil {
+			return nil, &connectError{err}
+		}
+		return conn, nil
 	}
 	conn, address, err := c.s.c.Upstream.Dial(ctx, to.host, to.port, func(a netip.Addr) error {
 		if why, ok := dec.Destination.Check(a, to.port); !ok {
@@ -462,7 +466,7 @@ func (c *connection) dial(ctx context.Context, to target, dec policy.Decision) (
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, &connectError{err}
 	}
 	c.reached.Store(&place{to.host, to.port, address})
 	if c.s.changedSince(dec) && !c.rejudge() {

@@ -127,7 +127,7 @@ func TestErrorBodies(t *testing.T) {
 			"error": "policy_denied", "detail": "CONNECT evil.example.net:443 not permitted by policy", "reason": "endpoint evil.example.net:443 is not allowed by any policy",
 		}},
 		{"absolute form to what no policy has", "GET http://evil.example.net/x HTTP/1.1\r\nHost: evil.example.net\r\n\r\n", 403, "", map[string]any{
-			"error": "policy_denied", "detail": "GET evil.example.net:80/x not permitted by policy",
+			"error": "policy_denied", "detail": "GET evil.example.net:80/x not permitted by policy", "reason": "endpoint evil.example.net:80 is not allowed by any policy",
 		}},
 		{"rule, in a tunnel", inTunnel + "PUT /public/x HTTP/1.1\r\nHost: api.example.com\r\n\r\n", 403, "web", map[string]any{
 			"error": "policy_denied", "policy": "web", "rule": "PUT /public/x", "detail": "PUT /public/x not permitted by policy",
@@ -153,13 +153,16 @@ func TestErrorBodies(t *testing.T) {
 			"error": "ssrf_denied", "detail": "CONNECT down.example.org:6443 not permitted by policy", "reason": "port 6443 is a blocked control-plane port, connection rejected",
 		}},
 		{"absolute form to a control-plane port", "GET http://down.example.org:6443/ HTTP/1.1\r\nHost: down.example.org:6443\r\n\r\n", 403, "", map[string]any{
-			"error": "ssrf_denied", "detail": "GET down.example.org:6443/ not permitted by policy",
+			"error": "ssrf_denied", "detail": "GET down.example.org:6443/ not permitted by policy", "reason": "port 6443 is a blocked control-plane port, connection rejected",
 		}},
 		{"nobody there", "GET http://down.example.org/ HTTP/1.1\r\nHost: down.example.org\r\n\r\n", 502, "", map[string]any{
-			"error": "upstream_unreachable", "detail": "GET down.example.org:80: DNS resolution failed for down.example.org: the sandbox has no resolver",
+			"error": "upstream_unreachable", "detail": "GET down.example.org:80: the name does not resolve",
 		}},
-		{"https in absolute form", "GET https://api.example.com/public/x HTTP/1.1\r\nHost: api.example.com\r\n\r\n", 400, "", map[string]any{
-			"error": "invalid_request", "detail": "Use CONNECT for HTTPS URLs",
+		{"https in absolute form to what no policy has", "GET https://evil.example.net/x HTTP/1.1\r\nHost: evil.example.net\r\n\r\n", 403, "", map[string]any{
+			"error": "policy_denied", "detail": "GET evil.example.net:443/x not permitted by policy", "reason": "endpoint evil.example.net:443 is not allowed by any policy",
+		}},
+		{"another scheme in absolute form", "GET ftp://api.example.com/public/x HTTP/1.1\r\nHost: api.example.com\r\n\r\n", 400, "", map[string]any{
+			"error": "invalid_request", "detail": "ambiguous or malformed request head: the target is neither a path nor an http or https URL",
 		}},
 		{"other authority in a tunnel", inTunnel + "GET /public/x HTTP/1.1\r\nHost: evil.example.net\r\n\r\n", 403, "", map[string]any{
 			"error": "request_authority_mismatch", "detail": `request names "evil.example.net", the connection is for api.example.com:80`,

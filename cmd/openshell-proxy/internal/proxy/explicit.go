@@ -60,7 +60,8 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 	up, err := c.dial(ctx, to, dec)
 	if err != nil {
 		a, dec := unreachable("CONNECT", to, dec, err)
-		h.refuse(req, to, nil, a, dec)
+		c.record(record{dec: dec, to: to, protocol: to.protocol(), status: a.status, err: err})
+		h.end(a, false)
 		return
 	}
 	if _, err := io.WriteString(c.client, established); err != nil {
@@ -83,21 +84,22 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 	c.serve(ctx, first, to, dec, up)
 }
 
-// absolute is the target of a request in absolute form and the rest of its URI.
+// absolute returns the target of a request in absolute form and the rest of its URI. An
+// https URL makes the proxy begin TLS with the target.
 func absolute(uri string) (to target, rest string, err error) {
 	scheme, after, ok := strings.Cut(uri, "://")
 	if !ok {
-		return to, "", errors.New("the proxy serves CONNECT and absolute http:// URLs")
+		return to, "", errors.New("the proxy serves CONNECT and absolute http:// and https:// URLs")
 	}
 	switch strings.ToLower(scheme) {
 	case "http":
 	case "https":
-		return to, "", errors.New("Use CONNECT for HTTPS URLs") // OpenShell's text
+		to.tls = true
 	default:
 		return to, "", fmt.Errorf("the proxy does not serve %q URLs", scheme)
 	}
 	authority, rest := cutAuthority(after)
-	to.host, to.port, err = splitHost(authority, 80)
+	to.host, to.port, err = splitHost(authority, to.standardPort())
 	return to, rest, err
 }
 

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/inspect"
@@ -59,13 +60,13 @@ func (h *http1) serve(whole context.Context) {
 	}()
 	for h.await() {
 		if err := h.c.account.Take(ctx, streamCost); err != nil {
-			h.c.recordExhausted(h.to, h.protocol(), http.StatusServiceUnavailable, err)
+			h.c.recordExhausted(h.to, h.to.protocol(), http.StatusServiceUnavailable, err)
 			h.end(outOfMemory(), false)
 			return
 		}
 		h.hold.Add(streamCost)
 		_ = h.conn.SetReadDeadline(time.Now().Add(h.c.s.waits.head))
-		if err := inspect.CheckHead(h.br, MaxHead); err != nil {
+		if err := h.checkHead(ctx); err != nil {
 			h.malformed(err)
 			return
 		}
@@ -80,7 +81,8 @@ func (h *http1) serve(whole context.Context) {
 			return
 		}
 		_ = h.conn.SetReadDeadline(time.Time{})
-		h.hold.Shrink(maxHeadCost - min(headCost(req.Header), maxHeadCost))
+		cost, _ := headCost(req.Header)
+		h.hold.Shrink(maxHeadCost - min(cost, maxHeadCost))
 		if req.Method == http.MethodConnect && h.forward {
 			h.hold.Release()
 			h.connect(whole, req) // which outlives this
@@ -98,6 +100,9 @@ func (h *http1) serve(whole context.Context) {
 func (h *http1) await() bool {
 	if h.br == nil {
 		h.br = takeReader(&smallReaders, h.conn)
+	}
+	if h.br.Size() > smallHead && h.br.Buffered() <= smallHead {
+		h.resize(&smallReaders)
 	}
 	quiet := min(quietAfter, h.c.s.waits.idle)
 	_ = h.conn.SetReadDeadline(time.Now().Add(quiet))
@@ -123,13 +128,45 @@ func (h *http1) await() bool {
 // giveReader gives the buffer back. Nothing that was read may be needed any more.
 func (h *http1) giveReader() {
 	if h.br != nil {
-		giveReader(&smallReaders, h.br)
+		giveReader(poolOf(h.br), h.br)
 		h.br = nil
 	}
 }
 
-func (h *http1) protocol() string {
-	if h.to.tls {
+// checkHead looks at a request's head, for which it gets a larger buffer if that is
+// needed.
+func (h *http1) checkHead(ctx context.Context) error {
+	err := inspect.CheckHead(h.br, MaxHead)
+	if !errors.Is(err, inspect.ErrHeadTooLarge) || h.br.Size() >= MaxHead || h.br.Buffered() < h.br.Size() {
+		return err
+	}
+	if err := h.c.account.Take(ctx, largeHeadCost); err != nil {
+		return err
+	}
+	h.hold.Add(largeHeadCost)
+	h.resize(&readers)
+	return inspect.CheckHead(h.br, MaxHead)
+}
+
+// resize exchanges the buffer for one of another pool, with what it holds.
+func (h *http1) resize(pool *sync.Pool) {
+	held, _ := h.br.Peek(h.br.Buffered())
+	held = bytes.Clone(held)
+	giveReader(poolOf(h.br), h.br)
+	h.br = takeReader(pool, io.MultiReader(bytes.NewReader(held), h.conn))
+	_, _ = h.br.Peek(len(held)) // nothing may be held but in the buffer
+}
+
+func poolOf(br *bufio.Reader) *sync.Pool {
+	if br.Size() > smallHead {
+		return &readers
+	}
+	return &smallReaders
+}
+
+// protocol returns the name that records give to HTTP/1 with the target.
+func (t target) protocol() string {
+	if t.tls {
 		return "https"
 	}
 	return "http"
@@ -137,7 +174,12 @@ func (h *http1) protocol() string {
 
 // malformed refuses what is not one clear request.
 func (h *http1) malformed(err error) {
-	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || timedOut(err) && h.br.Buffered() <= len("\r\n") { // nothing, or an empty line
+		return
+	}
+	if errors.Is(err, memory.ErrExhausted) {
+		h.c.recordExhausted(h.to, h.to.protocol(), http.StatusServiceUnavailable, err)
+		h.end(outOfMemory(), false)
 		return
 	}
 	a := badRequest(err.Error())
@@ -148,19 +190,30 @@ func (h *http1) malformed(err error) {
 		a.status = http.StatusRequestTimeout
 	}
 	dec := policy.Decision{Reason: "malformed request: " + err.Error(), Layer: policy.L7, Revision: h.c.s.engine.Load().engine.Revision()}
-	h.c.record(record{dec: dec, to: h.to, protocol: h.protocol(), status: a.status})
+	h.c.record(record{dec: dec, to: h.to, protocol: h.to.protocol(), status: a.status})
 	h.end(a, false)
 }
 
 // refuse answers a request that is not carried and ends the connection.
 func (h *http1) refuse(req *http.Request, to target, asked *policy.HTTP, a answer, dec policy.Decision) {
-	h.c.record(record{dec: dec, to: to, protocol: h.protocol(), http: asked, status: a.status})
+	h.c.record(record{dec: dec, to: to, protocol: to.protocol(), http: asked, status: a.status})
 	h.end(a, req.Method == http.MethodHead)
 }
 
 // refuseJudged is refuse for a request that was judged and not carried all the same.
 func (h *http1) refuseJudged(req *http.Request, j *judged, a answer, dec policy.Decision) {
-	h.c.record(record{dec: dec, to: j.to, protocol: h.protocol(), http: j.asked, status: a.status, steps: j.steps})
+	h.failed(req, record{dec: dec, to: j.to, protocol: j.to.protocol(), http: j.asked, steps: j.steps}, a)
+}
+
+// failed records a request that ended before it was answered, and answers it if the client
+// is still there.
+func (h *http1) failed(req *http.Request, rec record, a answer) {
+	if errors.Is(rec.err, errClientGone) {
+		h.c.record(rec)
+		return
+	}
+	rec.status = a.status
+	h.c.record(rec)
 	h.end(a, req.Method == http.MethodHead)
 }
 
@@ -203,7 +256,7 @@ func (h *http1) request(ctx context.Context, req *http.Request) (more bool) {
 		if err != nil {
 			return refuse(wrongAuthority(uri, to), err.Error())
 		}
-		if uri = rest; !to.is(req.Host) {
+		if uri = rest; !to.named(req) {
 			return refuse(wrongAuthority(req.Host, to), fmt.Sprintf("Host is %q, the connection is for %s", req.Host, to))
 		}
 	}
@@ -228,6 +281,10 @@ func (h *http1) request(ctx context.Context, req *http.Request) (more bool) {
 	}
 	if to.own {
 		return h.carry(ctx, req, j)
+	}
+	if a := j.notUpgraded(req); a != nil {
+		h.refuseJudged(req, j, *a, j.dec)
+		return false
 	}
 	out, a := c.transform(ctx, req, j, h.reading(req))
 	if a == nil {
@@ -274,6 +331,12 @@ func (t target) is(authority string) bool {
 	return err == nil && host == t.host && port == t.port
 }
 
+// named says whether a request over HTTP/1 is for the target. One of HTTP/1.0 need not say
+// so: it is sent with the target's name.
+func (t target) named(req *http.Request) bool {
+	return t.is(req.Host) || req.Host == "" && !req.ProtoAtLeast(1, 1)
+}
+
 func (t target) standardPort() uint16 {
 	if t.tls {
 		return 443
@@ -290,15 +353,4 @@ func (t target) header() string {
 		return "[" + t.host + "]"
 	}
 	return t.host
-}
-
-// checkQuery refuses bytes that a query may not have and servers take for
-// something else.
-func checkQuery(q string) error {
-	for i := range len(q) {
-		if b := q[i]; b <= ' ' || b >= 0x7f || b == '#' {
-			return fmt.Errorf("query: byte %#02x must be percent-encoded", b)
-		}
-	}
-	return nil
 }

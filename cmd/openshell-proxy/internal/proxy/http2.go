@@ -38,9 +38,12 @@ func (c *connection) serveStreams(ctx context.Context, conn *tls.Conn, to target
 	}
 	defer c.account.Release(http2Cost)
 	gate := newStreamGate(ctx, c, conn, refuse)
+	gate.malformed = func(reason string, status int) {
+		c.record(record{dec: c.malformed(reason), to: to, protocol: "h2", status: status})
+	}
 	defer gate.finish()
 	server := &http2.Server{
-		MaxConcurrentStreams: MaxStreams, IdleTimeout: IdleTimeout, ReadIdleTimeout: IdleTimeout,
+		CountError: gate.counted, MaxConcurrentStreams: MaxStreams, IdleTimeout: IdleTimeout, ReadIdleTimeout: IdleTimeout,
 		MaxReadFrameSize: frameSize, MaxUploadBufferPerConnection: uploadWindow, MaxUploadBufferPerStream: uploadWindow,
 	}
 	server.ServeConn(gate, &http2.ServeConnOpts{
@@ -71,24 +74,47 @@ func (g *gatedHandler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		_ = rc.Flush() // the memory is held until the client has the answer
 		return
 	}
-	hold.Shrink(maxHeadCost - min(headCost(req.Header), maxHeadCost))
+	cost, fields := headCost(req.Header)
+	if cost > maxHeadCost { // the gate has taken the difference until the stream ends
+		g.c.account.Force(cost - maxHeadCost)
+		hold.Add(cost - maxHeadCost)
+	}
+	hold.Shrink(maxHeadCost - min(cost, maxHeadCost))
+	if size := (cost-fields*fieldCost)/byteCost + fields*fieldOverhead; size > MaxHead || fields > inspect.MaxFields {
+		a := badRequest(inspect.ErrHeadTooLarge.Error())
+		a.status = http.StatusRequestHeaderFieldsTooLarge
+		g.c.record(record{dec: g.c.malformed(inspect.ErrHeadTooLarge.Error()), to: g.to, protocol: "h2", status: a.status})
+		a.serve(w)
+		return
+	}
 	g.serve(w, req, hold)
 }
 
-// headCost returns the memory that a head takes, in bytes.
-func headCost(h http.Header) (n int64) {
+// fieldOverhead is what a field counts in MaxHead beside its name and value: what separates
+// them in HTTP/1.
+const fieldOverhead = int64(len(": \r\n"))
+
+// malformed returns the decision to refuse what is not one clear request.
+func (c *connection) malformed(reason string) policy.Decision {
+	return policy.Decision{Reason: "malformed request: " + reason, Layer: policy.L7, Revision: c.s.engine.Load().engine.Revision()}
+}
+
+// headCost returns the memory that a head takes, in bytes, and the number of its fields.
+func headCost(h http.Header) (cost, fields int64) {
 	for name, values := range h {
 		for _, v := range values {
-			n += fieldCost + byteCost*int64(len(name)+len(v))
+			cost += fieldCost + byteCost*int64(len(name)+len(v))
+			fields++
 		}
 	}
-	return n
+	return cost, fields
 }
 
 // holdAnswer takes the memory for an answer's head that is larger than usual. It does
 // not wait, because the head is there already.
 func holdAnswer(hold *memory.Hold, h http.Header) error {
-	if more := headCost(h) - usualFields*fieldCost - usualHead*byteCost; more > 0 && !hold.Try(more) {
+	cost, _ := headCost(h)
+	if more := cost - usualFields*fieldCost - usualHead*byteCost; more > 0 && !hold.Try(more) {
 		return memory.ErrExhausted
 	}
 	return nil
@@ -125,6 +151,10 @@ func (h *http2Handler) serve(w http.ResponseWriter, req *http.Request, hold *mem
 		refuse(no("no request for a path"), badTarget("no request for a path"))
 		return
 	}
+	if v := req.Header["Content-Length"]; len(v) > 1 || len(v) == 1 && !inspect.Length(v[0]) {
+		refuse(no("Content-Length is not one plain number"), badRequest("Content-Length is not one plain number"))
+		return
+	}
 	if err := h.c.identify(); err != nil {
 		refuse(no(err.Error()), refusedConnection(req.Method, h.to, err.Error()))
 		return
@@ -155,14 +185,21 @@ func (h *http2Handler) serve(w http.ResponseWriter, req *http.Request, hold *mem
 		err = j.scrub(resp)
 	}
 	if err != nil {
-		a, dec := j.outcome(req.Method, failure(ctx, err))
+		rec.err = failure(ctx, err)
+		a, dec := j.outcome(req.Method, rec.err)
+		if errors.Is(rec.err, errClientGone) {
+			rec.dec = dec
+			h.c.record(rec)
+			panic(http.ErrAbortHandler)
+		}
 		refuse(dec, a)
 		return
 	}
 	defer resp.Body.Close()
 	rec.dec, rec.status, rec.sent = j.dec, resp.StatusCode, j.injected
 	rec.in, err = respond(w, resp)
-	rec.dec = j.cutOff(rec.dec, failure(ctx, err))
+	rec.err = failure(ctx, copied(err))
+	rec.dec = j.cutOff(rec.dec, rec.err)
 	h.c.record(rec)
 	if err != nil {
 		panic(http.ErrAbortHandler) // resets the stream: a cut-off answer must not look whole
@@ -170,53 +207,70 @@ func (h *http2Handler) serve(w http.ResponseWriter, req *http.Request, hold *mem
 }
 
 // roundTrip returns the answer and the connection that it comes on, for which the caller
-// calls finish.
+// calls finish. A request that the server has not processed is sent again, with the part
+// of its body that was kept.
 func (h *http2Handler) roundTrip(ctx context.Context, req *http.Request, j *judged) (*http.Response, *h2Conn, error) {
-	path, query := j.target()
-	for again := false; ; again = true {
+	body := keepBody(req, j.hold)
+	defer body.forget()
+	for repeats := 0; ; repeats++ {
 		cc, err := h.up.http2(ctx, j.l4)
 		if err != nil {
 			return nil, nil, err
 		}
-		out := &http.Request{
-			Method: req.Method, Host: h.to.header(), Header: make(http.Header, len(req.Header)),
-			// Opaque keeps the path as it was judged.
-			URL:           &url.URL{Scheme: "https", Host: h.to.header(), Opaque: "//" + h.to.header() + path, RawQuery: query},
-			Body:          req.Body,
-			ContentLength: req.ContentLength,
-			Trailer:       req.Trailer,
-		}
-		drop := exclude(req.Header)
-		for k, v := range req.Header {
-			if !drop[k] {
-				out.Header[k] = v
-			}
-		}
-		if req.Header.Get("Te") == "trailers" {
-			out.Header.Set("Te", "trailers") // gRPC asks for it
-		}
-		if _, ok := out.Header["User-Agent"]; !ok {
-			out.Header.Set("User-Agent", "") // or one of the library's is sent
-		}
-		if req.ContentLength == 0 {
-			out.Body = http.NoBody
-		}
-		resp, err := cc.RoundTrip(out.WithContext(ctx))
+		resp, err := cc.RoundTrip(h.outgoing(req, j, body).WithContext(ctx))
 		if err == nil {
 			if err := holdAnswer(j.hold, resp.Header); err != nil {
 				_ = resp.Body.Close()
 				return nil, cc, err
 			}
+			return resp, cc, nil
 		}
-		if err == nil || again || req.ContentLength != 0 || !idempotent(req.Method) || ctx.Err() != nil {
-			return resp, cc, err
+		if ctx.Err() != nil {
+			return nil, cc, err
 		}
-		// The connection may have ended since its last request.
-		if cc.CanTakeNewRequest() {
-			return resp, cc, err
+		unprocessed := unprocessed(err)
+		// Without that the connection may have ended since its last request.
+		again := unprocessed || repeats == 0 && body == nil && idempotent(req.Method) && !cc.CanTakeNewRequest()
+		if !again || repeats == maxRepeats || !body.rewind() {
+			if unprocessed {
+				err = fmt.Errorf("%w: %w", errUnprocessed, err)
+			}
+			return nil, cc, err
+		}
+		if unprocessed && cc.CanTakeNewRequest() {
+			pause(ctx, repeats)
 		}
 		h.up.finish(cc)
 	}
+}
+
+// outgoing returns the request as it is sent.
+func (h *http2Handler) outgoing(req *http.Request, j *judged, body *keptBody) *http.Request {
+	path, query := j.target()
+	out := &http.Request{
+		Method: req.Method, Host: h.to.header(), Header: make(http.Header, len(req.Header)),
+		// Opaque keeps the path as it was judged.
+		URL:           &url.URL{Scheme: "https", Host: h.to.header(), Opaque: "//" + h.to.header() + path, RawQuery: query},
+		Body:          http.NoBody,
+		ContentLength: req.ContentLength,
+		Trailer:       req.Trailer,
+	}
+	drop := exclude(req.Header)
+	for k, v := range req.Header {
+		if !drop[k] {
+			out.Header[k] = v
+		}
+	}
+	if req.Header.Get("Te") == "trailers" {
+		out.Header.Set("Te", "trailers") // gRPC asks for it
+	}
+	if _, ok := out.Header["User-Agent"]; !ok {
+		out.Header.Set("User-Agent", "") // or one of the library's is sent
+	}
+	if body != nil {
+		out.Body = body.attempt()
+	}
+	return out
 }
 
 // respond copies the answer as it comes, trailers last.
@@ -235,7 +289,7 @@ func respond(w http.ResponseWriter, resp *http.Response) (n int64, err error) {
 		flush = func() error { return nil }
 	}
 	if err := flush(); err != nil {
-		return 0, err
+		return 0, &writeError{err}
 	}
 	buf := copyBuffers.Get().(*[]byte)
 	defer copyBuffers.Put(buf)
@@ -243,11 +297,11 @@ func respond(w http.ResponseWriter, resp *http.Response) (n int64, err error) {
 		k, rerr := resp.Body.Read(*buf)
 		if k > 0 {
 			if _, err := w.Write((*buf)[:k]); err != nil {
-				return n, err
+				return n, &writeError{err}
 			}
 			n += int64(k)
 			if err := flush(); err != nil {
-				return n, err
+				return n, &writeError{err}
 			}
 		}
 		if errors.Is(rerr, io.EOF) {

@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -98,7 +99,7 @@ func (c *connection) judgeRequest(to target, req *http.Request, uri string, forw
 	}
 	path, err := policy.CanonicalPath(raw, j.l4.AllowEncodedSlash)
 	if err == nil {
-		err = checkQuery(query)
+		query, err = policy.CanonicalQuery(query)
 	}
 	asked := &policy.HTTP{Method: method, Path: path, RawQuery: query, WebSocket: webSocket}
 	if err == nil && j.l4.Inspect {
@@ -158,6 +159,8 @@ type record struct {
 	steps   []decisionlog.Middleware
 	in, out int64
 	began   time.Time
+	// err is why an allowed request or connection did not end whole; nil if it did.
+	err error
 }
 
 func (c *connection) record(r record) {
@@ -172,6 +175,13 @@ func (c *connection) record(r record) {
 	}
 	if r.sent != nil {
 		rec.Credentials, rec.Placeholders = r.sent.Used(), r.sent.Passed()
+	}
+	if r.dec.Verdict != policy.Deny {
+		var unconnected *connectError
+		if errors.As(r.err, &unconnected) {
+			rec.Verdict = decisionlog.Failed
+		}
+		rec.Ended = endedBy(r.err)
 	}
 	if r.http != nil {
 		rec.Method, rec.Path = r.http.Method, r.http.Path

@@ -5,6 +5,7 @@ package proxy
 import (
 	"time"
 
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/inspect"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/upstream"
 )
 
@@ -25,10 +26,26 @@ const (
 	// maxPipes bounds the pipes of a sandbox: the kernel grants a user 64 of that
 	// size (pipe-user-pages-soft). They stay open for tidyAfter.
 	maxPipes = 16
-	// MaxHead bounds a request's head, in bytes.
-	MaxHead = 16 << 10
-	// MaxResponseHead bounds a response's head, in bytes.
-	MaxResponseHead = 64 << 10
+	// MaxHead bounds a request's head, in bytes: what large cookies and tokens need, and
+	// more than servers commonly accept (8 to 64 KiB). It also has at most
+	// [inspect.MaxFields] fields.
+	MaxHead = 64 << 10
+	// smallHead is the size of the buffer that a request's head is read into first, in
+	// bytes. A longer head gets a buffer of MaxHead bytes.
+	smallHead = 16 << 10
+	// maxHead2 is how large an HTTP/2 request's head may be, in bytes, to be read and answered
+	// with 431. A larger one ends its connection.
+	maxHead2 = 2 * MaxHead
+	// maxFields2 is how many fields it may have then.
+	maxFields2 = 2 * inspect.MaxFields
+	// maxRouterHead bounds a request's head over HTTP/1 to the router, in bytes.
+	maxRouterHead = 16 << 10
+	// MaxResponseHead bounds a response's head over HTTP/1, in bytes: nearly what curl
+	// accepts (300 KB). The memory for it is taken as it comes.
+	MaxResponseHead = 256 << 10
+	// maxResponseHead2 bounds a response's head over HTTP/2, in bytes. The library keeps a
+	// head of each stream before memory is taken for it.
+	maxResponseHead2 = 64 << 10
 	// HeadTimeout bounds the time a request's head, or a ClientHello, may take.
 	HeadTimeout = 30 * time.Second
 	// IdleTimeout bounds the time between two requests on a connection, and before
@@ -113,20 +130,20 @@ const (
 	// byte of a field, which is kept as it came and as it is sent.
 	fieldCost = 256
 	byteCost  = 2
-	// maxHeadCost is for the largest head of a request: as many fields as fit.
-	maxHeadCost = MaxHead/leastField*fieldCost + MaxHead*byteCost
-	// leastField is what the smallest field counts in [MaxHead], in HTTP/2.
-	leastField = 33
-	// maxFieldBytes is [MaxHead] as a [http.Server] of HTTP/2 takes it, which adds
+	// maxHeadCost is for a head of [smallHead] bytes with as many fields as there may be.
+	maxHeadCost = maxFields2*fieldCost + smallHead*byteCost
+	// largeHeadCost is for a longer head over HTTP/1: its buffer and its bytes.
+	largeHeadCost = MaxHead + (MaxHead-smallHead)*byteCost
+	// maxFieldBytes is [maxHead2] as a [http.Server] of HTTP/2 takes it, which adds
 	// 320 bytes.
-	maxFieldBytes = MaxHead - 320
+	maxFieldBytes = maxHead2 - 320
 	// exchangeCost is for a request and its answer without the request's head: the
 	// goroutines, buffers for what is copied, and an answer's head of usual size.
 	exchangeCost = 96 << 10
 	// routerCost is for a connection to the router over HTTP/1, which has the memory
 	// of one request all the time. The number of fields is not bounded there: the
 	// smallest has four bytes.
-	routerCost = exchangeCost + MaxHead/4*fieldCost/2
+	routerCost = exchangeCost + maxRouterHead/4*fieldCost/2
 	// usualFields and usualHead are the size of an answer's head that exchangeCost
 	// has room for.
 	usualFields = 64
@@ -136,6 +153,16 @@ const (
 )
 
 const (
+	// keptUpload bounds the part of a body that is kept to be sent again over HTTP/2, in
+	// bytes: what a server may be sent of a request before it looks at it (the protocol's
+	// first window). maxRepeats bounds the repetitions of a request.
+	keptUpload = uploadWindow
+	maxRepeats = 8
+	// repeatTime is how long a client may take to send more of a body that is to be sent
+	// again, and repeatPause the first pause before a request goes over the same connection
+	// again. Each further pause is twice as long.
+	repeatTime  = 2 * time.Second
+	repeatPause = 5 * time.Millisecond
 	// uploadWindow is how much of bodies one HTTP/2 client may send before it is
 	// read, in bytes: the smallest that the protocol begins with.
 	uploadWindow = 1<<16 - 1

@@ -349,10 +349,11 @@ func TestMiddlewareNoUpgrade(t *testing.T) {
 	w := newWorld(t, endpoints("host: api.example.com, port: 80")+redactor)
 	got := tap{answer: "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"}
 	w.raw("api.example.com", 80, got.serve)
-	if resp, _ := ask(t, w.tunnel("api.example.com:80"), ws); resp.StatusCode != 200 {
-		t.Errorf("status %d", resp.StatusCode)
+	resp, body := ask(t, w.tunnel("api.example.com:80"), ws)
+	if resp.StatusCode != 403 || !strings.Contains(body, "middleware_required") {
+		t.Errorf("%d %s", resp.StatusCode, body)
 	}
-	if s := got.got(); !strings.HasPrefix(s, "GET /a ") || strings.Contains(s, "Upgrade") {
+	if s := got.got(); s != "" {
 		t.Errorf("arrived %q", s)
 	}
 }

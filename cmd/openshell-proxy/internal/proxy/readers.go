@@ -20,7 +20,7 @@ import (
 // are looked at, the others while there is traffic.
 var (
 	readers      = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, inspect.MaxHello) }}
-	smallReaders = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, MaxHead) }}
+	smallReaders = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, smallHead) }}
 	writers      = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 4<<10) }}
 	copyBuffers  = sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }}
 )

@@ -91,12 +91,13 @@ func refusalCode(to target, reason string) string {
 }
 
 // refusedHost is the answer to a request for a host that policy denies. One in
-// absolute form is named with its path and without a reason.
+// absolute form is named with its path.
 func refusedHost(method string, to target, path string, dec policy.Decision, forward bool) answer {
-	if !forward {
-		return refusedConnection(method, to, dec.Reason)
+	a := refusedConnection(method, to, dec.Reason)
+	if forward {
+		a.body = simpleBody{refusalCode(to, dec.Reason), fmt.Sprintf("%s %s%.512s not permitted by policy", method, to, path), dec.Reason}
 	}
-	return answer{status: http.StatusForbidden, body: simpleBody{refusalCode(to, dec.Reason), fmt.Sprintf("%s %s%.512s not permitted by policy", method, to, path), ""}}
+	return a
 }
 
 // refusedRequest is the answer to a request that rules deny.
@@ -124,14 +125,24 @@ func unreachable(what string, to target, dec policy.Decision, err error) (answer
 	switch {
 	case errors.As(err, &d):
 		return answer{status: http.StatusForbidden, body: simpleBody{"ssrf_denied", fmt.Sprintf("%s %s blocked: %s", what, to, d.detail()), ""}}, denied(dec, err.Error())
-	case errors.Is(err, memory.ErrExhausted):
+	case errors.Is(err, memory.ErrExhausted), errors.Is(err, errCut):
 		return outOfMemory(), denied(dec, err.Error())
 	case errors.Is(err, errReloaded):
 		return refusedConnection(what, to, err.Error()), denied(dec, err.Error())
 	}
 	err = explained(err)
 	dec.Reason = err.Error()
-	return answer{status: http.StatusBadGateway, body: simpleBody{"upstream_unreachable", fmt.Sprintf("%s %s: %s", what, to, err), ""}}, dec
+	if strings.Contains(dec.Reason, "header list larger than peer's advertised limit") { // the library's error has no type
+		a := badRequest("the request's head is larger than the server takes")
+		a.status = http.StatusRequestHeaderFieldsTooLarge
+		return a, dec
+	}
+	code, text := described(err)
+	status := http.StatusBadGateway
+	if errors.Is(err, errUnprocessed) {
+		status = http.StatusServiceUnavailable
+	}
+	return answer{status: status, body: simpleBody{code, fmt.Sprintf("%s %s: %s", what, to, text), ""}}, dec
 }
 
 // detail is what the workload learns; the address stands in the record only.
@@ -263,7 +274,7 @@ func (c *connection) refuseTLS(ctx context.Context, to target, dec policy.Decisi
 	_ = conn.SetDeadline(time.Now().Add(c.s.waits.head))
 	br := takeReader(&smallReaders, conn)
 	defer giveReader(&smallReaders, br)
-	if err := inspect.CheckHead(br, MaxHead); err != nil {
+	if err := inspect.CheckHead(br, MaxHead); err != nil && !errors.Is(err, inspect.ErrHeadTooLarge) {
 		return
 	}
 	if why.write(conn, false) == nil {

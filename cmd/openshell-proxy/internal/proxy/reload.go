@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -199,12 +198,4 @@ func (c *connection) stays() bool {
 		c.record(record{dec: denied(dec, why), to: c.to, protocol: "tcp"})
 	}
 	return allowed
-}
-
-// failure is why something could not be done: the policy, if that is what ended it.
-func failure(ctx context.Context, err error) error {
-	if err != nil && errors.Is(context.Cause(ctx), errReloaded) {
-		return errReloaded
-	}
-	return err
 }

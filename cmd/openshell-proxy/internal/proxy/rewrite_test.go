@@ -241,7 +241,7 @@ func TestBypass_B69_RouterWithoutTLS(t *testing.T) {
 		{"directly, in absolute form", strings.Replace(absolute, "Host:", "Connection: close\r\nHost:", 1), true, 200, "POST /v1/messages?a inference.local hi"},
 		{"another port", strings.Replace(absolute, "local/", "local:22/", 1), false, 0, ""},
 		{"directly, another's absolute form", strings.Replace(absolute, "inference.local/v1/messages?a HTTP/1.1\r\n", "api.example.com/ HTTP/1.1\r\nConnection: close\r\n", 1), true, 0, ""},
-		{"https in absolute form", strings.Replace(absolute, "http:", "https:", 1), false, 400, ""},
+		{"https in absolute form", strings.Replace(absolute, "http:", "https:", 1), false, 200, "POST /v1/messages?a inference.local hi"},
 		{"another name", strings.ReplaceAll(absolute, "inference.local", "inference.local.evil.example.net"), false, 403, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -91,7 +91,7 @@ func (c *connection) routed(to target) http.Handler {
 			return
 		}
 		req.RequestURI = rest
-		if !to.is(req.Host) {
+		if !to.named(req) {
 			a := wrongAuthority(req.Host, to)
 			a.status = http.StatusMisdirectedRequest
 			a.serve(w)
@@ -162,7 +162,7 @@ func (c *connection) serveOne(ctx context.Context, conn net.Conn, to target, h h
 	l := &oneListener{conn: conn, ended: make(chan struct{})}
 	end := sync.OnceFunc(func() { close(l.ended) })
 	server := &http.Server{
-		Handler: h, MaxHeaderBytes: MaxHead, ReadHeaderTimeout: HeadTimeout, IdleTimeout: IdleTimeout, ErrorLog: log.New(io.Discard, "", 0),
+		Handler: h, MaxHeaderBytes: maxRouterHead, ReadHeaderTimeout: HeadTimeout, IdleTimeout: IdleTimeout, ErrorLog: log.New(io.Discard, "", 0),
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ConnState: func(_ net.Conn, s http.ConnState) {
 			if s == http.StateClosed || s == http.StateHijacked {

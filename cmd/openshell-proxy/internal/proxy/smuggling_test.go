@@ -22,14 +22,14 @@ func TestBypass_B24_Smuggling(t *testing.T) {
 	const host = "Host: api.example.com\r\n"
 	for _, tc := range []struct{ name, text string }{
 		{"two lengths", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"},
-		{"two equal lengths", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 4\r\nContent-Length: 4\r\n\r\nabcd"},
-		{"list of lengths", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 4, 4\r\n\r\nabcd"},
+		{"list of different lengths", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 4, 3\r\n\r\nabcd"},
+		{"length and Chunked", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 4\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\n\r\n"},
+		{"two empty lines", "\r\n\r\nGET /a HTTP/1.1\r\n" + host + "\r\n"},
 		{"length and chunks", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"},
 		{"chunks and length", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n"},
 		{"two encodings", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n"},
 		{"chunked, identity", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n"},
 		{"xchunked", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"},
-		{"CHUNKED", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: CHUNKED\r\n\r\n0\r\n\r\n"},
 		{"vertical tab", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n"},
 		{"folded", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n"},
 		{"bare LF", "GET /a HTTP/1.1\n" + "Host: api.example.com\n\n"},
@@ -188,7 +188,7 @@ func TestBypass_B28_SwitchingProtocols(t *testing.T) {
 		name, endpoint, request, answer string
 		status                          int
 	}{
-		{"asked for where requests are judged", openHost, ws, yes, 502},
+		{"asked for where requests are judged", openHost, ws, yes, 403},
 		{"asked for where they are not", "host: api.example.com, port: 80", ws, yes, 101},
 		{"unasked", "host: api.example.com, port: 80", "GET /a HTTP/1.1\r\nHost: api.example.com\r\n\r\n", yes, 502},
 		{"another protocol than asked for", "host: api.example.com, port: 80", ws, strings.Replace(yes, "websocket", "h2c", 1), 502},
@@ -259,13 +259,15 @@ func TestBypass_B29_WhatIsJudgedIsWhatIsSent(t *testing.T) {
 		{"/a%5cb", ""},
 		{"/a\\b", ""},
 		{"/../a", ""},
-		{"/%c0%ae", ""},
+		{"/%c0%ae", "/%C0%AE"}, // no rule reads the path: see TestAcceptedRequests
 		{"/a%00", ""},
 		{"/a%", ""},
 		{"/a%zz", ""},
 		{"/a%0d%0aX:y", ""},
 		{"/a?x=\x7f", ""},
-		{"/\xc3\xa9", ""},
+		{"/\xc3\xa9", "/%C3%A9"},
+		{"/\xff", ""},
+		{"/a?\xc3\xa9", "/a?%C3%A9"},
 		{"/a?\xff", ""},
 	} {
 		t.Run(tc.sent, func(t *testing.T) {
@@ -338,4 +340,68 @@ func TestBypass_B31_Limits(t *testing.T) {
 	if n := len(plain.got()); n > 0 {
 		t.Errorf("%d requests arrived", n)
 	}
+}
+
+// TestAcceptedRequests (the issue's point 12): what RFC 9110 and 9112 let a recipient
+// accept goes on in one spelling, which is the one that was judged.
+func TestAcceptedRequests(t *testing.T) {
+	const host = "Host: api.example.com\r\n"
+	for _, tc := range []struct{ name, text, want string }{
+		{"an empty line before the request", "\r\nGET /a HTTP/1.1\r\n" + host + "\r\n", "GET /a HTTP/1.1\r\n" + host + "\r\n"},
+		{"HTTP/1.0 without Host", "GET /a HTTP/1.0\r\n\r\n", "GET /a HTTP/1.1\r\n" + host + "\r\n"},
+		{"Chunked", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: Chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n", "POST /a HTTP/1.1\r\n" + host + "Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n"},
+		{"a list of equal lengths", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 4, 4\r\n\r\nabcd", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 4\r\n\r\nabcd"},
+		{"equal lengths", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 4\r\nContent-Length: 4\r\n\r\nabcd", "POST /a HTTP/1.1\r\n" + host + "Content-Length: 4\r\n\r\nabcd"},
+		{"UTF-8 in the query", "GET /a?q=é&x HTTP/1.1\r\n" + host + "\r\n", "GET /a?q=%C3%A9&x HTTP/1.1\r\n" + host + "\r\n"},
+		{"UTF-8 in the path", "GET /a/é HTTP/1.1\r\n" + host + "\r\n", "GET /a/%C3%A9 HTTP/1.1\r\n" + host + "\r\n"},
+	} {
+		for name, endpoint := range map[string]string{"rules": openHost, "plain": "host: api.example.com, ports: [80, 443]"} {
+			t.Run(tc.name+", "+name, func(t *testing.T) {
+				w := newWorld(t, endpoints(endpoint))
+				got := tap{answer: "HTTP/1.1 204 No Content\r\n\r\n"}
+				w.raw("api.example.com", 80, got.serve)
+				for _, c := range []net.Conn{w.tunnel("api.example.com:80"), w.to("198.18.0.1:80")} {
+					before := got.got()
+					_, _ = io.WriteString(c, tc.text)
+					if resp, body := answerOf(t, bufio.NewReader(c), "GET"); resp.StatusCode != 204 {
+						t.Errorf("%d %s", resp.StatusCode, body)
+					}
+					if !settles(func() bool { return strings.TrimPrefix(got.got(), before) == tc.want }) {
+						t.Errorf("the server got %q, want %q", strings.TrimPrefix(got.got(), before), tc.want)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestLatin1Escapes (the issue's point 12): escapes of another encoding than UTF-8 pass
+// where no rule reads the path or the query, and nowhere else: a server may read them as
+// letters that a deny rule names.
+func TestLatin1Escapes(t *testing.T) {
+	spelled(t, "access: full", []spelling{
+		{"GET", "/caf%e9?q=caf%E9", "", "/caf%E9?q=caf%E9"},
+		{"GET", "/%c0%ae%c0%ae/x", "", "/%C0%AE%C0%AE/x"},
+		{"GET", "/caf%c3%a9", "", "/caf%C3%A9"},
+	})
+	spelled(t, "access: full, deny_rules: [{method: DELETE, path: '**'}]", []spelling{
+		{"GET", "/caf%e9", "", "/caf%E9"},
+		{"DELETE", "/caf%e9", "", ""},
+	})
+	for _, rules := range []string{
+		"access: full, deny_rules: [{method: '*', path: /café}]",
+		"rules: [{allow: {method: '*', path: '/*'}}]",
+		"access: full, path: '/**'",
+		"access: full, deny_rules: [{method: '*', path: /, query: {q: 'é'}}]",
+	} {
+		spelled(t, rules, []spelling{
+			{"GET", "/caf%e9", "", ""},
+			{"GET", "/caf%c3%a8", "", "/caf%C3%A8"},
+			{"GET", "/caf%C3%A8/..%e9", "", ""},
+		})
+	}
+	spelled(t, "access: full, deny_rules: [{method: '*', query: {q: 'é'}}]", []spelling{
+		{"GET", "/caf?q=%e9", "", ""},
+		{"GET", "/caf%e9", "", "/caf%E9"},
+	})
 }

@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 
@@ -37,17 +38,22 @@ func (c *connection) splice(ctx context.Context, to target, dec policy.Decision,
 		var err error
 		if up, err = c.dial(ctx, to, dec); err != nil {
 			_, dec = unreachable("", to, dec, err)
-			c.record(record{dec: dec, to: to, protocol: protocol})
+			c.record(record{dec: dec, to: to, protocol: protocol, err: err})
 			reset(c.client)
 			return
 		}
 		defer up.Close()
 	}
-	in, out, err := relay(ctx, c.account, c.client, up, greeting)
-	if err != nil {
-		dec.Reason = err.Error()
+	rec := record{to: to, protocol: protocol, steps: c.s.passedOver(to.host)}
+	rec.in, rec.out, rec.err = relay(ctx, c.account, c.client, up, greeting)
+	if rec.err != nil {
+		dec.Reason = rec.err.Error()
 	}
-	c.record(record{dec: dec, to: to, protocol: protocol, steps: c.s.passedOver(to.host), in: in, out: out})
+	if errors.Is(rec.err, net.ErrClosed) { // by the proxy
+		rec.err = nil
+	}
+	rec.dec = dec
+	c.record(rec)
 }
 
 // stillHeld is the decision on whoever holds the connection now.
@@ -65,7 +71,8 @@ func (c *connection) stillHeld(to target, dec policy.Decision) policy.Decision {
 type halfCloser interface{ CloseWrite() error }
 
 // relay copies both ways until both have ended, or one has failed, which ends the
-// other as well: what was cut off must not look whole.
+// other as well: what was cut off must not look whole. The error is a *hungUp if it is of
+// the client's connection.
 func relay(ctx context.Context, account *memory.Account, client, up net.Conn, greeting []byte) (in, out int64, err error) {
 	both := func() {
 		reset(client)
@@ -75,15 +82,19 @@ func relay(ctx context.Context, account *memory.Account, client, up net.Conn, gr
 	defer stop()
 	// The first error is the reason; what it ends fails as well.
 	var once sync.Once
-	fail := func(e error) {
-		once.Do(func() { err = e })
+	fail := func(e error, byClient bool) {
+		once.Do(func() {
+			if err = e; byClient {
+				err = &hungUp{e}
+			}
+		})
 		both()
 	}
 	sent := make(chan int64, 1)
 	go func() {
 		n, e := transfer(account, up, client)
 		if e != nil {
-			fail(e)
+			fail(e, !ofWriting(e))
 		} else {
 			closeWrite(up)
 		}
@@ -97,7 +108,7 @@ func relay(ctx context.Context, account *memory.Account, client, up net.Conn, gr
 		in += m
 	}
 	if e != nil {
-		fail(e)
+		fail(e, ofWriting(e))
 	} else {
 		closeWrite(client)
 	}

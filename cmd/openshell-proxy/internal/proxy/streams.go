@@ -7,11 +7,14 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
 
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/inspect"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 )
 
@@ -39,17 +42,27 @@ type streamGate struct {
 	ctx context.Context //nolint:containedctx // the connection's
 	s   *Server
 	a   *memory.Account
-	// refused records that the gate ends the connection, and why.
-	refused func(error)
-	// in is used by the server's reader, out by its writer.
+	// refused records that the gate ends the connection, and why. malformed records what the
+	// library refuses, with the status of the answer, 0 if there is none.
+	refused   func(error)
+	malformed func(reason string, status int)
+	// in is used by the server's reader, out by its writer. fields counts those of heads.
 	in, out frameScanner
+	fields  fieldCounter
+	// writing is what Write was given, and resets has the resets in it that become answers.
+	writing []byte
+	resets  []streamReset
 
 	mu sync.Mutex
 	// open has each stream that the server has not answered in full and that neither
-	// side has reset, with the bytes that it holds beside [streamCost]; last is the
-	// newest stream.
-	open map[uint32]int64
+	// side has reset; last is the newest stream.
+	open map[uint32]openStream
 	last uint32
+	// block is the length of the head that is read, as it was sent so far, and taken is the
+	// memory that was taken for it beside [streamCost].
+	block, taken int64
+	// why is what the library has last found wrong.
+	why string
 	// pending is the number of streams that have memory and no handler yet, running
 	// the number of handlers.
 	pending, running int
@@ -65,8 +78,23 @@ type streamGate struct {
 	failed error
 }
 
+// openStream is an open stream of a streamGate.
+type openStream struct {
+	// more is the memory that it holds beside [streamCost], in bytes.
+	more int64
+	// answered says that the head of the answer was sent.
+	answered bool
+}
+
+// streamReset is a reset of a stream that was not answered: its place in what is written,
+// and the stream.
+type streamReset struct {
+	at     int
+	stream uint32
+}
+
 func newStreamGate(ctx context.Context, c *connection, conn *tls.Conn, refused func(error)) *streamGate {
-	g := &streamGate{Conn: conn, ctx: ctx, s: c.s, a: c.account, refused: refused, open: map[uint32]int64{}, done: make(chan struct{}, 1)}
+	g := &streamGate{Conn: conn, ctx: ctx, s: c.s, a: c.account, refused: refused, open: map[uint32]openStream{}, done: make(chan struct{}, 1)}
 	g.in.left = uint32(len(http2.ClientPreface))
 	return g
 }
@@ -77,16 +105,90 @@ func (g *streamGate) Read(p []byte) (int, error) {
 		return 0, g.failed
 	}
 	n, err := g.Conn.Read(p)
-	if g.failed = g.in.scan(p[:n], g.received); g.failed != nil {
+	if g.failed = g.in.scan(p[:n], g.received, g.fields.scan); g.failed != nil {
 		g.refused(g.failed)
 		return 0, g.failed
 	}
 	return n, err
 }
 
+// Write sends what the server writes. The server resets a stream whose request is malformed
+// and answers nothing: the gate answers 400 in its place.
 func (g *streamGate) Write(p []byte) (int, error) {
-	_ = g.out.scan(p, g.sent)
-	return g.Conn.Write(p)
+	g.writing, g.resets = p, g.resets[:0]
+	_ = g.out.scan(p, g.sent, nil)
+	g.writing = nil
+	if len(g.resets) == 0 {
+		return g.Conn.Write(p)
+	}
+	var out []byte
+	from := 0
+	for _, r := range g.resets {
+		out = append(out, p[from:r.at]...)
+		out = append(out, badRequestFrames(r.stream)...)
+		from = r.at + frameHeader + resetPayload
+	}
+	if _, err := g.Conn.Write(append(out, p[from:]...)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+const (
+	// frameHeader is the size of a frame's header, and resetPayload that of the payload of
+	// RST_STREAM, in bytes.
+	frameHeader  = 9
+	resetPayload = 4
+)
+
+// badRequestFrames returns an answer with status 400 and no body, and a reset without an
+// error, which stops the request's body.
+func badRequestFrames(stream uint32) []byte {
+	const status400 = 0x80 | 12 // in HPACK's static table
+	out := []byte{0, 0, 1, byte(http2.FrameHeaders), byte(http2.FlagHeadersEndHeaders | http2.FlagHeadersEndStream)}
+	out = append(binary.BigEndian.AppendUint32(out, stream), status400)
+	out = append(out, 0, 0, resetPayload, byte(http2.FrameRSTStream), 0)
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(out, stream), uint32(http2.ErrCodeNo))
+}
+
+// code returns a number in the payload of the frame that Write is about to send.
+func (g *streamGate) code(at int) (http2.ErrCode, bool) {
+	if at += g.out.at; at+4 <= len(g.writing) {
+		return http2.ErrCode(binary.BigEndian.Uint32(g.writing[at:])), true
+	}
+	return 0, false
+}
+
+// counted notes what the library has found wrong.
+func (g *streamGate) counted(why string) {
+	g.mu.Lock()
+	g.why = why
+	g.mu.Unlock()
+}
+
+// reset notes that the server resets a stream. Preconditions: g.mu is held.
+func (g *streamGate) reset(stream uint32) {
+	code, ok := g.code(0)
+	if !ok || g.malformed == nil {
+		return
+	}
+	switch code {
+	case http2.ErrCodeNo, http2.ErrCodeInternal, http2.ErrCodeCancel, http2.ErrCodeStreamClosed: // by the handler, or of a stream that has ended
+		return
+	}
+	status := 0
+	if s, open := g.open[stream]; open && !s.answered && code == http2.ErrCodeProtocol && g.out.at >= frameHeader {
+		g.resets = append(g.resets, streamReset{g.out.at - frameHeader, stream})
+		status = http.StatusBadRequest
+	}
+	g.malformed(fmt.Sprintf("HTTP/2: %s (%s)", code, g.why), status)
+}
+
+// goAway notes that the server ends the connection. Preconditions: g.mu is held.
+func (g *streamGate) goAway() {
+	if code, ok := g.code(4); ok && code != http2.ErrCodeNo && g.malformed != nil {
+		g.malformed(fmt.Sprintf("HTTP/2: the connection ends with %s (%s)", code, g.why), 0)
+	}
 }
 
 // received notes a frame that the client has sent.
@@ -94,19 +196,26 @@ func (g *streamGate) received(kind http2.FrameType, flags http2.Flags, stream ui
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	_, open := g.open[stream]
+	g.fields.frame(kind, flags, g.in.left)
 	switch kind {
 	case http2.FrameHeaders:
+		g.block, g.taken = 0, 0
 		switch {
 		case stream > g.last:
 			g.last = stream
-			if len(g.open) < MaxStreams { // otherwise the server refuses the stream
-				return g.admit(stream)
+			if len(g.open) >= MaxStreams { // the server refuses the stream
+				return g.owe()
 			}
-			return g.owe()
+			if err := g.admit(stream); err != nil {
+				return err
+			}
+			return g.lengthen(stream)
 		case open:
 			return g.trailers(stream)
 		}
 		return g.owe()
+	case http2.FrameContinuation:
+		return g.lengthen(stream)
 	case http2.FrameRSTStream:
 		g.close(stream)
 	case http2.FramePing:
@@ -127,8 +236,20 @@ func (g *streamGate) sent(kind http2.FrameType, flags http2.Flags, stream uint32
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
-	case kind == http2.FrameRSTStream, kind == http2.FramePing && flags.Has(http2.FlagPingAck):
+	case kind == http2.FrameRSTStream:
+		g.reset(stream)
 		g.owed = max(g.owed-1, 0)
+	case kind == http2.FramePing && flags.Has(http2.FlagPingAck):
+		g.owed = max(g.owed-1, 0)
+	case kind == http2.FrameGoAway:
+		g.goAway()
+		return nil
+	case kind == http2.FrameHeaders && !flags.Has(http2.FlagHeadersEndStream):
+		if s, ok := g.open[stream]; ok && !s.answered {
+			s.answered = true
+			g.open[stream] = s
+		}
+		return nil
 	case (kind == http2.FrameHeaders || kind == http2.FrameData) && flags.Has(http2.FlagDataEndStream):
 	default:
 		return nil
@@ -169,9 +290,42 @@ func (g *streamGate) admit(stream uint32) error {
 		}
 	}
 	g.pending++
-	g.open[stream] = 0
+	g.open[stream] = openStream{}
 	return nil
 }
+
+// lengthen takes memory for the next frame of a head: for the bytes that it may be when it
+// is decoded, beyond those that [streamCost] has room for. Preconditions: g.mu is held,
+// which lengthen releases while it waits.
+func (g *streamGate) lengthen(stream uint32) error {
+	if g.block += int64(g.in.left); g.block > maxHead2 {
+		return inspect.ErrHeadTooLarge
+	}
+	more := max(g.block*8/leastBits-smallHead, 0)*byteCost - g.taken
+	if more <= 0 {
+		return nil
+	}
+	if !g.a.Try(more) {
+		g.mu.Unlock()
+		err := g.a.Take(g.ctx, more)
+		g.mu.Lock()
+		if err != nil {
+			return err
+		}
+	}
+	g.taken += more
+	s, open := g.open[stream]
+	if !open { // it is refused, or has ended meanwhile
+		g.a.Release(more)
+		return nil
+	}
+	s.more += more
+	g.open[stream] = s
+	return nil
+}
+
+// leastBits is the length of the shortest code that HPACK has for a byte, in bits.
+const leastBits = 5
 
 // awaitHandlers waits for the end of handlers that go on although the client has reset
 // their streams. Preconditions: g.mu is held, which awaitHandlers releases while it
@@ -199,18 +353,20 @@ func (g *streamGate) trailers(stream uint32) error {
 	if !g.a.Try(maxHeadCost) {
 		return memory.ErrExhausted
 	}
-	g.open[stream] += maxHeadCost
+	s := g.open[stream]
+	s.more += maxHeadCost
+	g.open[stream] = s
 	return nil
 }
 
 // close notes that a stream has ended. Preconditions: g.mu is held.
 func (g *streamGate) close(stream uint32) {
-	more, ok := g.open[stream]
+	s, ok := g.open[stream]
 	if !ok {
 		return
 	}
 	delete(g.open, stream)
-	g.a.Release(more + g.surplus())
+	g.a.Release(s.more + g.surplus())
 }
 
 // holders returns how many streams and handlers have memory. Preconditions: g.mu is
@@ -248,8 +404,8 @@ func (g *streamGate) finish() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var more int64
-	for _, n := range g.open {
-		more += n
+	for _, s := range g.open {
+		more += s.more
 	}
 	clear(g.open)
 	g.a.Release(more + g.surplus())
@@ -311,29 +467,37 @@ func (s *Server) giveRefusal() { <-s.refusals }
 
 // frameScanner finds the headers of HTTP/2 frames in a stream of bytes.
 type frameScanner struct {
-	head [9]byte
+	head [frameHeader]byte
 	have int
-	// left is how many bytes of the payload, or of the preface, are still to come.
+	// left is how many bytes of the payload, or of the preface, are still to come, and at
+	// where the payload begins in the bytes that are scanned.
 	left uint32
+	at   int
 }
 
-// scan reads the next bytes of the stream and calls each for each frame whose header is
-// complete, until each returns an error.
-func (f *frameScanner) scan(p []byte, each func(http2.FrameType, http2.Flags, uint32) error) error {
-	for len(p) > 0 {
+// scan reads the next bytes of the stream. It calls each for each frame whose header is
+// complete, and payload, unless it is nil, for the payloads' bytes, until one returns an
+// error.
+func (f *frameScanner) scan(p []byte, each func(http2.FrameType, http2.Flags, uint32) error, payload func([]byte) error) error {
+	for at := 0; at < len(p); {
 		if f.left > 0 {
-			n := min(uint32(len(p)), f.left)
+			n := min(uint32(len(p)-at), f.left)
 			f.left -= n
-			p = p[n:]
+			if payload != nil {
+				if err := payload(p[at : at+int(n)]); err != nil {
+					return err
+				}
+			}
+			at += int(n)
 			continue
 		}
-		n := copy(f.head[f.have:], p)
+		n := copy(f.head[f.have:], p[at:])
 		f.have += n
-		p = p[n:]
+		at += n
 		if f.have < len(f.head) {
 			return nil
 		}
-		f.have = 0
+		f.have, f.at = 0, at
 		f.left = uint32(f.head[0])<<16 | uint32(f.head[1])<<8 | uint32(f.head[2])
 		stream := binary.BigEndian.Uint32(f.head[5:]) & (1<<31 - 1)
 		if err := each(http2.FrameType(f.head[3]), http2.Flags(f.head[4]), stream); err != nil {

@@ -7,18 +7,20 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 	"testing/iotest"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 )
 
 // gated is a gate without a connection, for tests that call received and sent.
-func gated(t *testing.T) *streamGate {
+func gated(t testing.TB) *streamGate {
 	s := &Server{memory: memory.New(0), refusals: make(chan struct{}, maxRefusals)}
-	g := &streamGate{ctx: t.Context(), s: s, a: s.memory.Open(func() {}), open: map[uint32]int64{}, done: make(chan struct{}, 1)}
+	g := &streamGate{ctx: t.Context(), s: s, a: s.memory.Open(func() {}), open: map[uint32]openStream{}, done: make(chan struct{}, 1)}
 	t.Cleanup(func() {
 		g.finish()
 		if n := s.memory.Used(); n != 0 {
@@ -163,7 +165,7 @@ func FuzzFrameScanner(f *testing.F) {
 			_ = s.scan(buf[:n], func(k http2.FrameType, flags http2.Flags, stream uint32) error {
 				got = append(got, seen{k, flags, stream})
 				return nil
-			})
+			}, nil)
 			if err != nil {
 				break
 			}
@@ -173,7 +175,7 @@ func FuzzFrameScanner(f *testing.F) {
 		_ = s.scan(frames, func(k http2.FrameType, flags http2.Flags, stream uint32) error {
 			whole = append(whole, seen{k, flags, stream})
 			return nil
-		})
+		}, nil)
 		if len(got) != len(want) || len(whole) != len(want) {
 			t.Fatalf("%d and %d frames, want %d", len(got), len(whole), len(want))
 		}
@@ -181,6 +183,52 @@ func FuzzFrameScanner(f *testing.F) {
 			if got[i] != want[i] || whole[i] != want[i] {
 				t.Errorf("frame %d: %+v and %+v, want %+v", i, got[i], whole[i], want[i])
 			}
+		}
+	})
+}
+
+// FuzzFieldCounter compares the number of fields with that of HPACK's decoder, for heads in
+// frames of any length, padded or not.
+func FuzzFieldCounter(f *testing.F) {
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	for _, h := range fields("x-long", strings.Repeat("\xff", 5000), "cookie", "a=b", "cookie", "a=b", "x-empty", "") {
+		_ = enc.WriteField(h)
+	}
+	f.Add(block.Bytes(), uint16(7), byte(3), true)
+	f.Add(block.Bytes(), uint16(16384), byte(0), false)
+	f.Add([]byte{0x3f, 0xe1, 0x1f, 0x82, 0x40, 1, 'a', 1, 'b', 0x10, 1, 'c', 0, 0xbe, 0x7f, 0x81, 0x01, 0x00}, uint16(1), byte(255), true)
+	f.Fuzz(func(t *testing.T, block []byte, size uint16, pad byte, priority bool) {
+		all, err := hpack.NewDecoder(4096, nil).DecodeFull(block)
+		want := len(all)
+		var c fieldCounter
+		kind, rest := http2.FrameHeaders, block
+		for first := true; first || len(rest) > 0; first = false {
+			part := rest[:min(len(rest), int(size)+1)]
+			rest = rest[len(part):]
+			payload, flags := part, http2.Flags(0)
+			if kind == http2.FrameHeaders {
+				payload, flags = []byte{pad}, http2.FlagHeadersPadded
+				if priority {
+					payload, flags = append(payload, 0x80, 0x82, 1, 2, 3), flags|http2.FlagHeadersPriority
+				}
+				payload = append(append(payload, part...), bytes.Repeat([]byte{0x82}, int(pad))...)
+			}
+			c.frame(kind, flags, uint32(len(payload)))
+			for len(payload) > 0 {
+				n := min(len(payload), int(size%97)+1)
+				if tooMany := c.scan(payload[:n]); tooMany != nil {
+					if err == nil && want <= maxFields2 || len(block) <= maxFields2 {
+						t.Fatalf("%d fields: %v", want, tooMany)
+					}
+					return
+				}
+				payload = payload[n:]
+			}
+			kind = http2.FrameContinuation
+		}
+		if err == nil && c.fields != want {
+			t.Errorf("%d fields, want %d", c.fields, want)
 		}
 	})
 }

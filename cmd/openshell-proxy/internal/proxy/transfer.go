@@ -78,7 +78,9 @@ func move(account *memory.Account, to, from *net.TCPConn) (total int64, err erro
 		err = failed
 		end := err == nil && v.n == 0
 		for err == nil && v.n > 0 {
-			err = errors.Join(out.Write(empty), failed)
+			if err = errors.Join(out.Write(empty), failed); err != nil {
+				err = &writeError{err}
+			}
 		}
 		v.give()
 		if end || err != nil {

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/sys/unix"
 
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/inspect"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
 	"openshell.dev/runtime/policy"
 )
@@ -124,7 +125,7 @@ func (u *upstreamHTTP) connect(ctx context.Context, dec policy.Decision, alpn []
 		if asked {
 			err = &certificateError{err}
 		}
-		return nil, "", errors.Join(fmt.Errorf("TLS with %s: %w", u.to, err), conn.Close())
+		return nil, "", &connectError{errors.Join(fmt.Errorf("TLS with %s: %w", u.to, err), conn.Close())}
 	}
 	if asked {
 		return &askedConn{Conn: t}, t.ConnectionState().NegotiatedProtocol, nil
@@ -137,10 +138,14 @@ func newUpConn(conn net.Conn) *upConn {
 	return &upConn{conn: conn, limit: limit, br: bufio.NewReaderSize(limit, upstreamBuffer)}
 }
 
+var errHeadTooLong = fmt.Errorf("the head of the server's answer is longer than %d KiB", MaxResponseHead>>10)
+
 // headReader reads from the other side. Within the head of an answer it takes memory for
 // the bytes that it has read before it reads more.
 type headReader struct {
 	r io.Reader
+	// pushed is what was given back, and is read first.
+	pushed []byte
 	// head is true while an answer's head is read; hold is that of the request.
 	head bool
 	hold *memory.Hold
@@ -153,17 +158,24 @@ type headReader struct {
 // begin notes that an answer's head of at most [MaxResponseHead] bytes is read next, and
 // end that a body is.
 func (h *headReader) begin(hold *memory.Hold) {
-	*h = headReader{r: h.r, head: true, hold: hold, left: MaxResponseHead, taken: usualFields*fieldCost + usualHead*byteCost}
+	*h = headReader{r: h.r, pushed: h.pushed, head: true, hold: hold, left: MaxResponseHead, taken: usualFields*fieldCost + usualHead*byteCost}
 }
 
 func (h *headReader) end() { h.head = false }
 
 func (h *headReader) Read(p []byte) (int, error) {
+	if len(h.pushed) > 0 {
+		n := copy(p, h.pushed)
+		if h.pushed = h.pushed[n:]; len(h.pushed) == 0 {
+			h.pushed = nil
+		}
+		return n, nil
+	}
 	if !h.head {
 		return h.r.Read(p)
 	}
 	if h.left == 0 {
-		return 0, io.EOF
+		return 0, errHeadTooLong
 	}
 	if cost := h.lines*fieldCost + int64(MaxResponseHead-h.left)*byteCost; cost > h.taken {
 		if !h.hold.Try(cost - h.taken) {
@@ -177,9 +189,39 @@ func (h *headReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// readAnswer reads the head of an answer, of at most [MaxResponseHead] bytes.
+func (c *upConn) readAnswer(req *http.Request, hold *memory.Hold) (*http.Response, error) {
+	c.limit.begin(hold)
+	defer c.limit.end()
+	clean, err := inspect.CleanAnswer(c.br)
+	if clean != nil {
+		early, _ := c.br.Peek(c.br.Buffered())
+		c.limit.pushed = slices.Concat(clean, early, c.limit.pushed)
+		c.br.Reset(c.limit)
+	}
+	var resp *http.Response
+	if err == nil {
+		resp, err = http.ReadResponse(c.br, req)
+	}
+	if err != nil && !connectionFailed(err) {
+		err = &answerError{err}
+	}
+	return resp, err
+}
+
+// connectionFailed reports whether an error is of the connection or the memory, and not
+// of the bytes that have come.
+func connectionFailed(err error) bool {
+	var op *net.OpError
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op) || timedOut(err) || errors.Is(err, net.ErrClosed) || errors.Is(err, memory.ErrExhausted)
+}
+
 // quiet says that nothing has come since the last answer: no end, and no answer
 // that nobody asked for, which the next request would get.
 func (c *upConn) quiet() bool {
+	if len(c.limit.pushed) > 0 {
+		return false
+	}
 	conn := c.conn
 	if t, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
 		// TLS reads more than it gives out. With its time over, it gives what it has
@@ -233,7 +275,7 @@ func (u *upstreamHTTP) http1(ctx context.Context, dec policy.Decision) (c *upCon
 func (u *upstreamHTTP) rest() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.h1 != nil && u.h1.br.Buffered() == 0 {
+	if u.h1 != nil && u.h1.br.Buffered() == 0 && len(u.h1.limit.pushed) == 0 {
 		u.h1.br = bufio.NewReaderSize(u.h1.limit, 0) // the smallest
 		u.h1.resting = true
 	}
@@ -367,7 +409,7 @@ var http2Transports = func() (all []*http2.Transport) {
 		if err != nil { // of a new transport: cannot be
 			panic(err)
 		}
-		t.DisableCompression, t.MaxHeaderListSize, t.MaxReadFrameSize = true, MaxResponseHead, frameSize
+		t.DisableCompression, t.MaxHeaderListSize, t.MaxReadFrameSize = true, maxResponseHead2, frameSize
 		t.ReadIdleTimeout, t.WriteByteTimeout = 30*time.Second, 30*time.Second
 		all = append(all, t)
 	}

@@ -32,9 +32,26 @@ var entries = []entry{
 		w.t.Cleanup(t.CloseIdleConnections)
 		return &http.Client{Transport: t, CheckRedirect: noRedirect, Timeout: patience}
 	}},
+	{"absolute form of https", true, "HTTP/1.1", func(w *world) *http.Client {
+		t := &http.Transport{DisableCompression: true}
+		w.t.Cleanup(t.CloseIdleConnections)
+		return &http.Client{Transport: &absoluteForm{w.addr, t}, CheckRedirect: noRedirect, Timeout: patience}
+	}},
 	{"transparent TLS, HTTP/1", true, "HTTP/1.1", func(w *world) *http.Client { return w.client(w.bySynthetic, "http/1.1") }},
 	{"transparent TLS, HTTP/2", true, "HTTP/2.0", func(w *world) *http.Client { return w.client(w.bySynthetic, "h2") }},
 	{"transparent HTTP", false, "HTTP/1.1", func(w *world) *http.Client { return w.client(w.bySynthetic) }},
+}
+
+// absoluteForm asks the proxy for https URLs in absolute form, as old clients do.
+type absoluteForm struct {
+	proxy string
+	*http.Transport
+}
+
+func (a *absoluteForm) RoundTrip(req *http.Request) (*http.Response, error) {
+	out := req.Clone(req.Context())
+	out.Host, out.URL = req.URL.Host, &url.URL{Scheme: "http", Host: a.proxy, Opaque: req.URL.String()}
+	return a.Transport.RoundTrip(out)
 }
 
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

@@ -61,6 +61,35 @@ func upgradeTo(req *http.Request, j *judged) string {
 	return protocol
 }
 
+// notUpgraded refuses a request for a WebSocket that would go on as a plain GET: the client
+// would not learn why it gets no WebSocket. The answer is nil if the request may go on.
+func (j *judged) notUpgraded(req *http.Request) *answer {
+	if upgrade(req) == "" {
+		return nil
+	}
+	m := mustSee(j.chain)
+	var reason string
+	switch {
+	case !mayUpgrade(j.dec):
+		reason = noWebSocket
+	case m != "":
+		reason = unseen(m)
+	case j.dec.Protocol == policy.ProtocolWebSocket || j.dec.Credentials.MessageRewrite:
+		if handshake(req) {
+			return nil
+		}
+		reason = "the WebSocket handshake is not version 13 with a key of 16 bytes, and the messages are looked at"
+	default:
+		return nil
+	}
+	j.dec = denied(j.dec, reason)
+	a := refusedConnection("WebSocket", j.to, reason)
+	return &a
+}
+
+// noWebSocket is the reason where only requests are judged, with the way out.
+const noWebSocket = "a WebSocket is not carried at protocol: rest, where each request is judged and no message; write protocol: websocket, or websocket_credential_rewrite: true"
+
 // accepted is what is wrong with the answer to a WebSocket's handshake.
 func accepted(req *http.Request, resp *http.Response) error {
 	if len(resp.Header["Sec-Websocket-Extensions"]) > 0 {

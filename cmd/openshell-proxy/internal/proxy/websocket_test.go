@@ -355,7 +355,7 @@ func TestBypass_B28_B66_Messages(t *testing.T) {
 			w.site("api.example.com", 443, s, "http/1.1")
 			c, resp := w.begin(t, tc.path+"/"[:1-min(1, len(tc.path))], "")
 			if tc.code == 0 {
-				if resp.StatusCode != http.StatusUpgradeRequired {
+				if resp.StatusCode != http.StatusForbidden {
 					t.Errorf("status %d", resp.StatusCode)
 				}
 				return

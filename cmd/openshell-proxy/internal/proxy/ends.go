@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/net/http2"
+
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/upstream"
+)
+
+// errClientGone is why a request ended whose client has hung up.
+var errClientGone = errors.New("the client ended the request before it had the whole answer")
+
+// errUnprocessed is why a request was not answered that the server has certainly not
+// processed: it may be sent again.
+var errUnprocessed = errors.New("the server ended the connection without processing the request, which may be sent again")
+
+// connectError is why there is no connection to the other side: nothing was sent there.
+type connectError struct{ error }
+
+func (e *connectError) Unwrap() error { return e.error }
+
+// answerError is an answer that is not HTTP/1, or not the answer to the request.
+type answerError struct{ error }
+
+func (e *answerError) Unwrap() error { return e.error }
+
+// writeError is an error of the connection that bytes were copied to.
+type writeError struct{ error }
+
+func (e *writeError) Unwrap() error { return e.error }
+
+// ofWriting reports whether an error of copying is of the connection that was written to.
+func ofWriting(err error) bool {
+	var w *writeError
+	var op *net.OpError
+	return errors.As(err, &w) || errors.As(err, &op) && op.Op == "write"
+}
+
+// copied returns the error of copying an answer to its client, or errClientGone.
+func copied(err error) error {
+	var w *writeError
+	if errors.As(err, &w) {
+		return errClientGone
+	}
+	return err
+}
+
+// hungUp is an error of a client's connection.
+type hungUp struct{ error }
+
+func (e *hungUp) Unwrap() error { return e.error }
+
+// failure returns why something could not be done: the policy or the client, if one of
+// them has ended it, and otherwise err. ctx is the request's or the connection's.
+func failure(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errReloaded), errors.Is(cause, errCut), errors.Is(cause, errClientGone):
+		return cause
+	case errors.Is(cause, context.Canceled) && errors.Is(err, context.Canceled): // HTTP/2: the stream has ended
+		return errClientGone
+	}
+	return err
+}
+
+// The sides that end a request or a connection early, as records name them.
+const (
+	endedByClient   = "client"
+	endedByUpstream = "upstream"
+)
+
+// endedBy returns the side that has ended an allowed request or connection with err.
+func endedBy(err error) string {
+	var unconnected *connectError
+	var client *hungUp
+	switch {
+	case err == nil, errors.As(err, &unconnected):
+		return ""
+	case errors.Is(err, errClientGone), errors.As(err, &client):
+		return endedByClient
+	}
+	return endedByUpstream
+}
+
+// The errors of refusals for which the other side is the reason.
+const (
+	unreachableCode = "upstream_unreachable"
+	malformedCode   = "upstream_malformed_answer"
+	unprocessedCode = "upstream_unprocessed"
+)
+
+// described returns the error code and the text of a refusal for which the other side is
+// the reason. The text is one of a fixed set: the error itself may quote what the other
+// side has sent, which could be written to drive an agent. Records have the error itself.
+func described(err error) (code, text string) {
+	var malformed *answerError
+	if errors.As(err, &malformed) {
+		if errors.Is(err, errHeadTooLong) {
+			return malformedCode, errHeadTooLong.Error()
+		}
+		return malformedCode, "the server's answer is malformed"
+	}
+	var stream http2.StreamError
+	var conn http2.ConnectionError
+	if errors.Is(err, errUnprocessed) {
+		return unprocessedCode, errUnprocessed.Error()
+	}
+	if errors.As(err, &stream) && (stream.Cause == nil || stream.Cause.Error() != "received from peer") || errors.As(err, &conn) {
+		return malformedCode, "the server's answer is malformed"
+	}
+	return unreachableCode, unreachableText(err)
+}
+
+func unreachableText(err error) string {
+	if cause := tlsCause(err); cause != "" {
+		return cause
+	}
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	var verification *tls.CertificateVerificationError
+	var notTLS tls.RecordHeaderError
+	var stream http2.StreamError
+	var goAway http2.GoAwayError
+	switch {
+	case errors.Is(err, upstream.ErrResolve):
+		return "the name does not resolve"
+	case errors.As(err, &unknown):
+		return "the server's certificate is of an unknown issuer"
+	case errors.As(err, &name):
+		return "the server's certificate is for another name"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "the server's certificate has expired or is not yet valid"
+	case errors.As(err, &invalid), errors.As(err, &verification):
+		return "the server's certificate is not valid"
+	case errors.As(err, &notTLS):
+		return "the server does not speak TLS"
+	case errors.As(err, &stream):
+		return "the server reset the request"
+	case errors.As(err, &goAway):
+		return "the server closed the connection before it answered"
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), timedOut(err):
+		return "the server does not answer in time"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "the server refuses connections"
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
+		return "there is no route to the server"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
+		return "the server closed the connection before it answered"
+	case strings.Contains(err.Error(), "remote error: tls:"):
+		return "the server ended the TLS handshake"
+	}
+	return "the server cannot be reached"
+}
