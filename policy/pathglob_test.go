@@ -90,7 +90,7 @@ func FuzzPathPattern(f *testing.F) {
 	f.Fuzz(func(t *testing.T, pattern, path string) {
 		g, err := compilePath(pattern)
 		path, err2 := CanonicalPath(path, true)
-		if err != nil || err2 != nil {
+		if err != nil || err2 != nil || !escapesUTF8(path) { // which Decide refuses where a rule reads paths
 			return
 		}
 		if got, want := g.Match(path), refPath(pattern, path); got != want {
