@@ -123,7 +123,10 @@ func TestBypass_B45_B57_DockerMounts(t *testing.T) {
 	e.must("volume", "create", "--opt", "type=none", "--opt", "o=bind", "--opt", "device=/run", "hostile")
 	refused("mounts", "-v", "hostile:/tmp/v")
 	for _, flags := range [][]string{
-		{"-v", "plain:/tmp/v"}, {"--tmpfs", "/tmp/v"}, {"-v", "/dev/shm:/tmp/shm", "-v", "plain:/tmp/v"}, {"-v", "/tmp/v"},
+		{"-v", "plain:/tmp/v"},
+		{"--tmpfs", "/tmp/v"},
+		{"-v", "/dev/shm:/tmp/shm", "-v", "plain:/tmp/v"},
+		{"-v", "/tmp/v"},
 		{"-v", "plain:/tmp/v", "--sysctl", "net.ipv4.ip_unprivileged_port_start=0", "--sysctl", "net.core.somaxconn=1024"},
 	} {
 		if out, status := e.sandbox("openshell", append(flags, "probe", "/bin/probe", "write", "/tmp/v/x")...); status != 0 || !strings.HasPrefix(out, "ok: ") {

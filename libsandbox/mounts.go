@@ -156,7 +156,7 @@ func (c *mountSources) open(host *hostMounts, index int, name string) (*source, 
 	s := &source{index: index, name: name}
 	c.list = append(c.list, s)
 	if err != nil {
-		return nil, nil // libcontainer reports it as runc does; verify refuses a file that appears later
+		return nil, nil //nolint:nilerr // libcontainer reports it as runc does; verify refuses a file that appears later
 	}
 	s.file = os.NewFile(uintptr(fd), name)
 	l, err := host.locate(fd)

@@ -43,9 +43,20 @@ func TestBypass_B79_BracketsAroundNames(t *testing.T) {
 		name string
 		same bool // the parameter force, as some server reads it
 	}{
-		{"force", true}, {"[force]", true}, {"%5Bforce%5D", true}, {"%255Bforce%255d", true}, {"[[force]", true}, {"[force][a]", true},
-		{"]force", true}, {"force]", true}, {"force]a", true}, {"%09force", true}, {"force%0A", true},
-		{"forced", false}, {"a[force]", false}, {"[a]force", false},
+		{"force", true},
+		{"[force]", true},
+		{"%5Bforce%5D", true},
+		{"%255Bforce%255d", true},
+		{"[[force]", true},
+		{"[force][a]", true},
+		{"]force", true},
+		{"force]", true},
+		{"force]a", true},
+		{"%09force", true},
+		{"force%0A", true},
+		{"forced", false},
+		{"a[force]", false},
+		{"[a]force", false},
 	} {
 		want := map[bool]Verdict{true: Deny, false: Allow}[tt.same]
 		if got := deny("GET", "/a", "x=1&"+tt.name+"=true"); got != want {

@@ -24,7 +24,8 @@ func TestOldFilesLoad(t *testing.T) {
 		{"tls: terminate", "host: h, port: 443, tls: terminate", Request{Host: "h", Port: 443}, Allow, false, "tls: terminate; it means the same as no tls field"},
 		{"tls: passthrough", "host: h, port: 443, tls: passthrough", Request{Host: "h", Port: 443}, Allow, false, "tls: passthrough; it means the same as no tls field"},
 		{
-			"a WebSocket at rest", "host: h, port: 443, protocol: rest, enforcement: enforce, access: full, websocket_credential_rewrite: true", Request{Host: "h", Port: 443},
+			"a WebSocket at rest", "host: h, port: 443, protocol: rest, enforcement: enforce, access: full, websocket_credential_rewrite: true",
+			Request{Host: "h", Port: 443},
 			Allow, false, "websocket_credential_rewrite with protocol: rest; it lets requests become WebSockets",
 		},
 	} {
@@ -108,7 +109,8 @@ func TestBaseline(t *testing.T) {
 		{"an empty filesystem_policy", "filesystem_policy: {}\n" + network, all, write},
 		{
 			"listed paths keep their access", "filesystem_policy: {read_only: [/tmp/, /usr], read_write: [/etc, //var/log]}\n" + network,
-			[]string{"/bin", "/sbin", "/lib", "/lib64", "/app", "/proc", "/dev/urandom"}, []string{"/dev/null"},
+			[]string{"/bin", "/sbin", "/lib", "/lib64", "/app", "/proc", "/dev/urandom"},
+			[]string{"/dev/null"},
 		},
 	} {
 		p, err := Parse("p.yaml", []byte("version: 1\n"+tc.text))

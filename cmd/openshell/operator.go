@@ -47,10 +47,10 @@ func policyFile(c *cli.Context, name string) (string, error) {
 		return "", err
 	}
 	file := filepath.Join(config.PoliciesDir, strings.TrimSuffix(name, ".yaml")+".yaml")
-	if _, err := os.Stat(file); err != nil {
-		return name, nil // the error is about the name as it was written
+	if _, err := os.Stat(file); err == nil {
+		return file, nil
 	}
-	return file, nil
+	return name, nil // so that the error is about the name as it was written
 }
 
 func storeFlag() cli.Flag {

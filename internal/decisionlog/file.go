@@ -10,7 +10,7 @@ import (
 )
 
 // FileName is the name of the file that records are written to. Older files have the
-// same name and the suffix .1, .2, …
+// same name and the suffix .1, .2 and so on.
 const FileName = "decisions.jsonl"
 
 // ProxyFileName is the name of the file beside the records in which the proxy reports its

@@ -313,8 +313,15 @@ func TestKinds(t *testing.T) {
 	f := newFolder(time.Now())
 	ids := map[uint64]Record{}
 	for _, r := range []Record{
-		{}, {Port: 256}, {Line: 1}, {Line: 256}, {Revision: 1}, {Status: 1},
-		{Address: "10.0.0.1"}, {Address: "10.0.0.2"}, {Host: "10.0.0.1"},
+		{},
+		{Port: 256},
+		{Line: 1},
+		{Line: 256},
+		{Revision: 1},
+		{Status: 1},
+		{Address: "10.0.0.1"},
+		{Address: "10.0.0.2"},
+		{Host: "10.0.0.1"},
 	} {
 		id := f.kindOf(&r)
 		if other, ok := ids[id]; ok {

@@ -56,7 +56,8 @@ var EngineFolders = []EngineFolder{
 	{Path: "/var/lib/docker", Gives: slices.Concat(dockerGives, in("[0-9]*.[0-9]*", dockerGives))},
 	{Path: "/var/lib/nerdctl", Gives: []string{
 		"*/volumes/*/*/_data/**", "*/etchosts/*/*/hosts",
-		"*/containers/*/*/resolv.conf", "*/containers/*/*/hostname", "*/containers/*/*/hosts"}},
+		"*/containers/*/*/resolv.conf", "*/containers/*/*/hostname", "*/containers/*/*/hosts",
+	}},
 	{Path: "/var/lib/lxd"},
 	{Path: "/var/snap/lxd"},
 	{Path: "/var/lib/incus"},
@@ -67,14 +68,17 @@ var (
 	// criGives are the files of a pod in the folders of containerd's CRI plugin.
 	criGives = in("io.containerd.*", []string{
 		"sandboxes/*/resolv.conf", "sandboxes/*/hosts", "sandboxes/*/hostname", "sandboxes/*/shm/**",
-		"containers/*/volumes/*/**", "image-volumes/*/*/**"})
+		"containers/*/volumes/*/**", "image-volumes/*/*/**",
+	})
 	// kubeletGives are a pod's volumes, its hosts file and a container's termination
 	// log, pods/UID/containers/NAME/ID.
 	kubeletGives = []string{
-		"pods/*/volumes/*/*/**", "pods/*/volume-subpaths/*/*/*/**", "pods/*/etc-hosts", "pods/*/containers/*/*"}
+		"pods/*/volumes/*/*/**", "pods/*/volume-subpaths/*/*/*/**", "pods/*/etc-hosts", "pods/*/containers/*/*",
+	}
 	// storageGives are the files of one container of Podman or CRI-O.
 	storageGives = in("storage/*-containers/*/userdata", []string{
-		"resolv.conf", "hosts", "hostname", ".containerenv", "passwd", "group", "localtime", "shm/**", "secrets/**", "run/**"})
+		"resolv.conf", "hosts", "hostname", ".containerenv", "passwd", "group", "localtime", "shm/**", "secrets/**", "run/**",
+	})
 	// dockerGives are named volumes, those of volume plugins, the files of one container
 	// (mounts has shm, secrets and configs), BuildKit's files of all builds, and the mounts
 	// that Docker makes of a volume-subpath. The last show a file or folder of a volume,
@@ -84,7 +88,8 @@ var (
 		"tmp/safe-mount*/**",
 		"volumes/*/_data/**", "plugins/*/propagated-mount/*/**",
 		"containers/*/resolv.conf", "containers/*/hosts", "containers/*/hostname", "containers/*/mounts/**",
-		"buildkit/executor/hosts", "buildkit/executor/hosts.*", "buildkit/executor/resolv.conf", "buildkit/executor/resolv-host.conf"}
+		"buildkit/executor/hosts", "buildkit/executor/hosts.*", "buildkit/executor/resolv.conf", "buildkit/executor/resolv-host.conf",
+	}
 )
 
 // in returns the patterns, each below a folder.

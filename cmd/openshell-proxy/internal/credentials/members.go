@@ -53,7 +53,7 @@ func (z *zstdFrames) next() error {
 	if z.inFrame {
 		b, err := z.r.Peek(zstdBlockHeader)
 		if err != nil {
-			return nil
+			return nil //nolint:nilerr // the decoder meets the end, too, and reports it
 		}
 		h := int64(b[0]) | int64(b[1])<<8 | int64(b[2])<<16
 		size := h >> 3

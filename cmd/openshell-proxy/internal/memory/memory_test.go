@@ -304,8 +304,17 @@ func TestReadAll(t *testing.T) {
 		claim  int64
 		err    error
 	}{
-		{0, -1, nil}, {0, 0, nil}, {100, 100, nil}, {100, -1, nil}, {firstRead, firstRead, nil}, {firstRead + 1, -1, nil},
-		{limit, limit, nil}, {limit, -1, nil}, {limit + 1, limit, ErrTooLong}, {limit + 1, -1, ErrTooLong}, {100, limit, nil},
+		{0, -1, nil},
+		{0, 0, nil},
+		{100, 100, nil},
+		{100, -1, nil},
+		{firstRead, firstRead, nil},
+		{firstRead + 1, -1, nil},
+		{limit, limit, nil},
+		{limit, -1, nil},
+		{limit + 1, limit, ErrTooLong},
+		{limit + 1, -1, ErrTooLong},
+		{100, limit, nil},
 	} {
 		h := a.Hold(0)
 		got, err := ReadAll(t.Context(), h, bytes.NewReader(make([]byte, tc.length)), tc.claim, limit)
