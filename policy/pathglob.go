@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// canonicalPattern spells the literal text of a path pattern as CanonicalPath spells
-// paths: /%40a is /@a, /é is /%C3%A9, and %2A is a literal *, never a wildcard. In
-// its result both dialects escape a literal * with \.
+// canonicalPattern returns a path pattern whose literal text is spelled as CanonicalPath
+// spells paths: /%40a becomes /@a and /é becomes /%C3%A9. %2A becomes \*, a literal * in
+// both dialects.
 func canonicalPattern(p string, d dialect) string { return spellPattern(p, d, "%2F") }
 
-// decodedPattern spells a pattern of rules as canonicalPattern does, with its %2F as
-// decodeSlashes spells it.
+// decodedPattern is canonicalPattern for the pattern of a rule, with each %2F decoded as
+// decodeSlashes does in a path.
 func decodedPattern(p string) string {
 	canonical, decoded := canonicalPattern(p, ruleDialect), spellPattern(p, ruleDialect, "/")
 	if decoded != canonical {
@@ -23,9 +23,9 @@ func decodedPattern(p string) string {
 	return decoded
 }
 
-// decodeSlashes returns a canonical path as servers read it that decode %2F. It
-// allocates only if the path has one. No dot segment can appear: CanonicalPath refuses
-// one beside a %2F.
+// decodeSlashes returns a canonical path as a server that decodes %2F reads it. It
+// allocates only if the path has a %2F. The result has no dot segment, because
+// CanonicalPath refuses a dot segment next to %2F.
 func decodeSlashes(path string) string {
 	if !strings.Contains(path, "%2F") {
 		return path
@@ -43,7 +43,7 @@ func collapseSlashes(s string) string {
 	return string(out)
 }
 
-// spellPattern spells a pattern, with slash for an encoded slash.
+// spellPattern returns a pattern in canonical spelling, with slash in place of each %2F.
 func spellPattern(p string, d dialect, slash string) string {
 	out := make([]byte, 0, len(p))
 	literal := func(c byte) {
@@ -61,7 +61,7 @@ func spellPattern(p string, d dialect, slash string) string {
 		case c == '[':
 			n := classLength(p[i:], d)
 			if n == 0 {
-				return string(out) + p[i:] // the parser refuses it
+				return string(out) + p[i:] // the parser refuses the pattern
 			}
 			out = append(out, p[i:i+n]...)
 			i += n - 1
@@ -74,7 +74,7 @@ func spellPattern(p string, d dialect, slash string) string {
 			literal(p[i])
 		case c == '%':
 			switch b, ok := unescapeByte(p[i:]); {
-			case !ok: // no canonical path has it
+			case !ok: // no canonical path has such a %
 				out = append(out, c)
 			case b == '/':
 				out = append(out, slash...)
@@ -90,7 +90,8 @@ func spellPattern(p string, d dialect, slash string) string {
 	return string(out)
 }
 
-// classLength returns the length of the [ ] at the start of p, 0 if it does not end.
+// classLength returns the length of the character class at the start of p, 0 if it has no
+// closing bracket.
 func classLength(p string, d dialect) int {
 	if d == selectorDialect {
 		_, n := selectorClass(p)
@@ -107,14 +108,15 @@ func compilePath(pattern string) (Glob, error) {
 	return compileSpelled(canonicalPattern(pattern, ruleDialect), pattern)
 }
 
-// compileSpelled compiles a pattern in canonical spelling; written is what errors show.
+// compileSpelled compiles a pattern in canonical spelling. Errors quote the pattern as
+// written.
 func compileSpelled(spelled, written string) (Glob, error) {
 	p := globParser{pattern: spelled, sep: '/'}
 	return p.glob(written)
 }
 
-// denyPath is a path pattern of a deny rule. It covers what its Glob matches and the
-// spellings that servers commonly treat as the same path.
+// denyPath is the path pattern of a deny rule. It covers the paths that its Glob matches
+// and other spellings of them that servers commonly treat as the same path.
 type denyPath struct {
 	whole Glob
 	// base matches the paths, without a trailing slash, that stand for a pattern
@@ -154,8 +156,8 @@ func (d *denyPath) covers(path string) bool {
 	return bare != "" && (bare != path && d.whole.Match(bare) || d.base.Match(bare))
 }
 
-// escapesAreCharacters returns tokens whose classes take a whole escaped character;
-// nil if there is no class.
+// escapesAreCharacters returns tokens with classes that match a whole escape as one
+// character; nil if tokens has no class.
 func escapesAreCharacters(tokens []globToken) []globToken {
 	class := func(t globToken) bool { return t.kind == classToken }
 	if !slices.ContainsFunc(tokens, class) {
