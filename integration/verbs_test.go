@@ -136,6 +136,9 @@ func TestPausedExec(t *testing.T) {
 	if out, err := w.runtime("exec", id, "/bin/probe", "fds"); err == nil || !strings.Contains(out, "cannot exec in a paused container") {
 		t.Errorf("exec in a paused container: %v: %s", err, out)
 	}
+	if out, status := w.command("exec", "--root", w.state(), id, "/bin/probe", "fds"); status != 1 || !strings.Contains(out, "is paused") || !strings.Contains(out, "--root "+w.state()+" resume "+id) {
+		t.Errorf("openshell exec in a paused container: status %d: %s", status, out)
+	}
 	if out, err := w.runtime("resume", id); err != nil {
 		t.Errorf("resume: %v: %s", err, out)
 	}

@@ -14,6 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// statePaused is the status of a paused container, which runc adds to those of the
+// runtime specification.
+const statePaused specs.ContainerState = "paused"
+
 // execCommand makes `openshell exec`: another command in a sandbox that runs.
 func execCommand() *cli.Command {
 	return &cli.Command{
@@ -82,8 +86,11 @@ func execAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if st.Status == specs.StateStopped {
+	switch st.Status {
+	case specs.StateStopped:
 		return s.hasStopped()
+	case statePaused:
+		return fmt.Errorf("sandbox %s is paused, and no command can run in it; resume it with: docker unpause, or %s --root %s resume %s", s.id, runtimeName, s.root, s.id)
 	}
 	if st.Bundle == stageDir {
 		// The runtime comes from this thread, which is never given back.
