@@ -49,6 +49,9 @@ func ofWriting(err error) bool {
 
 // copied returns the error of copying an answer to its client, or errClientGone.
 func copied(err error) error {
+	if err == nil {
+		return nil
+	}
 	var w *writeError
 	if errors.As(err, &w) {
 		return errClientGone
@@ -76,6 +79,15 @@ func failure(ctx context.Context, err error) error {
 	return err
 }
 
+// unconnected reports whether there was no connection to the other side.
+func unconnected(err error) bool {
+	if err == nil {
+		return false
+	}
+	var e *connectError
+	return errors.As(err, &e)
+}
+
 // The sides that end a request or a connection early, as records name them.
 const (
 	endedByClient   = "client"
@@ -84,10 +96,12 @@ const (
 
 // endedBy returns the side that has ended an allowed request or connection with err.
 func endedBy(err error) string {
-	var unconnected *connectError
+	if err == nil {
+		return ""
+	}
 	var client *hungUp
 	switch {
-	case err == nil, errors.As(err, &unconnected):
+	case unconnected(err):
 		return ""
 	case errors.Is(err, errClientGone), errors.As(err, &client):
 		return endedByClient

@@ -4,7 +4,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -177,8 +176,7 @@ func (c *connection) record(r record) {
 		rec.Credentials, rec.Placeholders = r.sent.Used(), r.sent.Passed()
 	}
 	if r.dec.Verdict != policy.Deny {
-		var unconnected *connectError
-		if errors.As(r.err, &unconnected) {
+		if unconnected(r.err) {
 			rec.Verdict = decisionlog.Failed
 		}
 		rec.Ended = endedBy(r.err)
