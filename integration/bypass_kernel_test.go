@@ -70,8 +70,8 @@ func answers(t *testing.T, out string) map[string]string {
 }
 
 // notThere are the calls that fail with ENOSYS, so that a program falls back to an
-// older call.
-var notThere = []string{"clone3", "open_tree_attr", "file_getattr", "file_setattr"}
+// older call or does without.
+var notThere = []string{"clone3", "open_tree_attr", "file_getattr", "file_setattr", "keyctl"}
 
 // TestBypass_B43_B48_Calls: the calls that lead out of a sandbox fail with EPERM
 // before the kernel looks at their arguments, io_uring's too (libuv probes for it);
@@ -95,9 +95,33 @@ func TestBypass_B43_B48_Calls(t *testing.T) {
 	}
 }
 
+// TestRefusedCallsFailAsInTheKernel: calls for which a process needs a capability fail as
+// they do for a process without it and outside any sandbox, whatever capabilities an
+// engine grants.
+func TestRefusedCallsFailAsInTheKernel(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, boxOptions{policy: netPolicy, spec: privileged})
+	outside, err := exec.Command(filepath.Join(b.bin, "probe"), "privileged", "nobody").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	control := answers(t, strings.TrimSpace(string(outside)))
+	got := answers(t, b.exec("/bin/probe", "privileged"))
+	if len(got) != len(control) || len(got) < 25 {
+		t.Errorf("%d answers, %d outside", len(got), len(control))
+	}
+	for call, errno := range got {
+		// A kernel may be built without modules, accounting, swap and the like.
+		if errno != "EPERM" || control[call] != errno && control[call] != "ENOSYS" {
+			t.Errorf("%s: %s, outside %s", call, errno, control[call])
+		}
+	}
+}
+
 // TestBypass_B90_KernelFamilies: the socket families and protocols of the kernel
 // that few programs need (AF_ALG, IPsec, RxRPC, vsock and the like) do not open in a
-// sandbox that has every capability an engine can grant.
+// sandbox that has every capability an engine can grant. The error is that of a kernel
+// without the family, by which useradd and sshd know that there is no audit interface.
 func TestBypass_B90_KernelFamilies(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, boxOptions{policy: openPolicy, spec: privileged})
@@ -110,18 +134,55 @@ func TestBypass_B90_KernelFamilies(t *testing.T) {
 	if len(got) != len(control) || len(got) < 40 {
 		t.Errorf("%d answers, %d outside", len(got), len(control))
 	}
+	same := 0
 	for what, errno := range got {
-		if errno != "EPERM" {
-			t.Errorf("%s: %s, want EPERM", what, errno)
+		want := "ENOPROTOOPT"
+		switch kind, _, _ := strings.Cut(what, "_"); kind {
+		case "AF":
+			want = "EAFNOSUPPORT"
+		case "NETLINK":
+			want = "EPROTONOSUPPORT"
+		case "TCP":
+			want = "ENOENT"
 		}
-		if control[what] == "EPERM" {
-			t.Errorf("%s: EPERM outside the sandbox, too", what)
+		if errno != want {
+			t.Errorf("%s: %s, want %s", what, errno, want)
+		}
+		switch control[what] {
+		case want: // this kernel does not have it
+			same++
+		case "EAFNOSUPPORT", "ENOPROTOOPT":
+			t.Errorf("%s: %s, without a sandbox %s", what, errno, control[what])
 		}
 	}
-	if control["NETLINK_GENERIC"] != "0" || control["AF_PACKET"] != "0" {
+	if control["NETLINK_GENERIC"] != "0" || control["AF_PACKET"] != "0" || control["NETLINK_AUDIT"] != "0" {
 		t.Errorf("outside the sandbox: %v", control)
 	}
-	t.Logf("outside: %s", outside)
+	t.Logf("%d errors are those of this kernel; outside: %s", same, outside)
+}
+
+// TestUsersInDebian: programs that make users and change to them run in a Debian
+// sandbox. They open the audit interface of the kernel, and go on without it only where
+// the error says that the kernel has none.
+func TestUsersInDebian(t *testing.T) {
+	w := newWorld(t, openPolicy)
+	w.rootfs = debian(t)
+	out, status := w.runWith(nil, "/bin/sh", "-ec", `
+useradd --create-home --shell /bin/sh alice
+groupadd crew
+usermod --append --groups crew alice
+echo alice:secret | chpasswd
+passwd --status alice | cut -d' ' -f1,2
+su - alice -c 'id -nG; basename "$PWD"'
+runuser -u alice -- id -un
+gpasswd --delete alice crew
+userdel --remove alice 2>/dev/null
+groupdel crew
+id alice 2>/dev/null || echo gone`)
+	want := "alice P\nalice crew\nalice\nalice\nRemoving user alice from group crew\ngone\n"
+	if strings.TrimSpace(out) != strings.TrimSpace(want) || status != 0 {
+		t.Errorf("status %d, printed %q", status, out)
+	}
 }
 
 // TestBypass_B47_OtherTables: the numbers of another system call table are judged
@@ -141,8 +202,10 @@ func TestBypass_B47_OtherTables(t *testing.T) {
 		switch call {
 		case "i386:getpid":
 			want = "true"
-		case "i386:clone3", "i386:open_tree_attr", "x32:open_tree_attr":
+		case "i386:clone3", "i386:open_tree_attr", "i386:socketcall", "x32:open_tree_attr":
 			want = "ENOSYS"
+		case "i386:socket(AF_PACKET)", "i386:socket(AF_VSOCK)", "x32:socket(AF_PACKET)":
+			want = "EAFNOSUPPORT"
 		}
 		if errno != want {
 			t.Errorf("%s: %s, want %s", call, errno, want)

@@ -370,7 +370,7 @@ func through(o *container.ProcessConfig, process *specs.Process, pl *plan.Plan) 
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", launchName, err)
 	}
-	filter, err := seccomp.Compile()
+	filter, err := seccomp.Compile(seccomp.Options{})
 	if err != nil {
 		return nil, err
 	}

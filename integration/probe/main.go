@@ -162,10 +162,20 @@ func main() {
 		}
 	case "besieged": // besieged TIMES URL: requests on a connection each, beside two loops of forks
 		besieged(ctx, args[0], args[1])
+	case "privileged": // privileged [nobody]
+		privileged(os.Args[2:])
 	case "kernelfamilies":
 		kernelFamilies()
 	case "abi":
 		abi()
+	case "signal": // signal PID: sends signal 0, which only asks whether it may
+		n, err := strconv.Atoi(args[0])
+		if err != nil {
+			report("", err)
+		}
+		report(args[0]+"="+name(errnoOf(unix.Kill(n, 0))), nil)
+	case "puppet": // puppet PROGRAM ADDRESS TEXT
+		puppet(args[0], args[1], args[2])
 	case "mem": // mem PID|child
 		memoryOf(args[0])
 	case "unix": // unix ADDRESS
@@ -208,28 +218,31 @@ func main() {
 	case "raw":
 		_, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
 		report("raw socket", err)
-	case "families": // the address families, IP's protocols and netlink's that open
+	case "families": // the address families, IP's protocols and netlink's that open, and other errors than a kernel's without them
 		var open []string
 		for f := range 128 {
 			if fd, err := unix.Socket(f, unix.SOCK_DGRAM, 0); err == nil {
 				open = append(open, fmt.Sprint(f))
 				_ = unix.Close(fd)
-			} else if !errors.Is(err, unix.EPERM) {
+			} else if !errors.Is(err, unix.EAFNOSUPPORT) {
 				open = append(open, fmt.Sprintf("%d:%v", f, err))
 			}
 		}
 		for _, f := range []int{unix.AF_INET, unix.AF_INET6} {
 			for typ := 1; typ < 11; typ++ {
 				for p := range 300 {
-					if fd, err := unix.Socket(f, typ, p); err == nil {
+					fd, err := unix.Socket(f, typ, p)
+					if err == nil {
 						open = append(open, fmt.Sprintf("%d/%d/%d", f, typ, p))
 						_ = unix.Close(fd)
+					} else if errors.Is(err, unix.EPERM) != (typ == unix.SOCK_RAW) {
+						open = append(open, fmt.Sprintf("%d/%d/%d:%v", f, typ, p, err))
 					}
 				}
 			}
 		}
 		for p := 1; p < 32; p++ {
-			if fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, p); !errors.Is(err, unix.EPERM) {
+			if fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, p); !errors.Is(err, unix.EPROTONOSUPPORT) {
 				open = append(open, fmt.Sprintf("netlink/%d", p))
 				_ = unix.Close(fd)
 			}

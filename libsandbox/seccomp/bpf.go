@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	libseccomp "github.com/seccomp/libseccomp-golang"
 	"golang.org/x/net/bpf"
@@ -31,95 +32,141 @@ var (
 
 // Compile turns the table into a BPF program: struct sock_filter, 8 bytes each.
 // A call through a table that is not covered kills the process.
-func Compile() ([]byte, error) {
+func Compile(o Options) ([]byte, error) {
 	native, err := libseccomp.GetNativeArch()
 	if err != nil {
 		return nil, fmt.Errorf("make seccomp filter: %w", err)
 	}
-	return compile(native)
+	return compile(native, Refusals(o))
 }
 
 // compile is Compile for another machine's tables.
-func compile(machine libseccomp.ScmpArch) ([]byte, error) {
+func compile(machine libseccomp.ScmpArch, refusals []Refusal) ([]byte, error) {
 	if audits[machine] == nil {
 		return nil, fmt.Errorf("make seccomp filter: no list for architecture %s", machine)
 	}
-	numbers, err := byNumber(audits[machine])
+	own, err := assemble(byNumber(audits[machine], refusals), sockets(audits[machine]))
 	if err != nil {
 		return nil, fmt.Errorf("make seccomp filter by number: %w", err)
 	}
-	names, err := byName(machine)
+	names, err := byName(machine, refusals)
 	if err != nil {
 		return nil, err
 	}
-	return append(numbers, names...), nil
+	return append(own, names...), nil
 }
 
-// Where struct seccomp_data has the call's number and its architecture.
+// Where struct seccomp_data has the call's number, its architecture and the lower half of
+// its first argument, and how far the arguments are apart.
 const (
-	offsetNumber = 0
-	offsetArch   = 4
+	offsetNumber   = 0
+	offsetArch     = 4
+	offsetArgument = 16
+	sizeArgument   = 8
 )
 
-// byNumber returns the first part of the filter: it answers the calls that the number
-// alone decides, and jumps behind its own end, to the second part, with all others. It
-// uses only instructions that the kernel can evaluate when the filter is loaded, once
-// for each number (seccomp's cache of calls that are always allowed).
-func byNumber(arches []uint32) ([]byte, error) {
-	program := []bpf.Instruction{bpf.LoadAbsolute{Off: offsetArch, Size: 4}}
-	var parts [][]bpf.Instruction
-	left := 0 // instructions after the one that is appended
-	for _, arch := range arches {
-		part := answers(spans(arch))
-		parts = append(parts, part)
-		left += 2 + len(part)
-	}
-	for i, part := range parts {
-		program = append(
-			program,
-			bpf.JumpIf{Cond: bpf.JumpEqual, Val: arches[i], SkipTrue: 1},
-			bpf.Jump{Skip: uint32(len(part))},
-		)
-		left -= 2
-		for _, in := range part {
-			left--
-			if _, ok := in.(bpf.Jump); ok { // to the end of all parts
-				in = bpf.Jump{Skip: uint32(left)}
+// next is the end of a part of the filter: the next part judges the call.
+var next = bpf.Jump{}
+
+// assemble returns the parts as one program, which ends where the rest of the filter
+// follows.
+func assemble(parts ...[]bpf.Instruction) (out []byte, err error) {
+	for _, part := range parts {
+		for i, in := range part {
+			if in == next {
+				part[i] = bpf.Jump{Skip: uint32(len(part) - i - 1)}
 			}
-			program = append(program, in)
 		}
-	}
-	raw, err := bpf.Assemble(program)
-	if err != nil {
-		return nil, err
-	}
-	var out []byte
-	for _, in := range raw {
-		out = binary.NativeEndian.AppendUint16(out, in.Op)
-		out = append(out, in.Jt, in.Jf)
-		out = binary.NativeEndian.AppendUint32(out, in.K)
+		raw, err := bpf.Assemble(part)
+		if err != nil {
+			return nil, err
+		}
+		for _, in := range raw {
+			out = binary.NativeEndian.AppendUint16(out, in.Op)
+			out = append(out, in.Jt, in.Jf)
+			out = binary.NativeEndian.AppendUint32(out, in.K)
+		}
 	}
 	return out, nil
 }
 
-// answers returns the instructions that compare the number with the end of each span. A
-// Jump stands for a call that the rules by name judge.
+// fail ends the filter with an error.
+func fail(errno Errno) []bpf.Instruction {
+	return []bpf.Instruction{bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(errno)}}
+}
+
+// ifOneOf goes on with then if the loaded word is one of values, else with otherwise.
+func ifOneOf(values []uint32, then, otherwise []bpf.Instruction) (out []bpf.Instruction) {
+	for i, v := range values {
+		out = append(out, bpf.JumpIf{Cond: bpf.JumpEqual, Val: v, SkipTrue: uint8(len(values) - i)})
+	}
+	out = append(out, bpf.Jump{Skip: uint32(len(then))})
+	return append(append(out, then...), otherwise...)
+}
+
+// byNumber returns the first part of the filter: it answers the calls that the number
+// alone decides. It uses only instructions that the kernel can evaluate when the filter
+// is loaded, once for each number (seccomp's cache of calls that are always allowed).
+func byNumber(arches []uint32, refusals []Refusal) []bpf.Instruction {
+	program := []bpf.Instruction{next}
+	for _, arch := range slices.Backward(arches) {
+		program = ifOneOf([]uint32{arch}, answers(spans(arch, refusals)), program)
+	}
+	return append([]bpf.Instruction{bpf.LoadAbsolute{Off: offsetArch, Size: 4}}, program...)
+}
+
+// sockets returns the second part of the filter: it answers socket and socketpair as
+// SocketErrno and SocketpairErrno do. libseccomp takes a rule for each refused value,
+// and five times as long.
+func sockets(arches []uint32) []bpf.Instruction {
+	program := []bpf.Instruction{next}
+	for _, arch := range slices.Backward(arches) {
+		var socket, socketpair []uint32
+		for _, n := range socketCalls[arch] {
+			socket, socketpair = append(socket, n.socket), append(socketpair, n.socketpair)
+		}
+		program = ifOneOf([]uint32{arch},
+			append([]bpf.Instruction{bpf.LoadAbsolute{Off: offsetNumber, Size: 4}},
+				ifOneOf(socket, judgeSocket(), ifOneOf(socketpair, judgeSocketpair(), []bpf.Instruction{next}))...),
+			program)
+	}
+	return append([]bpf.Instruction{bpf.LoadAbsolute{Off: offsetArch, Size: 4}}, program...)
+}
+
+func argument(n uint32) bpf.Instruction {
+	return bpf.LoadAbsolute{Off: offsetArgument + n*sizeArgument, Size: 4}
+}
+
+func judgeSocket() []bpf.Instruction {
+	allow := []bpf.Instruction{next}
+	netlink := append([]bpf.Instruction{argument(2)}, ifOneOf([]uint32{netlinkRoute}, allow, fail(EPROTONOSUPPORT))...)
+	protocol := append([]bpf.Instruction{argument(2)}, ifOneOf(openProtocols, allow, fail(EPROTONOSUPPORT))...)
+	ip := append([]bpf.Instruction{argument(1), bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: socketType}},
+		ifOneOf([]uint32{sockStream, sockDgram}, protocol, ifOneOf([]uint32{sockRaw}, fail(EPERM), fail(ESOCKTNOSUPPORT)))...)
+	return append([]bpf.Instruction{argument(0)},
+		ifOneOf([]uint32{afUnix}, allow,
+			ifOneOf([]uint32{afInet, afInet6}, ip,
+				ifOneOf([]uint32{afNetlink}, netlink, fail(EAFNOSUPPORT))))...)
+}
+
+func judgeSocketpair() []bpf.Instruction {
+	return append([]bpf.Instruction{argument(0)},
+		ifOneOf([]uint32{afUnix}, []bpf.Instruction{next},
+			ifOneOf([]uint32{afInet, afInet6, afNetlink}, fail(EOPNOTSUPP), fail(EAFNOSUPPORT)))...)
+}
+
+// answers returns the instructions that compare the number with the end of each span.
 func answers(spans []span) []bpf.Instruction {
 	out := []bpf.Instruction{bpf.LoadAbsolute{Off: offsetNumber, Size: 4}}
 	for i, s := range spans {
 		if i < len(spans)-1 { // the last one has all numbers that are left
 			out = append(out, bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: s.last, SkipTrue: 1})
 		}
-		var then bpf.Instruction
-		switch s.answer {
-		case judge:
-			then = bpf.Jump{}
-		case missing:
-			then = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)}
-		default:
-			then = bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)}
+		if s.answer == judge {
+			out = append(out, next)
+		} else {
+			out = append(out, fail(Errno(s.answer))...)
 		}
-		out = append(out, then)
 	}
 	return out
 }
@@ -157,67 +204,61 @@ func newFilter(machine libseccomp.ScmpArch) (f *libseccomp.ScmpFilter, err error
 	return f, nil
 }
 
-// byName returns the second part of the filter, which libseccomp compiles.
-func byName(machine libseccomp.ScmpArch) ([]byte, error) {
+// byName returns the last part of the filter, which libseccomp compiles.
+func byName(machine libseccomp.ScmpArch, refusals []Refusal) ([]byte, error) {
 	f, err := newFilter(machine)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Release()
-	eperm := libseccomp.ActErrno.SetReturnCode(int16(unix.EPERM))
-	enosys := libseccomp.ActErrno.SetReturnCode(int16(unix.ENOSYS))
-	add := func(name string, action libseccomp.ScmpAction, conds []libseccomp.ScmpCondition) error {
-		if unified[name] != 0 {
-			return nil // byNumber has it
-		}
-		// A name that libseccomp does not know is an error: skipped, the call would
-		// be allowed.
-		call, err := libseccomp.GetSyscallFromName(name)
-		if err == nil && conds == nil {
-			err = f.AddRule(call, action)
-		} else if err == nil {
-			err = f.AddRuleConditional(call, action, conds)
-		}
-		if err != nil {
-			return fmt.Errorf("add %s to seccomp filter: %w", name, err)
-		}
-		return nil
-	}
-	for _, name := range Denied {
-		if err := add(name, eperm, nil); err != nil {
-			return nil, err
-		}
-	}
-	for _, name := range Missing {
-		if err := add(name, enosys, nil); err != nil {
-			return nil, err
-		}
-	}
-	for _, c := range Conditions() {
-		var conds []libseccomp.ScmpCondition
-		for _, m := range c.Matches {
-			cond, err := m.condition()
-			if err != nil {
-				return nil, fmt.Errorf("add %s to seccomp filter: %w", c.Call, err)
-			}
-			conds = append(conds, cond)
-		}
-		if err := add(c.Call, eperm, conds); err != nil {
+	for _, r := range refusals {
+		if err := addRefusal(f, r); err != nil {
 			return nil, err
 		}
 	}
 	return export(f)
 }
 
-func (m Match) condition() (libseccomp.ScmpCondition, error) {
-	switch m.Compare {
-	case Equal:
-		return libseccomp.MakeCondition(m.Arg, libseccomp.CompareMaskedEqual, m.Mask, m.Value)
-	case AtLeast:
-		return libseccomp.MakeCondition(m.Arg, libseccomp.CompareGreaterEqual, m.Value)
-	default:
-		return libseccomp.ScmpCondition{}, fmt.Errorf("argument %d: no comparison %d", m.Arg, m.Compare)
+func addRefusal(f *libseccomp.ScmpFilter, r Refusal) error {
+	action := libseccomp.ActErrno.SetReturnCode(int16(r.Errno))
+	for _, name := range r.Calls {
+		if err := addRule(f, name, action, nil); err != nil {
+			return err
+		}
 	}
+	for _, u := range r.Uses {
+		var conds []libseccomp.ScmpCondition
+		for _, m := range u.Matches {
+			cond, err := libseccomp.MakeCondition(m.Arg, libseccomp.CompareMaskedEqual, m.Mask, m.Value)
+			if err != nil {
+				return fmt.Errorf("add %s to seccomp filter: %w", u.Call, err)
+			}
+			conds = append(conds, cond)
+		}
+		if err := addRule(f, u.Call, action, conds); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addRule adds a rule for a call, unless byNumber has it.
+func addRule(f *libseccomp.ScmpFilter, name string, action libseccomp.ScmpAction, conds []libseccomp.ScmpCondition) error {
+	if unified[name] != 0 {
+		return nil
+	}
+	// A name that libseccomp does not know is an error: skipped, the call would be
+	// allowed.
+	call, err := libseccomp.GetSyscallFromName(name)
+	if err == nil && conds == nil {
+		err = f.AddRule(call, action)
+	} else if err == nil {
+		err = f.AddRuleConditional(call, action, conds)
+	}
+	if err != nil {
+		return fmt.Errorf("add %s to seccomp filter: %w", name, err)
+	}
+	return nil
 }
 
 // export goes through a memfd: libseccomp before 2.6 writes programs to

@@ -6,7 +6,6 @@ package seccomp
 
 import (
 	"encoding/binary"
-	"fmt"
 	"slices"
 	"testing"
 
@@ -18,7 +17,6 @@ import (
 // Answers of a program, as the kernel reads them.
 const (
 	allowed = unix.SECCOMP_RET_ALLOW
-	eperm   = unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)
 	enosys  = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
 )
 
@@ -30,7 +28,12 @@ type machine struct {
 
 func newMachine(t *testing.T, native libseccomp.ScmpArch) *machine {
 	t.Helper()
-	prog, err := compile(native)
+	return newMachineWith(t, native, Options{})
+}
+
+func newMachineWith(t *testing.T, native libseccomp.ScmpArch, o Options) *machine {
+	t.Helper()
+	prog, err := compile(native, Refusals(o))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,6 +93,22 @@ var callTables = []callTable{
 // programs also reach them through socketcall, which is refused.
 var direct = map[string]uint32{"socket": 359, "socketpair": 360, "setsockopt": 366}
 
+// TestSocketNumbersAreTheKernels: those of each table that libseccomp knows.
+func TestSocketNumbersAreTheKernels(t *testing.T) {
+	for _, c := range callTables {
+		i := 0
+		if c.name == "x32" {
+			i = 1
+		}
+		want := socketCalls[c.audit][i]
+		for name, n := range map[string]uint32{"socket": want.socket, "socketpair": want.socketpair} {
+			if got, ok := c.number(t, name); !ok || got != n {
+				t.Errorf("%s: %s is %d, not %d", c.name, name, got, n)
+			}
+		}
+	}
+}
+
 // number returns a call's number in this table, and whether the table has the call. An
 // unknown name fails the test.
 func (c callTable) number(t *testing.T, name string) (uint32, bool) {
@@ -117,36 +136,73 @@ func forTables(t *testing.T, test func(t *testing.T, m *machine, c callTable)) {
 	}
 }
 
-// TestBypass_B47_B48_EveryListedCallIsRefused compares the lists with the compiled
-// filter: no name is lost on the way, in any table.
+// refused is the answer with an error, 0 of none.
+func refused(errno Errno) uint32 {
+	if errno == 0 {
+		return allowed
+	}
+	return unix.SECCOMP_RET_ERRNO | uint32(errno)
+}
+
+// TestBypass_B47_B48_EveryListedCallIsRefused compares the table with the compiled
+// filter: no name is lost on the way, in any table, and each has its error.
 func TestBypass_B47_B48_EveryListedCallIsRefused(t *testing.T) {
 	found := map[string]bool{}
 	forTables(t, func(t *testing.T, m *machine, c callTable) {
-		check := func(names []string, want uint32) {
-			for _, name := range names {
+		for _, r := range Refusals(Options{}) {
+			for _, name := range r.Calls {
 				n, ok := c.number(t, name)
 				if !ok {
 					continue
 				}
 				found[name] = true
 				for _, arg := range []uint64{0, 1, ^uint64(0)} {
-					if got := m.answer(c.audit, n, arg, arg, arg, arg, arg, arg); got != want {
-						t.Errorf("%s (%#x): %#x, want %#x", name, n, got, want)
+					if got := m.answer(c.audit, n, arg, arg, arg, arg, arg, arg); got != refused(r.Errno) {
+						t.Errorf("%s (%#x): %#x, want %s", name, n, got, r.Errno)
 					}
 				}
 			}
 		}
-		check(Denied, eperm)
-		check(Missing, enosys)
 		for _, name := range []string{"execve", "close_range", "getpid", "openat", "read"} { // the control
 			if n, ok := c.number(t, name); !ok || m.answer(c.audit, n, 1, 2, 3) != allowed {
 				t.Errorf("%s is not allowed", name)
 			}
 		}
 	})
-	for _, name := range slices.Concat(Denied, Missing) {
-		if !found[name] {
-			t.Errorf("%s is in no table", name)
+	for _, r := range Refusals(Options{}) {
+		for _, name := range r.Calls {
+			if !found[name] {
+				t.Errorf("%s is in no table", name)
+			}
+		}
+	}
+}
+
+// TestBypass_B37_TracingFilter: the filter that lets programs trace each other differs
+// from the other in the six calls that reach into another process, and in nothing else.
+func TestBypass_B37_TracingFilter(t *testing.T) {
+	tracing := []string{"ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp", "process_madvise"}
+	for _, c := range callTables {
+		m := newMachineWith(t, c.native, Options{Tracing: true})
+		for _, r := range Refusals(Options{}) {
+			for _, name := range r.Calls {
+				n, ok := c.number(t, name)
+				if !ok {
+					continue
+				}
+				want := refused(r.Errno)
+				if slices.Contains(tracing, name) {
+					want = allowed
+				}
+				if got := m.answer(c.audit, n, 1, 2, 3); got != want {
+					t.Errorf("%s: %s: %#x, want %#x", c.name, name, got, want)
+				}
+			}
+		}
+	}
+	for _, r := range Refusals(Options{}) {
+		if r.Tracing && (!slices.Equal(r.Calls, tracing) || r.Errno != EPERM || len(r.Uses) > 0) {
+			t.Errorf("%+v", r)
 		}
 	}
 }
@@ -194,37 +250,74 @@ func TestBypass_B48_UnknownNumbers(t *testing.T) {
 	})
 }
 
-// TestBypass_B46_B90_Families: of all families and protocols only those of the list
-// open, in any table, whatever the upper half of the arguments holds.
-func TestBypass_B46_B90_Families(t *testing.T) {
-	open := map[string]bool{}
-	for _, f := range []uint64{afUnix, afInet, afInet6, afNetlink} {
-		open[fmt.Sprint(f, 2, 0)] = true
+// socketAnswer is the error that a call of socket(2) must have, written without the tables
+// of the package.
+func socketAnswer(family, kind, protocol uint64) Errno {
+	open := map[uint64][]uint64{unix.AF_INET: {0, 1, 6, 17, 58}, unix.AF_INET6: {0, 1, 6, 17, 58}, unix.AF_NETLINK: {0}}[family]
+	ip := family == unix.AF_INET || family == unix.AF_INET6
+	switch kind &= 0xf; {
+	case family == unix.AF_UNIX:
+		return 0
+	case open == nil:
+		return EAFNOSUPPORT
+	case ip && kind == unix.SOCK_RAW:
+		return EPERM
+	case ip && kind != unix.SOCK_STREAM && kind != unix.SOCK_DGRAM:
+		return ESOCKTNOSUPPORT
+	case !slices.Contains(open, protocol):
+		return EPROTONOSUPPORT
 	}
+	return 0
+}
+
+// TestBypass_B46_B90_Families: of all families, types and protocols only those of the
+// list open, in any table, whatever the upper half of the arguments holds; each of the
+// others fails with its own error.
+func TestBypass_B46_B90_Families(t *testing.T) {
+	protocols := []uint64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 18, 31, 33, 41, 50, 57, 58, 59, 63, 64, 115, 132, 136, 255, 256, 262, 1 << 31, 1<<32 - 1}
+	flags := uint64(unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK)
 	forTables(t, func(t *testing.T, m *machine, c callTable) {
 		socket, ok := c.number(t, "socket")
 		if !ok {
 			t.Fatal("there is no socket")
 		}
 		for family := range uint64(64) {
-			for _, high := range []uint64{0, 1 << 32} {
-				want := eperm
-				if open[fmt.Sprint(family, 2, 0)] {
-					want = allowed
+			for kind := range uint64(16) {
+				for _, protocol := range protocols {
+					errno := socketAnswer(family, kind, protocol)
+					if got := SocketErrno(uint32(family), uint32(kind|flags), uint32(protocol)); got != errno {
+						t.Errorf("socket(%d, %d, %d): the table has %s", family, kind, protocol, got)
+					}
+					want := refused(errno)
+					if got := m.answer(c.audit, socket, family, kind|flags, protocol); got != want {
+						t.Errorf("socket(%d, %d, %d): %#x, want %#x", family, kind, protocol, got, want)
+					}
 				}
-				// The filter may refuse more where the upper half is not 0.
-				if got := m.answer(c.audit, socket, family|high, 2, 0); got != want && (high == 0 || got != eperm) {
-					t.Errorf("family %d: %#x, want %#x", family|high, got, want)
+				for _, args := range [][3]uint64{{family | 1<<32, kind, 0}, {family, kind | 1<<32, 0}, {family, kind, 1 << 32}} {
+					want := refused(socketAnswer(family, kind, 0))
+					if got := m.answer(c.audit, socket, args[:]...); got != want {
+						t.Errorf("socket(%#x): %#x, want %#x", args, got, want)
+					}
 				}
 			}
 		}
-		for protocol := range uint64(64) {
-			want := eperm
-			if protocol == netlinkRoute {
+		if got := m.answer(c.audit, socket, 1<<32-1, 1, 0); got != refused(EAFNOSUPPORT) {
+			t.Errorf("family -1: %#x", got)
+		}
+		socketpair, ok := c.number(t, "socketpair")
+		if !ok {
+			t.Fatal("there is no socketpair")
+		}
+		for family := range uint64(64) {
+			want := refused(EAFNOSUPPORT)
+			switch family {
+			case afUnix:
 				want = allowed
+			case afInet, afInet6, afNetlink:
+				want = refused(EOPNOTSUPP)
 			}
-			if got := m.answer(c.audit, socket, afNetlink, sockRaw, protocol); got != want {
-				t.Errorf("netlink %d: %#x, want %#x", protocol, got, want)
+			if got := m.answer(c.audit, socketpair, family, 1|flags, 0); got != want || refused(SocketpairErrno(uint32(family))) != want {
+				t.Errorf("socketpair(%d): %#x, want %#x", family, got, want)
 			}
 		}
 		setsockopt, ok := c.number(t, "setsockopt")
@@ -235,10 +328,10 @@ func TestBypass_B46_B90_Families(t *testing.T) {
 			level, option uint64
 			want          uint32
 		}{
-			"TCP_ULP":          {unix.SOL_TCP, unix.TCP_ULP, eperm},
-			"UDP_ENCAP":        {unix.SOL_UDP, unix.UDP_ENCAP, eperm},
-			"IP_XFRM_POLICY":   {unix.SOL_IP, unix.IP_XFRM_POLICY, eperm},
-			"IPV6_XFRM_POLICY": {unix.SOL_IPV6, unix.IPV6_XFRM_POLICY, eperm},
+			"TCP_ULP":          {unix.SOL_TCP, unix.TCP_ULP, refused(ENOENT)},
+			"UDP_ENCAP":        {unix.SOL_UDP, unix.UDP_ENCAP, refused(ENOPROTOOPT)},
+			"IP_XFRM_POLICY":   {unix.SOL_IP, unix.IP_XFRM_POLICY, refused(ENOPROTOOPT)},
+			"IPV6_XFRM_POLICY": {unix.SOL_IPV6, unix.IPV6_XFRM_POLICY, refused(ENOPROTOOPT)},
 			"TCP_NODELAY":      {unix.SOL_TCP, unix.TCP_NODELAY, allowed},
 			"SO_KEEPALIVE":     {unix.SOL_SOCKET, unix.SO_KEEPALIVE, allowed},
 			"IP_TOS":           {unix.SOL_IP, unix.IP_TOS, allowed},
@@ -252,31 +345,31 @@ func TestBypass_B46_B90_Families(t *testing.T) {
 	})
 }
 
-// TestBypass_B48_Conditions: each refused use is refused in every table that has the
-// call.
-func TestBypass_B48_Conditions(t *testing.T) {
+// TestBypass_B48_Uses: each refused use is refused in every table that has the call,
+// with the error of its row.
+func TestBypass_B48_Uses(t *testing.T) {
 	forTables(t, func(t *testing.T, m *machine, c callTable) {
-		for _, cond := range Conditions() {
-			n, ok := c.number(t, cond.Call)
-			if !ok {
-				t.Errorf("there is no %s", cond.Call)
-				continue
-			}
-			var args [6]uint64
-			for _, match := range cond.Matches {
-				args[match.Arg] = match.Value
-			}
-			if got := m.answer(c.audit, n, args[:]...); got != eperm {
-				t.Errorf("%s%v: %#x, want EPERM", cond.Call, args, got)
+		for _, r := range Refusals(Options{}) {
+			for _, u := range r.Uses {
+				n, ok := c.number(t, u.Call)
+				if !ok {
+					t.Errorf("there is no %s", u.Call)
+					continue
+				}
+				var args [6]uint64
+				for _, match := range u.Matches {
+					args[match.Arg] = match.Value
+				}
+				if got := m.answer(c.audit, n, args[:]...); got != refused(r.Errno) {
+					t.Errorf("%s%v: %#x, want %s", u.Call, args, got, r.Errno)
+				}
 			}
 		}
 	})
 }
 
 func TestCompileRefusesAnUnknownName(t *testing.T) {
-	defer func(old []string) { Denied = old }(Denied)
-	Denied = append(slices.Clone(Denied), "no_such_call")
-	if _, err := Compile(); err == nil {
+	if _, err := compile(libseccomp.ArchAMD64, []Refusal{{Calls: []string{"no_such_call"}, Errno: EPERM}}); err == nil {
 		t.Error("compiled")
 	}
 }

@@ -2,8 +2,6 @@
 
 package seccomp
 
-import "slices"
-
 const (
 	// firstUnified is the first system call number that is the same in every
 	// table: pidfd_send_signal, of Linux 5.1. Numbers below it differ, and
@@ -34,20 +32,29 @@ const (
 	auditARM   = 0x40000028
 )
 
+// socketCalls are the numbers of socket and socketpair in each table. libseccomp gives
+// none for i386, where programs also reach them through socketcall, which is refused.
+var socketCalls = map[uint32][]socketNumbers{
+	auditX8664: {{41, 53}, {x32Bit + 41, x32Bit + 53}},
+	auditI386:  {{359, 360}},
+	auditARM64: {{198, 199}},
+	auditARM:   {{281, 288}},
+}
+
+type socketNumbers struct{ socket, socketpair uint32 }
+
 // x32Bit marks a number of the x32 table; its architecture is x86_64.
 const x32Bit = 0x40000000
 
-// answer is the filter's answer to a call, as far as the number decides it.
+// answer is the filter's answer to a call, as far as the number decides it: judge, or
+// the error.
 type answer int
 
 const (
-	_ answer = iota
 	// judge leaves the call to the rules of libseccomp.
-	judge
-	// refuse is EPERM.
-	refuse
-	// missing is ENOSYS.
-	missing
+	judge answer = -1
+	// missing is the error of a call that the kernel does not have.
+	missing = answer(ENOSYS)
 )
 
 // span gives an answer to the numbers after the last span's, up to last.
@@ -58,34 +65,34 @@ type span struct {
 
 // spans returns the answers to all 2^32 system call numbers of an architecture of
 // linux/audit.h, nil for an architecture that the filter does not serve.
-func spans(arch uint32) []span {
+func spans(arch uint32, refusals []Refusal) []span {
 	switch arch {
 	case auditX8664: // uprobe is 336; after it the x86 tables are empty up to 424
-		s := table(nil, 0, 336)
+		s := table(nil, 0, 336, refusals)
 		s = append(s, span{x32Bit - 1, missing})
-		s = table(s, x32Bit, 336)
+		s = table(s, x32Bit, 336, refusals)
 		// x32's own variants of older calls.
 		return append(s, span{x32Bit + 511, missing}, span{x32Bit + 547, judge}, span{^uint32(0), missing})
 	case auditI386:
-		return append(table(nil, 0, firstUnified-1), span{^uint32(0), missing})
+		return append(table(nil, 0, firstUnified-1, refusals), span{^uint32(0), missing})
 	case auditARM64: // kexec_file_load is 294
-		return append(table(nil, 0, 294), span{^uint32(0), missing})
+		return append(table(nil, 0, 294, refusals), span{^uint32(0), missing})
 	case auditARM:
 		// ARM's private calls (cacheflush, set_tls and the like) are at 0xf0000.
-		return append(table(nil, 0, firstUnified-1), span{0xf0000, missing}, span{0xf0006, judge}, span{^uint32(0), missing})
+		return append(table(nil, 0, firstUnified-1, refusals), span{0xf0000, missing}, span{0xf0006, judge}, span{^uint32(0), missing})
 	}
 	return nil
 }
 
 // table appends the spans of a table whose numbers begin at base. old is the last number
 // of its own; the numbers that all tables share begin at firstUnified.
-func table(s []span, base, old uint32) []span {
+func table(s []span, base, old uint32, refusals []Refusal) []span {
 	s = append(s, span{base + old, judge})
 	if old+1 < firstUnified {
 		s = append(s, span{base + firstUnified - 1, missing})
 	}
 	for n := uint32(firstUnified); n <= newest; n++ {
-		next := span{base + n, unifiedAnswer(n)}
+		next := span{base + n, unifiedAnswer(n, refusals)}
 		if last := &s[len(s)-1]; last.answer == next.answer {
 			last.last = next.last
 			continue
@@ -96,14 +103,10 @@ func table(s []span, base, old uint32) []span {
 }
 
 // unifiedAnswer returns the answer to a number that all tables share.
-func unifiedAnswer(n uint32) answer {
+func unifiedAnswer(n uint32, refusals []Refusal) answer {
 	for name, number := range unified {
-		switch {
-		case number != n:
-		case slices.Contains(Denied, name):
-			return refuse
-		case slices.Contains(Missing, name):
-			return missing
+		if number == n {
+			return answerTo(refusals, name)
 		}
 	}
 	return judge

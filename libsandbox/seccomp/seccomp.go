@@ -5,58 +5,65 @@
 // engine's `seccomp=unconfined` does not remove it. It allows by default and
 // refuses what leads out of a sandbox.
 //
-// This file and numbers.go are the table and are pure; bpf.go compiles it with
-// libseccomp.
+// A refused call fails with the error of a kernel that does not have it, or that
+// does not give it to this process: programs know these errors and fall back. If the
+// engine's filter refuses the same call, the program gets the error of this filter,
+// because the kernel asks the newest filter first and keeps the first of equal answers.
+//
+// This file, refusals.go and numbers.go are the table and are pure; bpf.go compiles
+// it with libseccomp.
 package seccomp
 
 import "slices"
 
-// Denied fail with EPERM whatever their arguments. io_uring gets EPERM and is
-// never killed: libuv probes for it.
-var Denied = []string{
-	"ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp", "process_madvise",
-	"bpf", "perf_event_open", "userfaultfd",
-	"io_uring_setup", "io_uring_enter", "io_uring_register",
-	"mount", "umount", "umount2", "fsopen", "fsconfig", "fsmount", "fspick", "move_mount", "open_tree",
-	"mount_setattr", "pivot_root", "setns",
-	"init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot", "swapon", "swapoff",
-	"add_key", "request_key", "keyctl", "open_by_handle_at", "acct", "quotactl", "quotactl_fd", "iopl", "ioperm",
-	"socketcall",
-	// What engines' own profiles refuse too, for sandboxes without an engine.
-	"syslog", "fanotify_init", "lookup_dcookie", "nfsservctl", "uselib", "ustat", "sysfs", "_sysctl", "vm86", "vm86old", "vhangup",
-	"create_module", "get_kernel_syms", "query_module", "settimeofday", "stime", "clock_settime", "clock_settime64",
+// Options change which calls a filter refuses. The zero value refuses most.
+type Options struct {
+	// Tracing leaves out the refusals with Tracing set.
+	Tracing bool
 }
 
-// Missing fail with ENOSYS: the program falls back to another call, as on a kernel
-// that does not have this one. clone3's arguments cannot be read by a filter;
-// open_tree_attr makes a mount, and Linux has it only since 6.15. Calls that are
-// newer than [newest] fail in the same way.
-var Missing = []string{"clone3", "open_tree_attr"}
+// Refusal is one row of the table: calls that fail with the same error for the same
+// reason. docs/compat.md shows the rows to users.
+type Refusal struct {
+	// Calls fail whatever their arguments.
+	Calls []string
+	// Uses fail only if all matches of one of them hold.
+	Uses []Use
+	// Text describes the row where it has no Calls: its Uses, or the part of SocketErrno
+	// and SocketpairErrno that it stands for.
+	Text string
+	// Errno is what the program gets; Reason is why this one.
+	Errno  Errno
+	Reason string
+	// Tracing is set if the calls reach into other processes.
+	Tracing bool
+}
 
-// Compare is how a Match looks at an argument. The zero value is none: a match
-// must say it.
-type Compare int
-
-const (
-	_ Compare = iota
-	// Equal holds where the argument, masked by Mask, is Value.
-	Equal
-	// AtLeast holds where the argument is Value or more.
-	AtLeast
-)
-
-// Match is one test of an argument, counted from 0.
+// Match holds where an argument, counted from 0 and masked by Mask, is Value.
 type Match struct {
-	Arg     uint
-	Compare Compare
-	// Mask is for Equal alone.
+	Arg         uint
 	Mask, Value uint64
 }
 
-// Condition refuses Call with EPERM when every match holds.
-type Condition struct {
+// Use is a call whose arguments all match.
+type Use struct {
 	Call    string
 	Matches []Match
+}
+
+// Refusals returns the table for o.
+func Refusals(o Options) []Refusal {
+	return slices.DeleteFunc(slices.Concat(wholeCalls(), uses(), socketRows()), func(r Refusal) bool { return r.Tracing && o.Tracing })
+}
+
+// answerTo returns the answer to a call that fails whatever its arguments.
+func answerTo(refusals []Refusal, call string) answer {
+	for _, r := range refusals {
+		if slices.Contains(r.Calls, call) {
+			return answer(r.Errno)
+		}
+	}
+	return judge
 }
 
 // Linux's numbers, which a table that any machine can print spells out; a test
@@ -76,12 +83,10 @@ const (
 	afInet6   = 10
 	afNetlink = 16
 
-	sockRaw       = 3
-	sockRDM       = 4
-	sockSeqpacket = 5
-	sockDCCP      = 6
-	sockPacket    = 10
-	netlinkRoute  = 0
+	sockStream   = 1
+	sockDgram    = 2
+	sockRaw      = 3
+	netlinkRoute = 0
 
 	protoIP     = 0
 	protoICMP   = 1
@@ -89,8 +94,6 @@ const (
 	protoUDP    = 17
 	protoIPv6   = 41
 	protoICMPv6 = 58
-	// protoRest is the first of the protocols of which none is allowed.
-	protoRest = 64
 
 	prSetMM = 35
 
@@ -108,74 +111,6 @@ const (
 	socketType = 0xf
 )
 
-// Conditions are the calls of which only some uses are refused.
-func Conditions() []Condition {
-	var out []Condition
-	refuse := func(call string, m ...Match) { out = append(out, Condition{call, m}) }
-	// No new namespaces, whichever flag asks for them.
-	for _, flag := range []uint64{cloneNewNS, cloneNewUTS, cloneNewIPC, cloneNewUser, cloneNewPID, cloneNewNet, cloneNewCgroup} {
-		refuse("clone", equal(0, flag, flag))
-		refuse("unshare", equal(0, flag, flag))
-	}
-	refuse("unshare", equal(0, cloneNewTime, cloneNewTime))
-	// Families: only unix, IPv4, IPv6 and route netlink, and no raw sockets. Of IP's
-	// protocols only what has two locks (netns): others leave by no routing rule.
-	for family := uint64(0); family <= afNetlink; family++ {
-		switch family {
-		case afUnix, afInet, afInet6, afNetlink:
-		default:
-			refuse("socket", equal(0, whole, family))
-		}
-	}
-	refuse("socket", atLeast(0, afNetlink+1))
-	refuse("socketpair", atLeast(0, afUnix+1))
-	for _, family := range []uint64{afInet, afInet6} {
-		for _, kind := range []uint64{sockRaw, sockRDM, sockSeqpacket, sockDCCP, sockPacket} {
-			refuse("socket", equal(0, whole, family), equal(1, socketType, kind))
-		}
-	}
-	// (The other families have no protocols but 0, and unix 1.)
-	for _, m := range except(2, protoRest, 0, protoICMP, protoTCP, protoUDP, protoICMPv6) {
-		refuse("socket", m)
-	}
-	refuse("socket", equal(0, whole, afNetlink), atLeast(2, netlinkRoute+1))
-	// With CAP_SYS_RESOURCE a program could put another's name on itself
-	// (PR_SET_MM_EXE_FILE), by which the proxy would take it for that one.
-	refuse("prctl", equal(0, whole, prSetMM))
-	// Typing into the terminal and pasting from the console.
-	refuse("ioctl", equal(1, whole, tiocSTI))
-	refuse("ioctl", equal(1, whole, tiocLinux))
-	// Kernel code behind an ordinary socket: TLS and ESP in TCP (programs do TLS
-	// themselves then), ESP and L2TP in UDP, and policies of IPsec.
-	refuse("setsockopt", equal(1, whole, protoTCP), equal(2, whole, tcpULP))
-	refuse("setsockopt", equal(1, whole, protoUDP), equal(2, whole, udpEncap))
-	refuse("setsockopt", equal(1, whole, protoIP), equal(2, whole, ipXFRMPolicy))
-	refuse("setsockopt", equal(1, whole, protoIPv6), equal(2, whole, ipv6XFRMPolicy))
-	return out
-}
-
-// except matches, together, every value of an argument but those of keep, which are
-// below end, a power of two.
-func except(arg uint, end uint64, keep ...uint64) (out []Match) {
-	var walk func(start, size uint64)
-	walk = func(start, size uint64) {
-		kept := slices.ContainsFunc(keep, func(k uint64) bool { return k >= start && k < start+size })
-		switch {
-		case !kept:
-			out = append(out, equal(arg, whole&^(size-1), start))
-		case size > 1:
-			walk(start, size/2)
-			walk(start+size/2, size/2)
-		}
-	}
-	walk(0, end)
-	return append(out, atLeast(arg, end))
-}
-
 func equal(arg uint, mask, value uint64) Match {
-	return Match{Arg: arg, Compare: Equal, Mask: mask, Value: value}
-}
-
-func atLeast(arg uint, value uint64) Match {
-	return Match{Arg: arg, Compare: AtLeast, Value: value}
+	return Match{Arg: arg, Mask: mask, Value: value}
 }

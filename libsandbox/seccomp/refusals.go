@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package seccomp
+
+import "slices"
+
+// wholeCalls are the refusals of calls whatever their arguments.
+//
+// EPERM is the error where the kernel itself gives it to a process without the
+// capability or while a sysctl forbids the call. Programs take ENOSYS there for an old
+// kernel, and report a wrong cause. Other calls fail with ENOSYS.
+func wholeCalls() []Refusal {
+	return []Refusal{
+		{
+			Calls:   []string{"ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp", "process_madvise"},
+			Errno:   EPERM,
+			Reason:  "as where Yama forbids to trace.",
+			Tracing: true,
+		},
+		{
+			Calls: []string{
+				"mount", "umount", "umount2", "fsopen", "fsconfig", "fsmount", "fspick", "move_mount", "open_tree", "mount_setattr", "pivot_root", "setns",
+			},
+			Errno:  EPERM,
+			Reason: "as without CAP_SYS_ADMIN",
+		},
+		{
+			Calls: []string{
+				"acct", "delete_module", "fanotify_init", "finit_module", "init_module", "ioperm", "iopl", "kexec_file_load", "kexec_load",
+				"open_by_handle_at", "quotactl", "quotactl_fd", "reboot", "swapoff", "swapon", "syslog", "vhangup",
+				"clock_settime", "clock_settime64", "settimeofday", "stime",
+			},
+			Errno:  EPERM,
+			Reason: "as without the capability that each needs",
+		},
+		{
+			Calls:  []string{"bpf", "io_uring_enter", "io_uring_register", "io_uring_setup", "perf_event_open", "userfaultfd"},
+			Errno:  EPERM,
+			Reason: "as in Docker, and where a sysctl keeps them from users (`kernel.io_uring_disabled`, `kernel.unprivileged_bpf_disabled`)",
+		},
+		{
+			Calls:  []string{"add_key", "keyctl", "request_key"},
+			Errno:  ENOSYS,
+			Reason: "as a kernel without keyrings: pam_keyinit opens the session only after this error",
+		},
+		{
+			// clone3's flags are in memory, where no filter can read them.
+			Calls:  []string{"clone3"},
+			Errno:  ENOSYS,
+			Reason: "a filter cannot read its flags; the C library calls clone instead",
+		},
+		{
+			// open_tree_attr makes a mount. It is the newest reviewed call, and newer calls
+			// fail in the same way: see newest.
+			Calls:  []string{"open_tree_attr"},
+			Errno:  ENOSYS,
+			Reason: "as before Linux 6.15; so do all newer calls",
+		},
+		{
+			// socketcall keeps its arguments in memory.
+			Calls:  []string{"socketcall"},
+			Errno:  ENOSYS,
+			Reason: "a filter cannot read its arguments; 32-bit programs call socket, connect and the others directly",
+		},
+		{
+			Calls: []string{
+				"_sysctl", "create_module", "get_kernel_syms", "lookup_dcookie", "nfsservctl", "query_module", "sysfs", "uselib", "ustat", "vm86", "vm86old",
+			},
+			Errno:  ENOSYS,
+			Reason: "as a kernel that has removed them, or is built without them",
+		},
+	}
+}
+
+// uses are the refusals of calls of which only some uses are refused. No two with
+// different errors match the same arguments: libseccomp does not say which error wins.
+func uses() []Refusal {
+	return []Refusal{
+		{
+			// Whichever flag asks for a new namespace.
+			Uses:   namespaceUses(),
+			Text:   "`clone`, `unshare` with a new namespace",
+			Errno:  EPERM,
+			Reason: "as without CAP_SYS_ADMIN, and where users get no user namespaces",
+		},
+		{
+			// With CAP_SYS_RESOURCE a program could put another's name on itself
+			// (PR_SET_MM_EXE_FILE), by which the proxy would take it for that one.
+			Uses:   []Use{{"prctl", []Match{equal(0, whole, prSetMM)}}},
+			Text:   "`prctl` PR_SET_MM",
+			Errno:  EPERM,
+			Reason: "as without CAP_SYS_RESOURCE",
+		},
+		{
+			// Typing into the terminal.
+			Uses:   []Use{{"ioctl", []Match{equal(1, whole, tiocSTI)}}},
+			Text:   "`ioctl` TIOCSTI",
+			Errno:  EIO,
+			Reason: "as with the sysctl `dev.tty.legacy_tiocsti=0`",
+		},
+		{
+			// Pasting from the console.
+			Uses:   []Use{{"ioctl", []Match{equal(1, whole, tiocLinux)}}},
+			Text:   "`ioctl` TIOCLINUX",
+			Errno:  ENOTTY,
+			Reason: "as at a terminal that is not the machine's console",
+		},
+		{
+			// Kernel code behind an ordinary socket: TLS and ESP in TCP.
+			Uses:   []Use{{"setsockopt", []Match{equal(1, whole, protoTCP), equal(2, whole, tcpULP)}}},
+			Text:   "`setsockopt` TCP_ULP (the kernel's TLS)",
+			Errno:  ENOENT,
+			Reason: "as a kernel without the protocol above TCP; programs do TLS themselves",
+		},
+		{
+			// ESP and L2TP in UDP, and policies of IPsec.
+			Uses: []Use{
+				{"setsockopt", []Match{equal(1, whole, protoUDP), equal(2, whole, udpEncap)}},
+				{"setsockopt", []Match{equal(1, whole, protoIP), equal(2, whole, ipXFRMPolicy)}},
+				{"setsockopt", []Match{equal(1, whole, protoIPv6), equal(2, whole, ipv6XFRMPolicy)}},
+			},
+			Text:   "`setsockopt` UDP_ENCAP, IP_XFRM_POLICY, IPV6_XFRM_POLICY",
+			Errno:  ENOPROTOOPT,
+			Reason: "as a kernel without IPsec",
+		},
+	}
+}
+
+func namespaceUses() (out []Use) {
+	for _, flag := range []uint64{cloneNewNS, cloneNewUTS, cloneNewIPC, cloneNewUser, cloneNewPID, cloneNewNet, cloneNewCgroup} {
+		out = append(out, Use{"clone", []Match{equal(0, flag, flag)}}, Use{"unshare", []Match{equal(0, flag, flag)}})
+	}
+	return append(out, Use{"unshare", []Match{equal(0, cloneNewTime, cloneNewTime)}})
+}
+
+// socketRows describe SocketErrno and SocketpairErrno.
+func socketRows() []Refusal {
+	return []Refusal{
+		{
+			Text:  "`socket`, `socketpair` of other families than unix, IPv4, IPv6 and netlink",
+			Errno: EAFNOSUPPORT, Reason: "as a kernel without the family",
+		},
+		{
+			Text:  "`socket` of netlink for other protocols than NETLINK_ROUTE",
+			Errno: EPROTONOSUPPORT, Reason: "as a kernel without the protocol: PAM, useradd and sshd go on without NETLINK_AUDIT only after this error",
+		},
+		{
+			Text:  "`socket` of IPv4 and IPv6, SOCK_RAW",
+			Errno: EPERM, Reason: "as without CAP_NET_RAW",
+		},
+		{
+			Text:  "`socket` of IPv4 and IPv6, other types than stream and datagram (SOCK_SEQPACKET, SOCK_DCCP)",
+			Errno: ESOCKTNOSUPPORT, Reason: "as a kernel without the type",
+		},
+		{
+			Text:  "`socket` of IPv4 and IPv6, other protocols than TCP, UDP and ICMP",
+			Errno: EPROTONOSUPPORT, Reason: "as a kernel without the protocol: clients of multipath TCP fall back to TCP",
+		},
+		{
+			Text:  "`socketpair` of IPv4, IPv6 and netlink",
+			Errno: EOPNOTSUPP, Reason: "as every kernel",
+		},
+	}
+}
+
+// openProtocols are the protocols of IP that open: those that have two locks (netns);
+// packets of others leave by no routing rule.
+var openProtocols = []uint32{protoIP, protoICMP, protoTCP, protoUDP, protoICMPv6}
+
+// SocketErrno returns the error of socket(2), 0 if the call reaches the kernel: unix, IPv4,
+// IPv6 and route netlink open, and no raw sockets. The kernel reads 32 bits of each
+// argument.
+func SocketErrno(family, kind, protocol uint32) Errno {
+	switch family {
+	case afUnix:
+		return 0
+	case afNetlink:
+		if protocol != netlinkRoute {
+			return EPROTONOSUPPORT
+		}
+		return 0
+	case afInet, afInet6:
+		switch kind & socketType {
+		case sockRaw:
+			return EPERM
+		case sockStream, sockDgram:
+			if !slices.Contains(openProtocols, protocol) {
+				return EPROTONOSUPPORT
+			}
+			return 0
+		}
+		return ESOCKTNOSUPPORT
+	}
+	return EAFNOSUPPORT
+}
+
+// SocketpairErrno returns the error of socketpair(2), 0 if the call reaches the kernel.
+func SocketpairErrno(family uint32) Errno {
+	switch family {
+	case afUnix:
+		return 0
+	case afInet, afInet6, afNetlink:
+		return EOPNOTSUPP
+	}
+	return EAFNOSUPPORT
+}
