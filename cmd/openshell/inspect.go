@@ -254,8 +254,11 @@ func (in *inspection) print(out io.Writer) error {
 			}
 			row("", "%s %s", access, clean(r.Path))
 		}
-		if l.Scoped != 0 {
-			row("", "signals and abstract sockets stay inside")
+		if l.Scoped&landlock.ScopeSignals != 0 {
+			row("", "signals stay inside: the PID namespace may be shared")
+		}
+		if l.Scoped&landlock.ScopeAbstractSockets != 0 {
+			row("", "abstract sockets stay inside: the network namespace may be shared")
 		}
 	}
 	if in.User != nil {

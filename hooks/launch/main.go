@@ -118,7 +118,7 @@ func restrict(r landlock.Ruleset) error {
 	if r.ABI == 0 {
 		return nil // the runtime's floor allowed a kernel without Landlock
 	}
-	set, err := ll.LandlockCreateRuleset(&ll.RulesetAttr{HandledAccessFS: uint64(r.Handled), Scoped: r.Scoped}, 0)
+	set, err := ll.LandlockCreateRuleset(&ll.RulesetAttr{HandledAccessFS: uint64(r.Handled), Scoped: uint64(r.Scoped)}, 0)
 	if err != nil {
 		return fmt.Errorf("create Landlock ruleset (ABI %d): %w", r.ABI, err)
 	}

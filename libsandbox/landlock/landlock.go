@@ -23,8 +23,18 @@ const (
 	fileRights Access = ll.AccessFSExecute | ll.AccessFSWriteFile | ll.AccessFSReadFile | ll.AccessFSTruncate | ll.AccessFSIoctlDev
 )
 
-// scopes of ABI 6: abstract unix sockets and signals stay inside the sandbox.
-const scopes = 1<<0 | 1<<1
+// Scopes is a set of LANDLOCK_SCOPE_*: what does not leave a process's domain. Each
+// process of a container has its own domain, so a scope also separates an exec from the
+// container's other processes.
+type Scopes uint64
+
+// The scopes of ABI 6.
+const (
+	// ScopeAbstractSockets is for a network namespace that others share.
+	ScopeAbstractSockets Scopes = 1 << iota
+	// ScopeSignals is for a PID namespace that others share.
+	ScopeSignals
+)
 
 // MaxABI is the newest ABI whose facts are known here; a newer kernel is used
 // as this one.
@@ -73,7 +83,7 @@ type Ruleset struct {
 	// ABI is the kernel's, at most MaxABI; 0 is no Landlock.
 	ABI     int    `json:"abi"`
 	Handled Access `json:"handled"`
-	Scoped  uint64 `json:"scoped"`
+	Scoped  Scopes `json:"scoped"`
 	Rules   []Rule `json:"rules"`
 	// Hard fails if no rule of the policy or the baseline can be applied. A rule whose path
 	// cannot be opened is skipped, which gives no rights.
@@ -82,9 +92,9 @@ type Ruleset struct {
 	Complete bool `json:"complete,omitempty"`
 }
 
-// New is the ruleset for a kernel of the given ABI: rules are reduced to what
+// New is the ruleset for a kernel of the given ABI: rules and scopes are reduced to what
 // that ABI handles.
-func New(abi int, rules []Rule) Ruleset {
+func New(abi int, rules []Rule, scopes Scopes) Ruleset {
 	abi = min(max(abi, 0), MaxABI)
 	r := Ruleset{ABI: abi, Handled: handled[abi]}
 	if abi >= 6 {

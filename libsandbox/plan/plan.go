@@ -160,9 +160,25 @@ func New(spec *specs.Spec, pol *policy.Policy, o Options) (*Plan, error) {
 	for _, p := range o.TrustPaths {
 		allowed = append(allowed, landlock.Rule{Path: p, Access: landlock.ReadOnly, Origin: landlock.OriginRuntime})
 	}
-	pl.Ruleset = landlock.New(o.LandlockABI, allowed)
+	pl.Ruleset = landlock.New(o.LandlockABI, allowed, scopes(spec))
 	pl.Ruleset.Hard, pl.Ruleset.Complete = pol.Landlock.Hard, pol.Landlock.Hard && o.Complete
 	return pl, nil
+}
+
+// scopes returns the scopes that add something to the container's namespaces: a namespace
+// that config.json lacks is the host's, and a namespace with a path may have other
+// processes in it.
+func scopes(spec *specs.Spec) (s landlock.Scopes) {
+	private := func(t specs.LinuxNamespaceType) bool {
+		return slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == t && n.Path == "" })
+	}
+	if !private(specs.NetworkNamespace) {
+		s |= landlock.ScopeAbstractSockets
+	}
+	if !private(specs.PIDNamespace) {
+		s |= landlock.ScopeSignals
+	}
+	return s
 }
 
 // proxyURL is the proxy as clients in the container name it.
@@ -243,8 +259,8 @@ func rules(pol *policy.Policy, cwd string, explicit bool) []landlock.Rule {
 	add(read, landlock.ReadOnly, landlock.OriginBaseline)
 	add(write, landlock.ReadWrite, landlock.OriginBaseline)
 	if len(out) == 0 && !f.IncludeWorkdir {
-		// As in OpenShell a policy without any path does not restrict files. The scopes
-		// still count.
+		// As in OpenShell a policy without any path does not restrict files. A domain
+		// still keeps processes apart.
 		add([]string{"/"}, landlock.ReadWrite, landlock.OriginPolicy)
 	}
 	add(devices, landlock.ReadWrite, landlock.OriginRuntime)

@@ -441,6 +441,38 @@ func TestBypass_B37_ReadOnlyProc(t *testing.T) {
 	}
 }
 
+// TestScopes: signals and abstract sockets stay within a Landlock domain only where the
+// namespace may have other processes in it.
+func TestScopes(t *testing.T) {
+	namespaces := func(list ...specs.LinuxNamespace) *specs.Spec {
+		return spec(func(s *specs.Spec) { s.Linux.Namespaces = list })
+	}
+	net, pid := specs.LinuxNamespace{Type: specs.NetworkNamespace}, specs.LinuxNamespace{Type: specs.PIDNamespace}
+	sharedNet, sharedPID := net, pid
+	sharedNet.Path, sharedPID.Path = "/run/netns/pod", "/proc/7/ns/pid"
+	both := landlock.ScopeSignals | landlock.ScopeAbstractSockets
+	for name, tc := range map[string]struct {
+		s    *specs.Spec
+		abi  int
+		want landlock.Scopes
+	}{
+		"its own":                     {namespaces(net, pid), 7, 0},
+		"a network namespace by path": {namespaces(sharedNet, pid), 7, landlock.ScopeAbstractSockets},
+		"a PID namespace by path":     {namespaces(net, sharedPID), 6, landlock.ScopeSignals},
+		"both":                        {namespaces(sharedNet, sharedPID), 7, both},
+		"the host's":                  {namespaces(), 7, both},
+		"an older ABI":                {namespaces(sharedNet, sharedPID), 5, 0},
+	} {
+		p, err := New(tc.s, &policy.Policy{}, Options{LandlockABI: tc.abi, Allow: Fields})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.Ruleset.Scoped != tc.want {
+			t.Errorf("%s: scopes %b, want %b", name, p.Ruleset.Scoped, tc.want)
+		}
+	}
+}
+
 // TestBaseline: the baseline is added where policy.Baseline says, and a filesystem_policy
 // that is present is taken at its word where the operator wants that.
 func TestBaseline(t *testing.T) {
