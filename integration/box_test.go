@@ -55,6 +55,8 @@ var names = []string{"api.test", "plain.test", "raw.test", "six.test", "denied.t
 // boxOptions say how a box differs from the usual one.
 type boxOptions struct {
 	policy string
+	// config is added to the operator's configuration.
+	config string
 	// uplink plugs the container into the upstream, where it asks the upstream's
 	// name server; without it the proxy connects from the host and names are in
 	// the container's hosts file.
@@ -100,6 +102,9 @@ func boxOf(t *testing.T, o boxOptions) *box {
 		o.policy = netPolicy
 	}
 	b := &box{world: newWorld(t, o.policy), id: fmt.Sprintf("box%d-%d", boxes.Add(1), os.Getpid()), up: o.up}
+	if o.config != "" {
+		b.config = b.file("config.yaml", "log_dir: "+b.records()+"\n"+o.config)
+	}
 	if b.up == nil {
 		b.up = startUpstream(t)
 	}

@@ -47,8 +47,9 @@ func TestPolicyOfARunningSandbox(t *testing.T) {
 		}
 		return file
 	}
-	rules := "network_policies:\n  api:\n    endpoints: [{host: api.test, port: 443}]\n    binaries: [{path: /bin/probe}]\n"
-	network := write("network.yaml", strings.Replace(testPolicy, "network_policies: {}\n", rules, 1))
+	rules := "network_policies:\n  api:\n    endpoints: [{host: api.test, port: 443}]\n    binaries: [{path: %q}]\n"
+	network := write("network.yaml", strings.Replace(testPolicy, "network_policies: {}\n", fmt.Sprintf(rules, "/**"), 1))
+	program := write("program.yaml", strings.Replace(testPolicy, "network_policies: {}\n", fmt.Sprintf(rules, "/bin/probe"), 1))
 	static := write("static.yaml", strings.Replace(testPolicy, "/usr, ", "/usr, /secret, ", 1))
 	invalid := write("invalid.yaml", "version: 1\nnetwork_polices: {}\n")
 	for _, tc := range []struct {
@@ -57,6 +58,7 @@ func TestPolicyOfARunningSandbox(t *testing.T) {
 		args       []string
 	}{
 		{"set", "revision 2", 0, []string{"policy", "set", id, "--policy", network, "--wait"}},
+		{"a program", "network_policies.api.binaries[0]: ", 3, []string{"policy", "set", id, "--policy", program}},
 		{"static change", "filesystem_policy", 3, []string{"policy", "set", id, "--policy", static}},
 		{"invalid", "invalid.yaml:2:1: ", 3, []string{"policy", "set", id, "--policy", invalid}},
 		{"get", "host: api.test", 0, []string{"policy", "get", id}},

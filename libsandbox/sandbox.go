@@ -143,7 +143,7 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	}
 	options := plan.Options{
 		LandlockABI: abi, Floor: *c.Landlock.Floor, Explicit: c.FilesystemBaseline == operator.BaselineExplicit, Complete: c.Landlock.MissingPaths == operator.MissingFail,
-		Enforce: c.UnspecifiedEnforcement == policy.EnforcementBlock, Allow: c.Allow,
+		Enforce: c.UnspecifiedEnforcement == policy.EnforcementBlock, Allow: c.Allow, Tracing: c.Tracing,
 	}
 	// Refusals first: nothing is made for what cannot be.
 	if _, err := plan.New(o.Container.Spec, pol, options); err != nil {
@@ -228,6 +228,7 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 		return nil, err
 	}
 	h.Providers, h.Inference, h.Middlewares, h.Trust = attached, router, services, stores.Stores
+	h.NamesPrograms = pl.NamesPrograms(c.Tracing)
 	if err := from.follow(h); err != nil {
 		return nil, err
 	}
@@ -370,7 +371,7 @@ func through(o *container.ProcessConfig, process *specs.Process, pl *plan.Plan) 
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", launchName, err)
 	}
-	filter, err := seccomp.Compile(seccomp.Options{})
+	filter, err := seccomp.Compile(seccomp.Options{Tracing: pl.Tracing})
 	if err != nil {
 		return nil, err
 	}

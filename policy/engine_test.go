@@ -4,6 +4,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -220,29 +221,28 @@ network_policies:
 	}
 }
 
-// TestBypass_B37_Reload: a running sandbox with a writable /proc is given no policy
-// that names programs, unless it had one from the beginning.
-func TestBypass_B37_Reload(t *testing.T) {
-	const open, proc, tmp = "filesystem_policy: {}\n", "filesystem_policy: {read_write: [/tmp, /proc/self/]}\n", "filesystem_policy: {read_only: [/proc], read_write: [/procs]}\n"
-	const none, nobody, everybody, named, both = "", "network_policies: {a: {}}\n", `network_policies: {a: {binaries: ["/**"]}}` + "\n",
-		"network_policies: {a: {binaries: [/bin/git]}}\n", `network_policies: {a: {binaries: ["/**", "/usr/**"]}}` + "\n"
-	for _, tc := range []struct {
-		files, before, after string
-		refused              bool
-	}{
-		{open, none, named, true},
-		{open, nobody, both, true},
-		{proc, everybody, named, true},
-		{open, named, both, false},
-		{open, named, everybody, false},
-		{open, none, everybody, false},
-		{tmp, none, named, false},
-		{"", none, named, false},
+// TestBypass_B37_ProgramFields: each rule that names a program is found, by whatever
+// binary other than /**.
+func TestBypass_B37_ProgramFields(t *testing.T) {
+	for document, want := range map[string][]string{
+		"":                            nil,
+		"network_policies: {a: {}}\n": nil,
+		`network_policies: {a: {binaries: ["/**"]}, b: {binaries: [{path: "/**"}]}}` + "\n":                 nil,
+		"network_policies: {a: {binaries: [/bin/git]}}\n":                                                   {"network_policies.a.binaries[0]"},
+		`network_policies: {a: {binaries: ["/**", "/usr/**"]}, b: {binaries: ["/*/**"]}}` + "\n":            {"network_policies.a.binaries[1]", "network_policies.b.binaries[0]"},
+		`network_policies: {a: {binaries: ["/**"]}, b: {binaries: [{path: /bin/x, harness: true}]}}` + "\n": {"network_policies.b.binaries[0]"},
 	} {
-		before, after := parsed(t, "version: 1\n"+tc.files+tc.before), parsed(t, "version: 1\n"+tc.files+tc.after)
-		if fields := StaticDiff(before, after); (len(fields) > 0) != tc.refused {
-			t.Errorf("%s%s then %s: %q", tc.files, tc.before, tc.after, fields)
+		p := parsed(t, "version: 1\n"+document)
+		if got := p.ProgramFields(); !slices.Equal(got, want) || p.NamesPrograms() != (len(want) > 0) {
+			t.Errorf("%s%q, want %q", document, got, want)
 		}
+	}
+	many := &Policy{Network: make([]NetworkPolicy, 2*MaxProgramFields)}
+	for i := range many.Network {
+		many.Network[i].Binaries = []Binary{{Path: "/bin/x"}}
+	}
+	if n := len(many.ProgramFields()); n != MaxProgramFields {
+		t.Errorf("%d fields", n)
 	}
 }
 

@@ -51,7 +51,7 @@ func (e *Endpoint) auditedByDefault() bool {
 }
 
 // ReadOnlyProc is the warning about a policy that names programs ([Policy.NamesPrograms])
-// and makes /proc writable ([Policy.WritesProc]).
+// and makes /proc writable ([Policy.WritesProc]), unless the operator allows tracing.
 const ReadOnlyProc = "the policy names programs and makes /proc writable: /proc is read-only all the same, because a program could write into the memory of a named one"
 
 type linter struct {

@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -28,20 +29,32 @@ func StaticDiff(old, new *Policy) []string {
 			out = append(out, f.name)
 		}
 	}
-	// A sandbox whose first policy names no program has a writable /proc until it ends.
-	if old.WritesProc() && new.NamesPrograms() && !old.NamesPrograms() {
-		out = append(out, "network_policies (its binaries, with a writable /proc)")
-	}
 	return out
 }
 
-// NamesPrograms reports whether the document allows some programs more than others, by a
-// binary other than /**.
-func (p *Policy) NamesPrograms() bool {
-	return slices.ContainsFunc(p.Network, func(n NetworkPolicy) bool {
-		return slices.ContainsFunc(n.Binaries, func(b Binary) bool { return b.Path != "/**" })
-	})
+// everyProgram is the binary that stands for all programs.
+const everyProgram = "/**"
+
+// MaxProgramFields is the most fields that ProgramFields lists: the first ones show which
+// rules to change, and a document may have 10,000.
+const MaxProgramFields = 10
+
+// ProgramFields are the first fields of the document that name programs, by a binary other
+// than /**: with them the document allows some programs more than others. Only the
+// binaries of network_policies do: credentials are bound to hosts, middlewares select
+// hosts, and inference.local serves every program.
+func (p *Policy) ProgramFields() (fields []string) {
+	for _, n := range p.Network {
+		i := slices.IndexFunc(n.Binaries, func(b Binary) bool { return b.Path != everyProgram })
+		if i >= 0 && len(fields) < MaxProgramFields {
+			fields = append(fields, fmt.Sprintf("network_policies.%s.binaries[%d]", n.Key, i))
+		}
+	}
+	return fields
 }
+
+// NamesPrograms reports whether the document has ProgramFields.
+func (p *Policy) NamesPrograms() bool { return len(p.ProgramFields()) > 0 }
 
 // WritesProc reports whether filesystem_policy gives write access to /proc or a part of
 // it, through which a program can write into the memory of another (/proc/PID/mem).

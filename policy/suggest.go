@@ -21,10 +21,22 @@ type Change struct {
 	YAML string
 }
 
+// SuggestOptions say how a suggestion is tried and written.
+type SuggestOptions struct {
+	CompileOptions
+	// EveryProgram writes /** in place of r's program: for a sandbox whose programs can
+	// trace each other, which takes no policy that names a program.
+	EveryProgram bool
+}
+
 // Suggest is the smallest addition to the document that would allow r: one that
 // was tried. It is false if none would, as when a deny_rule is in the way.
-func Suggest(p *Policy, o CompileOptions, r *Request) (Change, bool) {
-	for _, c := range candidateChanges(p, o, r) {
+func Suggest(p *Policy, so SuggestOptions, r *Request) (Change, bool) {
+	o, program := so.CompileOptions, r.Binary
+	if so.EveryProgram {
+		program = everyProgram
+	}
+	for _, c := range candidateChanges(p, o, r, program) {
 		changed := &Policy{Network: slices.Clone(p.Network)}
 		for i := range changed.Network {
 			n := &changed.Network[i]
@@ -56,8 +68,9 @@ type candidateChange struct {
 	apply func(*Policy)
 }
 
-// candidateChanges are in the order of how much they add.
-func candidateChanges(p *Policy, o CompileOptions, r *Request) (out []candidateChange) {
+// candidateChanges are in the order of how much they add. program is the binary that they
+// name.
+func candidateChanges(p *Policy, o CompileOptions, r *Request, program string) (out []candidateChange) {
 	ep := Endpoint{Host: r.Host, Ports: []uint16{r.Port}}
 	if r.HTTP != nil {
 		ep.Protocol, ep.Enforcement = ProtocolREST, EnforcementBlock
@@ -96,10 +109,10 @@ func candidateChanges(p *Policy, o CompileOptions, r *Request) (out []candidateC
 		if similar && !mayUse {
 			out = append(out, candidateChange{
 				Change{Where: where + ".binaries", Line: n.Line},
-				[]binaryYAML{{r.Binary}},
+				[]binaryYAML{{program}},
 				func(p *Policy) {
 					n := &p.Network[i]
-					n.Binaries = append(n.Binaries, Binary{Path: r.Binary})
+					n.Binaries = append(n.Binaries, Binary{Path: program})
 				},
 			})
 		}
@@ -116,10 +129,10 @@ func candidateChanges(p *Policy, o CompileOptions, r *Request) (out []candidateC
 		}
 	}
 	ep = narrowed(ep, r)
-	n := NetworkPolicy{Key: freeKey(p, r.Host), Endpoints: []Endpoint{ep}, Binaries: []Binary{{Path: r.Binary}}}
+	n := NetworkPolicy{Key: freeKey(p, r.Host), Endpoints: []Endpoint{ep}, Binaries: []Binary{{Path: program}}}
 	return append(out, candidateChange{
 		Change{Where: "network_policies"},
-		map[string]policyYAML{n.Key: {[]endpointYAML{toYAML(ep)}, []binaryYAML{{r.Binary}}}},
+		map[string]policyYAML{n.Key: {[]endpointYAML{toYAML(ep)}, []binaryYAML{{program}}}},
 		func(p *Policy) { p.Network = append(p.Network, n) },
 	})
 }

@@ -61,7 +61,7 @@ func TestSuggestionsWork(t *testing.T) {
 			if d := compiled(t, p, CompileOptions{}).Decide(&r); d.Verdict == Allow {
 				t.Fatal("allowed before")
 			}
-			c, ok := Suggest(p, CompileOptions{}, &r)
+			c, ok := Suggest(p, SuggestOptions{}, &r)
 			if !ok || c.Where != tt.where {
 				t.Fatalf("%v, %+v", ok, c)
 			}
@@ -70,6 +70,25 @@ func TestSuggestionsWork(t *testing.T) {
 				t.Errorf("%s\n%+v", c.YAML, d)
 			}
 		})
+	}
+}
+
+// TestSuggestsEveryProgram: for a sandbox whose programs can trace each other a suggestion
+// names no program, so that the sandbox takes it.
+func TestSuggestsEveryProgram(t *testing.T) {
+	const document = "version: 1\nnetwork_policies:\n  api:\n    endpoints: [{host: api.example.com, port: 443}]\n    binaries: []\n"
+	for host, where := range map[string]string{"api.example.com": "network_policies.api.binaries", "new.example.com": "network_policies"} {
+		r := Request{Host: host, Port: 443, Binary: "/usr/bin/git"}
+		for _, every := range []bool{true, false} {
+			c, ok := Suggest(parsed(t, document), SuggestOptions{EveryProgram: every}, &r)
+			if !ok || c.Where != where {
+				t.Fatalf("%v, %+v", ok, c)
+			}
+			changed := parsed(t, splice(t, document, c))
+			if d := compiled(t, changed, CompileOptions{}).Decide(&r); d.Verdict != Allow || changed.NamesPrograms() == every {
+				t.Errorf("%s\n%+v", c.YAML, d)
+			}
+		}
 	}
 }
 
@@ -89,7 +108,7 @@ func TestSuggestsNothingThatWouldNotHelp(t *testing.T) {
 			case "-":
 				r.Binary = ""
 			}
-			if c, ok := Suggest(parsed(t, suggestPolicy), CompileOptions{}, &r); ok {
+			if c, ok := Suggest(parsed(t, suggestPolicy), SuggestOptions{}, &r); ok {
 				t.Errorf("%+v", c)
 			}
 		})

@@ -196,7 +196,7 @@ func (w *worker) run() error {
 	w.guard = guard.NewClient(conn)
 	w.proxy = proxy.New(proxy.Config{
 		Identity: w.guard, CA: w.authority, Roots: w.roots, NameOf: names.Name, Hosts: ctr.Hosts, Log: log, Enforce: c.Enforce,
-		TerminatePlainTLS: c.TerminatePlainTLS, Machine: machine, Own: own, OwnNames: ctr.Own, ControlPlanePorts: c.ControlPlanePorts, Upstream: dial, Middlewares: middlewares, Memory: memory.Default,
+		TerminatePlainTLS: c.TerminatePlainTLS, NamesPrograms: c.NamesPrograms, Machine: machine, Own: own, OwnNames: ctr.Own, ControlPlanePorts: c.ControlPlanePorts, Upstream: dial, Middlewares: middlewares, Memory: memory.Default,
 	})
 	w.backends = newBackends(reach, w.roots, w.proxy.Transform, log)
 	if err := w.applyInference(c.Inference); err != nil {
@@ -303,7 +303,7 @@ func (j judge) Load(name string, text []byte) (int, error) {
 	var static *proxy.StaticError
 	switch {
 	case errors.As(err, &static):
-		return 0, &control.StaticError{Fields: static.Fields}
+		return 0, &control.StaticError{Fields: static.Fields, Reason: static.Reason}
 	case errors.Is(err, proxy.ErrInvalid):
 		invalid := &control.InvalidError{Err: err}
 		if j.w.config.FailClosed {

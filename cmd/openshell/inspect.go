@@ -49,7 +49,7 @@ type inspection struct {
 	Network      *controlapi.Status `json:"network,omitempty"`
 	NetworkError string             `json:"network_error,omitempty"`
 	// The next fields are those of plan.Plan.
-	ReadOnlyProc      bool     `json:"read_only_proc,omitempty"`
+	Tracing           bool     `json:"tracing"`
 	MaskedPaths       []string `json:"masked_paths,omitempty"`
 	ReadonlyPaths     []string `json:"readonly_paths,omitempty"`
 	TakenCapabilities []string `json:"taken_capabilities,omitempty"`
@@ -84,7 +84,7 @@ func inspectAction(c *cli.Context, s sandbox) error {
 	}
 	in := &inspection{
 		ID: s.id, Root: s.root, Created: st.Created, Policy: st.Policy, Landlock: st.Plan.Ruleset, User: st.Plan.User, Group: st.Plan.Group,
-		Sockets: st.Sockets, ReadOnlyProc: st.Plan.ReadOnlyProc, MaskedPaths: st.Plan.MaskedPaths, ReadonlyPaths: st.Plan.ReadonlyPaths,
+		Sockets: st.Sockets, Tracing: st.Plan.Tracing, MaskedPaths: st.Plan.MaskedPaths, ReadonlyPaths: st.Plan.ReadonlyPaths,
 		TakenCapabilities: st.Plan.TakenCapabilities, Accepted: st.Plan.Accepted,
 	}
 	if err := in.look(func() (*specs.State, error) { return ociState(c, s) }); err != nil {
@@ -217,8 +217,10 @@ func (in *inspection) print(out io.Writer) error {
 	} else {
 		row("network", "closed: %s", in.NetworkError)
 	}
-	if in.ReadOnlyProc {
-		row("/proc", "read-only, because the policy names programs")
+	if in.Tracing {
+		row("tracing", "programs can trace each other")
+	} else {
+		row("tracing", "refused, and /proc is read-only")
 	}
 	list := func(name string, paths []string) {
 		if len(paths) > 0 {

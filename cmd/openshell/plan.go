@@ -86,7 +86,7 @@ func makePlan(spec *specs.Spec, src *operator.Source, config *operator.Config, h
 	}
 	o := plan.Options{
 		LandlockABI: have.LandlockABI, Floor: *config.Landlock.Floor, Explicit: config.FilesystemBaseline == operator.BaselineExplicit,
-		Complete: config.Landlock.MissingPaths == operator.MissingFail, Enforce: config.UnspecifiedEnforcement == policy.EnforcementBlock, Allow: config.Allow,
+		Complete: config.Landlock.MissingPaths == operator.MissingFail, Enforce: config.UnspecifiedEnforcement == policy.EnforcementBlock, Allow: config.Allow, Tracing: config.Tracing,
 	}
 	pl, err := plan.New(spec, pol, o)
 	if err != nil {

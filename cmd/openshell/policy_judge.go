@@ -6,6 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"openshell.dev/runtime/libsandbox/operator"
+	"openshell.dev/runtime/libsandbox/plan"
 	"openshell.dev/runtime/policy"
 )
 
@@ -14,14 +15,18 @@ func compileOptions(config *operator.Config) policy.CompileOptions {
 	return policy.CompileOptions{UnspecifiedEnforcement: config.UnspecifiedEnforcement, ControlPlanePorts: config.ControlPlanePorts}
 }
 
-// compile makes an engine of the policy as a sandbox of this operator's would.
-func compile(c *cli.Context, p *policy.Policy) (*policy.Engine, policy.CompileOptions, error) {
+// compile makes an engine of the policy as a sandbox of this operator's would, and returns
+// the options of additions that such a sandbox takes.
+func compile(c *cli.Context, p *policy.Policy) (*policy.Engine, policy.SuggestOptions, error) {
 	config, err := operatorConfig(c)
 	if err != nil {
-		return nil, policy.CompileOptions{}, err
+		return nil, policy.SuggestOptions{}, err
 	}
-	o := compileOptions(config)
-	e, err := policy.Compile(p, o)
+	o := policy.SuggestOptions{
+		CompileOptions: compileOptions(config),
+		EveryProgram:   config.Tracing != plan.TracingAllow && config.Tracing.Allows(p),
+	}
+	e, err := policy.Compile(p, o.CompileOptions)
 	if err != nil {
 		err = cli.Exit(err.Error(), exitProblems)
 	}

@@ -61,7 +61,7 @@ func TestHardRequirement(t *testing.T) {
 		{"the baseline may be missing", true, true, []landlock.Rule{rule(missing, landlock.OriginBaseline), rule(dir, landlock.OriginPolicy)}, ""},
 		{"best_effort", false, false, []landlock.Rule{rule(missing, landlock.OriginPolicy)}, ""},
 	} {
-		r := landlock.New(abi, tc.rules)
+		r := landlock.New(abi, tc.rules, 0)
 		r.Hard, r.Complete = tc.hard, tc.complete
 		err := confined(r, func() {})
 		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
@@ -96,7 +96,7 @@ func TestBypass_B50_LinkedBaseline(t *testing.T) {
 		{app, landlock.OriginPolicy, true},
 	} {
 		opened := false
-		if err := confined(landlock.New(abi, []landlock.Rule{{Path: tc.path, Access: landlock.ReadOnly, Origin: tc.from}}), func() {
+		if err := confined(landlock.New(abi, []landlock.Rule{{Path: tc.path, Access: landlock.ReadOnly, Origin: tc.from}}, 0), func() {
 			f, err := os.Open(secret)
 			if opened = err == nil; opened {
 				_ = f.Close()

@@ -177,9 +177,9 @@ func shot(address, text string) {
 }
 
 // siege tries to write to the program of every other process, some of which are
-// the host's for a moment, until it has seen enough of them.
+// the host's for a moment, and to trace the process, until it has seen enough of them.
 func siege(enough int) {
-	own, pids, opened := strconv.Itoa(os.Getpid()), map[string]bool{}, 0
+	own, pids, opened, traced := strconv.Itoa(os.Getpid()), map[string]bool{}, 0, 0
 	for len(pids) < enough {
 		files, _ := filepath.Glob("/proc/[0-9]*/exe")
 		for _, file := range files {
@@ -188,6 +188,9 @@ func siege(enough int) {
 				continue
 			}
 			pids[pid] = true
+			if n, err := strconv.Atoi(pid); err == nil && unix.PtraceSeize(n) == nil {
+				traced++
+			}
 			for _, flags := range []int{unix.O_WRONLY, unix.O_RDWR | unix.O_TRUNC} {
 				if fd, err := unix.Open(file, flags, 0); err == nil {
 					opened++
@@ -196,5 +199,5 @@ func siege(enough int) {
 			}
 		}
 	}
-	report(fmt.Sprintf("%d opened of %d", opened, len(pids)), nil)
+	report(fmt.Sprintf("%d opened, %d traced of %d", opened, traced, len(pids)), nil)
 }

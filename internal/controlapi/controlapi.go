@@ -151,6 +151,9 @@ type Failure struct {
 func (f *Failure) Error() string {
 	switch f.Code {
 	case CodeStaticChange:
+		if f.Detail != "" {
+			return strings.Join(f.Fields, ", ") + ": " + f.Detail
+		}
 		return fmt.Sprintf("these fields are locked when a sandbox is created: %s; make a new sandbox to change them", strings.Join(f.Fields, ", "))
 	case CodeInvalidPolicy, CodeNotAttached, CodeDeleted:
 		return f.Detail

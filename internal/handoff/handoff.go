@@ -121,6 +121,9 @@ type Config struct {
 	ControlPlanePorts []uint16 `json:"controlPlanePorts,omitempty"`
 	// TerminatePlainTLS ends TLS at endpoints without a protocol, too.
 	TerminatePlainTLS bool `json:"terminatePlainTLS,omitempty"`
+	// NamesPrograms lets policies name programs. It is false if the sandbox's programs
+	// can trace each other and the operator has not accepted that.
+	NamesPrograms bool `json:"namesPrograms,omitempty"`
 	// FailClosed has everything denied when an invalid policy is set.
 	FailClosed bool `json:"failClosed,omitempty"`
 	// StateDir is the sandbox's own folder: control socket, CA, revisions.

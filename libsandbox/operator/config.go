@@ -20,6 +20,7 @@ import (
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/internal/inferencefile"
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/libsandbox/plan"
 	"openshell.dev/runtime/policy"
 )
 
@@ -93,6 +94,9 @@ type Config struct {
 	// PlainEndpointTLS is what the proxy does with TLS at an endpoint without protocol:
 	// PlainSplice (default) or PlainTerminate.
 	PlainEndpointTLS PlainTLS `yaml:"plain_endpoint_tls"`
+	// Tracing says whether programs of a sandbox may trace each other: auto (the default),
+	// allow or deny.
+	Tracing plan.Tracing `yaml:"tracing"`
 	// PolicyValidationFailureMode is what becomes of a running sandbox that is given
 	// an invalid policy.
 	PolicyValidationFailureMode FailureMode `yaml:"policy_validation_failure_mode"`
@@ -219,6 +223,13 @@ func (c *Config) complete(file string) error {
 	case PlainSplice, PlainTerminate:
 	default:
 		return fmt.Errorf("operator configuration %s: plain_endpoint_tls is %q, want %s or %s", file, c.PlainEndpointTLS, PlainSplice, PlainTerminate)
+	}
+	switch c.Tracing {
+	case "":
+		c.Tracing = plan.TracingAuto
+	case plan.TracingAuto, plan.TracingAllow, plan.TracingDeny:
+	default:
+		return fmt.Errorf("operator configuration %s: tracing is %q, want %s, %s or %s", file, c.Tracing, plan.TracingAuto, plan.TracingAllow, plan.TracingDeny)
 	}
 	switch c.PolicyValidationFailureMode {
 	case "":

@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"openshell.dev/runtime/libsandbox/plan"
 	"openshell.dev/runtime/policy"
 )
 
@@ -27,6 +28,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add([]byte("filesystem_baseline: none\nlandlock: {missing_paths: ignore}\n"))
 	f.Add([]byte("policy_validation_failure_mode: fail_open\n"))
 	f.Add([]byte("plain_endpoint_tls: intercept\n"))
+	f.Add([]byte("tracing: sometimes\n"))
 	f.Add([]byte("policy: &a none\nlog_dir: *a\n---\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		c, err := parseConfig("config.yaml", text)
@@ -49,6 +51,9 @@ func FuzzConfig(f *testing.F) {
 		}
 		if b, m := c.FilesystemBaseline, c.Landlock.MissingPaths; b != BaselineAdd && b != BaselineExplicit || m != MissingSkip && m != MissingFail {
 			t.Errorf("%q is taken with filesystem_baseline %q and landlock.missing_paths %q", text, b, m)
+		}
+		if c.Tracing != plan.TracingAuto && c.Tracing != plan.TracingAllow && c.Tracing != plan.TracingDeny {
+			t.Errorf("%q is taken with tracing %q", text, c.Tracing)
 		}
 		if m := c.PolicyValidationFailureMode; m != RetainLastValid && m != FailClosed {
 			t.Errorf("%q is taken with policy_validation_failure_mode %q", text, m)

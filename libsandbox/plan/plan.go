@@ -83,6 +83,9 @@ type Options struct {
 	Placeholders []string
 	// Env are further variables, NAME=VALUE, for processes that lack them.
 	Env []string
+	// Tracing is the operator's word on programs that trace each other. The zero value
+	// allows it unless the policy names programs.
+	Tracing Tracing
 }
 
 // Plan is what is done to a container's processes.
@@ -98,8 +101,10 @@ type Plan struct {
 	Env []string `json:"env"`
 	// Mounts are added to the container's.
 	Mounts []specs.Mount `json:"mounts"`
-	// ReadOnlyProc makes every proc of the container read-only; see keepProc.
-	ReadOnlyProc bool `json:"read_only_proc,omitempty"`
+	// Tracing lets programs trace each other and write into each other's memory; see
+	// mayTrace. Without it every proc of the container is read-only (keepProc), because
+	// /proc/PID/mem gives the same access as ptrace. It holds for the sandbox's life.
+	Tracing bool `json:"tracing,omitempty"`
 	// MaskedPaths and ReadonlyPaths are added to those of config.json, which lacks them.
 	MaskedPaths   []string `json:"masked_paths,omitempty"`
 	ReadonlyPaths []string `json:"readonly_paths,omitempty"`
@@ -146,12 +151,16 @@ func New(spec *specs.Spec, pol *policy.Policy, o Options) (*Plan, error) {
 	if pol.Landlock.Hard && o.LandlockABI == 0 {
 		return nil, errors.New("the kernel has no Landlock, and landlock.compatibility of the policy is hard_requirement: boot a kernel with CONFIG_SECURITY_LANDLOCK and lsm=landlock,…")
 	}
+	tracing, err := mayTrace(pol, o)
+	if err != nil {
+		return nil, err
+	}
 	allowed := rules(pol, spec.Process.Cwd, o.Explicit)
-	if pol.NamesPrograms() {
+	if !tracing {
 		keepProc(allowed, spec.Mounts)
 	}
 	pl := &Plan{
-		ReadOnlyProc: pol.NamesPrograms(), User: pol.Process.User, Group: pol.Process.Group,
+		Tracing: tracing, User: pol.Process.User, Group: pol.Process.Group,
 		Env: slices.Concat(environment(o.Bundle, o.NoProxy), o.Env), Placeholders: o.Placeholders, Accepted: accepted,
 		Mounts: o.TrustMounts,
 	}
@@ -398,7 +407,7 @@ func (pl *Plan) Spec(s *specs.Spec) *specs.Spec {
 	out := *s
 	out.Process = pl.Process(s.Process)
 	out.Mounts = append(slices.Clone(s.Mounts), pl.Mounts...)
-	if pl.ReadOnlyProc {
+	if !pl.Tracing {
 		for i, m := range out.Mounts {
 			if isProc(m) {
 				out.Mounts[i].Options = asReadOnly(m.Options)

@@ -4,7 +4,6 @@ package plan
 
 import (
 	"errors"
-	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -387,89 +386,6 @@ func TestRules(t *testing.T) {
 	p, err = New(spec(func(s *specs.Spec) { s.Process.Cwd = "/" }), &policy.Policy{Filesystem: policy.Filesystem{IncludeWorkdir: true, ReadOnly: []string{"/usr"}}}, Options{LandlockABI: 7})
 	if err != nil || has(p, "/", landlock.ReadWrite) {
 		t.Errorf("%v, rules %+v", err, p.Ruleset.Rules)
-	}
-}
-
-// TestBypass_B37_ReadOnlyProc: where a policy names programs, every proc is mounted
-// read-only, whatever config.json says, and no rule below one gives a right to write.
-func TestBypass_B37_ReadOnlyProc(t *testing.T) {
-	s := spec(func(s *specs.Spec) {
-		masks(s)
-		s.Mounts[0].Options = []string{"ro", "rw", "rrw", "nosuid"}
-		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/mnt/proc/", Type: "bind", Source: "/proc/", Options: []string{"rbind"}})
-	})
-	for name, tc := range map[string]struct {
-		binary   string
-		files    policy.Filesystem
-		readOnly bool
-		warned   bool
-	}{
-		"a program":     {"/usr/bin/git", policy.Filesystem{Line: 2, ReadWrite: []string{"/tmp", "/proc", "/proc/self/", "/mnt/proc/1"}}, true, true},
-		"a pattern":     {"/usr/**", policy.Filesystem{Line: 2, ReadWrite: []string{"/tmp", "/procs"}}, true, false},
-		"everything":    {"/usr/bin/git", policy.Filesystem{Line: 2}, true, true},
-		"every program": {"/**", policy.Filesystem{Line: 2, ReadWrite: []string{"/tmp", "/proc"}}, false, false},
-		"no policy's":   {"", policy.Filesystem{Line: 2, ReadWrite: []string{"/tmp", "/proc"}}, false, false},
-	} {
-		pol := &policy.Policy{Filesystem: tc.files}
-		if tc.binary != "" {
-			pol.Network = []policy.NetworkPolicy{{Key: "a"}, {Key: "b", Binaries: []policy.Binary{{Path: "/**"}, {Path: tc.binary}}}}
-		}
-		p, err := New(s, pol, Options{LandlockABI: 7, Explicit: true, Allow: []string{"mounts", "linux.readonlyPaths"}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		made := p.Spec(s)
-		for _, i := range []int{0, 2} {
-			m := made.Mounts[i]
-			if readOnly(m) != tc.readOnly {
-				t.Errorf("%s: %s has the options %q", name, m.Destination, m.Options)
-			}
-		}
-		for _, r := range p.Ruleset.Rules {
-			below := within(path.Clean(r.Path), "/proc") || within(path.Clean(r.Path), "/mnt/proc")
-			if writes := r.Access&^landlock.ReadOnly != 0; writes == (below && tc.readOnly) {
-				t.Errorf("%s: rule %+v", name, r)
-			}
-		}
-		warned := slices.ContainsFunc(p.Warnings(s, pol, Options{Explicit: true, Enforce: true}), func(w string) bool { return strings.Contains(w, "/proc is read-only") })
-		if warned != tc.warned {
-			t.Errorf("%s: warned %t", name, warned)
-		}
-		if !slices.Contains(s.Mounts[0].Options, "rrw") {
-			t.Errorf("%s: the spec handed in was changed", name)
-		}
-	}
-}
-
-// TestScopes: signals and abstract sockets stay within a Landlock domain only where the
-// namespace may have other processes in it.
-func TestScopes(t *testing.T) {
-	namespaces := func(list ...specs.LinuxNamespace) *specs.Spec {
-		return spec(func(s *specs.Spec) { s.Linux.Namespaces = list })
-	}
-	net, pid := specs.LinuxNamespace{Type: specs.NetworkNamespace}, specs.LinuxNamespace{Type: specs.PIDNamespace}
-	sharedNet, sharedPID := net, pid
-	sharedNet.Path, sharedPID.Path = "/run/netns/pod", "/proc/7/ns/pid"
-	both := landlock.ScopeSignals | landlock.ScopeAbstractSockets
-	for name, tc := range map[string]struct {
-		s    *specs.Spec
-		abi  int
-		want landlock.Scopes
-	}{
-		"its own":                     {namespaces(net, pid), 7, 0},
-		"a network namespace by path": {namespaces(sharedNet, pid), 7, landlock.ScopeAbstractSockets},
-		"a PID namespace by path":     {namespaces(net, sharedPID), 6, landlock.ScopeSignals},
-		"both":                        {namespaces(sharedNet, sharedPID), 7, both},
-		"the host's":                  {namespaces(), 7, both},
-		"an older ABI":                {namespaces(sharedNet, sharedPID), 5, 0},
-	} {
-		p, err := New(tc.s, &policy.Policy{}, Options{LandlockABI: tc.abi, Allow: Fields})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if p.Ruleset.Scoped != tc.want {
-			t.Errorf("%s: scopes %b, want %b", name, p.Ruleset.Scoped, tc.want)
-		}
 	}
 }
 

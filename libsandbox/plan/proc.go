@@ -12,10 +12,10 @@ import (
 )
 
 // keepProc takes the right to write from rules at or below a proc. With that right a
-// program writes into the memory of another one through /proc/PID/mem, and then acts as
-// a program that the policy names. A rule for / covers /proc as well, and so does a rule
+// program writes into the memory of another one through /proc/PID/mem, as a tracer does
+// (mayTrace). A rule for / covers /proc as well, and so does a rule
 // whose path is a link into it: Landlock's rules only add rights. So the proc itself is
-// mounted read-only (Plan.ReadOnlyProc), and keepProc only makes the rules agree with
+// mounted read-only (Plan.Spec), and keepProc only makes the rules agree with
 // that. A process can still open /proc/self/fd/1 and write, because the file lies on
 // another mount. It cannot write its own oom_score_adj or comm.
 func keepProc(rules []landlock.Rule, mounts []specs.Mount) {

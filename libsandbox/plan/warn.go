@@ -26,8 +26,11 @@ func (pl *Plan) Warnings(spec *specs.Spec, pol *policy.Policy, o Options) (out [
 		out = append(out, fmt.Sprintf("OpenShell 0.1 refuses the policy for %d of its fields (the first in line %d); openshell policy check lists them", n, pol.Notes[0].Line))
 	}
 	out = append(out, pl.completed()...)
-	if pl.ReadOnlyProc && pol.WritesProc() {
+	if !pl.Tracing && pol.NamesPrograms() && pol.WritesProc() {
 		out = append(out, policy.ReadOnlyProc)
+	}
+	if pl.Tracing && pol.NamesPrograms() {
+		out = append(out, "the policy names programs, and by `tracing: allow` in the operator's configuration every program can act as each of them")
 	}
 	if lines := policy.AuditedByDefault(pol); len(lines) > 0 && !o.Enforce {
 		at := strings.Trim(strings.ReplaceAll(fmt.Sprint(lines), " ", ", "), "[]")

@@ -14,7 +14,7 @@ func wholeCalls() []Refusal {
 		{
 			Calls:   []string{"ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp", "process_madvise"},
 			Errno:   EPERM,
-			Reason:  "as where Yama forbids to trace.",
+			Reason:  "as where Yama forbids to trace. Only where programs may not trace each other (`tracing` in the operator's configuration)",
 			Tracing: true,
 		},
 		{

@@ -46,7 +46,11 @@ type Judge interface {
 }
 
 // StaticError names the sections of a policy that only a new sandbox can change.
-type StaticError struct{ Fields []string }
+type StaticError struct {
+	Fields []string
+	// Reason is why they cannot change and the way out; empty if they never can.
+	Reason string
+}
 
 func (e *StaticError) Error() string {
 	return "static sections changed: " + strings.Join(e.Fields, ", ")
@@ -155,7 +159,7 @@ func failure(err error) *controlapi.Failure {
 	case errors.As(err, &f):
 		return f
 	case errors.As(err, &static):
-		return &controlapi.Failure{Code: controlapi.CodeStaticChange, Fields: static.Fields}
+		return &controlapi.Failure{Code: controlapi.CodeStaticChange, Fields: static.Fields, Detail: static.Reason}
 	case errors.As(err, &invalid):
 		return &controlapi.Failure{Code: controlapi.CodeInvalidPolicy, Detail: bounded(invalid.Error()), Denies: invalid.Denies}
 	case errors.As(err, &large):

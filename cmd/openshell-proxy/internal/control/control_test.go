@@ -45,8 +45,10 @@ func (c *court) Load(name string, text []byte) (int, error) {
 	switch s := string(text); {
 	case !alone:
 		return 0, errors.New("two loads at once")
+	case strings.HasPrefix(s, "static: programs"):
+		return 0, &StaticError{Fields: []string{"network_policies.a.binaries[0]"}, Reason: "because"}
 	case strings.HasPrefix(s, "static"):
-		return 0, &StaticError{[]string{"filesystem_policy", "process"}}
+		return 0, &StaticError{Fields: []string{"filesystem_policy", "process"}}
 	case strings.HasPrefix(s, "invalid"):
 		return 0, &InvalidError{Err: fmt.Errorf("%s:1:1: %s", name, s)}
 	}
@@ -190,6 +192,12 @@ func TestRefusedSetLeavesTheOldPolicy(t *testing.T) {
 		{
 			"static change", func(ctx context.Context) (int, error) { return f.client.SetPolicy(ctx, "p", []byte("static")) },
 			controlapi.Failure{Code: "static_change", Fields: []string{"filesystem_policy", "process"}},
+		},
+		{
+			"static change with a reason", func(ctx context.Context) (int, error) {
+				return f.client.SetPolicy(ctx, "p", []byte("static: programs"))
+			},
+			controlapi.Failure{Code: "static_change", Fields: []string{"network_policies.a.binaries[0]"}, Detail: "because"},
 		},
 		{
 			"invalid", func(ctx context.Context) (int, error) { return f.client.SetPolicy(ctx, "p", []byte("invalid")) },

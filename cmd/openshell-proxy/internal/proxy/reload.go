@@ -13,11 +13,22 @@ import (
 )
 
 // StaticError is a new policy that differs where a running sandbox cannot change.
-type StaticError struct{ Fields []string }
+type StaticError struct {
+	Fields []string
+	// Reason is why they cannot change and the way out; empty if they never can.
+	Reason string
+}
 
 func (e *StaticError) Error() string {
+	if e.Reason != "" {
+		return strings.Join(e.Fields, ", ") + ": " + e.Reason
+	}
 	return "locked at creation, make a new sandbox to change: " + strings.Join(e.Fields, ", ")
 }
+
+// namesNoPrograms is why a policy that names programs is refused.
+const namesNoPrograms = "the programs of this sandbox can trace each other, so that each can act as a program that is named; " +
+	"write /** in place of the program, or create the sandbox again with `tracing: deny` in the operator's configuration"
 
 // ErrInvalid is wrapped by the errors of a policy that cannot be used.
 var ErrInvalid = errors.New("invalid policy")
@@ -38,8 +49,11 @@ func (s *Server) Load(name string, text []byte, revision int) error {
 	}
 	if before.policy != nil {
 		if fields := policy.StaticDiff(before.policy, p); len(fields) > 0 {
-			return &StaticError{fields}
+			return &StaticError{Fields: fields}
 		}
+	}
+	if fields := p.ProgramFields(); len(fields) > 0 && !s.c.NamesPrograms {
+		return &StaticError{fields, namesNoPrograms}
 	}
 	set := s.keys()
 	if err := p.CheckBindings(func(name string) bool { return set != nil && set.Has(name) }); err != nil {

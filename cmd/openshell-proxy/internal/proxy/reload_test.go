@@ -12,6 +12,8 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -192,6 +194,31 @@ func TestLoadKeepsThePolicyBefore(t *testing.T) {
 		}
 		if n, rev, _ := w.s.Loaded(); n != "test" || rev != w.revision || !w.s.MayResolve("api.example.com") {
 			t.Errorf("%s: %s %d", name, n, rev)
+		}
+	}
+}
+
+// TestBypass_B37_LoadRefusesPrograms: where programs can trace each other, no policy that
+// names one comes in force, the first one included; the error names the rule and the way
+// out.
+func TestBypass_B37_LoadRefusesPrograms(t *testing.T) {
+	w := newWorld(t, endpoints(everything))
+	every := strings.ReplaceAll(endpoints(everything), curl, "/**")
+	if every == endpoints(everything) {
+		t.Fatal("the policy names no program")
+	}
+	for _, names := range []bool{true, false} {
+		s := New(Config{Identity: w.id, Log: w.log, NamesPrograms: names})
+		for revision, text := range map[int]string{1: endpoints(everything), 2: every} {
+			err := s.Load("x", []byte(text), revision)
+			var static *StaticError
+			refused := errors.As(err, &static)
+			if err != nil && !refused || refused != (!names && revision == 1) {
+				t.Errorf("programs may be named: %t, revision %d: %v", names, revision, err)
+			}
+			if refused && (!slices.Equal(static.Fields, []string{"network_policies.web.binaries[0]"}) || !strings.Contains(err.Error(), "`tracing: deny`")) {
+				t.Errorf("%v", err)
+			}
 		}
 	}
 }
