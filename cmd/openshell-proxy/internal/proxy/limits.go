@@ -11,123 +11,129 @@ import (
 
 // Limits of one sandbox's connections.
 const (
-	// MaxConnections bounds the open connections of a sandbox; more wait in the
-	// listeners' queue. Fewer if the process may not open descriptors enough.
+	// MaxConnections bounds the open connections of a sandbox. Further connections wait in
+	// the queues of the listeners. If the process may not open enough descriptors, the
+	// bound is lower.
 	MaxConnections = 8192
-	// descriptors is how many one connection needs at most: its own, and one to
-	// the other side or two to a resolver.
+	// descriptors is the largest number of descriptors that one connection needs: its
+	// own, and one to the other side or two to a resolver.
 	descriptors = 3
-	// reservedDescriptors are left for all else: listeners, logs, commands, names,
-	// pipes, addresses that are tried side by side.
+	// reservedDescriptors is the number of descriptors for everything else: listeners,
+	// logs, commands, name queries, pipes, and addresses that are tried in parallel.
 	reservedDescriptors = 128 + 2*maxPipes + upstream.MaxExtraAttempts
-	// pipeSize is what a pipe for spliced connections holds, in bytes: as much as one
-	// may without privileges.
+	// pipeSize is the capacity of a pipe for spliced connections, in bytes: the largest
+	// that the kernel allows without privileges.
 	pipeSize = 1 << 20
-	// maxPipes bounds the pipes of a sandbox: the kernel grants a user 64 of that
-	// size (pipe-user-pages-soft). They stay open for tidyAfter.
+	// maxPipes bounds the pipes of a sandbox. The kernel allows a user 64 pipes of
+	// pipeSize (pipe-user-pages-soft). An unused pipe stays open for tidyAfter.
 	maxPipes = 16
-	// MaxHead bounds a request's head, in bytes: what large cookies and tokens need, and
-	// more than servers commonly accept (8 to 64 KiB). It also has at most
-	// [inspect.MaxFields] fields.
+	// MaxHead bounds the head of a request, in bytes. It has room for large cookies and
+	// tokens, and is at least what servers commonly accept (8 to 64 KiB). A head has at
+	// most [inspect.MaxFields] fields.
 	MaxHead = 64 << 10
 	// smallHead is the size of the buffer that a request's head is read into first, in
 	// bytes. A longer head gets a buffer of MaxHead bytes.
 	smallHead = 16 << 10
-	// maxHead2 is how large an HTTP/2 request's head may be, in bytes, to be read and answered
-	// with 431. A larger one ends its connection.
+	// maxHead2 is the size of the largest head of an HTTP/2 request that the proxy reads to
+	// answer it with 431, in bytes. A larger head ends its connection.
 	maxHead2 = 2 * MaxHead
-	// maxFields2 is how many fields it may have then.
+	// maxFields2 is the number of fields that such a head may have.
 	maxFields2 = 2 * inspect.MaxFields
-	// maxRouterHead bounds a request's head over HTTP/1 to the router, in bytes.
+	// maxRouterHead bounds the head of a request over HTTP/1 to the router, in bytes.
 	maxRouterHead = 16 << 10
-	// MaxResponseHead bounds a response's head over HTTP/1, in bytes: nearly what curl
-	// accepts (300 KB). The memory for it is taken as it comes.
+	// MaxResponseHead bounds the head of a response over HTTP/1, in bytes. curl accepts
+	// 300 KB. The proxy takes memory for a head while it reads it.
 	MaxResponseHead = 256 << 10
-	// maxResponseHead2 bounds a response's head over HTTP/2, in bytes. The library keeps a
-	// head of each stream before memory is taken for it.
+	// maxResponseHead2 bounds the head of a response over HTTP/2, in bytes. It is smaller,
+	// because the library holds one head of each stream before the proxy can take memory
+	// for it.
 	maxResponseHead2 = 64 << 10
-	// HeadTimeout bounds the time a request's head, or a ClientHello, may take.
+	// HeadTimeout bounds the time in which the head of a request, or a ClientHello, must
+	// arrive.
 	HeadTimeout = 30 * time.Second
 	// IdleTimeout bounds the time between two requests on a connection, and before
 	// the first.
 	IdleTimeout = 5 * time.Minute
 	// HandshakeTimeout bounds one TLS handshake on either leg.
 	HandshakeTimeout = 15 * time.Second
-	// ServerFirst is how long a connection may be silent before the other side is
-	// asked whether it speaks first.
+	// ServerFirst is the time after which the proxy connects a silent client to the other
+	// side, because the server may be the one that speaks first.
 	ServerFirst = 300 * time.Millisecond
-	// BodyTimeout bounds the time in which a client must send a body that is read
-	// whole, for middlewares.
+	// BodyTimeout bounds the time in which a client must send a body that a middleware
+	// reads as a whole.
 	BodyTimeout = 60 * time.Second
-	// IdentityAge is how old the answer to "which program is this" may be when a
-	// request is judged by it.
+	// IdentityAge is the age up to which the identity of the client's program is used to
+	// judge a request without a new look-up.
 	IdentityAge = time.Second
-	// identityRenewal is the age at which a used answer is asked for again at the
-	// earliest, beside the requests.
+	// identityRenewal is the age from which on the proxy renews an identity that is in use,
+	// in the background.
 	identityRenewal = IdentityAge * 7 / 10
 	// MaxStreams bounds the concurrent requests on one HTTP/2 connection.
 	MaxStreams = 128
-	// MaxSessions bounds the upstreams' TLS sessions that are kept for resumption.
+	// MaxSessions bounds the TLS sessions with upstreams that are kept for resumption.
 	MaxSessions = 256
-	// MaxText bounds a text message on a WebSocket, which is kept until it was
-	// judged. OpenShell has the same limit.
+	// MaxText bounds a text message on a WebSocket, in bytes. The proxy keeps the message
+	// until it has judged it. OpenShell has the same limit.
 	MaxText = 4 << 20
-	// textCopies is how often a text message is in memory: as it came and as it is sent.
+	// textCopies is the number of copies of a text message in memory: as received and as
+	// sent.
 	textCopies = 2
-	// bodyCopies is how often a body is in memory while a middleware works on it,
-	// beside the one that was read: as it is sent to a service, and as it comes back.
+	// bodyCopies is the number of copies of a body in memory while a middleware works on
+	// it, in addition to the body that was read: the one sent to the service and the one
+	// that comes back.
 	bodyCopies = 2
-	// TextTimeout bounds the time that the rest of a text message may take.
+	// TextTimeout bounds the time in which the rest of a text message must arrive.
 	TextTimeout = 2 * time.Minute
-	// maxInterim bounds the 1xx answers before the real one.
+	// maxInterim bounds the number of 1xx answers before the final one.
 	maxInterim = 16
-	// maxDrain and drainTime bound what is read of a request that was refused,
-	// so that its sender sees the refusal and not a reset.
+	// maxDrain, in bytes, and drainTime bound how much of a refused request is still read,
+	// so that the client gets the refusal and not a reset.
 	maxDrain  = 256 << 10
 	drainTime = time.Second
-	// quietAfter is how long a connection is without a request before it gives its
-	// buffer back, and tidyAfter when that memory is given to the system.
+	// quietAfter is the time without a request after which a connection releases its
+	// buffer, and tidyAfter the time after which that memory is returned to the system.
 	quietAfter = time.Second
 	tidyAfter  = 3 * time.Second
-	// smallAnswer is the longest body that an answer's head may wait for, in bytes.
+	// smallAnswer is the size of the largest body that is sent together with its head, in
+	// bytes.
 	smallAnswer = 2 << 10
 	// upstreamBuffer is the size of a buffer for answers, in bytes.
 	upstreamBuffer = 4 << 10
-	// copyBuffer is the size of a body's chunks, in bytes.
+	// copyBuffer is the size of the buffer that bodies are copied with, in bytes.
 	copyBuffer = 32 << 10
-	// maxGreeting is how much of what a server says first is read at once.
+	// maxGreeting bounds the first read from a server that speaks first, in bytes.
 	maxGreeting = 4 << 10
 	// settleTime is how long a request may still be sent when its answer has ended. After
 	// that its connection is closed, which a client that has sent everything does not
 	// expect: it is long enough for a busy machine.
 	settleTime = time.Second
-	// goneAfter is how long an answer may take before the client is looked after.
+	// goneAfter is the time without an answer after which the proxy checks whether the
+	// client is still connected.
 	goneAfter = time.Second
 )
 
-// The memory that things take, in bytes. The worker's budget counts these numbers; see
-// package memory. Those of fields, heads and requests are measured with the heap's
-// profile; those of connections, handshakes, TLS and the router are estimates, rounded
-// up.
+// Memory costs, in bytes. The budget of the worker counts with them; see package memory.
+// The costs of fields, heads and requests are measured with the heap profile. Those of
+// connections, handshakes, TLS and the router are estimates, rounded up.
 const (
 	// connectionCost is for a connection without TLS and without a request: its
 	// goroutines, its state and two small buffers.
 	connectionCost = 24 << 10
-	// smallVessel is the size of a buffer for a connection that is carried as it is,
-	// if there is no memory for one of copyBuffer bytes.
+	// smallVessel is the size of the buffer of a connection that is carried unread, if
+	// there is no memory for a buffer of copyBuffer bytes.
 	smallVessel = 2 << 10
-	// openingCost is for the first bytes of a connection, which are looked at.
+	// openingCost is for the first bytes of a connection, by which it is classified.
 	openingCost = 80 << 10
 	// handshakeCost is for TLS handshakes on both legs: the ClientHello, which is kept
 	// twice, and the server's certificates.
 	handshakeCost = 192 << 10
 	// tlsCost is for TLS on both legs of a connection.
 	tlsCost = 48 << 10
-	// http2Cost is for HTTP/2 on both legs, with what the client may send before it is
-	// read (uploadWindow).
+	// http2Cost is for HTTP/2 on both legs, including the bytes that the client may send
+	// before the proxy reads them (uploadWindow).
 	http2Cost = 32<<10 + uploadWindow
-	// fieldCost is for one field of a head, beside its bytes; byteCost is for each
-	// byte of a field, which is kept as it came and as it is sent.
+	// fieldCost is for one field of a head without its bytes. byteCost is for each byte of
+	// a field, which is in memory as received and as sent.
 	fieldCost = 256
 	byteCost  = 2
 	// maxHeadCost is for a head of [smallHead] bytes with as many fields as there may be.
