@@ -494,3 +494,79 @@ func (e *engine) file(container, name string) string {
 	}
 	return string(text)
 }
+
+// TestPoint5_UserNamespace: a container in a user namespace replaces its bundle as well,
+// and what it writes belongs to its user on the host.
+func TestPoint5_UserNamespace(t *testing.T) {
+	t.Parallel()
+	const first = 100000
+	b := packaged(t, boxOptions{
+		files: func(rootfs string) {
+			err := filepath.WalkDir(rootfs, func(path string, _ os.DirEntry, err error) error {
+				return errors.Join(err, os.Lchown(path, first, first))
+			})
+			// The container's root is nobody on the way to its root filesystem.
+			for dir := filepath.Dir(rootfs); dir != filepath.Clean(os.TempDir()) && dir != "/"; dir = filepath.Dir(dir) {
+				err = errors.Join(err, os.Chmod(dir, 0o755))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		},
+		spec: func(spec map[string]any) {
+			linux := spec["linux"].(map[string]any)
+			linux["namespaces"] = append(linux["namespaces"].([]any), map[string]any{"type": "user"})
+			ids := []any{map[string]any{"containerID": 0, "hostID": first, "size": 65536}}
+			linux["uidMappings"], linux["gidMappings"] = ids, ids
+		},
+	})
+	b.allowed("/bin/probe", "http", "GET", "https://api.test/ok/1")
+	b.replaceBundle()
+	ca := b.authority()
+	if out, err := b.runtime("delete", "--force", b.id); err != nil {
+		t.Fatalf("delete: %v: %s", err, out)
+	}
+	if text := b.layer(debianBundle); strings.Contains(text, ca) || !strings.HasPrefix(text, "# of the package") {
+		t.Errorf("the layer's bundle:\n%s", text)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(b.rootfs, debianBundle), &st); err != nil || st.Uid != first || st.Gid != first {
+		t.Errorf("the layer's bundle belongs to %d:%d, %v", st.Uid, st.Gid, err)
+	}
+}
+
+// TestPoint5_NoOverlay: on a root filesystem that no further overlay can stand on, the
+// stores are file mounts, and the runtime says so.
+func TestPoint5_NoOverlay(t *testing.T) {
+	t.Parallel()
+	var top string
+	b := boxOf(t, boxOptions{
+		policy: writableEtc,
+		files: func(rootfs string) {
+			top = rootfs
+			for range 2 { // the kernel's limit
+				dir := t.TempDir()
+				at := filepath.Join(dir, "root")
+				err := errors.Join(os.Mkdir(at, 0o755), os.Mkdir(filepath.Join(dir, "upper"), 0o755), os.Mkdir(filepath.Join(dir, "work"), 0o755))
+				if err == nil {
+					err = unix.Mount("test", at, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", top, dir, dir))
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
+				top = at
+			}
+		},
+		spec: func(spec map[string]any) { spec["root"].(map[string]any)["path"] = top },
+	})
+	out, err := b.runtime("run", "--detach", "--bundle", b.dir, b.id)
+	if err != nil || !strings.Contains(out, "each CA store of the image cannot be replaced by packages") {
+		t.Fatalf("run: %v: %s", err, out)
+	}
+	b.allowed("/bin/probe", "http", "GET", "https://api.test/ok/1")
+	b.allowed("/bin/probe", "bare", "/bin/probe", "http", "GET", "https://api.test/ok/1")
+	if out, err := b.runtime("delete", "--force", b.id); err != nil {
+		t.Fatalf("delete: %v: %s", err, out)
+	}
+}

@@ -238,3 +238,21 @@ func FuzzStore(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkAdd measures what the machine's own stores cost.
+func BenchmarkAdd(b *testing.B) {
+	own := certPEM(b, "ours")
+	for name, file := range map[string]string{"bundle": "/etc/ssl/certs/ca-certificates.crt", "keystore": "/etc/ssl/certs/java/cacerts"} {
+		store, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := Add(store, own); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
