@@ -33,11 +33,11 @@ const (
 credentials:
   - {name: id, env_vars: [AWS_ACCESS_KEY_ID]}
   - {name: secret, env_vars: [AWS_SECRET_ACCESS_KEY]}
-  - {name: api_key, env_vars: [TEST_API_KEY]}
+  - {name: api_key, env_vars: [TEST_API_KEY], auth_style: header, header_name: x-key}
 endpoints: [{host: api.test, port: 443}, {host: six.test, ports: [443, 7000]}]
 `
 	freeProfile = `id: testfree
-credentials: [{name: key, env_vars: [TEST_FREE_KEY]}]
+credentials: [{name: key, env_vars: [TEST_FREE_KEY], auth_style: header, header_name: x-key}]
 `
 	signingPolicy = `version: 1
 filesystem_policy: {read_only: [/bin, /etc, /proc], read_write: [/tmp]}

@@ -35,7 +35,7 @@ func TestProviderSources(t *testing.T) {
 	const profile = `id: two
 credentials:
   - {name: api_key, env_vars: [TEST_API_KEY], auth_style: header, header_name: x-api-key}
-  - {name: other, env_vars: [TEST_OTHER]}
+  - {name: other, env_vars: [TEST_OTHER], auth_style: header, header_name: x-api-key}
 endpoints: [{host: api.test, port: 443}]
 `
 	if out, ok := b.provider(nil, "profile", "import", b.file("profile.yaml", profile)); !ok {

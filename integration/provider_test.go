@@ -110,7 +110,9 @@ func TestBypass_B64_B65_B67_Credentials(t *testing.T) {
 	}{
 		{"header", []string{"keyed", "POST", "https://api.test/v1", "X-Api-Key:$TEST_API_KEY", "hello"}, "200 x-api-key=", "x-api-key=" + realKey + " authorization= query= body=hello"},
 		{"endpoint without rules", []string{"keyed", "GET", "https://plain.test/v1", "X-Api-Key:$TEST_API_KEY"}, "200 x-api-key=", "x-api-key=" + realKey},
-		{"in the query", []string{"keyed", "GET", "https://api.test/v1?k=openshell:resolve:env:TEST_API_KEY", "X-A:b"}, "200 ", "query=k=" + realKey},
+		{"in Authorization", []string{"keyed", "GET", "https://api.test/v1", "Authorization:$TEST_API_KEY"}, "200 ", "authorization=" + realKey},
+		{"in the query, which is not its place", []string{"keyed", "GET", "https://api.test/v1?k=openshell:resolve:env:TEST_API_KEY", "X-A:b"}, `500 {"error":"credential_injection_failed"`, ""},
+		{"in another header", []string{"keyed", "GET", "https://api.test/v1", "X-A:$TEST_API_KEY"}, `500 {"error":"credential_injection_failed"`, ""},
 		{"another host", []string{"keyed", "GET", "https://denied.test/v1", "X-Api-Key:$TEST_API_KEY"}, `403 {"error":"credential_endpoint_mismatch"`, ""},
 		{"without TLS", []string{"keyed", "GET", "http://api.test/v1", "X-Api-Key:$TEST_API_KEY"}, `403 {"error":"credential_endpoint_mismatch"`, ""},
 		{"unknown", []string{"keyed", "GET", "https://api.test/v1", "X-Api-Key:openshell:resolve:env:OTHER"}, "error\":\"", ""},

@@ -211,6 +211,7 @@ func (o *CreateOptions) proxyConfig(dir string, c *operator.Config, src *operato
 		LogDir: filepath.Join(c.LogDir, o.Container.ID), Egress: o.Egress,
 		Enforce:           c.UnspecifiedEnforcement == policy.EnforcementBlock,
 		ControlPlanePorts: c.ControlPlanePorts,
+		AnyPlace:          c.CredentialPlacement == operator.PlacementAny,
 		TerminatePlainTLS: c.PlainEndpointTLS == operator.PlainTerminate,
 		FailClosed:        c.PolicyValidationFailureMode == operator.FailClosed,
 	}

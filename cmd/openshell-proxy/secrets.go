@@ -15,7 +15,8 @@ import (
 
 // credentialSet returns the providers' credentials for the proxy, nil if there are none.
 // before is the set in use until now, nil at first.
-func credentialSet(list []handoff.Provider, before *credentials.Set) (*credentials.Set, error) {
+// anyPlace is as in handoff.Config.
+func credentialSet(list []handoff.Provider, anyPlace bool, before *credentials.Set) (*credentials.Set, error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
@@ -34,6 +35,7 @@ func credentialSet(list []handoff.Provider, before *credentials.Set) (*credentia
 		for _, k := range p.Credentials {
 			n.Credentials = append(n.Credentials, credentials.Credential{
 				Key: k.Key, Value: credentials.NewSecret(k.Value), Revision: k.Revision, Expires: k.Expires,
+				Place: credentials.Place{Header: k.Header, Query: k.Query, Path: k.Path},
 			})
 		}
 		out = append(out, n)
@@ -42,7 +44,7 @@ func credentialSet(list []handoff.Provider, before *credentials.Set) (*credentia
 		g := hosts[pattern]
 		return g.Match(host)
 	}
-	return credentials.New(credentials.Config{MatchHost: match, Before: before}, out)
+	return credentials.New(credentials.Config{MatchHost: match, AnyPlace: anyPlace, Before: before}, out)
 }
 
 // follow uses what the guard says that the secrets have become, until the guard is
@@ -63,7 +65,7 @@ func (w *worker) follow() {
 
 // apply has requests that begin from now on use other secrets.
 func (w *worker) apply(s *handoff.Secrets) error {
-	set, err := credentialSet(s.Providers, w.set)
+	set, err := credentialSet(s.Providers, w.config.AnyPlace, w.set)
 	if err != nil {
 		return err
 	}

@@ -109,7 +109,7 @@ func (w *worker) prepare() (err error) {
 	if w.roots, err = upstream.Roots(c.UpstreamRoots); err != nil {
 		return err
 	}
-	if w.set, err = credentialSet(c.Providers, nil); err != nil {
+	if w.set, err = credentialSet(c.Providers, c.AnyPlace, nil); err != nil {
 		return err
 	}
 	if w.first, err = first(c); err != nil {

@@ -325,6 +325,11 @@ func profileLint(c *cli.Context) error {
 	if err != nil {
 		return cli.Exit(err.Error(), exitProblems)
 	}
+	for _, k := range p.Credentials {
+		if k.AuthStyle == "" {
+			fmt.Fprintf(c.App.Writer, "%s: warning: credential %s has no auth_style: its placeholder becomes a value in the header Authorization alone\n", file, k.Name)
+		}
+	}
 	_, err = fmt.Fprintf(c.App.Writer, "%s: ok (%s)\n", file, p.ID)
 	return err
 }

@@ -124,6 +124,8 @@ type Config struct {
 	// NamesPrograms lets policies name programs. It is false if the sandbox's programs
 	// can trace each other and the operator has not accepted that.
 	NamesPrograms bool `json:"namesPrograms,omitempty"`
+	// AnyPlace puts credentials in wherever a placeholder stands.
+	AnyPlace bool `json:"anyPlace,omitempty"`
 	// FailClosed has everything denied when an invalid policy is set.
 	FailClosed bool `json:"failClosed,omitempty"`
 	// StateDir is the sandbox's own folder: control socket, CA, revisions.
@@ -238,6 +240,11 @@ type Credential struct {
 	Revision int    `json:"revision,omitempty"`
 	// Expires is when the value ends; zero is never.
 	Expires time.Time `json:"expires,omitzero"`
+	// Header, Query and Path are where a request has it, beside the header Authorization:
+	// a header field, a query parameter, or a path with {credential} in it.
+	Header string `json:"header,omitempty"`
+	Query  string `json:"query,omitempty"`
+	Path   string `json:"path,omitempty"`
 }
 
 // Container is what the proxy serves by: known once the container's root is set

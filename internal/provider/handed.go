@@ -31,9 +31,16 @@ func (p *Provider) Handed(profile *Profile, getenv func(string) string) (*handof
 			continue
 		}
 		for _, v := range k.EnvVars {
-			out.Credentials = append(out.Credentials, handoff.Credential{
-				Key: v, Value: value.value, Name: k.Name, Revision: p.Revision, Expires: p.Expires[k.Name],
-			})
+			c := handoff.Credential{Key: v, Value: value.value, Name: k.Name, Revision: p.Revision, Expires: p.Expires[k.Name]}
+			switch k.style() {
+			case "bearer", "basic", "header":
+				c.Header = k.HeaderName
+			case "query":
+				c.Query = k.QueryParam
+			case "path":
+				c.Path = k.PathTemplate
+			}
+			out.Credentials = append(out.Credentials, c)
 		}
 	}
 	out.Renewed = p.Renewed()

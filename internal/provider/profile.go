@@ -50,7 +50,9 @@ type Credential struct {
 	// EnvVars are the variables that programs read it from.
 	EnvVars  []string `yaml:"env_vars" json:"env_vars,omitempty"`
 	Required bool     `yaml:"required" json:"required,omitempty"`
-	// AuthStyle is how it travels: bearer, header, query, basic, path or nothing.
+	// AuthStyle is how it travels, and with its field where its placeholder becomes a value
+	// beside the header Authorization: bearer and basic (HeaderName, default Authorization),
+	// header (HeaderName), query (QueryParam), path (PathTemplate) or nothing.
 	AuthStyle    string   `yaml:"auth_style" json:"auth_style,omitempty"`
 	HeaderName   string   `yaml:"header_name" json:"header_name,omitempty"`
 	QueryParam   string   `yaml:"query_param" json:"query_param,omitempty"`
@@ -187,17 +189,22 @@ func (p *Profile) validate() error {
 	return nil
 }
 
+// style is the auth_style, which OpenShell compares without case and space.
+func (c *Credential) style() string { return strings.ToLower(strings.TrimSpace(c.AuthStyle)) }
+
 func (c *Credential) validate(p *Profile) error {
 	for _, v := range c.EnvVars {
 		if !envPattern().MatchString(v) || reservedKey().MatchString(v) {
 			return fmt.Errorf("env_vars: %q is not a variable's name, or one that placeholders reserve", v)
 		}
 	}
-	switch style := strings.ToLower(strings.TrimSpace(c.AuthStyle)); {
+	switch style := c.style(); {
 	case !slices.Contains(authStyles, style):
 		return fmt.Errorf("unsupported auth_style: %s", c.AuthStyle)
-	case (style == "bearer" || style == "header") && c.HeaderName == "":
-		return fmt.Errorf("header_name is required for %s auth", style)
+	case style == "header" && c.HeaderName == "":
+		return errors.New("header_name is required for header auth")
+	case style == "path" && strings.Count(c.PathTemplate, "{credential}") != 1:
+		return errors.New("path_template is required for path auth, with {credential} once in it")
 	case style == "query" && c.QueryParam == "":
 		return errors.New("query_param is required for query auth")
 	}

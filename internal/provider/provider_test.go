@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestBuiltin(t *testing.T) {
@@ -39,7 +41,8 @@ func TestParseProfileRefuses(t *testing.T) {
 		{"unknown key", "id: a\nendpoint: []\n", "field endpoint not found"},
 		{"category", "id: a\ncategory: games\n", "unsupported provider profile category: games"},
 		{"auth style", "id: a\ncredentials: [{name: k, env_vars: [K], auth_style: digest}]\n", "unsupported auth_style: digest"},
-		{"header name", "id: a\ncredentials: [{name: k, env_vars: [K], auth_style: bearer}]\n", "header_name is required for bearer auth"},
+		{"header name", "id: a\ncredentials: [{name: k, env_vars: [K], auth_style: header}]\n", "header_name is required for header auth"},
+		{"path template", "id: a\ncredentials: [{name: k, env_vars: [K], auth_style: path, path_template: /bot}]\n", "path_template is required"},
 		{"query name", "id: a\ncredentials: [{name: k, env_vars: [K], auth_style: query}]\n", "query_param is required"},
 		{"twice", "id: a\ncredentials: [{name: k}, {name: k}]\n", "there twice"},
 		{"variable twice", "id: a\ncredentials: [{name: k, env_vars: [A]}, {name: l, env_vars: [A]}]\n", "A is k's, too"},
@@ -196,4 +199,36 @@ func FuzzParseProfile(f *testing.F) {
 			t.Fatalf("%v with %v", p, err)
 		}
 	})
+}
+
+// TestHandedPlace: the proxy is told the place that a credential's auth_style selects, and no
+// other field of it.
+func TestHandedPlace(t *testing.T) {
+	profile, err := ParseProfile("p.yaml", []byte(`id: p
+credentials:
+  - {name: none, env_vars: [NONE], header_name: x-ignored}
+  - {name: bearer, env_vars: [BEARER], auth_style: Bearer}
+  - {name: header, env_vars: [HEADER], auth_style: header, header_name: x-key, query_param: ignored}
+  - {name: query, env_vars: [QUERY], auth_style: query, query_param: key, header_name: x-ignored}
+  - {name: path, env_vars: [PATH_KEY], auth_style: path, path_template: "/bot{credential}/"}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Provider{Name: "p", Values: map[string]Secret{}}
+	for _, c := range profile.Credentials {
+		p.Values[c.Name] = Secret{"v"}
+	}
+	handed, err := p.Handed(profile, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, c := range handed.Credentials {
+		got[c.Key] = c.Header + "|" + c.Query + "|" + c.Path
+	}
+	want := map[string]string{"NONE": "||", "BEARER": "||", "HEADER": "x-key||", "QUERY": "|key|", "PATH_KEY": "||/bot{credential}/"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
 }

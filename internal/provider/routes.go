@@ -5,7 +5,6 @@ package provider
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/internal/inferencefile"
@@ -27,7 +26,7 @@ func (p *Profile) RouteKey(handed *handoff.Update, r *inferencefile.Route) (*han
 		}
 		c := handed.Credentials[i]
 		key := &handoff.RouteKey{Value: c.Value, Credential: k.Name, Revision: handed.Revision, Renewed: handed.Renewed, Expires: c.Expires}
-		switch key.Style = strings.ToLower(strings.TrimSpace(k.AuthStyle)); key.Style {
+		switch key.Style = k.style(); key.Style {
 		case "bearer", "":
 			key.Style = "bearer"
 		case "header":

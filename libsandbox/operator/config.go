@@ -85,6 +85,8 @@ type Config struct {
 	// AnnotationProviders honours the openshell.dev/providers annotation, for
 	// engines whose callers may use every provider anyway.
 	AnnotationProviders bool `yaml:"annotation_providers"`
+	// CredentialPlacement says where in a request placeholders become values.
+	CredentialPlacement Placement `yaml:"credential_placement"`
 	// UnspecifiedEnforcement is what an endpoint without enforcement does: audit,
 	// OpenShell's default, or enforce.
 	UnspecifiedEnforcement policy.Enforcement `yaml:"unspecified_enforcement"`
@@ -151,6 +153,18 @@ const (
 	MissingSkip MissingPaths = "skip"
 	// MissingFail does not start the sandbox, as OpenShell 0.0.x does.
 	MissingFail MissingPaths = "fail"
+)
+
+// Placement is a credential_placement.
+type Placement string
+
+// The values of credential_placement.
+const (
+	// PlacementDeclared is the header Authorization and the place that the profile declares
+	// for the credential, as in OpenShell 0.1; the default.
+	PlacementDeclared Placement = "declared"
+	// PlacementAny is every header, the path and the query, as in OpenShell 0.0.x.
+	PlacementAny Placement = "any"
 )
 
 // Baseline is a filesystem_baseline.
@@ -237,6 +251,13 @@ func (c *Config) complete(file string) error {
 	case RetainLastValid, FailClosed:
 	default:
 		return fmt.Errorf("operator configuration %s: policy_validation_failure_mode is %q, want %s or %s", file, c.PolicyValidationFailureMode, RetainLastValid, FailClosed)
+	}
+	switch c.CredentialPlacement {
+	case "":
+		c.CredentialPlacement = PlacementDeclared
+	case PlacementDeclared, PlacementAny:
+	default:
+		return fmt.Errorf("operator configuration %s: credential_placement is %q, want %s or %s", file, c.CredentialPlacement, PlacementDeclared, PlacementAny)
 	}
 	switch c.FilesystemBaseline {
 	case "":

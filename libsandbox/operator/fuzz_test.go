@@ -55,6 +55,9 @@ func FuzzConfig(f *testing.F) {
 		if c.Tracing != plan.TracingAuto && c.Tracing != plan.TracingAllow && c.Tracing != plan.TracingDeny {
 			t.Errorf("%q is taken with tracing %q", text, c.Tracing)
 		}
+		if p := c.CredentialPlacement; p != PlacementDeclared && p != PlacementAny {
+			t.Errorf("%q is taken with credential_placement %q", text, p)
+		}
 		if m := c.PolicyValidationFailureMode; m != RetainLastValid && m != FailClosed {
 			t.Errorf("%q is taken with policy_validation_failure_mode %q", text, m)
 		}

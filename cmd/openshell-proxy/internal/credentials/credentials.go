@@ -32,6 +32,8 @@ type Credential struct {
 	Handle string
 	// Expires is when the value ends; zero is never.
 	Expires time.Time
+	// Place is where the value is put in.
+	Place Place
 }
 
 // ForeignMode is what happens to a credential that is not the sandbox's own.
@@ -70,6 +72,8 @@ type Config struct {
 	// MatchHost says whether a host is one that an endpoint's pattern means. Nil
 	// compares names.
 	MatchHost func(pattern, host string) bool
+	// AnyPlace puts values in wherever a placeholder stands, whatever their Place.
+	AnyPlace bool
 	// Before is the set that the sandbox had until now, nil for the first. Values that
 	// only Before has are not put into requests any more, and are still masked.
 	Before *Set
@@ -81,6 +85,7 @@ type Set struct {
 	opaque
 
 	match     func(pattern, host string) bool
+	anyPlace  bool
 	providers []*provider
 	issued    []string    // what issuedKeys returns
 	past      []pastValue // the oldest first
@@ -94,11 +99,12 @@ type provider struct {
 	newest, exact map[string]Secret
 	// expires says when those of exact and newest end, for those that do.
 	expires map[string]time.Time
+	places  map[string]Place // by key, without revisions and handles
 }
 
 // New checks the providers and takes them as they are now.
 func New(c Config, providers []Provider) (*Set, error) {
-	s := &Set{match: c.MatchHost}
+	s := &Set{match: c.MatchHost, anyPlace: c.AnyPlace}
 	if s.match == nil {
 		s.match = strings.EqualFold
 	}
@@ -167,7 +173,7 @@ func newProvider(p Provider) (*provider, error) {
 	if p.Foreign < ForeignDefault || p.Foreign > ForeignAllow {
 		return nil, fmt.Errorf("foreign mode %d does not exist", p.Foreign)
 	}
-	q := &provider{Provider: p, newest: map[string]Secret{}, exact: map[string]Secret{}, expires: map[string]time.Time{}}
+	q := &provider{Provider: p, newest: map[string]Secret{}, exact: map[string]Secret{}, expires: map[string]time.Time{}, places: map[string]Place{}}
 	q.Endpoints = slices.Clone(p.Endpoints)
 	for i := range q.Endpoints {
 		e := &q.Endpoints[i]
@@ -188,7 +194,7 @@ func newProvider(p Provider) (*provider, error) {
 		if _, twice := q.exact[revision]; twice {
 			return nil, fmt.Errorf("credential %s: there are two of revision %d", c.Key, c.Revision)
 		}
-		q.exact[revision] = c.Value
+		q.exact[revision], q.places[c.Key] = c.Value, c.Place
 		if at, ok := latest[c.Key]; !ok || c.Revision > at {
 			latest[c.Key], q.newest[c.Key] = c.Revision, c.Value
 			q.expire(c.Key, c.Expires)

@@ -58,7 +58,7 @@ func providers() []Provider {
 
 func testSet(t testing.TB) *Set {
 	t.Helper()
-	s, err := New(Config{MatchHost: func(pattern, host string) bool {
+	s, err := New(Config{AnyPlace: true, MatchHost: func(pattern, host string) bool {
 		suffix, wild := strings.CutPrefix(pattern, "*")
 		return pattern == host || wild && strings.HasSuffix(host, suffix)
 	}}, providers())
@@ -328,7 +328,7 @@ func TestNew(t *testing.T) {
 		"twice":               {key(Credential{Key: "A"}, Credential{Key: "A"}), "two of revision 0"},
 		"foreign mode":        {[]Provider{{Name: "p", Foreign: 9}}, "foreign mode 9"},
 	} {
-		_, err := New(Config{}, c.ps)
+		_, err := New(Config{AnyPlace: true}, c.ps)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want …%s…", name, err, c.want)
 		}
@@ -371,7 +371,7 @@ func TestAmbiguousKey(t *testing.T) {
 		"different": {[]Provider{one("a", "value-one"), one("b", "value-two")}, "", ""},
 		"bound":     {[]Provider{one("a", "value-one"), one("b", "value-two")}, "b", "token value-two"},
 	} {
-		s, err := New(Config{}, c.ps)
+		s, err := New(Config{AnyPlace: true}, c.ps)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -450,7 +450,7 @@ func TestBypass_B82_PastValues(t *testing.T) {
 		for i, v := range values {
 			p.Credentials = append(p.Credentials, Credential{Key: fmt.Sprint("K", i), Value: NewSecret(v), Expires: expires})
 		}
-		s, err := New(Config{Before: before}, []Provider{p})
+		s, err := New(Config{AnyPlace: true, Before: before}, []Provider{p})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,7 +15,7 @@ import (
 func TestExpired(t *testing.T) {
 	at := func(d time.Duration) time.Time { return time.Now().Add(d) }
 	handle := strings.Repeat("a", 64)
-	s, err := New(Config{}, []Provider{{
+	s, err := New(Config{AnyPlace: true}, []Provider{{
 		Name: "p", Endpoints: []Endpoint{{Host: "api.test", Ports: []uint16{443}}},
 		Credentials: []Credential{
 			{Key: "K", Value: NewSecret("value-1"), Revision: 1, Expires: at(-time.Second)},
@@ -48,7 +48,7 @@ func TestExpired(t *testing.T) {
 // TestDeletedProvider: its placeholders are known and refused, and what it protected
 // stays protected.
 func TestDeletedProvider(t *testing.T) {
-	s, err := New(Config{}, []Provider{{
+	s, err := New(Config{AnyPlace: true}, []Provider{{
 		Name: "p", Gone: "deleted", ModelAPI: true, Endpoints: []Endpoint{{Host: "api.test", Ports: []uint16{443}}}, AuthHeaders: []string{"X-Key"},
 		Credentials: []Credential{{Key: "K", Revision: 2}, {Key: "K", Revision: 1}},
 	}})

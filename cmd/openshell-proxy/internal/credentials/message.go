@@ -5,8 +5,8 @@ package credentials
 import "io"
 
 var (
-	inMessage     = &place{"message", 0, appendRaw, checkUTF8}
-	inJSONMessage = &place{"message", unicode, jsonEscape, checkUTF8}
+	inMessage     = &place{"message", 0, appendRaw, checkUTF8, nil}
+	inJSONMessage = &place{"message", unicode, jsonEscape, checkUTF8, nil}
 )
 
 // Text is one text message of the WebSocket that the request began, with its

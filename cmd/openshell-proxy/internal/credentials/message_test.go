@@ -93,7 +93,7 @@ func TestScrubMessages(t *testing.T) {
 func TestBypass_B64_BoundByPolicy(t *testing.T) {
 	t.Parallel()
 	const value = "value-of-the-policy"
-	s, err := New(Config{}, []Provider{
+	s, err := New(Config{AnyPlace: true}, []Provider{
 		{Name: "free", Credentials: []Credential{{Key: "FREE", Value: NewSecret(value)}}},
 		{Name: "other", Endpoints: []Endpoint{{Host: "h", Ports: []uint16{443}}}, Credentials: []Credential{{Key: "OTHER", Value: NewSecret("other-value")}}},
 	})

@@ -15,19 +15,25 @@ type place struct {
 	render func(dst []byte, value string) []byte
 	// check is why a value cannot stand here, or empty.
 	check func(value string) string
+	// slot says which credentials may stand here; nil is all.
+	slot slot
 }
 
 var (
-	inPath  = &place{"path", percent, func(dst []byte, v string) []byte { return percentEncode(dst, v, ":@") }, checkSegment}
-	inQuery = &place{"query", percent, percentStrict, nil}
-	inBasic = &place{"header Authorization", 0, appendRaw, nil}
-	inJSON  = &place{"JSON body", unicode, jsonEscape, checkUTF8}
-	inForm  = &place{"form body", percent, percentStrict, nil}
-	inText  = &place{"text body", 0, appendRaw, nil}
+	inPath  = &place{"path", percent, func(dst []byte, v string) []byte { return percentEncode(dst, v, ":@") }, checkSegment, pathSlot}
+	inQuery = &place{"query", percent, percentStrict, nil, querySlot}
+	inJSON  = &place{"JSON body", unicode, jsonEscape, checkUTF8, nil}
+	inForm  = &place{"form body", percent, percentStrict, nil, nil}
+	inText  = &place{"text body", 0, appendRaw, nil, nil}
 )
 
 func inHeader(name string) *place {
-	return &place{"header " + name, 0, appendRaw, checkField}
+	return &place{"header " + name, 0, appendRaw, checkField, inHeaderSlot(name)}
+}
+
+// inBasic is the decoded credential of Basic in a header.
+func inBasic(name string) *place {
+	return &place{"header " + name, 0, appendRaw, nil, inHeaderSlot(name)}
 }
 
 func appendRaw(dst []byte, v string) []byte { return append(dst, v...) }

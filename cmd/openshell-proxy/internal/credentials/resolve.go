@@ -26,11 +26,16 @@ type resolver struct {
 
 // value is the credential that a placeholder's key names here.
 func (r *resolver) value(key, where string) (string, error) {
+	value, _, err := r.credential(key, where)
+	return value, err
+}
+
+// credential also returns the place of the credential.
+func (r *resolver) credential(key, where string) (value string, at Place, _ error) {
 	k := parseKey(key)
 	if len(k.name) > MaxKey {
-		return "", &MalformedError{Where: where, Reason: "the key is too long"}
+		return "", at, &MalformedError{Where: where, Reason: "the key is too long"}
 	}
-	var value string
 	known, has, here, gone := false, false, false, ""
 	var expires time.Time
 	for _, p := range r.set.providers {
@@ -53,32 +58,32 @@ func (r *resolver) value(key, where string) (string, error) {
 			continue
 		}
 		if here && value != s.Reveal() {
-			return "", &UnresolvedError{Key: k.name, Where: where, Reason: "several providers bound here have one of this name"}
+			return "", at, &UnresolvedError{Key: k.name, Where: where, Reason: "several providers bound here have one of this name"}
 		}
-		here, value, expires = true, s.Reveal(), p.expires[key]
+		here, value, at, expires = true, s.Reveal(), p.places[k.name], p.expires[key]
 	}
 	switch {
 	case r.noValues != "":
-		return "", &UnresolvedError{Key: k.name, Where: where, Reason: r.noValues}
+		return "", at, &UnresolvedError{Key: k.name, Where: where, Reason: r.noValues}
 	case !known:
-		return "", &UnresolvedError{Key: k.name, Where: where, Reason: "no attached provider has it"}
+		return "", at, &UnresolvedError{Key: k.name, Where: where, Reason: "no attached provider has it"}
 	case !has && !k.exact:
-		return "", &MismatchError{k.name, r.to.Host, r.to.Port, where, "the endpoint is for another provider"}
+		return "", at, &MismatchError{k.name, r.to.Host, r.to.Port, where, "the endpoint is for another provider"}
 	case !has:
-		return "", &UnresolvedError{Key: k.name, Where: where, Reason: "this revision or handle is not known any more"}
+		return "", at, &UnresolvedError{Key: k.name, Where: where, Reason: "this revision or handle is not known any more"}
 	case !here:
-		return "", &MismatchError{k.name, r.to.Host, r.to.Port, where, "its provider is not bound to this host, port and path"}
+		return "", at, &MismatchError{k.name, r.to.Host, r.to.Port, where, "its provider is not bound to this host, port and path"}
 	case !r.to.TLSVerified:
-		return "", &MismatchError{k.name, r.to.Host, r.to.Port, where, "the connection is not verified TLS"}
+		return "", at, &MismatchError{k.name, r.to.Host, r.to.Port, where, "the connection is not verified TLS"}
 	case value == "" && gone != "":
-		return "", &UnresolvedError{Key: k.name, Where: where, Reason: "its provider " + gone}
+		return "", at, &UnresolvedError{Key: k.name, Where: where, Reason: "its provider " + gone}
 	case value == "":
-		return "", &UnresolvedError{Key: k.name, Where: where, Reason: "its value is empty"}
+		return "", at, &UnresolvedError{Key: k.name, Where: where, Reason: "its value is empty"}
 	case !expires.IsZero() && !time.Now().Before(expires):
-		return "", &UnresolvedError{Key: k.name, Where: where, Reason: "it expired at " + expires.UTC().Format(time.RFC3339) + " and was not made anew; the operator sees why in `openshell provider refresh status`"}
+		return "", at, &UnresolvedError{Key: k.name, Where: where, Reason: "it expired at " + expires.UTC().Format(time.RFC3339) + " and was not made anew; the operator sees why in `openshell provider refresh status`"}
 	}
 	r.use(k.name)
-	return value, nil
+	return value, at, nil
 }
 
 // use notes that a key's value was put in, and pass that its placeholder passed.

@@ -45,7 +45,10 @@ func (r *resolver) rewrite(dst, src []byte, pl *place, final bool) (out []byte, 
 		if key == "" {
 			return nil, 0, &MalformedError{Where: pl.where, Reason: "no key follows the marker"}
 		}
-		value, err := r.value(key, pl.where)
+		value, home, err := r.credential(key, pl.where)
+		if err == nil && pl.slot != nil && !r.set.anyPlace && !pl.slot(home, src[:start], src[end:]) {
+			err = &UnresolvedError{Key: parseKey(key).name, Where: pl.where, Reason: "it is not the credential's place, which is " + home.String()}
+		}
 		if err != nil {
 			return nil, 0, err
 		}
@@ -132,7 +135,7 @@ func (r *resolver) text(s string, pl *place) (string, error) {
 func (r *resolver) header(name, value string) (string, error) {
 	if inner, ok := basic(value); ok {
 		if scan([]byte(inner)) {
-			out, _, err := r.rewrite(nil, []byte(inner), inBasic, true)
+			out, _, err := r.rewrite(nil, []byte(inner), inBasic(name), true)
 			if err != nil {
 				return "", err
 			}

@@ -16,7 +16,7 @@ import (
 // provides is a set of one provider that is bound to a host and port.
 func provides(t *testing.T, host string, port uint16, value, gone string) *credentials.Set {
 	t.Helper()
-	set, err := credentials.New(credentials.Config{}, []credentials.Provider{{
+	set, err := credentials.New(credentials.Config{AnyPlace: true}, []credentials.Provider{{
 		Name: "api", Gone: gone, Endpoints: []credentials.Endpoint{{Host: host, Ports: []uint16{port}}},
 		Credentials: []credentials.Credential{{Key: "API_KEY", Value: credentials.NewSecret(value)}},
 	}})

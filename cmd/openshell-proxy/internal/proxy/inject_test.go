@@ -27,7 +27,7 @@ const (
 func withSecret(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t, endpoints(`host: api.example.com, ports: [443]`))
-	set, err := credentials.New(credentials.Config{}, []credentials.Provider{{
+	set, err := credentials.New(credentials.Config{AnyPlace: true}, []credentials.Provider{{
 		Name: "api", Endpoints: []credentials.Endpoint{{Host: "api.example.com", Ports: []uint16{443}}},
 		Credentials: []credentials.Credential{{Key: "API_KEY", Value: credentials.NewSecret(secretValue)}},
 	}})

@@ -337,7 +337,7 @@ func TestBypass_B82_StoredThere(t *testing.T) {
 			}
 		}
 		check("attached")
-		set, err := credentials.New(credentials.Config{Before: w.s.keys()}, []credentials.Provider{{Name: "api", Gone: "detached"}})
+		set, err := credentials.New(credentials.Config{AnyPlace: true, Before: w.s.keys()}, []credentials.Provider{{Name: "api", Gone: "detached"}})
 		if err != nil {
 			t.Fatal(err)
 		}

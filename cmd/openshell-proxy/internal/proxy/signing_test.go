@@ -39,7 +39,7 @@ func awsSet(t *testing.T, hosts ...string) *credentials.Set {
 	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": awsKeys.ID, "AWS_SECRET_ACCESS_KEY": awsKeys.Secret, "AWS_SESSION_TOKEN": awsKeys.Token} {
 		p.Credentials = append(p.Credentials, credentials.Credential{Key: k, Value: credentials.NewSecret(v)})
 	}
-	set, err := credentials.New(credentials.Config{}, []credentials.Provider{p})
+	set, err := credentials.New(credentials.Config{AnyPlace: true}, []credentials.Provider{p})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -300,7 +300,7 @@ func TestBypass_B64_UninspectedConnections(t *testing.T) {
 // that says, the others' do not.
 func TestBindings(t *testing.T) {
 	w := newWorld(t, "")
-	set, err := credentials.New(credentials.Config{}, []credentials.Provider{
+	set, err := credentials.New(credentials.Config{AnyPlace: true}, []credentials.Provider{
 		{Name: "free", Credentials: []credentials.Credential{{Key: "FREE", Value: credentials.NewSecret("the-free-value")}}},
 		{Name: "fixed", Endpoints: []credentials.Endpoint{{Host: "api.example.com", Ports: []uint16{443}}}, Credentials: []credentials.Credential{{Key: "FIXED", Value: credentials.NewSecret("the-fixed-value")}}},
 	})
