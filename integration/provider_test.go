@@ -134,7 +134,7 @@ func TestBypass_B64_B65_B67_Credentials(t *testing.T) {
 			if tc.api == "" && got != "" || !strings.Contains(got, tc.api) {
 				t.Errorf("the API heard %q, want %q", got, tc.api)
 			}
-			if strings.Contains(got, "openshell:resolve") {
+			if strings.Contains(got, "openshell:resolve") && !strings.Contains(tc.api, "openshell:resolve") {
 				t.Errorf("a placeholder left: %q", got)
 			}
 		})
