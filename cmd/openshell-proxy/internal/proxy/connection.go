@@ -209,10 +209,12 @@ func (c *connection) identify() error {
 		}
 		return c.ask()
 	case h.age() >= h.renew && c.asking.TryLock():
-		c.s.tasks.Go(func() {
+		if !c.s.start(func() {
 			defer c.asking.Unlock()
 			_ = c.ask() // who is still not known then is asked for again
-		})
+		}) {
+			c.asking.Unlock()
+		}
 	}
 	return nil
 }

@@ -69,3 +69,20 @@ func TestHoldersAreAskedForAgain(t *testing.T) {
 		t.Error("an old answer serves on after an error")
 	}
 }
+
+// TestIdentifyAfterWait: a handler that outlives the server starts nothing, because
+// nobody waits for it.
+func TestIdentifyAfterWait(t *testing.T) {
+	id := &fakeIdentity{}
+	c := &connection{s: New(Config{Identity: id})}
+	c.held.Store(&holders{[]identity.Process{{Binary: "/bin/old"}}, time.Now(), 0})
+	c.s.Wait()
+	for range 2 {
+		if err := c.identify(); err != nil {
+			t.Error(err)
+		}
+	}
+	if !c.asking.TryLock() {
+		t.Error("the connection asks for ever")
+	}
+}

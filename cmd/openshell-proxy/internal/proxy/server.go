@@ -105,7 +105,12 @@ type Server struct {
 	loading sync.Mutex
 	mu      sync.Mutex
 	open    map[*connection]struct{}
+
+	// tasks are the goroutines that Wait waits for. None is started once waiting is
+	// true, which startMu protects.
 	tasks   sync.WaitGroup
+	startMu sync.Mutex
+	waiting bool
 }
 
 // loaded is one policy and what it was compiled to.
@@ -198,15 +203,38 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			<-s.slots
 			return nil
 		}
-		s.tasks.Go(func() {
+		if !s.start(func() {
 			defer func() { <-s.slots }()
 			conn.handle()
-		})
+		}) {
+			conn.account.Release(connectionCost)
+			conn.abandon()
+			<-s.slots
+			return nil
+		}
 	}
 }
 
-// Wait returns when every connection has ended.
-func (s *Server) Wait() { s.tasks.Wait() }
+// start runs f in a goroutine that [Server.Wait] waits for. It returns false once Wait has
+// been called: a handler of HTTP/2 may outlive its connection.
+func (s *Server) start(f func()) bool {
+	s.startMu.Lock()
+	defer s.startMu.Unlock()
+	if s.waiting {
+		return false
+	}
+	s.tasks.Go(f)
+	return true
+}
+
+// Wait returns when every connection has ended. The server serves no more connections
+// then.
+func (s *Server) Wait() {
+	s.startMu.Lock()
+	s.waiting = true
+	s.startMu.Unlock()
+	s.tasks.Wait()
+}
 
 // Connections is how many are open.
 func (s *Server) Connections() int {
