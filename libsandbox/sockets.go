@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/libsandbox/container"
 	"openshell.dev/runtime/libsandbox/plan"
 )
 
@@ -185,14 +186,14 @@ func findHolders(held map[uint32][]string) {
 	}
 }
 
-// isControlSocket reports whether a socket belongs to the guard of another sandbox. The
-// guard binds it through a descriptor of the state folder, because the path of the folder
-// can be too long for an address. That name leads nowhere in this process, and no sandbox
-// can mount the state folder.
+// isControlSocket reports whether a socket belongs to the guard or the runtime of another
+// sandbox. They bind it through a descriptor of a folder of the state, because the path of
+// the folder can be too long for an address. That name leads nowhere in this process, and
+// no sandbox can mount the state folder.
 func isControlSocket(b boundSocket) bool {
 	folder, base := path.Split(b.name)
 	ok, err := path.Match("/proc/self/fd/*/", folder)
-	return err == nil && ok && base == handoff.ControlSocket
+	return err == nil && ok && slices.Contains([]string{handoff.ControlSocket, handoff.SecretsSocket, container.NotifySocket}, base)
 }
 
 // findByPlace looks for a socket at its name, and reports whether it is there.

@@ -66,3 +66,16 @@ func TestRelativeSockets(t *testing.T) {
 		})
 	}
 }
+
+// TestControlSocketsCauseNoWarning: the sockets of other sandboxes' guards and runtimes,
+// which are bound through a descriptor, cause no warning.
+func TestControlSocketsCauseNoWarning(t *testing.T) {
+	for name, want := range map[string]bool{
+		"/proc/self/fd/9/control.sock": true, "/proc/self/fd/21/secrets.sock": true, "/proc/self/fd/7/notify.sock": true,
+		"/proc/self/fd/9/docker.sock": false, "/run/control.sock": false, "control.sock": false, "/proc/self/fd/9/x/control.sock": false,
+	} {
+		if got := isControlSocket(boundSocket{name: name}); got != want {
+			t.Errorf("%s: %t, want %t", name, got, want)
+		}
+	}
+}

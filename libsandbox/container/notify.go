@@ -16,11 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where the container finds its notify socket, as in runc.
-const (
-	notifyFolder = "/run/notify"
-	notifyName   = "notify.sock"
-)
+// notifyFolder is where the container finds its notify socket, as in runc.
+const notifyFolder = "/run/notify"
+
+// NotifySocket is the name of the socket there, and in the container's state.
+const NotifySocket = "notify.sock"
 
 // maxNotify bounds one message of sd_notify(3).
 const maxNotify = 4096
@@ -46,7 +46,7 @@ func mountNotify(s *specs.Spec, root, id string) {
 	s.Mounts = append(s.Mounts, specs.Mount{
 		Destination: notifyFolder, Source: notifyDir(root, id), Options: []string{"bind", "nosuid", "noexec", "nodev", "ro"},
 	})
-	s.Process.Env = append(s.Process.Env, "NOTIFY_SOCKET="+notifyFolder+"/"+notifyName)
+	s.Process.Env = append(s.Process.Env, "NOTIFY_SOCKET="+notifyFolder+"/"+NotifySocket)
 }
 
 func notifyDir(root, id string) string { return filepath.Join(root, id, "notify") }
@@ -62,7 +62,7 @@ func (c *Container) listen(manager string) (*notify, error) {
 		return nil, fmt.Errorf("open the container's notify folder: %w", err)
 	}
 	defer dir.Close()
-	path := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), notifyName)
+	path := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), NotifySocket)
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		return nil, fmt.Errorf("open the container's notify socket: %w", err)

@@ -22,12 +22,12 @@ func TestBypass_B94_NotifySocketOfALongName(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer n.conn.Close()
-	st, err := os.Stat(filepath.Join(dir, notifyName))
+	st, err := os.Stat(filepath.Join(dir, NotifySocket))
 	if err != nil || st.Mode() != os.ModeSocket|0o777 {
 		t.Fatalf("%v, %v", st, err)
 	}
 	t.Chdir(dir)
-	c, err := net.Dial("unixgram", notifyName)
+	c, err := net.Dial("unixgram", NotifySocket)
 	if err != nil {
 		t.Fatal(err)
 	}
