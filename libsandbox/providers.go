@@ -12,6 +12,7 @@ import (
 	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/internal/provider"
 	"openshell.dev/runtime/libsandbox/operator"
+	"openshell.dev/runtime/policy"
 )
 
 // AnnotationProviders attaches providers to a container: names, with commas.
@@ -53,4 +54,19 @@ func providers(flag []string, spec *specs.Spec, c *operator.Config, from *custod
 		env = append(env, provider.Placeholders(h)...)
 	}
 	return out, env, nil
+}
+
+// bindings returns what the policy's check of its bindings needs of the providers.
+func bindings(attached []handoff.Provider) (out []policy.Attached) {
+	for _, p := range attached {
+		a := policy.Attached{Name: p.Name}
+		for _, k := range p.Credentials {
+			a.Keys = append(a.Keys, k.Key)
+		}
+		for _, e := range p.Endpoints {
+			a.Endpoints = append(a.Endpoints, policy.AttachedEndpoint(e))
+		}
+		out = append(out, a)
+	}
+	return out
 }

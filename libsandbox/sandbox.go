@@ -186,10 +186,7 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	if err != nil {
 		return nil, err
 	}
-	err = pol.CheckBindings(func(name string) bool {
-		return slices.ContainsFunc(attached, func(p handoff.Provider) bool { return p.Name == name })
-	})
-	if err != nil {
+	if err := pol.CheckBindings(bindings(attached)); err != nil {
 		return nil, fmt.Errorf("policy %s: %w", src.Name, err)
 	}
 	options.Placeholders = env

@@ -5,6 +5,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -109,18 +110,82 @@ func (e *endpointReader) validateCredentials() {
 	}
 }
 
-// CheckBindings fails if an endpoint binds a provider that is not attached to the
-// sandbox, which a document alone cannot tell.
-func (p *Policy) CheckBindings(attached func(provider string) bool) error {
+// Attached is a provider that is attached to a sandbox, for [Policy.CheckBindings].
+type Attached struct {
+	Name string
+	// Keys are the environment variables that the provider's credentials have in the
+	// sandbox.
+	Keys []string
+	// Endpoints are the destinations of the credentials. A provider without endpoints has
+	// the endpoints that name it in credential_binding.
+	Endpoints []AttachedEndpoint
+}
+
+// AttachedEndpoint is a destination of a provider's credentials.
+type AttachedEndpoint struct {
+	// Host is a glob, see [CompileGlob].
+	Host  string
+	Ports []uint16
+	// Path is a prefix of whole path segments. If it is empty, the endpoint has all paths.
+	Path string
+}
+
+// CheckBindings compares the document with the providers of the sandbox. It returns an
+// error if an endpoint binds a provider that is not attached, or has credential_signing and
+// no provider with AWS keys covers it.
+func (p *Policy) CheckBindings(attached []Attached) error {
 	var errs []error
 	for i := range p.Network {
-		for _, e := range p.Network[i].Endpoints {
-			if name := e.Credentials.Provider; name != "" && !attached(name) {
+		for j := range p.Network[i].Endpoints {
+			e := &p.Network[i].Endpoints[j]
+			name := e.Credentials.Provider
+			switch {
+			case name != "" && !slices.ContainsFunc(attached, func(a Attached) bool { return a.Name == name }):
 				errs = append(errs, fmt.Errorf("line %d: credential_binding references provider '%s', but that provider is not attached to the sandbox", e.Line, name))
+			case e.Credentials.Signing != SigningNone && !slices.ContainsFunc(attached, func(a Attached) bool { return a.signs(e) }):
+				errs = append(errs, fmt.Errorf("line %d: credential_signing at endpoint '%s' needs an attached provider that has %s and covers each host, port and path of the endpoint", e.Line, e.Host, strings.Join(signingKeys, " and ")))
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// signingKeys are the keys that each AWS signature needs.
+var signingKeys = []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+
+// signs reports whether the provider's keys can sign the requests of e.
+func (a *Attached) signs(e *Endpoint) bool {
+	for _, key := range signingKeys {
+		if !slices.Contains(a.Keys, key) {
+			return false
+		}
+	}
+	if name := e.Credentials.Provider; name != "" && name != a.Name {
+		return false
+	}
+	if len(a.Endpoints) == 0 {
+		return a.Name == e.Credentials.Provider
+	}
+	for _, port := range e.Ports {
+		if !slices.ContainsFunc(a.Endpoints, func(c AttachedEndpoint) bool { return c.covers(e, port) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// anyName replaces the wildcards of an endpoint's host by labels that only a wildcard
+// matches. ** is more labels than the host globs of profiles have.
+var anyName = strings.NewReplacer("**", strings.Repeat("\x00.", 7)+"\x00", "*", "\x00")
+
+// covers reports whether c has each host and path of e, at one port of e.
+func (c *AttachedEndpoint) covers(e *Endpoint, port uint16) bool {
+	glob, err := CompileGlob(c.Host, '.')
+	if err != nil || !glob.Match(anyName.Replace(e.Host)) || !slices.Contains(c.Ports, port) {
+		return false
+	}
+	reach := strings.TrimSuffix(strings.TrimSuffix(c.Path, "**"), "/")
+	return reach == "" || e.Path == reach || strings.HasPrefix(e.Path, reach+"/")
 }
 
 // says is what ambiguities compares, in OpenShell's names.

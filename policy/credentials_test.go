@@ -57,12 +57,57 @@ func TestParseRefusesCredentials(t *testing.T) {
 
 func TestCheckBindings(t *testing.T) {
 	p := parsed(t, inEntry("endpoints: [{host: a, port: 1, credential_binding: {provider: work}}, {host: b, port: 1, credential_binding: {provider: home}}, {host: c, port: 1}]"))
-	if err := p.CheckBindings(func(string) bool { return true }); err != nil {
+	if err := p.CheckBindings([]Attached{{Name: "home"}, {Name: "work"}}); err != nil {
 		t.Error(err)
 	}
-	err := p.CheckBindings(func(name string) bool { return name == "work" })
+	err := p.CheckBindings([]Attached{{Name: "work"}})
 	if err == nil || err.Error() != "line 3: credential_binding references provider 'home', but that provider is not attached to the sandbox" {
 		t.Error(err)
+	}
+}
+
+// TestCheckBindingsOfSigning: an endpoint that signs needs a provider with both AWS keys
+// that covers the endpoint.
+func TestCheckBindingsOfSigning(t *testing.T) {
+	keys := []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+	at := func(host, path string, ports ...uint16) []AttachedEndpoint {
+		return []AttachedEndpoint{{Host: host, Ports: ports, Path: path}}
+	}
+	const s3 = "host: s3.example.com, port: 443"
+	for _, tc := range []struct {
+		name, endpoint string
+		attached       []Attached
+		ok             bool
+	}{
+		{"covered", s3, []Attached{{"aws", keys, at("s3.example.com", "", 443)}}, true},
+		{"the second provider", s3, []Attached{{"a", nil, at("s3.example.com", "", 443)}, {"aws", keys, at("*.example.com", "/**", 80, 443)}}, true},
+		{"bound", s3 + ", credential_binding: {provider: aws}", []Attached{{"aws", keys, nil}}, true},
+		{"none", s3, nil, false},
+		{"one key", s3, []Attached{{"aws", keys[:1], at("s3.example.com", "", 443)}}, false},
+		{"the keys of two", s3, []Attached{{"a", keys[:1], at("s3.example.com", "", 443)}, {"b", keys[1:], at("s3.example.com", "", 443)}}, false},
+		{"not bound", s3, []Attached{{"aws", keys, nil}}, false},
+		{"another is bound", s3 + ", credential_binding: {provider: a}", []Attached{{"a", nil, nil}, {"aws", keys, at("s3.example.com", "", 443)}}, false},
+		{"another host", s3, []Attached{{"aws", keys, at("s3.example.org", "", 443)}}, false},
+		{"another port", s3, []Attached{{"aws", keys, at("s3.example.com", "", 80)}}, false},
+		{"broken host", s3, []Attached{{"aws", keys, at("{", "", 443)}}, false},
+		{"ports of two endpoints", "host: s3.example.com, ports: [80, 443]", []Attached{{"aws", keys, append(at("s3.example.com", "", 80), at("*.example.com", "", 443)...)}}, true},
+		{"one of two ports", "host: s3.example.com, ports: [80, 443]", []Attached{{"aws", keys, at("s3.example.com", "", 443)}}, false},
+		{"hosts", "host: '*.example.com', port: 443", []Attached{{"aws", keys, at("*.example.com", "", 443)}}, true},
+		{"some of the hosts", "host: '*.example.com', port: 443", []Attached{{"aws", keys, at("s3.example.com", "", 443)}}, false},
+		{"trees", "host: '**.example.com', port: 443", []Attached{{"aws", keys, at("**.example.com", "", 443)}}, true},
+		{"some of the tree", "host: '**.example.com', port: 443", []Attached{{"aws", keys, append(at("*.example.com", "", 443), at("*.*.example.com", "", 443)...)}}, false},
+		{"a path below", s3 + ", path: /a/b/**", []Attached{{"aws", keys, at("s3.example.com", "/a", 443)}}, true},
+		{"the path", s3 + ", path: /a", []Attached{{"aws", keys, at("s3.example.com", "/a/**", 443)}}, true},
+		{"a path beside", s3 + ", path: /ab/**", []Attached{{"aws", keys, at("s3.example.com", "/a", 443)}}, false},
+		{"every path", s3, []Attached{{"aws", keys, at("s3.example.com", "/a/**", 443)}}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := parsed(t, inEndpoint(tc.endpoint+", protocol: rest, access: full, credential_signing: sigv4, signing_service: s3"))
+			err := p.CheckBindings(tc.attached)
+			if (err == nil) != tc.ok || err != nil && !strings.Contains(err.Error(), "line 5: credential_signing at endpoint '"+p.Network[0].Endpoints[0].Host+"' needs an attached provider that has AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and covers each host, port and path") {
+				t.Error(err)
+			}
+		})
 	}
 }
 

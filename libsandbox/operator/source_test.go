@@ -9,7 +9,27 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"openshell.dev/runtime/policy"
 )
+
+// TestDefaultPolicy: the built-in policy lists the paths of OpenShell 0.1 and those of
+// images without merged /usr. /app of OpenShell 0.0 is not in it.
+func TestDefaultPolicy(t *testing.T) {
+	src, err := FindPolicy("", &specs.Spec{Process: &specs.Process{}}, &Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := policy.Parse(src.Name, src.Text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := p.Filesystem
+	read := strings.Join(f.ReadOnly, " ")
+	if read != "/usr /bin /sbin /lib /lib64 /proc /dev/urandom /etc /var/log" || strings.Join(f.ReadWrite, " ") != "/tmp /dev/null" || !f.IncludeWorkdir || len(p.Network) != 0 {
+		t.Errorf("%+v", p)
+	}
+}
 
 func TestFindPolicy(t *testing.T) {
 	dir := t.TempDir()

@@ -4,6 +4,7 @@ package credentials
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -251,9 +252,15 @@ func checkCredential(c Credential) error {
 	return nil
 }
 
-// Has says whether there is a provider of this name.
-func (s *Set) Has(name string) bool {
-	return slices.ContainsFunc(s.providers, func(p *provider) bool { return p.Name == name })
+// Providers returns the providers of the set, also those that are gone.
+func (s *Set) Providers() iter.Seq[Provider] {
+	return func(yield func(Provider) bool) {
+		for _, p := range s.providers {
+			if !yield(p.Provider) {
+				return
+			}
+		}
+	}
 }
 
 // Needed says whether a provider is bound to the target's host and port, so that a

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
 	"openshell.dev/runtime/policy"
 )
 
@@ -55,8 +56,7 @@ func (s *Server) Load(name string, text []byte, revision int) error {
 	if fields := p.ProgramFields(); len(fields) > 0 && !s.c.NamesPrograms {
 		return &StaticError{fields, namesNoPrograms}
 	}
-	set := s.keys()
-	if err := p.CheckBindings(func(name string) bool { return set != nil && set.Has(name) }); err != nil {
+	if err := p.CheckBindings(bindings(s.keys())); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	aliases, err := s.c.Identity.Aliases(p.Binaries())
@@ -82,6 +82,25 @@ func (s *Server) Load(name string, text []byte, revision int) error {
 
 // deniesAll is why everything is denied after DenyAll. The workload reads it.
 const deniesAll = "everything is denied: an invalid policy was set, and no valid one since"
+
+// bindings returns what the policy's check of its bindings needs of the providers in set,
+// which may be nil.
+func bindings(set *credentials.Set) (out []policy.Attached) {
+	if set == nil {
+		return nil
+	}
+	for p := range set.Providers() {
+		a := policy.Attached{Name: p.Name}
+		for _, k := range p.Credentials {
+			a.Keys = append(a.Keys, k.Key)
+		}
+		for _, e := range p.Endpoints {
+			a.Endpoints = append(a.Endpoints, policy.AttachedEndpoint(e))
+		}
+		out = append(out, a)
+	}
+	return out
+}
 
 // DenyAll puts in force that everything is denied, the router included, until Load
 // succeeds: name is of a policy that is invalid. What is open has ended when it

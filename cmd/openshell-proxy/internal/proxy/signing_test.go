@@ -156,7 +156,7 @@ func TestBypass_B64_B67_SignedNowhereElse(t *testing.T) {
 		set                             func(*testing.T) *credentials.Set
 		code                            string
 	}{
-		{"no provider", signed, "https://api.example.com/", "", "x", nil, "credential_injection_failed"},
+		{"no provider", signed, "https://api.example.com/", "", "x", func(*testing.T) *credentials.Set { return nil }, "credential_injection_failed"},
 		{"provider of another host", signed, "https://api.example.com/", "", "x", func(t *testing.T) *credentials.Set { return awsSet(t, "other.example.com") }, "credential_endpoint_mismatch"},
 		{"without TLS", strings.Replace(signed, "443", "80", 1), "http://api.example.com/", "", "x", nil, "credential_"},
 		{"no region", strings.Replace(signed, "signing_region: eu-west-1, ", "", 1), "https://api.example.com/", "", "x", nil, "credential_injection_failed"},
@@ -167,13 +167,11 @@ func TestBypass_B64_B67_SignedNowhereElse(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t, "")
-			switch {
-			case tc.set != nil:
-				w.s.SetCredentials(tc.set(t))
-			case tc.name != "no provider":
-				w.s.SetCredentials(awsSet(t, "api.example.com"))
-			}
+			w.s.SetCredentials(awsSet(t, "api.example.com"))
 			w.load(endpoints(tc.endpoint))
+			if tc.set != nil { // the keys go after the policy was loaded
+				w.s.SetCredentials(tc.set(t))
+			}
 			s := &service{t: t, as: sigv4.Service{Name: "s3", Region: "eu-west-1"}}
 			w.both(s, "http/1.1")
 			req, err := http.NewRequest("PUT", tc.url, strings.NewReader(tc.body))
@@ -206,6 +204,39 @@ func TestBypass_B64_B67_SignedNowhereElse(t *testing.T) {
 			}
 			if r := w.recorded(0); r.Verdict != "deny" || strings.Contains(r.Reason+string(answer), awsKeys.Secret) {
 				t.Errorf("recorded %+v", r)
+			}
+		})
+	}
+}
+
+// TestSigningNeedsKeys: a policy that signs where no attached provider has AWS keys is
+// refused, and the policy before stays in force.
+func TestSigningNeedsKeys(t *testing.T) {
+	signs := []byte(endpoints(s3Endpoint + "sigv4"))
+	for name, tc := range map[string]struct {
+		set *credentials.Set
+		ok  bool
+	}{
+		"no provider":      {nil, false},
+		"another host":     {awsSet(t, "other.example.com"), false},
+		"other keys":       {provides(t, "api.example.com", 443, secretValue, ""), false},
+		"the keys":         {awsSet(t, "api.example.com"), true},
+		"one of two hosts": {awsSet(t, "other.example.com", "api.example.com"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, "")
+			w.s.SetCredentials(tc.set)
+			_, before, _ := w.s.Loaded()
+			err := w.s.Load("signs", signs, before+1)
+			_, after, _ := w.s.Loaded()
+			if tc.ok {
+				if err != nil || after != before+1 {
+					t.Errorf("revision %d, %v", after, err)
+				}
+				return
+			}
+			if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "credential_signing at endpoint 'api.example.com' needs an attached provider") || after != before {
+				t.Errorf("revision %d after %d, %v", after, before, err)
 			}
 		})
 	}
