@@ -192,25 +192,33 @@ func (s *scrubber) inName(name string) bool {
 }
 
 // startEdge returns how many bytes at the start of b are the end of a value, where b
-// begins at a cut of the content. It returns 0 for fewer than MinEdge bytes. If more is
-// true, b is too short to decide. If final is true, nothing follows b, and the whole of b
-// may lie within a value.
+// begins at a cut of the content. It ignores line ends, and does not count fewer than
+// MinEdge bytes. If more is true, b is too short to decide. If final is true, nothing
+// follows b, and the whole of b may lie within a value.
+//
+// The time is linear in the length of the patterns, also for values that repeat one byte.
 func (s *scrubber) startEdge(b []byte, final bool) (n int, more bool) {
+	if len(b) == 0 {
+		return 0, !final
+	}
+	limit := 0
+	for _, p := range s.patterns {
+		limit = max(limit, len(p))
+	}
+	var e edge
 	// If the cut lies in an escape, b begins with the rest of that escape.
 	for skip := 0; skip < len(b) && (skip == 0 || skip < maxEscape && escapeRest(b[skip-1])); skip++ {
-		for _, p := range s.patterns {
-			for k := 1; k <= len(p)-MinEdge; k++ {
-				if c := b[skip]; c != p[k] && c != '%' && c != '\\' && c != '+' && c != '&' {
-					continue
+		for how := range writings {
+			if !e.decode(b[skip:], how, limit) {
+				continue
+			}
+			for _, p := range s.patterns {
+				size, m := e.endOf(p)
+				if m && final && len(b)-skip >= MinEdge {
+					return len(b), false
 				}
-				for how := range writings {
-					size, m := matchAs(b[skip:], p[k:], how)
-					if m && final && len(b)-skip >= MinEdge {
-						return len(b), false
-					}
-					if more = more || m && !final; size > 0 {
-						n = max(n, skip+size)
-					}
+				if more = more || m && !final; size > 0 {
+					n = max(n, skip+size)
 				}
 			}
 		}
