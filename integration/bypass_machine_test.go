@@ -127,7 +127,7 @@ func TestBypass_B23_TheMachine(t *testing.T) {
 	}
 }
 
-// TestBypass_B23_OwnNames (the issue's point 6): what programs ask the proxy for at the
+// TestBypass_B23_OwnNames (issue 11, point 6): what programs ask the proxy for at the
 // container's own names reaches the container's own servers, never the proxy's ports and
 // never a server at the same port of the machine.
 func TestBypass_B23_OwnNames(t *testing.T) {

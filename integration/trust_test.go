@@ -91,9 +91,9 @@ func (b *box) replaceBundle() {
 	b.allowed("/bin/probe", "bare", "/bin/probe", "http", "GET", "https://api.test/ok/1")
 }
 
-// TestPoint5_RenameOver: a package replaces its bundle by rename; the CA is trusted
+// TestTrustRenameOver (issue 11, point 5): a package replaces its bundle by rename; the CA is trusted
 // after it, and the layer gets the package's bundle without the CA.
-func TestPoint5_RenameOver(t *testing.T) {
+func TestTrustRenameOver(t *testing.T) {
 	t.Parallel()
 	b := packaged(t, boxOptions{})
 	before := b.layer(debianBundle)
@@ -142,9 +142,9 @@ func TestPoint5_RenameOver(t *testing.T) {
 	b.gone()
 }
 
-// TestPoint5_NoTrace: what the container sees of its stores leaves nothing in the layer,
+// TestTrustNoTrace (issue 11, point 5): what the container sees of its stores leaves nothing in the layer,
 // with and without an image's own CAs, and read-only.
-func TestPoint5_NoTrace(t *testing.T) {
+func TestTrustNoTrace(t *testing.T) {
 	t.Parallel()
 	none := func(rootfs string) {
 		if err := os.RemoveAll(filepath.Join(rootfs, "etc/ssl")); err != nil {
@@ -206,9 +206,9 @@ func tree(t *testing.T, root string) (out []string) {
 	return out
 }
 
-// TestPoint5_PackageInstalled: an image without CAs gets them from a package while the
+// TestTrustPackageInstalled (issue 11, point 5): an image without CAs gets them from a package while the
 // container runs.
-func TestPoint5_PackageInstalled(t *testing.T) {
+func TestTrustPackageInstalled(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, boxOptions{policy: writableEtc, files: func(rootfs string) {
 		text, err := os.ReadFile(filepath.Join(rootfs, debianBundle))
@@ -238,9 +238,9 @@ func TestPoint5_PackageInstalled(t *testing.T) {
 	}
 }
 
-// TestPoint5_GuardKilled: a guard that takes another's place adds the CA as well, and not
+// TestTrustGuardKilled (issue 11, point 5): a guard that takes another's place adds the CA as well, and not
 // to folders that the workload has put in the place of the sandbox's.
-func TestPoint5_GuardKilled(t *testing.T) {
+func TestTrustGuardKilled(t *testing.T) {
 	t.Parallel()
 	standby := func(b *box) {
 		first := b.guard()
@@ -291,9 +291,9 @@ func TestPoint5_GuardKilled(t *testing.T) {
 	})
 }
 
-// TestPoint5_FileMount: where config.json mounts a folder of stores itself, the bundle is
+// TestTrustFileMount (issue 11, point 5): where config.json mounts a folder of stores itself, the bundle is
 // a file mount as before, and the runtime says so.
-func TestPoint5_FileMount(t *testing.T) {
+func TestTrustFileMount(t *testing.T) {
 	t.Parallel()
 	volume := t.TempDir()
 	b := boxOf(t, boxOptions{policy: writableEtc, spec: func(spec map[string]any) {
@@ -312,9 +312,9 @@ func TestPoint5_FileMount(t *testing.T) {
 	}
 }
 
-// TestPoint5_HostileImage: an image whose stores are no files, or lead elsewhere, gets its
+// TestTrustHostileImage (issue 11, point 5): an image whose stores are no files, or lead elsewhere, gets its
 // sandbox, and nothing outside the stores' folders is changed.
-func TestPoint5_HostileImage(t *testing.T) {
+func TestTrustHostileImage(t *testing.T) {
 	t.Parallel()
 	for name, files := range map[string]func(rootfs string) error{
 		"a pipe": func(r string) error {
@@ -377,9 +377,9 @@ func TestPoint5_HostileImage(t *testing.T) {
 	}
 }
 
-// TestPoint4_Keystores: the keystores of an image have the sandbox's CA, wherever a JDK
+// TestTrustKeystores (issue 11, point 4): the keystores of an image have the sandbox's CA, wherever a JDK
 // keeps its own, and the layer's do not.
-func TestPoint4_Keystores(t *testing.T) {
+func TestTrustKeystores(t *testing.T) {
 	t.Parallel()
 	// A keystore without entries, with the password of the JDK's.
 	empty := []byte("\xfe\xed\xfe\xed\x00\x00\x00\x02\x00\x00\x00\x00")
@@ -425,9 +425,9 @@ func TestPoint4_Keystores(t *testing.T) {
 	}
 }
 
-// TestPoint5_Docker: in Docker, `docker diff` and `docker commit` show what the workload
+// TestTrustDocker (issue 11, point 5): in Docker, `docker diff` and `docker commit` show what the workload
 // has written and nothing of the sandbox.
-func TestPoint5_Docker(t *testing.T) {
+func TestTrustDocker(t *testing.T) {
 	w := newWorld(t, writableEtc)
 	ca := string(startUpstream(t).CA)
 	w.imageFile(debianBundle, ca)
@@ -495,9 +495,9 @@ func (e *engine) file(container, name string) string {
 	return string(text)
 }
 
-// TestPoint5_UserNamespace: a container in a user namespace replaces its bundle as well,
+// TestTrustUserNamespace (issue 11, point 5): a container in a user namespace replaces its bundle as well,
 // and what it writes belongs to its user on the host.
-func TestPoint5_UserNamespace(t *testing.T) {
+func TestTrustUserNamespace(t *testing.T) {
 	t.Parallel()
 	const first = 100000
 	b := packaged(t, boxOptions{
@@ -535,9 +535,9 @@ func TestPoint5_UserNamespace(t *testing.T) {
 	}
 }
 
-// TestPoint5_NoOverlay: on a root filesystem that no further overlay can stand on, the
+// TestTrustNoOverlay (issue 11, point 5): on a root filesystem that no further overlay can stand on, the
 // stores are file mounts, and the runtime says so.
-func TestPoint5_NoOverlay(t *testing.T) {
+func TestTrustNoOverlay(t *testing.T) {
 	t.Parallel()
 	var top string
 	b := boxOf(t, boxOptions{

@@ -51,7 +51,7 @@ func FuzzParseHosts(f *testing.F) {
 	})
 }
 
-// TestOwnNames (the issue's point 6): names of the loopback and those beside the host name
+// TestOwnNames (issue 11, point 6): names of the loopback and those beside the host name
 // are the container's own.
 func TestOwnNames(t *testing.T) {
 	text := "127.0.0.1 localhost alias\n::1 localhost\n0.0.0.0 blocked.test\n172.17.0.2\tBox.test box\n10.0.0.9 other.test\n"

@@ -71,7 +71,7 @@ func TestBypass_B29_PathSpellings(t *testing.T) {
 	}
 }
 
-// TestQuerySpellings (the issue's point 12): unescaped UTF-8 is escaped.
+// TestQuerySpellings (issue 11, point 12): unescaped UTF-8 is escaped.
 func TestQuerySpellings(t *testing.T) {
 	for in, want := range map[string]string{
 		"": "", "a=b&c": "a=b&c", "q=é": "q=%C3%A9", "é=%c3%a9&x=日": "%C3%A9=%c3%a9&x=%E6%97%A5", "q=%E9": "q=%E9", "[]|\"<>?\\": "[]|\"<>?\\",

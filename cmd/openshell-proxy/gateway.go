@@ -34,8 +34,9 @@ func machineAddresses(egress handoff.Egress) ([]netip.Addr, error) {
 	return []netip.Addr{gateway}, nil
 }
 
-// withMachine returns hosts with the names of the machine. A name that hosts has keeps its
-// addresses, which are the engine's word; the others have the machine's, or none.
+// withMachine returns hosts with the names of the machine. A name that hosts has already
+// keeps its addresses, which come from the engine. The others get those of the machine, or
+// none.
 func withMachine(hosts map[string][]netip.Addr, machine []netip.Addr) map[string][]netip.Addr {
 	out := maps.Clone(hosts)
 	if out == nil {

@@ -111,9 +111,9 @@ const bedrockService = "bedrock"
 // operatorDialer reaches what the operator named, as net.Dialer.DialContext does.
 type operatorDialer func(ctx context.Context, network, address string) (net.Conn, error)
 
-// operatorDial reaches the operator's backends and services wherever they are; but
-// in the container's own namespace the loopback is the workload's.
-// The names of the machine are those addresses; noMachine is why there are none.
+// operatorDial reaches the operator's backends and services wherever they are; but in the
+// container's own namespace the loopback is the workload's. The names of the machine stand
+// for the addresses machine; noMachine is the reason if there are none.
 func operatorDial(egress handoff.Egress, dial *upstream.Dialer, machine []netip.Addr, noMachine error) operatorDialer {
 	check := func(a netip.Addr) error {
 		if egress == handoff.EgressNamespace && a.IsLoopback() {

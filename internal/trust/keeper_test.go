@@ -50,9 +50,9 @@ func text(t *testing.T, dir, name string) string {
 	return string(b)
 }
 
-// TestPoint5_Sync: the layer gets what programs have written, without the CA, and nothing
+// TestTrustSync (issue 11, point 5): the layer gets what programs have written, without the CA, and nothing
 // of what has not changed.
-func TestPoint5_Sync(t *testing.T) {
+func TestTrustSync(t *testing.T) {
 	own, theirs := certPEM(t, "ours"), string(certPEM(t, "theirs"))
 	v, root, container, layer := twoFolders(t, "ca.crt", "java/cacerts", "only.crt", "link.crt", "policies/"+BrowserPolicy)
 	for _, d := range []string{container, layer} {
@@ -143,9 +143,9 @@ func TestPoint5_Sync(t *testing.T) {
 	}
 }
 
-// TestPoint5_HostileFolder: links, pipes and files of any length in the folder lead the
+// TestTrustHostileFolder (issue 11, point 5): links, pipes and files of any length in the folder lead the
 // Keeper nowhere.
-func TestPoint5_HostileFolder(t *testing.T) {
+func TestTrustHostileFolder(t *testing.T) {
 	own := certPEM(t, "ours")
 	v, root, container, layer := twoFolders(t, "a.crt", "b.crt", "sub/c.crt", "big.crt")
 	outside := t.TempDir()
@@ -181,8 +181,8 @@ func TestPoint5_HostileFolder(t *testing.T) {
 	}
 }
 
-// TestPoint5_Unmake: folders that were made for the mount go, unless something is in them.
-func TestPoint5_Unmake(t *testing.T) {
+// TestTrustUnmake (issue 11, point 5): folders that were made for the mount go, unless something is in them.
+func TestTrustUnmake(t *testing.T) {
 	v, root, _, layer := twoFolders(t)
 	v.Made, v.MadeIn = "/etc", time.Unix(5, 0)
 	put2(t, layer, "kept", "")
@@ -202,9 +202,9 @@ func TestPoint5_Unmake(t *testing.T) {
 	}
 }
 
-// TestPoint5_LastWord: a store that a program replaces while the CA is added to the one
+// TestTrustLastWord (issue 11, point 5): a store that a program replaces while the CA is added to the one
 // before keeps the program's content.
-func TestPoint5_LastWord(t *testing.T) {
+func TestTrustLastWord(t *testing.T) {
 	v, _, container, _ := twoFolders(t, "ca.crt")
 	put2(t, container, "ca.crt", "old")
 	_, st, _, err := readStore(int(v.dir.Fd()), "ca.crt")

@@ -80,9 +80,9 @@ func withMAC(t testing.TB, store []byte, kind asn1.ObjectIdentifier, password st
 	return out
 }
 
-// TestPoint4_AddAndRemove: what Add puts into a store of each format, Remove takes out,
+// TestTrustAddAndRemove (issue 11, point 4): what Add puts into a store of each format, Remove takes out,
 // and the store is as before.
-func TestPoint4_AddAndRemove(t *testing.T) {
+func TestTrustAddAndRemove(t *testing.T) {
 	theirs, own := certPEM(t, "theirs"), certPEM(t, "ours")
 	stores := map[string][]byte{"no bundle": nil, "PEM": theirs, "PEM with comments": []byte("# Some Root\n" + string(theirs)), "JKS": emptyJKS(2), "JKS of version 1": emptyJKS(1), "PKCS#12": otherPKCS12(t)}
 	for name, kind := range map[string]int{"SHA-1": 0, "SHA-256": 1, "SHA-384": 2, "SHA-512": 3} {
@@ -120,8 +120,8 @@ func TestPoint4_AddAndRemove(t *testing.T) {
 	}
 }
 
-// TestPoint4_HostileStores: a store that cannot be read is refused.
-func TestPoint4_HostileStores(t *testing.T) {
+// TestTrustHostileStores (issue 11, point 4): a store that cannot be read is refused.
+func TestTrustHostileStores(t *testing.T) {
 	own := certPEM(t, "ours")
 	jks, err := Add(emptyJKS(2), own)
 	if err != nil {
@@ -159,9 +159,9 @@ func TestPoint4_HostileStores(t *testing.T) {
 	}
 }
 
-// TestPoint4_KeytoolReads: Java's own tool finds the CA in the stores that Add makes of
+// TestTrustKeytoolReads (issue 11, point 4): Java's own tool finds the CA in the stores that Add makes of
 // its own stores, and no more what Remove leaves.
-func TestPoint4_KeytoolReads(t *testing.T) {
+func TestTrustKeytoolReads(t *testing.T) {
 	keytool, err := exec.LookPath("keytool")
 	if err != nil {
 		t.Skip("no keytool on this machine")

@@ -73,7 +73,8 @@ type Config struct {
 	// MatchHost says whether a host is one that an endpoint's pattern means. Nil
 	// compares names.
 	MatchHost func(pattern, host string) bool
-	// AnyPlace puts values in wherever a placeholder stands, whatever their Place.
+	// AnyPlace replaces placeholders in every header, in the path and in the query,
+	// whatever the Place of the credential is.
 	AnyPlace bool
 	// Before is the set that the sandbox had until now, nil for the first. Values that
 	// only Before has are not put into requests any more, and are still masked.

@@ -72,8 +72,8 @@ func (e *MalformedError) Status() int { return http.StatusBadRequest }
 // Code is invalid_credential_placeholder.
 func (e *MalformedError) Code() string { return "invalid_credential_placeholder" }
 
-// BodyError is the error for a placeholder in a body, where none becomes a value, that the
-// sandbox was not given, or whose provider is gone.
+// BodyError is the error for a placeholder in a body that is not rewritten, if no attached
+// provider has its credential.
 type BodyError struct {
 	Key string // as far as it has arrived; empty if none follows the marker
 }

@@ -115,17 +115,17 @@ func (s *issuedReader) judge(err error) {
 	}
 }
 
-// keyState is what is known of the key of a placeholder.
+// keyState is the result of comparing the key of a placeholder with the issued keys.
 type keyState int
 
 const (
-	// keyUnknown is no key that the sandbox was given.
+	// keyUnknown is a key that the sandbox was not given.
 	keyUnknown keyState = iota
-	// keyUnfinished is the beginning of one.
+	// keyUnfinished is the beginning of an issued key.
 	keyUnfinished
-	// keyOpen is one, and may be the beginning of another one.
+	// keyOpen is an issued key that is also the beginning of a longer one.
 	keyOpen
-	// keyIssued is one.
+	// keyIssued is an issued key.
 	keyIssued
 )
 

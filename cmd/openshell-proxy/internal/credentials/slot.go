@@ -4,9 +4,9 @@ package credentials
 
 import "strings"
 
-// Place is where a request has a credential, beside the header Authorization, which every
-// credential may stand in, and the bodies and messages that the policy has rewritten. At most
-// one field is set.
+// Place is the part of a request in which the placeholder of a credential is replaced by
+// its value, in addition to the header Authorization and the bodies and messages that are
+// rewritten. At most one field is set. The zero value adds no part.
 type Place struct {
 	// Header is the name of a header field, Query of a query parameter.
 	Header, Query string
@@ -30,8 +30,8 @@ func (p Place) String() string {
 	return "the header Authorization"
 }
 
-// slot reports whether a credential with the place p may stand in a text between before and
-// after.
+// slot reports whether the placeholder of a credential with the place p is replaced in a
+// text, between before and after.
 type slot func(p Place, before, after []byte) bool
 
 // inHeaderSlot is the slot of a header field.

@@ -249,7 +249,7 @@ func (g *Guard) attach() error {
 	case err != nil && g.Check != nil:
 		return err
 	case err != nil:
-		// The workload may have moved its folders; its proxy goes on.
+		// The workload may have moved its folders, which must not end the proxy.
 		g.report(fmt.Sprintf("changes of CA stores are not seen: %v", err))
 	}
 	close(g.attached)

@@ -9,8 +9,8 @@ import (
 	"fmt"
 )
 
-// ErrAnswer is the error about the bytes of an answer's head that has no safe reading.
-// Any other error of CleanAnswer is of the connection.
+// ErrAnswer is wrapped by the errors of CleanAnswer about a malformed head. Its other
+// errors come from the connection.
 var ErrAnswer = errors.New("malformed head of an answer")
 
 // CleanAnswer looks at the head of one HTTP/1 answer. Servers send heads that clients

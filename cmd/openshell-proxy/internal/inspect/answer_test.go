@@ -13,7 +13,7 @@ import (
 	"testing/iotest"
 )
 
-// TestAnswers (the issue's point 12): what clients accept is read, from a spelling that
+// TestAnswers (issue 11, point 12): what clients accept is read, from a spelling that
 // net/http reads, and the body is what follows the head.
 func TestAnswers(t *testing.T) {
 	const ok, end = "HTTP/1.1 200 OK\r\n", "\r\nanswer"

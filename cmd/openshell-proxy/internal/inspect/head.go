@@ -101,7 +101,7 @@ func bad(format string, a ...any) error {
 	return fmt.Errorf("%w: %s", ErrHead, fmt.Sprintf(format, a...))
 }
 
-// requestLine reads the first line, which begins at a place in the head.
+// requestLine reads the first line, which begins at offset at of the head.
 func (h *head) requestLine(line []byte, at int) error {
 	i, j := bytes.IndexByte(line, ' '), bytes.LastIndexByte(line, ' ')
 	if i <= 0 || i == j {
@@ -210,7 +210,8 @@ func (h *head) hostField(v []byte, at span) error {
 	return nil
 }
 
-// contentLength reads a number, or a list of equal numbers, of which it leaves the first.
+// contentLength reads a number, or a list of equal numbers. It replaces all of a list but
+// the first number by spaces.
 func (h *head) contentLength(v []byte) error {
 	rest := v
 	for first := true; first || len(rest) > 0; first = false {

@@ -46,7 +46,7 @@ func TestCheckHeadAccepts(t *testing.T) {
 	}
 }
 
-// TestAcceptedHeads (the issue's point 12): what RFC 9110 and 9112 let a recipient accept
+// TestAcceptedHeads (issue 11, point 12): what RFC 9110 and 9112 let a recipient accept
 // and has one reading is accepted, and net/http reads it so.
 func TestAcceptedHeads(t *testing.T) {
 	const post = "POST / HTTP/1.1\r\nHost: a\r\n"

@@ -22,8 +22,8 @@ const (
 	Unknown Kind = iota
 	// TLS is a well-formed ClientHello.
 	TLS
-	// HTTP1 begins with a request line, or with one that some server may take for it;
-	// CheckHead says whether it is one.
+	// HTTP1 begins with a request line, or with a line that some server may read as one;
+	// CheckHead decides.
 	HTTP1
 	// HTTP2 is the connection preface, without TLS.
 	HTTP2
@@ -74,7 +74,7 @@ func Peek(br *bufio.Reader) (First, error) {
 	return First{Kind: k}, err
 }
 
-// peekText tells what begins at a place in b.
+// peekText classifies the text that begins at b[at].
 func peekText(br *bufio.Reader, b []byte, at int) (Kind, error) {
 	var err error
 	for i := at; ; i++ {
@@ -106,9 +106,9 @@ func peekText(br *bufio.Reader, b []byte, at int) (Kind, error) {
 	return HTTP2, nil
 }
 
-// peekLine tells HTTP/1 from other protocols of text (IRC, RTSP, NATS, Redis) by the whole
-// first line, which begins at a place in the buffer. A line that does not end, or is longer than MaxHead bytes, is HTTP1, so that
-// CheckHead refuses it.
+// peekLine distinguishes HTTP/1 from other text protocols (IRC, RTSP, NATS, Redis) by the
+// whole first line, which begins at offset at. A line that does not end, or is longer
+// than MaxHead bytes, is HTTP1, so that CheckHead refuses it.
 func peekLine(br *bufio.Reader, at int) Kind {
 	for seen := at; seen < min(MaxHead, br.Size()); {
 		b, err := atLeast(br, seen+1)

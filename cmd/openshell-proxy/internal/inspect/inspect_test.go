@@ -52,7 +52,7 @@ func TestPeekKinds(t *testing.T) {
 	}
 }
 
-// TestBypass_B27_TextThatIsNoRequest (the issue's point 11): a line that no HTTP server
+// TestBypass_B27_TextThatIsNoRequest (issue 11, point 11): a line that no HTTP server
 // takes for a request is another protocol's, and one that some server may is HTTP.
 func TestBypass_B27_TextThatIsNoRequest(t *testing.T) {
 	for _, line := range []string{

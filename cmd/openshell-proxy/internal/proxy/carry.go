@@ -167,11 +167,11 @@ func (h *http1) send(ctx context.Context, req *http.Request, j *judged, upgrade 
 	}
 }
 
-// errUnsent is why a body was not sent to its end: the answer has come before.
+// errUnsent is the error of a body whose answer came before all of it was sent.
 var errUnsent = errors.New("the answer has come before the end of the body")
 
-// settle ends the sending of the body if that still goes on, which makes both
-// connections useless. The error is why not all of it went out.
+// settle stops the sending of the body if it has not ended, which makes both connections
+// useless. It returns the number of bytes sent, and an error if that is not the whole body.
 func (h *http1) settle(up *upConn, sent <-chan sentBody) (n int64, unsent error) {
 	defer h.unwatch()
 	if sent == nil {
@@ -205,8 +205,8 @@ func clientGone(unsent error) error {
 	return nil
 }
 
-// badBody returns the answer to a request whose body is not in chunks although it should
-// be; nil if that is not the reason why it was not sent.
+// badBody returns the answer to a request whose chunked body is malformed; nil if unsent is
+// another error.
 func badBody(unsent error) *answer {
 	var w *writeError
 	var refusal credentials.Refusal

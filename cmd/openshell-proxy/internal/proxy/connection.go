@@ -85,8 +85,8 @@ type target struct {
 	host string
 	port uint16
 	tls  bool
-	// own says that host is the container itself, which only a client of the proxy's
-	// variables can ask for.
+	// own is true if host is the container itself. Only a client that uses the proxy
+	// variables asks for it.
 	own bool
 }
 
@@ -389,9 +389,10 @@ func (c *connection) serve(ctx context.Context, first opening, to target, dec po
 	case first.Kind == inspect.TLS:
 		to.tls = true
 		reads := dec.Inspect || c.s.c.TerminatePlainTLS || c.s.hasCredentials(to, dec) || c.s.hasMiddlewares(to.host)
-		// A plain endpoint's TLS without a name is carried: the host is known, and the
-		// proxy dials its address. A name in an encrypted ClientHello is not seen there,
-		// and browsers always send one that may be noise.
+		// At a plain endpoint TLS without a server name is forwarded, because the host is
+		// known and the proxy dials its address. The proxy does not see a name in an
+		// encrypted ClientHello, which browsers always send, mostly with random content
+		// (GREASE).
 		if reads || first.Hello.ServerName != "" {
 			if err := sameName(first.Hello.ServerName, to.host); err != nil {
 				c.refuseTLS(ctx, to, denied(dec, err.Error()))

@@ -18,14 +18,14 @@ import (
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/upstream"
 )
 
-// errClientGone is why a request ended whose client has hung up.
+// errClientGone is the error of a request whose client has closed the connection.
 var errClientGone = errors.New("the client ended the request before it had the whole answer")
 
-// errUnprocessed is why a request was not answered that the server has certainly not
-// processed: it may be sent again.
+// errUnprocessed is the error of a request that the server has certainly not processed. It
+// may be sent again.
 var errUnprocessed = errors.New("the server ended the connection without processing the request, which may be sent again")
 
-// connectError is why there is no connection to the other side: nothing was sent there.
+// connectError is a failure to connect to the other side. Nothing was sent there.
 type connectError struct{ error }
 
 func (e *connectError) Unwrap() error { return e.error }
@@ -40,14 +40,15 @@ type writeError struct{ error }
 
 func (e *writeError) Unwrap() error { return e.error }
 
-// ofWriting reports whether an error of copying is of the connection that was written to.
+// ofWriting reports whether an error of copying comes from the destination.
 func ofWriting(err error) bool {
 	var w *writeError
 	var op *net.OpError
 	return errors.As(err, &w) || errors.As(err, &op) && op.Op == "write"
 }
 
-// copied returns the error of copying an answer to its client, or errClientGone.
+// copied returns err, the result of copying an answer to its client, or errClientGone if
+// the client's connection failed.
 func copied(err error) error {
 	if err == nil {
 		return nil
@@ -59,13 +60,14 @@ func copied(err error) error {
 	return err
 }
 
-// hungUp is an error of a client's connection.
+// hungUp is an error of the client's connection.
 type hungUp struct{ error }
 
 func (e *hungUp) Unwrap() error { return e.error }
 
-// failure returns why something could not be done: the policy or the client, if one of
-// them has ended it, and otherwise err. ctx is the request's or the connection's.
+// failure returns why an operation failed with err: the reason of the policy or the client
+// if one of them has canceled ctx, otherwise err. ctx is that of the request or the
+// connection.
 func failure(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil {
 		return err
@@ -109,16 +111,16 @@ func endedBy(err error) string {
 	return endedByUpstream
 }
 
-// The errors of refusals for which the other side is the reason.
+// Error codes of refusals that the other side causes.
 const (
 	unreachableCode = "upstream_unreachable"
 	malformedCode   = "upstream_malformed_answer"
 	unprocessedCode = "upstream_unprocessed"
 )
 
-// described returns the error code and the text of a refusal for which the other side is
-// the reason. The text is one of a fixed set: the error itself may quote what the other
-// side has sent, which could be written to drive an agent. Records have the error itself.
+// described returns the error code and the text of a refusal that the other side causes.
+// The text is one of a fixed set, because the error itself can quote bytes of the other
+// side, which may be written to instruct an agent. Records have the error itself.
 func described(err error) (code, text string) {
 	var malformed *answerError
 	if errors.As(err, &malformed) {

@@ -18,7 +18,7 @@ import (
 	"openshell.dev/runtime/internal/decisionlog"
 )
 
-// TestRecordsOfEnds (the issue's point 15): a record says which side has ended a request
+// TestRecordsOfEnds (issue 11, point 15): a record says which side has ended a request
 // early, and only an answered request has a status.
 func TestRecordsOfEnds(t *testing.T) {
 	for _, proto := range []string{"http/1.1", "h2"} {
@@ -92,7 +92,7 @@ func TestRecordsOfEnds(t *testing.T) {
 	}
 }
 
-// TestRecordsOfNoConnection (the issue's point 15): what the policy allows and could not be
+// TestRecordsOfNoConnection (issue 11, point 15): what the policy allows and could not be
 // connected to is not recorded as allowed.
 func TestRecordsOfNoConnection(t *testing.T) {
 	w := newWorld(t, endpoints("host: down.example.org, ports: [80, 443, 7000]", "host: raw.example.com, ports: [443, 7000], protocol: tcp", openHost))
@@ -126,7 +126,7 @@ func TestRecordsOfNoConnection(t *testing.T) {
 	}
 }
 
-// TestRecordsOfRelays (the issue's point 15): so does the record of a connection that is
+// TestRecordsOfRelays (issue 11, point 15): so does the record of a connection that is
 // carried as it is.
 func TestRecordsOfRelays(t *testing.T) {
 	for _, side := range []string{"client", "upstream", ""} {
@@ -155,7 +155,7 @@ func TestRecordsOfRelays(t *testing.T) {
 	}
 }
 
-// TestMalformedBodies (the issue's point 15): a body that is not in proper chunks is the
+// TestMalformedBodies (issue 11, point 15): a body that is not in proper chunks is the
 // client's fault.
 func TestMalformedBodies(t *testing.T) {
 	w := newWorld(t, endpoints(openHost))
@@ -224,7 +224,7 @@ func TestBypass_B95_RefusalsQuoteNoServer(t *testing.T) {
 	})
 }
 
-// TestAcceptedAnswers (the issue's point 12): an answer that clients accept goes on in one
+// TestAcceptedAnswers (issue 11, point 12): an answer that clients accept goes on in one
 // spelling, and the connection is used again.
 func TestAcceptedAnswers(t *testing.T) {
 	for name, tc := range map[string]struct{ fields, header string }{
@@ -262,7 +262,7 @@ func TestAcceptedAnswers(t *testing.T) {
 	}
 }
 
-// TestBypass_B28_NoWebSocketWhereRequestsAreJudged (the issue's point 15): a WebSocket that
+// TestBypass_B28_NoWebSocketWhereRequestsAreJudged (issue 11, point 15): a WebSocket that
 // cannot be carried is refused with the way out, and does not go on as a GET.
 func TestBypass_B28_NoWebSocketWhereRequestsAreJudged(t *testing.T) {
 	const ws = "GET /a HTTP/1.1\r\nHost: api.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"

@@ -16,16 +16,17 @@ var errFields = fmt.Errorf("%w: more than %d fields", inspect.ErrHeadTooLarge, m
 // 7541): the library bounds the bytes of a head and not the number of its fields, each of
 // which takes memory.
 type fieldCounter struct {
-	// left is how much of the frame is to come, lead what of that is before the fields, and
-	// pad what is after them.
+	// left is the number of bytes of the frame that are still to come. lead is the number
+	// of bytes before its fields, pad of those after them. padded is true until pad is
+	// read.
 	left, lead, pad uint32
 	padded          bool
 	fields          int
 	state           fieldState
-	// name says that a name is read, and its value next.
+	// name is true while a name is read, which a value follows.
 	name bool
-	// n is the number that is read, or how much of a string is to come; shift is for the
-	// next bits of the number.
+	// n is the number that is being read, or the number of bytes of a string that are still
+	// to come. shift is the position of the next bits of the number.
 	n     uint32
 	shift uint
 }
@@ -48,7 +49,7 @@ func (c *fieldCounter) frame(kind http2.FrameType, flags http2.Flags, length uin
 	case http2.FrameHeaders:
 		*c = fieldCounter{left: length, padded: flags.Has(http2.FlagHeadersPadded)}
 		if flags.Has(http2.FlagHeadersPriority) {
-			c.lead = 5
+			c.lead = 5 // the stream that this one depends on, and a weight
 		}
 	case http2.FrameContinuation:
 		c.left, c.lead, c.pad, c.padded = length, 0, 0, false

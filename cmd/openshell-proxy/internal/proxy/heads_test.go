@@ -12,7 +12,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// TestLargeHeads (the issue's point 8): a head of up to MaxHead bytes arrives whole over
+// TestLargeHeads (issue 11, point 8): a head of up to MaxHead bytes arrives whole over
 // both versions; a larger one is answered 431 and recorded.
 func TestLargeHeads(t *testing.T) {
 	w := newWorld(t, endpoints(openHost))
@@ -114,7 +114,7 @@ func TestBypass_B86_HeadsWithoutEnd(t *testing.T) {
 	}
 }
 
-// TestMalformedHTTP2 (the issue's points 8 and 15): what the HTTP/2 library refuses by
+// TestMalformedHTTP2 (issue 11, points 8 and 15): what the HTTP/2 library refuses by
 // itself is answered 400, and recorded; the connection goes on.
 func TestMalformedHTTP2(t *testing.T) {
 	w := newWorld(t, endpoints(openHost))
@@ -157,7 +157,7 @@ func TestMalformedHTTP2(t *testing.T) {
 	})
 }
 
-// TestHTTP2ConnectionErrors (the issue's point 15): a connection that the library ends has
+// TestHTTP2ConnectionErrors (issue 11, point 15): a connection that the library ends has
 // a record.
 func TestHTTP2ConnectionErrors(t *testing.T) {
 	w := newWorld(t, endpoints(openHost))

@@ -148,13 +148,13 @@ func (h *http1) checkHead(ctx context.Context) error {
 	return inspect.CheckHead(h.br, MaxHead)
 }
 
-// resize exchanges the buffer for one of another pool, with what it holds.
+// resize replaces the buffer by one of another pool and keeps its content.
 func (h *http1) resize(pool *sync.Pool) {
 	held, _ := h.br.Peek(h.br.Buffered())
 	held = bytes.Clone(held)
 	giveReader(poolOf(h.br), h.br)
 	h.br = takeReader(pool, io.MultiReader(bytes.NewReader(held), h.conn))
-	_, _ = h.br.Peek(len(held)) // nothing may be held but in the buffer
+	_, _ = h.br.Peek(len(held)) // into the buffer, so that the MultiReader reads only from the connection
 }
 
 func poolOf(br *bufio.Reader) *sync.Pool {
@@ -331,8 +331,8 @@ func (t target) is(authority string) bool {
 	return err == nil && host == t.host && port == t.port
 }
 
-// named says whether a request over HTTP/1 is for the target. One of HTTP/1.0 need not say
-// so: it is sent with the target's name.
+// named reports whether a request over HTTP/1 is for the target. A request of HTTP/1.0
+// without Host is, too: it is forwarded with the name of the target.
 func (t target) named(req *http.Request) bool {
 	return t.is(req.Host) || req.Host == "" && !req.ProtoAtLeast(1, 1)
 }

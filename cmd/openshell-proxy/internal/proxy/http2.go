@@ -90,11 +90,11 @@ func (g *gatedHandler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	g.serve(w, req, hold)
 }
 
-// fieldOverhead is what a field counts in MaxHead beside its name and value: what separates
-// them in HTTP/1.
+// fieldOverhead is the size that a field has in MaxHead in addition to its name and value:
+// that of the separators of HTTP/1.
 const fieldOverhead = int64(len(": \r\n"))
 
-// malformed returns the decision to refuse what is not one clear request.
+// malformed returns the decision about a malformed request.
 func (c *connection) malformed(reason string) policy.Decision {
 	return policy.Decision{Reason: "malformed request: " + reason, Layer: policy.L7, Revision: c.s.engine.Load().engine.Revision()}
 }
@@ -229,7 +229,9 @@ func (h *http2Handler) roundTrip(ctx context.Context, req *http.Request, j *judg
 			return nil, cc, err
 		}
 		unprocessed := unprocessed(err)
-		// Without that the connection may have ended since its last request.
+		// Connections often end between two requests. A request that the server may have
+		// processed is repeated only then, once, and only if it is idempotent and has no
+		// body.
 		again := unprocessed || repeats == 0 && body == nil && idempotent(req.Method) && !cc.CanTakeNewRequest()
 		if !again || repeats == maxRepeats || !body.rewind() {
 			if unprocessed {

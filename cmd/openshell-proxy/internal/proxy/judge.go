@@ -158,7 +158,7 @@ type record struct {
 	steps   []decisionlog.Middleware
 	in, out int64
 	began   time.Time
-	// err is why an allowed request or connection did not end whole; nil if it did.
+	// err is the error that ended an allowed request or connection early; nil if none did.
 	err error
 }
 

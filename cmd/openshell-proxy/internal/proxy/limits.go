@@ -103,9 +103,9 @@ const (
 	copyBuffer = 32 << 10
 	// maxGreeting bounds the first read from a server that speaks first, in bytes.
 	maxGreeting = 4 << 10
-	// settleTime is how long a request may still be sent when its answer has ended. After
-	// that its connection is closed, which a client that has sent everything does not
-	// expect: it is long enough for a busy machine.
+	// settleTime is the time in which the rest of a request may be sent after its answer
+	// has ended. Then its connection is closed. A busy machine must not close the
+	// connection of a client that has sent everything.
 	settleTime = time.Second
 	// goneAfter is the time without an answer after which the proxy checks whether the
 	// client is still connected.
@@ -159,9 +159,10 @@ const (
 )
 
 const (
-	// keptUpload bounds the part of a body that is kept to be sent again over HTTP/2, in
-	// bytes: what a server may be sent of a request before it looks at it (the protocol's
-	// first window). maxRepeats bounds the repetitions of a request.
+	// keptUpload bounds the part of a body that is kept so that a request over HTTP/2 can
+	// be sent again, in bytes. It is the initial window of the protocol, which a body may
+	// fill before the server reads any of it. maxRepeats bounds the repetitions of a
+	// request.
 	keptUpload = uploadWindow
 	maxRepeats = 8
 	// repeatTime is how long a client may take to send more of a body that is to be sent

@@ -56,7 +56,7 @@ func withOwn(t *testing.T) (*world, *fakeOwn, *site) {
 	return w, own, s
 }
 
-// TestOwnNames (the issue's point 6): what clients ask the proxy for at the container's
+// TestOwnNames (issue 11, point 6): what clients ask the proxy for at the container's
 // own names is dialled in the container, without a policy and without credentials.
 func TestOwnNames(t *testing.T) {
 	w, own, s := withOwn(t)

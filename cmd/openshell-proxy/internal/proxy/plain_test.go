@@ -19,7 +19,7 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// TestPlainEndpointCarriesText (the issue's point 11): a plain endpoint carries protocols
+// TestPlainEndpointCarriesText (issue 11, point 11): a plain endpoint carries protocols
 // of text that are not HTTP, and judges what some server may take for HTTP.
 func TestPlainEndpointCarriesText(t *testing.T) {
 	for _, tc := range []struct {
@@ -65,7 +65,7 @@ func TestPlainEndpointCarriesText(t *testing.T) {
 	}
 }
 
-// TestUpstreamTLSNamesTheCause (the issue's point 11): where the proxy cannot speak TLS as
+// TestUpstreamTLSNamesTheCause (issue 11, point 11): where the proxy cannot speak TLS as
 // the server wants it, the answer and the record name the cause and the way out.
 func TestUpstreamTLSNamesTheCause(t *testing.T) {
 	certificate, parameters := "asks for a client certificate", "DHE or RSA"

@@ -31,14 +31,14 @@ func unprocessed(err error) bool {
 	return false
 }
 
-// keptBody is the body of a request that may be sent again: it keeps what was read of it.
-// Its methods may be called concurrently. On nil they do nothing: there is no body.
+// keptBody is the body of a request that may be sent again. It keeps the bytes that were
+// read. Its methods may be called concurrently. On nil they do nothing: there is no body.
 type keptBody struct {
 	src  io.ReadCloser
 	hold *memory.Hold
 
 	mu sync.Mutex
-	// kept is what was read, in a buffer of uploads; nil if that is not kept any more.
+	// kept has the bytes that were read, in a buffer of uploads; nil if they are not kept.
 	kept *[]byte
 	// end is the error that src has ended with.
 	end error
@@ -63,7 +63,7 @@ func keepBody(req *http.Request, hold *memory.Hold) *keptBody {
 	return b
 }
 
-// forget gives the buffer back: nothing is sent again.
+// forget returns the buffer to its pool. The body cannot be sent again.
 func (b *keptBody) forget() {
 	if b != nil {
 		b.mu.Lock()
@@ -106,7 +106,8 @@ func (b *keptBody) attempt() io.ReadCloser {
 // bodyAttempt is a keptBody as one attempt reads it.
 type bodyAttempt struct {
 	body *keptBody
-	// at is how much was read of what is kept. closed says that the attempt has ended.
+	// at is the number of kept bytes that the attempt has read. closed is true when it has
+	// ended.
 	at     int
 	closed bool
 }

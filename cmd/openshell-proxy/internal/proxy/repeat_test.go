@@ -96,7 +96,7 @@ func (l *leaving) serve(c net.Conn) {
 	}
 }
 
-// TestUnprocessedRequests (the issue's point 8): requests that the server's GOAWAY or
+// TestUnprocessedRequests (issue 11, point 8): requests that the server's GOAWAY or
 // REFUSED_STREAM leaves unprocessed are sent again, and processed once.
 func TestUnprocessedRequests(t *testing.T) {
 	for how, l := range map[string]*leaving{"GOAWAY": {perConnection: 3}, "REFUSED_STREAM": {perConnection: 100, refusals: 4}} {
@@ -147,7 +147,7 @@ func TestUnprocessedRequests(t *testing.T) {
 	}
 }
 
-// TestUnprocessedForEver (the issue's point 8): a request that is never processed is answered
+// TestUnprocessedForEver (issue 11, point 8): a request that is never processed is answered
 // 503, and one that may have been is not sent again.
 func TestUnprocessedForEver(t *testing.T) {
 	w := newWorld(t, endpoints(openHost))
@@ -166,7 +166,7 @@ func TestUnprocessedForEver(t *testing.T) {
 	}
 }
 
-// TestLongUploadsAreNotKept (the issue's point 8): of a long body only what was kept can be
+// TestLongUploadsAreNotKept (issue 11, point 8): of a long body only what was kept can be
 // sent again; the client is told.
 func TestLongUploadsAreNotKept(t *testing.T) {
 	w := newWorld(t, endpoints(openHost))

@@ -342,7 +342,7 @@ func TestBypass_B31_Limits(t *testing.T) {
 	}
 }
 
-// TestAcceptedRequests (the issue's point 12): what RFC 9110 and 9112 let a recipient
+// TestAcceptedRequests (issue 11, point 12): what RFC 9110 and 9112 let a recipient
 // accept goes on in one spelling, which is the one that was judged.
 func TestAcceptedRequests(t *testing.T) {
 	const host = "Host: api.example.com\r\n"
@@ -375,7 +375,7 @@ func TestAcceptedRequests(t *testing.T) {
 	}
 }
 
-// TestLatin1Escapes (the issue's point 12): escapes of another encoding than UTF-8 pass
+// TestLatin1Escapes (issue 11, point 12): escapes of another encoding than UTF-8 pass
 // where no rule reads the path or the query, and nowhere else: a server may read them as
 // letters that a deny rule names.
 func TestLatin1Escapes(t *testing.T) {

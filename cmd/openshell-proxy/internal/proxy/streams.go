@@ -42,14 +42,17 @@ type streamGate struct {
 	ctx context.Context //nolint:containedctx // the connection's
 	s   *Server
 	a   *memory.Account
-	// refused records that the gate ends the connection, and why. malformed records what the
-	// library refuses, with the status of the answer, 0 if there is none.
+	// refused is called with the reason when the gate ends the connection. malformed is
+	// called for each request or connection that the library refuses, with the status of
+	// the answer, or 0 without one.
 	refused   func(error)
 	malformed func(reason string, status int)
-	// in is used by the server's reader, out by its writer. fields counts those of heads.
+	// in is used by the server's reader, out by its writer. fields counts the fields of
+	// heads.
 	in, out frameScanner
 	fields  fieldCounter
-	// writing is what Write was given, and resets has the resets in it that become answers.
+	// writing is the argument of the current Write. resets are the frames in it that are
+	// replaced by answers.
 	writing []byte
 	resets  []streamReset
 
@@ -58,10 +61,10 @@ type streamGate struct {
 	// side has reset; last is the newest stream.
 	open map[uint32]openStream
 	last uint32
-	// block is the length of the head that is read, as it was sent so far, and taken is the
-	// memory that was taken for it beside [streamCost].
+	// block is the number of bytes that were received of the head that is being read. taken
+	// is the memory taken for it in addition to [streamCost].
 	block, taken int64
-	// why is what the library has last found wrong.
+	// why is the name of the last error that the library has counted.
 	why string
 	// pending is the number of streams that have memory and no handler yet, running
 	// the number of handlers.
@@ -151,7 +154,8 @@ func badRequestFrames(stream uint32) []byte {
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(out, stream), uint32(http2.ErrCodeNo))
 }
 
-// code returns a number in the payload of the frame that Write is about to send.
+// code returns the error code at an offset in the payload of the frame that Write is about
+// to send. It returns false if this part of the payload is not in the same Write.
 func (g *streamGate) code(at int) (http2.ErrCode, bool) {
 	if at += g.out.at; at+4 <= len(g.writing) {
 		return http2.ErrCode(binary.BigEndian.Uint32(g.writing[at:])), true
@@ -159,7 +163,7 @@ func (g *streamGate) code(at int) (http2.ErrCode, bool) {
 	return 0, false
 }
 
-// counted notes what the library has found wrong.
+// counted is the library's CountError.
 func (g *streamGate) counted(why string) {
 	g.mu.Lock()
 	g.why = why
@@ -294,9 +298,9 @@ func (g *streamGate) admit(stream uint32) error {
 	return nil
 }
 
-// lengthen takes memory for the next frame of a head: for the bytes that it may be when it
-// is decoded, beyond those that [streamCost] has room for. Preconditions: g.mu is held,
-// which lengthen releases while it waits.
+// lengthen takes memory for the next frame of a head: for the largest size that the head
+// can have when it is decoded, without the part that [streamCost] covers. Preconditions:
+// g.mu is held, which lengthen releases while it waits.
 func (g *streamGate) lengthen(stream uint32) error {
 	if g.block += int64(g.in.left); g.block > maxHead2 {
 		return inspect.ErrHeadTooLarge

@@ -12,16 +12,16 @@ import (
 	"sync/atomic"
 )
 
-// The causes of failed TLS with a server that the proxy cannot remove, each with the way
-// out.
+// Causes of TLS failures with a server that the proxy cannot avoid, each with the way out.
 const (
-	skipTLS          = "; with tls: skip at the endpoint the client's own TLS reaches the server"
-	causeCertificate = "the server asks for a client certificate, which the proxy does not have" + skipTLS
-	causeAgain       = "the server begins TLS again within the connection (renegotiation), mostly to ask for a client certificate, which the proxy does not do" + skipTLS
-	causeParameters  = "the server takes none of the TLS versions and key exchanges that the proxy offers (TLS 1.2 and 1.3, ECDHE, and not DHE or RSA)" + skipTLS
+	skipTLS            = "; with tls: skip at the endpoint the client's own TLS reaches the server"
+	causeCertificate   = "the server asks for a client certificate, which the proxy does not have" + skipTLS
+	causeRenegotiation = "the server begins TLS again within the connection (renegotiation), mostly to ask for a client certificate, which the proxy does not do" + skipTLS
+	causeParameters    = "the server takes none of the TLS versions and key exchanges that the proxy offers (TLS 1.2 and 1.3, ECDHE, and not DHE or RSA)" + skipTLS
 )
 
-// explained adds the cause and the way out to an error of TLS with a server.
+// explained adds the cause and the way out to an error of TLS with a server, if they are
+// known.
 func explained(err error) error {
 	if cause := tlsCause(err); cause != "" {
 		return fmt.Errorf("%w: %s", err, cause)
@@ -49,7 +49,7 @@ func tlsCause(err error) string {
 	is := func(a tls.AlertError) bool { return op.Err.Error() == a.Error() }
 	switch {
 	case op.Op == "local error" && is(noRenegotiation):
-		return causeAgain
+		return causeRenegotiation
 	case op.Op == "remote error" && slices.ContainsFunc(refusedParameters, is):
 		return causeParameters
 	}
@@ -63,8 +63,8 @@ type certificateError struct{ err error }
 func (e *certificateError) Error() string { return e.err.Error() }
 func (e *certificateError) Unwrap() error { return e.err }
 
-// askedConn is a connection to a server that has asked for a client certificate. Since TLS
-// 1.3 such a server refuses only when the handshake is over for the client.
+// askedConn is a connection to a server that has asked for a client certificate. In TLS 1.3
+// the server refuses a client without one only after the client's handshake has ended.
 type askedConn struct {
 	*tls.Conn
 	// accepted is true once the server has sent something.

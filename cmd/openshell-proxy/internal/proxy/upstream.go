@@ -144,7 +144,7 @@ var errHeadTooLong = fmt.Errorf("the head of the server's answer is longer than 
 // the bytes that it has read before it reads more.
 type headReader struct {
 	r io.Reader
-	// pushed is what was given back, and is read first.
+	// pushed are bytes that are read before those of r.
 	pushed []byte
 	// head is true while an answer's head is read; hold is that of the request.
 	head bool
@@ -209,8 +209,8 @@ func (c *upConn) readAnswer(req *http.Request, hold *memory.Hold) (*http.Respons
 	return resp, err
 }
 
-// connectionFailed reports whether an error is of the connection or the memory, and not
-// of the bytes that have come.
+// connectionFailed reports whether an error comes from the connection or the memory budget,
+// and not from the bytes that were received.
 func connectionFailed(err error) bool {
 	var op *net.OpError
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op) || timedOut(err) || errors.Is(err, net.ErrClosed) || errors.Is(err, memory.ErrExhausted)
@@ -332,8 +332,8 @@ func (u *upstreamHTTP) http2(ctx context.Context, dec policy.Decision) (*h2Conn,
 	return u.h2, nil
 }
 
-// RoundTrip sends a request. If the server has ended the connection because it got no
-// client certificate, the error says so: that of the library does not.
+// RoundTrip sends a request. If the server closed the connection because it got no client
+// certificate, the error says so; the library's error does not.
 func (c *h2Conn) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := c.ClientConn.RoundTrip(req)
 	if err != nil && c.asked != nil {

@@ -61,8 +61,9 @@ func upgradeTo(req *http.Request, j *judged) string {
 	return protocol
 }
 
-// notUpgraded refuses a request for a WebSocket that would go on as a plain GET: the client
-// would not learn why it gets no WebSocket. The answer is nil if the request may go on.
+// notUpgraded refuses a request for a WebSocket that would be forwarded as a plain GET, so
+// that the client learns why it gets no WebSocket. It returns nil if the request may be
+// forwarded.
 func (j *judged) notUpgraded(req *http.Request) *answer {
 	if upgrade(req) == "" {
 		return nil
@@ -87,7 +88,7 @@ func (j *judged) notUpgraded(req *http.Request) *answer {
 	return &a
 }
 
-// noWebSocket is the reason where only requests are judged, with the way out.
+// noWebSocket is the reason at protocol: rest, with the way out.
 const noWebSocket = "a WebSocket is not carried at protocol: rest, where each request is judged and no message; write protocol: websocket, or websocket_credential_rewrite: true"
 
 // accepted is what is wrong with the answer to a WebSocket's handshake.

@@ -23,8 +23,8 @@ var ErrResolve = errors.New("DNS resolution failed")
 
 // Config says where names are looked up and how connections start.
 type Config struct {
-	// Hosts are names with addresses of their own; they are not asked for, also if they
-	// have none.
+	// Hosts are names with their addresses. No resolver is asked for them, not even for a
+	// name without an address.
 	Hosts map[string][]netip.Addr
 	// Resolvers are asked in order.
 	Resolvers []netip.AddrPort
