@@ -84,6 +84,7 @@ type containerStores struct {
 	dir     string // the sandbox's own
 	root    int
 	overlay string // where the overlays' file system is mounted, or ""
+	shared  *os.File
 }
 
 // store is one that was found: at is its usual path, real where it leads to.
@@ -106,6 +107,10 @@ func trustStores(spec *specs.Spec, dir string) (_ *containerStores, err error) {
 			c.release()
 		}
 	}()
+	// Before the image is looked at: another sandbox of this root filesystem may end.
+	if c.shared, err = trust.Share(c.Root); err != nil {
+		return nil, err
+	}
 	found := c.find()
 	var alone []store
 	for _, s := range found {
@@ -123,7 +128,7 @@ func trustStores(spec *specs.Spec, dir string) (_ *containerStores, err error) {
 	if err := c.mountFolders(); err != nil {
 		// A file system that no overlay can stand on, or a container of a container.
 		c.warn("each CA store of the image", err)
-		c.release()
+		c.unmount()
 		c.Folders, c.mounts, c.paths, alone = nil, nil, nil, found
 	}
 	for _, s := range alone {
@@ -441,8 +446,17 @@ func (c *containerStores) file(s store) error {
 	return nil
 }
 
-// release unmounts the overlays from the host. A container that has them keeps them.
+// release unmounts the overlays from the host. A container that has them keeps them, and
+// its guard has marked the root filesystem as shared.
 func (c *containerStores) release() {
+	if c.shared != nil {
+		_ = c.shared.Close()
+		c.shared = nil
+	}
+	c.unmount()
+}
+
+func (c *containerStores) unmount() {
 	if c.overlay != "" {
 		unmountStores(c.dir)
 		c.overlay = ""

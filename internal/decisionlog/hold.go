@@ -3,6 +3,7 @@
 package decisionlog
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -25,6 +26,9 @@ func Hold(dir string) (*Holder, error) {
 			return nil, fmt.Errorf("make the folder of decisions: %w", err)
 		}
 		f, err := os.Open(dir)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it was removed before it was opened
+		}
 		if err != nil {
 			return nil, fmt.Errorf("open the folder of decisions: %w", err)
 		}

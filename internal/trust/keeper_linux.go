@@ -39,6 +39,7 @@ type Keeper struct {
 	views   []*view
 	begun   *Begun
 	watches *os.File // nil where the kernel gives none
+	shared  *os.File // see Share
 	stop    chan struct{}
 	stopped chan struct{}
 }
@@ -53,10 +54,14 @@ func Keep(s *Stores, own []byte, pid int, begun *Begun, report func(string)) (*K
 		close(k.stopped)
 		return k, nil
 	}
+	var err error
+	if k.shared, err = Share(s.Root); err != nil {
+		return nil, err
+	}
 	for i, f := range s.Folders {
 		v, err := openContained(f, pid)
 		if err != nil {
-			k.closeViews()
+			k.closeFiles()
 			return nil, err
 		}
 		if begun != nil {
@@ -147,21 +152,28 @@ func (k *Keeper) Close() error {
 		_ = k.watches.SetReadDeadline(time.Now())
 	}
 	<-k.stopped
-	defer k.closeViews()
+	defer k.closeFiles()
 	var errs []error
 	for i, v := range k.views {
 		// Most containers change none.
 		if k.begun == nil || !v.untouched(k.begun.upper[i], k.begun.seen[i]) {
 			errs = append(errs, v.sync(k.stores.Root, k.own))
 		}
-		errs = append(errs, v.unmake(k.stores.Root))
+	}
+	if len(k.views) > 0 && alone(k.shared) {
+		for _, v := range k.views {
+			errs = append(errs, v.unmake(k.stores.Root))
+		}
 	}
 	return errors.Join(errs...)
 }
 
-func (k *Keeper) closeViews() {
+func (k *Keeper) closeFiles() {
 	for _, v := range k.views {
 		_ = v.dir.Close()
+	}
+	if k.shared != nil {
+		_ = k.shared.Close()
 	}
 }
 

@@ -482,14 +482,13 @@ func TestWarnings(t *testing.T) {
 		Notes:      []policy.Warning{{Line: 5}, {Line: 7}},
 	}
 	const uncovered = "no path of the policy covers /data (mounts[0]), so nothing of it can be opened"
-	const added = "paths that filesystem_policy does not list are added, because the policy has network rules: /usr, /bin, /sbin, /lib, /lib64, /etc, /app, /var/log, /proc, /dev/urandom can be read; /dev/null can be written (the operator's filesystem_baseline: explicit adds none)"
 	const old = "OpenShell 0.1 refuses the policy for 2 of its fields (the first in line 5); openshell policy check lists them"
 	const audited = "endpoints do not set enforcement, which means audit: requests that their rules refuse are recorded and pass (line 9, 11)"
 	for _, tc := range []struct {
 		o    Options
 		want []string
 	}{
-		{Options{LandlockABI: 7}, []string{uncovered, added, old, audited}},
+		{Options{LandlockABI: 7}, []string{uncovered, old, audited}},
 		{Options{LandlockABI: 7, Explicit: true, Enforce: true}, []string{uncovered, old}},
 		{Options{}, []string{old, audited}},
 	} {
@@ -500,5 +499,20 @@ func TestWarnings(t *testing.T) {
 		if got := p.Warnings(mounted, pol, tc.o); !slices.Equal(got, tc.want) {
 			t.Errorf("%+v: %q", tc.o, got)
 		}
+	}
+}
+
+// TestAddedPaths: policy check says which paths the baseline adds to those of the policy.
+func TestAddedPaths(t *testing.T) {
+	pol := &policy.Policy{
+		Filesystem: policy.Filesystem{Line: 2, ReadOnly: []string{"/etc", "/usr"}, ReadWrite: []string{"/tmp", "/dev/null"}},
+		Network:    []policy.NetworkPolicy{{Endpoints: []policy.Endpoint{{Line: 9}}}},
+	}
+	const added = "paths that filesystem_policy does not list are added, because the policy has network rules: /bin, /sbin, /lib, /lib64, /app, /var/log, /proc, /dev/urandom can be read (the operator's filesystem_baseline: explicit adds none)"
+	if got := AddedPaths(pol, false); got != added {
+		t.Errorf("%q, want %q", got, added)
+	}
+	if got := AddedPaths(pol, true); got != "" {
+		t.Errorf("explicit: %q", got)
 	}
 }

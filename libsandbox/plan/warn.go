@@ -18,9 +18,6 @@ import (
 func (pl *Plan) Warnings(spec *specs.Spec, pol *policy.Policy, o Options) (out []string) {
 	if pl.Ruleset.ABI > 0 {
 		out = Uncovered(spec, pol, o.Explicit)
-		if added := AddedPaths(pol, o.Explicit); added != "" {
-			out = append(out, added)
-		}
 	}
 	if n := len(pol.Notes); n > 0 {
 		out = append(out, fmt.Sprintf("OpenShell 0.1 refuses the policy for %d of its fields (the first in line %d); openshell policy check lists them", n, pol.Notes[0].Line))
