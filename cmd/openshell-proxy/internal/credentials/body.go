@@ -27,7 +27,8 @@ func (r *resolver) body(o Options, contentType, encoding string, length int64, b
 		return http.NoBody, 0, nil
 	}
 	pl := bodyPlace(contentType)
-	rewrite := o.BodyRewrite && pl != nil
+	framed := strings.Contains(strings.ToLower(encoding), awsChunked)
+	rewrite := o.BodyRewrite && pl != nil && !framed
 	coding := compression(encoding)
 	switch {
 	case coding != "":
@@ -44,7 +45,10 @@ func (r *resolver) body(o Options, contentType, encoding string, length int64, b
 	}
 	if o.BodyRewrite { // a client that asks for the value must not send the name
 		reason := "only JSON, forms and text are rewritten"
-		if rewrite {
+		switch {
+		case framed: // each chunk has its length and its signature
+			reason = "a body in AWS's chunks is not rewritten"
+		case rewrite:
 			reason = fmt.Sprintf("a body of more than %d bytes is not rewritten", MaxRewriteBody)
 		}
 		return &scanner{src: body, refuse: func() error { return r.refuse("body", reason) }}, length, nil
@@ -93,17 +97,20 @@ func bodyPlace(contentType string) *place {
 	return nil
 }
 
-// compression returns the codings that a Content-Encoding names, without the names that
-// compress nothing: identity, and aws-chunked, which frames the body.
+// compression returns the codings that a Content-Encoding names, without those that leave
+// the bytes as they are.
 func compression(encoding string) string {
 	var codings []string
 	for c := range strings.SplitSeq(strings.ToLower(encoding), ",") {
-		if c = strings.TrimSpace(c); c != "" && c != "identity" && c != "aws-chunked" {
+		if c = strings.TrimSpace(c); c != "" && !contentCodings[c].plain {
 			codings = append(codings, c)
 		}
 	}
 	return strings.Join(codings, ",")
 }
+
+// awsChunked is the name of a Content-Encoding that frames the body in chunks.
+const awsChunked = "aws-chunked"
 
 func looksJSON(b []byte) bool {
 	b = bytes.TrimLeft(b, " \t\r\n")
@@ -165,20 +172,21 @@ func (r *resolver) keep(body io.Reader, length int64, limit int) ([]byte, error)
 }
 
 // decompress returns a reader of the content of r, which has one content coding; see
-// known. hold has the decoder's memory until the reader is closed. The decoder calls skipped
-// when it has read bytes that expand to nothing.
+// contentCodings. hold has the decoder's memory until the reader is closed. The decoder
+// calls skipped when it has read bytes that expand to nothing.
 func decompress(hold *memory.Hold, coding string, r *bufio.Reader, skipped func() error) (io.ReadCloser, error) {
-	z, least := &heldReader{hold: hold}, int64(inflateCost)
-	if coding == "zstd" {
-		least = zstdLeast // each frame takes its window
+	c := contentCodings[coding]
+	if c.open == nil {
+		return nil, fmt.Errorf("content coding %.40q is not known here", coding)
 	}
-	if err := z.need(least); err != nil {
+	z := &heldReader{hold: hold}
+	if err := z.need(c.least); err != nil {
 		return nil, err
 	}
 	var err error
-	if z.ReadCloser, err = decoder(coding, r, z.need, skipped); err != nil {
+	if z.ReadCloser, err = c.open(r, z.need, skipped); err != nil {
 		hold.Shrink(z.cost)
-		return nil, err
+		return nil, fmt.Errorf("its %s is broken", strings.TrimPrefix(coding, "x-"))
 	}
 	return z, nil
 }
@@ -212,52 +220,57 @@ func (h *heldReader) need(cost int64) error {
 	return nil
 }
 
-// decoder returns the decoder of one coding. It calls need with the memory that zstd needs,
-// in bytes, each time that this may have grown.
-func decoder(coding string, r *bufio.Reader, need func(cost int64) error, skipped func() error) (io.ReadCloser, error) {
-	switch coding {
-	case "gzip", "x-gzip":
-		z, err := newGzipMembers(r, skipped)
-		if err != nil {
-			return nil, errors.New("its gzip is broken")
-		}
-		return z, nil
-	case "deflate":
-		if head, _ := r.Peek(zlibHeader); !isZlib(head) {
-			return flate.NewReader(r), nil // some servers leave the header out
-		}
-		z, err := zlib.NewReader(r)
-		if err != nil {
-			return nil, errors.New("its deflate is broken")
-		}
-		return z, nil
-	case "zstd":
-		z, err := zstd.NewReader(&zstdFrames{r: r, need: need, skipped: skipped}, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
-		if err != nil {
-			return nil, errors.New("its zstd is broken")
-		}
-		return z.IOReadCloser(), nil
-	}
-	return nil, fmt.Errorf("content coding %.40q is not known here", coding)
+// contentCoding is how a body with a name in its Content-Encoding is read. The zero value is
+// that of a name that is not known: the body may be anything.
+type contentCoding struct {
+	// open returns the decoder. It calls need with the memory that the decoder needs, in
+	// bytes, each time that this may have grown. A nil open is a coding of IANA's registry
+	// that is not decoded here, unless plain is true.
+	open func(r *bufio.Reader, need func(cost int64) error, skipped func() error) (io.ReadCloser, error)
+	// least is the memory that the decoder needs before it reads, in bytes.
+	least int64
+	// plain is true if the name leaves the bytes as they are, so that a search finds a
+	// placeholder. Clients send such names although most are no content codings.
+	plain bool
+	// registered is true for the codings of IANA's registry that change the bytes.
+	registered bool
 }
 
-// known reports whether decompress knows a coding.
-func known(coding string) bool {
-	switch coding {
-	case "gzip", "x-gzip", "deflate", "zstd":
-		return true
-	}
-	return false
+// contentCodings are the codings by their names in lower case.
+var contentCodings = map[string]contentCoding{
+	"gzip":    {open: openGzip, least: inflateCost, registered: true},
+	"x-gzip":  {open: openGzip, least: inflateCost, registered: true},
+	"deflate": {open: openDeflate, least: inflateCost, registered: true},
+	"zstd":    {open: openZstd, least: zstdLeast, registered: true}, // each frame takes its window
+
+	"aes128gcm": {registered: true}, "br": {registered: true}, "compress": {registered: true}, "x-compress": {registered: true},
+	"dcb": {registered: true}, "dcz": {registered: true}, "exi": {registered: true}, "pack200-gzip": {registered: true},
+
+	"identity": {plain: true}, awsChunked: {plain: true}, "none": {plain: true}, "binary": {plain: true}, "7bit": {plain: true}, "8bit": {plain: true},
+	"utf-8": {plain: true}, "utf8": {plain: true}, "us-ascii": {plain: true}, "iso-8859-1": {plain: true},
 }
 
-// registered reports whether a content coding is one of IANA's registry. Servers also give
-// names that say nothing about the bytes, such as utf-8 and base64.
-func registered(coding string) bool {
-	switch coding {
-	case "aes128gcm", "br", "compress", "x-compress", "dcb", "dcz", "exi", "pack200-gzip":
-		return true
+func openGzip(r *bufio.Reader, _ func(cost int64) error, skipped func() error) (io.ReadCloser, error) {
+	z, err := newGzipMembers(r, skipped)
+	if err != nil {
+		return nil, err
 	}
-	return known(coding)
+	return z, nil
+}
+
+func openDeflate(r *bufio.Reader, _ func(cost int64) error, _ func() error) (io.ReadCloser, error) {
+	if head, _ := r.Peek(zlibHeader); !isZlib(head) {
+		return flate.NewReader(r), nil // some servers leave the header out
+	}
+	return zlib.NewReader(r)
+}
+
+func openZstd(r *bufio.Reader, need func(cost int64) error, skipped func() error) (io.ReadCloser, error) {
+	z, err := zstd.NewReader(&zstdFrames{r: r, need: need, skipped: skipped}, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+	if err != nil {
+		return nil, err
+	}
+	return z.IOReadCloser(), nil
 }
 
 // zlibHeader is the length of the header before deflate, in bytes (RFC 1950, 2.2).

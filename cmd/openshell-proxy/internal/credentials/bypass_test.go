@@ -312,6 +312,11 @@ func TestBypass_B66_Compressed(t *testing.T) {
 		"brotli":                {"br", "x", "uninspected_credentials"},
 		"two codings":           {"gzip, gzip", pack("gzip", pack("gzip", hiding)), "uninspected_credentials"},
 		"unknown":               {"x", hiding, "uninspected_credentials"},
+		"not decoded here":      {"snappy", "x", "uninspected_credentials"},
+		"not readable":          {"utf-8, base64", "x", "uninspected_credentials"},
+		"charset":               {"utf-8", hiding, "credential_placeholder_in_request_body"},
+		"AWS's chunks":          {"Aws-Chunked", hiding, "credential_placeholder_in_request_body"},
+		"gzip in AWS's chunks":  {"gzip,aws-chunked", "1\r\n" + pack("gzip", "a"), "uninspected_credentials"},
 		"too long":              {"gzip", pack("gzip", noise(MaxCompressedBody)), "uninspected_credentials"},
 		"identity, not encoded": {"identity", hiding, "credential_placeholder_in_request_body"},
 	} {
@@ -341,6 +346,45 @@ func TestBypass_B66_Compressed(t *testing.T) {
 		}
 		out, _, err = sent(testSet(t), github(), Options{BodyRewrite: true}, "/", "", h, jsonCT, body)
 		refusedWith(t, out, err, "credential_injection_failed")
+	}
+}
+
+// TestBypass_B66_NamesOfCodings: a Content-Encoding that leaves the bytes as they are does
+// not keep a body from the search, and a body without a placeholder passes. Placeholders in
+// AWS's chunks are not rewritten, because the chunks have lengths and signatures.
+func TestBypass_B66_NamesOfCodings(t *testing.T) {
+	t.Parallel()
+	const clean, names = `{"a":"b"}`, `{"a":"` + Marker + `GITHUB_TOKEN"}`
+	for _, tc := range []struct {
+		coding, body string
+		rewrite      bool
+		want, code   string
+	}{
+		{"utf-8", clean, false, clean, ""},
+		{"UTF-8 , none", clean, false, clean, ""},
+		{"aws-chunked", "9\r\n" + clean + "\r\n0\r\n\r\n", false, "9\r\n" + clean + "\r\n0\r\n\r\n", ""},
+		{"utf-8", names, false, names, ""},
+		{"utf-8", names, true, `{"a":"ghp_a/b+c d\"e\\fé-0123456789"}`, ""},
+		{"aws-chunked", clean, true, clean, ""},
+		{"aws-chunked", names, true, "", "credential_injection_failed"},
+		{"identity, aws-chunked", names, true, "", "credential_injection_failed"},
+		{"made-up", clean, false, "", "uninspected_credentials"},
+	} {
+		h := http.Header{"Content-Encoding": {tc.coding}}
+		for _, length := range []int64{int64(len(tc.body)), -1} {
+			r, err := testSet(t).Request(github(), Options{BodyRewrite: tc.rewrite}, "/", "", h, jsonCT, length, strings.NewReader(tc.body))
+			var out []byte
+			if err == nil {
+				out, err = io.ReadAll(r.Body)
+			}
+			if tc.code != "" {
+				refusedWith(t, string(out), err, tc.code)
+				continue
+			}
+			if err != nil || string(out) != tc.want {
+				t.Errorf("%s, rewrite %v: %q, %v", tc.coding, tc.rewrite, out, err)
+			}
+		}
 	}
 }
 

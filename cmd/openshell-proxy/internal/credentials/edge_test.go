@@ -12,7 +12,7 @@ import (
 	"unicode/utf16"
 )
 
-// compareEdge is startEdge without the search: it compares the content with each end of each
+// compareEdge is the slow form of startEdge. It compares the content with each end of each
 // pattern. It returns how many bytes at the start of b are the end of a value, where b
 // begins at a cut of the content. It returns 0 for fewer than MinEdge bytes. If more is
 // true, b is too short to decide. If final is true, nothing follows b, and the whole of b

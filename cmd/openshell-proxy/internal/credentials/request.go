@@ -100,7 +100,7 @@ func (r *Rewritten) acceptSearchable() {
 		kept = slices.DeleteFunc(strings.Split(accept, ","), func(item string) bool {
 			coding, _, _ := strings.Cut(item, ";")
 			coding = strings.ToLower(strings.TrimSpace(coding))
-			return coding != "identity" && !known(coding)
+			return coding != "identity" && contentCodings[coding].open == nil
 		})
 		if len(kept) == 0 {
 			kept = []string{"identity"}

@@ -83,7 +83,7 @@ func (r *Rewritten) ResponseText(msg []byte) []byte {
 // Content of any other coding is searched as it is, and opened by its first bytes.
 func codingOf(encoding string) string {
 	codings := strings.Split(compression(encoding), ",")
-	return strings.Join(slices.DeleteFunc(codings, func(c string) bool { return !registered(c) }), ",")
+	return strings.Join(slices.DeleteFunc(codings, func(c string) bool { return !contentCodings[c].registered }), ",")
 }
 
 // Mask returns the body of an answer with value masked, as [Rewritten.ResponseBody] does,
