@@ -19,6 +19,8 @@ type contender struct {
 	node   *yaml.Node
 	// ports are the endpoint's, sorted and once each.
 	ports []uint16
+	// pattern is true if the host may match what another host matches.
+	pattern bool
 	// tail is the end of the host that holds no pattern.
 	tail string
 	// connection and request are equal for endpoints that say the same; request is
@@ -36,38 +38,7 @@ type rivals struct{ left, right int }
 // disagree about how it is to be treated, because their order would decide.
 func (r *reader) ambiguities(entries []entry) {
 	all := contenders(entries)
-	literal := map[string][]int{}
-	for i, c := range all {
-		if !c.pattern() {
-			literal[c.Host] = append(literal[c.Host], i)
-		}
-	}
-	var found []rivals
-	work := MaxOverlapWork
-	compare := func(i, j int) {
-		if work--; work >= 0 && len(found) <= MaxProblems && conflicting(&all[i], &all[j], &work) {
-			found = append(found, rivals{min(i, j), max(i, j)})
-		}
-	}
-	done := make([]bool, len(all))
-	for i, c := range all {
-		done[i] = true
-		if c.pattern() {
-			for j := range all {
-				if !done[j] || !all[j].pattern() {
-					compare(i, j)
-				}
-			}
-			continue
-		}
-		group := literal[c.Host]
-		literal[c.Host] = group[1:]
-		if !sameKind(all, group) {
-			for _, j := range group[1:] {
-				compare(i, j)
-			}
-		}
-	}
+	found, work := contradictions(all)
 	if work < 0 {
 		r.fail(all[0].node, "network_policies have too many endpoints with overlapping hosts that differ in tls, allowed_ips, protocol or enforcement: whether they contradict each other cannot be checked in reasonable time", "")
 		return
@@ -78,6 +49,49 @@ func (r *reader) ambiguities(entries []entry) {
 	for _, f := range found {
 		r.ambiguous(&all[f.left], &all[f.right])
 	}
+}
+
+// contradictions returns the pairs of all that are conflicting, at most MaxProblems and one
+// more, and what is left of MaxOverlapWork. Each pair that it looks at takes at least one
+// step. If less than nothing is left, the search has ended early.
+func contradictions(all []contender) (found []rivals, work int) {
+	literal := map[string][]int{}
+	for i, c := range all {
+		if !c.pattern {
+			literal[c.Host] = append(literal[c.Host], i)
+		}
+	}
+	work = MaxOverlapWork
+	// compare reports whether the search goes on.
+	compare := func(i, j int) bool {
+		if work--; work >= 0 && conflicting(&all[i], &all[j], &work) {
+			found = append(found, rivals{min(i, j), max(i, j)})
+		}
+		return work >= 0 && len(found) <= MaxProblems
+	}
+	for i := range all {
+		if all[i].pattern {
+			for j := range all {
+				// The pairs with earlier patterns were compared there.
+				if (j > i || !all[j].pattern) && !compare(i, j) {
+					return found, work
+				}
+			}
+			continue
+		}
+		group := literal[all[i].Host]
+		if len(group) == 0 || sameKind(all, group) {
+			delete(literal, all[i].Host) // the rest of the group is equal, too
+			continue
+		}
+		literal[all[i].Host] = group[1:]
+		for _, j := range group[1:] {
+			if !compare(i, j) {
+				return found, work
+			}
+		}
+	}
+	return found, work
 }
 
 func contenders(entries []entry) (all []contender) {
@@ -97,6 +111,7 @@ func contenders(entries []entry) (all []contender) {
 			c.ports = slices.Clone(ep.Ports)
 			slices.Sort(c.ports)
 			c.ports = slices.Compact(c.ports)
+			c.pattern = ep.Host == "" || strings.Contains(ep.Host, "*")
 			c.tail = ep.Host[strings.LastIndexAny(ep.Host, "*?]}\\")+1:]
 			c.connection = kind(connectionSays(ep))
 			if ep.configures() {
@@ -107,9 +122,6 @@ func contenders(entries []entry) (all []contender) {
 	}
 	return all
 }
-
-// pattern says whether the host may match what another host matches.
-func (c *contender) pattern() bool { return c.Host == "" || strings.Contains(c.Host, "*") }
 
 func sameKind(all []contender, group []int) bool {
 	first := &all[group[0]]
