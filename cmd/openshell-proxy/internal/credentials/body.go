@@ -198,9 +198,32 @@ type heldReader struct {
 	cost int64
 }
 
+// Read fails with [memory.ErrExhausted] once the connection was cut for its memory.
+func (h *heldReader) Read(p []byte) (int, error) {
+	if h.hold.Ended() {
+		return 0, memory.ErrExhausted
+	}
+	return h.ReadCloser.Read(p)
+}
+
 // WriteTo writes in the same steps as the decoder: the search of answers needs each
-// write as soon as its bytes have arrived.
-func (h *heldReader) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, h.ReadCloser) }
+// write as soon as its bytes have arrived. It fails like Read.
+func (h *heldReader) WriteTo(w io.Writer) (int64, error) {
+	return io.Copy(&heldWriter{w, h.hold}, h.ReadCloser)
+}
+
+// heldWriter writes to w until the account of hold has ended.
+type heldWriter struct {
+	w    io.Writer
+	hold *memory.Hold
+}
+
+func (h *heldWriter) Write(p []byte) (int, error) {
+	if h.hold.Ended() {
+		return 0, memory.ErrExhausted
+	}
+	return h.w.Write(p)
+}
 
 func (h *heldReader) Close() error {
 	h.hold.Shrink(h.cost)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"testing"
 	"testing/iotest"
 
@@ -120,6 +121,49 @@ func TestBypass_B86_FramesTakeMemory(t *testing.T) {
 		t.Errorf("%d bytes stay taken", used)
 	}
 }
+
+// TestBypass_B86_CutStopsDecoders: the search of compressed content stops once its
+// connection was cut for its memory. Otherwise it holds the memory as long as a busy machine
+// takes for the rest.
+func TestBypass_B86_CutStopsDecoders(t *testing.T) {
+	t.Parallel()
+	packed := gzipped(make([]byte, 16<<20))
+	for _, cut := range []bool{false, true} {
+		budget := memory.New(memory.Default)
+		account := budget.Open(func() {})
+		cutter := readerFunc(func([]byte) (int, error) {
+			if cut {
+				account.Close()
+			}
+			return 0, io.EOF
+		})
+		hold := account.Hold(0)
+		h := http.Header{"Content-Encoding": {"gzip"}}
+		r, err := testSet(t).Request(anthropic(), Options{Hold: hold}, "/", "", h, jsonCT, -1, io.MultiReader(bytes.NewReader(packed), cutter))
+		var busy *BusyError
+		if errors.As(err, &busy) != cut || !cut && (err != nil || r.Length != int64(len(packed))) {
+			t.Errorf("request, cut %v: %v", cut, err)
+		}
+		// An answer is searched with WriteTo.
+		z, err := decompress(hold, "gzip", bufio.NewReader(bytes.NewReader(packed)), func() error { return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.Copy(io.Discard, z)
+		if errors.Is(err, memory.ErrExhausted) != cut || (n == 16<<20) == cut {
+			t.Errorf("answer, cut %v: %d bytes, %v", cut, n, err)
+		}
+		_ = z.Close()
+		hold.Release()
+		if used := budget.Used(); used != 0 {
+			t.Errorf("cut %v: %d bytes stay taken", cut, used)
+		}
+	}
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // TestBypass_B80_NamesOfCodings: a name that is no registered content coding says nothing
 // about an answer, which is searched as it is and by its first bytes.

@@ -338,6 +338,20 @@ func (h *Hold) Shrink(n int64) {
 	}
 }
 
+// Ended reports whether the account was cut or closed. Work that takes long must stop
+// then: an account that waits needs the memory.
+func (h *Hold) Ended() bool {
+	if h == nil {
+		return false
+	}
+	select {
+	case <-h.a.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 // Take empties the hold and returns how many bytes it had, which the caller releases.
 func (h *Hold) Take() int64 {
 	if h == nil {

@@ -121,7 +121,7 @@ func (w *world) serves() {
 			return
 		}
 	}
-	w.t.Errorf("another connection is answered %d", got)
+	w.t.Errorf("another connection is answered %d; %d of %d MiB of the budget are used", got, w.s.memory.Used()>>20, w.s.memory.Limit()>>20)
 }
 
 // maxPeak is what an attack may make a test grow by, in bytes: the smallest budget, and
