@@ -141,10 +141,7 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	if err != nil {
 		abi = 0 // the floor decides
 	}
-	options := plan.Options{
-		LandlockABI: abi, Floor: *c.Landlock.Floor, Explicit: c.FilesystemBaseline == operator.BaselineExplicit, Complete: c.Landlock.MissingPaths == operator.MissingFail,
-		Enforce: c.UnspecifiedEnforcement == policy.EnforcementBlock, Allow: c.Allow, Tracing: c.Tracing,
-	}
+	options := c.PlanOptions(abi)
 	// Refusals first: nothing is made for what cannot be.
 	if _, err := plan.New(o.Container.Spec, pol, options); err != nil {
 		return nil, err
@@ -225,7 +222,7 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 		return nil, err
 	}
 	h.Providers, h.Inference, h.Middlewares, h.Trust = attached, router, services, stores.Stores
-	h.NamesPrograms = pl.NamesPrograms(c.Tracing)
+	h.MayNamePrograms = pl.MayNamePrograms(c.Tracing)
 	if err := from.follow(h); err != nil {
 		return nil, err
 	}

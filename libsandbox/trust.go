@@ -51,12 +51,12 @@ var browsers = []struct{ folder, policies string }{
 	{"/opt/microsoft/msedge", "/etc/opt/edge/policies/managed"},
 }
 
-// storeFolders are the folders that may become an overlay, beside lib/security of a
-// JDK, the innermost first. The last two hold keys as well: for those a policy has to
-// allow more than the bundle itself.
+// storeFolders are the folders that may become an overlay, in addition to lib/security of a
+// JDK and the folders of browsers, the innermost first.
 var storeFolders = []string{"/etc/pki/ca-trust/extracted", "/etc/pki/java", "/etc/pki/tls/certs", "/var/lib/ca-certificates", "/etc/ssl/certs", "/etc/pki/tls", "/etc/ssl"}
 
-// keyFolders are those of storeFolders that hold keys.
+// keyFolders are the storeFolders that also hold keys. Every process may read the bundle in
+// them, but not the folder.
 var keyFolders = []string{"/etc/pki/tls", "/etc/ssl"}
 
 const (
@@ -71,7 +71,8 @@ const (
 	maxStores = 64
 )
 
-// containerStores are a container's certificate stores and how it comes to see them.
+// containerStores are the certificate stores of a container and the mounts that show them
+// to it.
 type containerStores struct {
 	trust.Stores
 	// bundle is for the environment, paths are for every process to read.
@@ -87,7 +88,8 @@ type containerStores struct {
 	shared  *os.File
 }
 
-// store is one that was found: at is its usual path, real where it leads to.
+// store is a certificate store of the image: at is its usual path, real its path without
+// links.
 type store struct{ at, real string }
 
 // trustStores finds the certificate stores of the image and makes them ready for the
@@ -118,7 +120,7 @@ func trustStores(spec *specs.Spec, dir string) (_ *containerStores, err error) {
 		case "":
 			continue
 		case whyMounted + s.at:
-			// It is a mount of the caller's under every runtime.
+			// The caller has mounted it, so that it would be a mount under every runtime.
 		default:
 			c.warn(s.at, errors.New(why))
 		}
@@ -126,7 +128,8 @@ func trustStores(spec *specs.Spec, dir string) (_ *containerStores, err error) {
 	}
 	c.nest()
 	if err := c.mountFolders(); err != nil {
-		// A file system that no overlay can stand on, or a container of a container.
+		// The file system cannot be the lower layer of an overlay, or this is a container
+		// in a container.
 		c.warn("each CA store of the image", err)
 		c.unmount()
 		c.Folders, c.mounts, c.paths, alone = nil, nil, nil, found
@@ -244,8 +247,8 @@ func storeFolder(name string) string {
 // whyMounted begins the reason of join where config.json has a mount.
 const whyMounted = "config.json mounts "
 
-// join adds a store to the folder that shows it to the container. It returns the reason
-// if there can be none, or "".
+// join adds a store to the overlay that shows it to the container, and returns "". If no
+// overlay can show the store, it returns the reason.
 func (c *containerStores) join(s store) string {
 	f := trust.Folder{Path: storeFolder(s.real)}
 	inside := s.real
@@ -273,7 +276,7 @@ func (c *containerStores) join(s store) string {
 	if i < 0 {
 		i = len(c.Folders)
 		c.Folders = append(c.Folders, f)
-		// One that a package makes while the container runs.
+		// A package may make these while the container runs.
 		for _, k := range keystores {
 			if pathBelow(k, f.Path) {
 				c.Folders[i].Stores = append(c.Folders[i].Stores, strings.TrimPrefix(k, f.Path+"/"))
@@ -326,8 +329,8 @@ func (c *containerStores) missing(f *trust.Folder) bool {
 	}
 }
 
-// nest moves the stores of a folder within another one to that: an overlay shows only
-// what its lower layer has.
+// nest merges each folder that lies within another one into that one. Otherwise the overlay
+// of the outer folder would hide the overlay of the inner one.
 func (c *containerStores) nest() {
 	slices.SortFunc(c.Folders, func(a, b trust.Folder) int { return cmp.Compare(len(a.Path), len(b.Path)) })
 	var outer []trust.Folder

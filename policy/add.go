@@ -105,7 +105,7 @@ func sameNode(a, b *yaml.Node) bool {
 	return true
 }
 
-// preset reads the field preset, which says what an addition is.
+// preset reads the field preset, which describes an addition.
 func (r *reader) preset(n *yaml.Node) {
 	text := func(name string) func(*yaml.Node) {
 		return func(v *yaml.Node) { r.str(v, "preset."+name) }

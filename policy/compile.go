@@ -161,8 +161,8 @@ func (ep *endpoint) matches(host string, port uint16) bool {
 	return slices.Contains(ep.ports, port) && ep.matchesHost(host)
 }
 
-// matchesHost says whether the endpoint is one of host. A name of the machine is written
-// out, or no endpoint is about it.
+// matchesHost reports whether the endpoint covers host. A name of the machine is covered
+// only by an endpoint that has it written out.
 func (ep *endpoint) matchesHost(host string) bool {
 	if ep.named() {
 		return ep.host == host

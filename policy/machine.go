@@ -16,8 +16,8 @@ const machineName = "host.openshell.internal"
 var machineNames = []string{machineName, "host.docker.internal", "host.containers.internal"}
 
 // MachineNames returns the names of the machine that runs the sandbox. Only an endpoint
-// that has such a name written out is about it, and only at the addresses of
-// CompileOptions.Machine may it be the loopback.
+// with such a name written out covers it. The name may resolve to the addresses of
+// CompileOptions.Machine, the loopback included.
 func MachineNames() []string { return slices.Clone(machineNames) }
 
 // IsMachine reports whether host, as NormalizeHost spells it, is a name of the machine

@@ -69,8 +69,8 @@ type Endpoint struct {
 	// Path selects which requests of the host this endpoint is about; empty is
 	// all of them.
 	Path string
-	// TLSSkip leaves TLS as it is. Otherwise the proxy ends it where it has to read
-	// what is inside.
+	// TLSSkip forwards TLS unread. Otherwise the proxy ends TLS where it has to read the
+	// content.
 	TLSSkip     bool
 	Enforcement Enforcement
 	Access      Access

@@ -55,7 +55,7 @@ type Filesystem struct {
 	Line int
 }
 
-// Landlock says what is done if the kernel or the container lacks something.
+// Landlock says what happens if the kernel has no Landlock or the container lacks a path.
 type Landlock struct {
 	// Hard is true for landlock.compatibility: hard_requirement.
 	Hard bool

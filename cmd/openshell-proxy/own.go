@@ -23,12 +23,10 @@ const (
 	ownTimeout = 5 * time.Second
 	// maxOwnDials bounds such connections that are being made.
 	maxOwnDials = 16
-	// portDNS is led to the proxy's name server at every address.
-	portDNS = 53
 )
 
 // proxyPorts lead to the proxy in the container's network namespace.
-var proxyPorts = []uint16{handoff.PortProxy, handoff.PortDNS, portDNS}
+var proxyPorts = []uint16{handoff.PortProxy, handoff.PortDNS, handoff.PortDomain}
 
 // own reaches the container's own addresses, by sockets in its network namespace.
 type own struct {

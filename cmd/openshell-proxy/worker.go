@@ -196,7 +196,7 @@ func (w *worker) run() error {
 	w.guard = guard.NewClient(conn)
 	w.proxy = proxy.New(proxy.Config{
 		Identity: w.guard, CA: w.authority, Roots: w.roots, NameOf: names.Name, Hosts: ctr.Hosts, Log: log, Enforce: c.Enforce,
-		TerminatePlainTLS: c.TerminatePlainTLS, NamesPrograms: c.NamesPrograms, Machine: machine, Own: own, OwnNames: ctr.Own, ControlPlanePorts: c.ControlPlanePorts, Upstream: dial, Middlewares: middlewares, Memory: memory.Default,
+		TerminatePlainTLS: c.TerminatePlainTLS, MayNamePrograms: c.MayNamePrograms, Machine: machine, Own: own, OwnNames: ctr.Own, ControlPlanePorts: c.ControlPlanePorts, Upstream: dial, Middlewares: middlewares, Memory: memory.Default,
 	})
 	w.backends = newBackends(reach, w.roots, w.proxy.Transform, log)
 	if err := w.applyInference(c.Inference); err != nil {

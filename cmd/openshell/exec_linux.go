@@ -88,7 +88,7 @@ func execAction(c *cli.Context) error {
 	}
 	switch st.Status {
 	case specs.StateStopped:
-		return s.hasStopped()
+		return s.stoppedError()
 	case statePaused:
 		return fmt.Errorf("sandbox %s is paused, and no command can run in it; resume it with: docker unpause, or %s --root %s resume %s", s.id, runtimeName, s.root, s.id)
 	}

@@ -142,7 +142,7 @@ func ociState(c *cli.Context, s sandbox) (*specs.State, error) {
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	if _, gone := os.Stat(s.dir()); err != nil && errors.Is(gone, fs.ErrNotExist) {
-		return nil, hasEnded(c, s.id)
+		return nil, endedError(c, s.id)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ask %s for the state of %s: %w: %s", bin, s.id, err, strings.TrimSpace(errs.String()))

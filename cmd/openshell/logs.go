@@ -25,9 +25,9 @@ func logsCommand() *cli.Command {
 			"more. An engine's names are not known here: take the ID from the engine (docker ps).\n" +
 			"With --prune and without a CONTAINER, logs of ended sandboxes are removed: those older\n" +
 			"than the operator's log_max_age, then the oldest until all logs fit into log_max_bytes.\n" +
-			"The runtime does the same once in an hour.",
+			"The runtime does the same when it creates a sandbox, at most once an hour.",
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what is decided from now on, until the sandbox ends"},
+			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "print further decisions as they are made, until the sandbox ends"},
 			&cli.BoolFlag{Name: "denied", Usage: "only refusals"},
 			&cli.IntFlag{Name: "n", Usage: "begin with the last `N` (default: all that are kept)"},
 			&cli.BoolFlag{Name: "prune", Usage: "remove logs of ended sandboxes"},
@@ -69,7 +69,7 @@ func logsAction(c *cli.Context) error {
 // pruneAction removes logs and prints which.
 func pruneAction(c *cli.Context) error {
 	if c.NArg() > 0 || c.Bool("follow") || c.Bool("denied") || c.IsSet("n") {
-		return usage(c, "--prune is about all logs: want no CONTAINER, --follow, --denied or -n")
+		return usage(c, "--prune is for the logs of all sandboxes: want no CONTAINER, --follow, --denied or -n")
 	}
 	if c.Duration("older-than") < 0 {
 		return usage(c, "--older-than wants a time such as 36h")

@@ -84,10 +84,7 @@ func makePlan(spec *specs.Spec, src *operator.Source, config *operator.Config, h
 	if err != nil {
 		return nil, fmt.Errorf("policy %s: %w", src.Name, err)
 	}
-	o := plan.Options{
-		LandlockABI: have.LandlockABI, Floor: *config.Landlock.Floor, Explicit: config.FilesystemBaseline == operator.BaselineExplicit,
-		Complete: config.Landlock.MissingPaths == operator.MissingFail, Enforce: config.UnspecifiedEnforcement == policy.EnforcementBlock, Allow: config.Allow, Tracing: config.Tracing,
-	}
+	o := config.PlanOptions(have.LandlockABI)
 	pl, err := plan.New(spec, pol, o)
 	if err != nil {
 		return nil, err

@@ -16,7 +16,7 @@ func compileOptions(config *operator.Config) policy.CompileOptions {
 }
 
 // compile makes an engine of the policy as a sandbox of this operator's would, and returns
-// the options of additions that such a sandbox takes.
+// the options for suggestions to such a sandbox.
 func compile(c *cli.Context, p *policy.Policy) (*policy.Engine, policy.SuggestOptions, error) {
 	config, err := operatorConfig(c)
 	if err != nil {

@@ -64,26 +64,27 @@ func (s sandbox) explain(c *cli.Context, err error) error {
 		return err
 	}
 	if _, gone := os.Stat(s.dir()); errors.Is(gone, fs.ErrNotExist) {
-		return hasEnded(c, s.id)
+		return endedError(c, s.id)
 	}
 	st, unknown := ociState(c, s)
 	switch {
 	case unknown == nil && st.Status == specs.StateStopped:
-		return s.hasStopped()
+		return s.stoppedError()
 	case unknown == nil && refused:
 		return fmt.Errorf("the proxy of sandbox %s was killed, so that nothing leaves the sandbox any more; stop it and create it again: %w", s.id, err)
 	}
 	return err
 }
 
-// hasStopped is the error of a command that needs a running sandbox, where the runtime
-// still has the state of one that has ended.
-func (s sandbox) hasStopped() error {
+// stoppedError is the error of a command that needs a running sandbox, if the sandbox has
+// ended and the runtime still has its state.
+func (s sandbox) stoppedError() error {
 	return fmt.Errorf("sandbox %s has ended; what is left of it is deleted by: %s --root %s delete %s", s.id, runtimeName, s.root, s.id)
 }
 
-// hasEnded is the error of a command about a sandbox whose state is gone.
-func hasEnded(c *cli.Context, id string) error {
+// endedError is the error of a command about a sandbox that has ended and whose state is
+// gone.
+func endedError(c *cli.Context, id string) error {
 	err := fmt.Errorf("sandbox %s has ended: start it again (docker start, openshell run)", id)
 	if dir, ok := loggedSandbox(c, id); ok {
 		err = fmt.Errorf("%w; its records: openshell logs %s", err, filepath.Base(dir))
@@ -112,7 +113,7 @@ func findSandbox(c *cli.Context, name string) (sandbox, error) {
 	case ok && decisionlog.Held(dir):
 		return s, fmt.Errorf("sandbox %s runs, but its state is elsewhere: give the runtime's --root; %w", filepath.Base(dir), err)
 	case ok:
-		return s, hasEnded(c, filepath.Base(dir))
+		return s, endedError(c, filepath.Base(dir))
 	}
 	return s, err
 }
@@ -136,7 +137,7 @@ func searchRoots(c *cli.Context, name string) (sandbox, error) {
 	return pick(found, name)
 }
 
-// errNoSandbox is about an ID that no root has.
+// errNoSandbox is the beginning of the error for an ID that no root has.
 var errNoSandbox = errors.New("no sandbox has the ID")
 
 func pick(roots []string, name string) (sandbox, error) {

@@ -25,7 +25,7 @@ const pruneStamp = "@pruned"
 
 // Limits bound the logs of sandboxes that have ended.
 type Limits struct {
-	// MaxAge is how long a log is kept after the end of its sandbox; 0 is for ever.
+	// MaxAge is how long a log is kept after the end of its sandbox; 0 is without limit.
 	MaxAge time.Duration
 	// MaxBytes bounds all logs together, in bytes; 0 is no bound. Logs of running
 	// sandboxes count and are not removed.
@@ -40,7 +40,7 @@ type Pruned struct {
 	Ended time.Time `json:"ended"`
 }
 
-// PruneDue is Prune, at most once in an hour.
+// PruneDue calls Prune, unless it has done so in the last hour.
 func PruneDue(top string, l Limits) error {
 	stamp := filepath.Join(top, pruneStamp)
 	now := time.Now()
@@ -61,10 +61,10 @@ func PruneDue(top string, l Limits) error {
 	return err
 }
 
-// Prune removes logs below top of sandboxes that have ended: those older than
-// l.MaxAge, then the oldest ones until all logs together have at most l.MaxBytes. It
-// leaves alone what is not a log, and a log that it cannot remove is an error after the
-// others are removed.
+// Prune removes logs below top of sandboxes that have ended: those older than l.MaxAge,
+// then the oldest ones until all logs together have at most l.MaxBytes. It ignores folders
+// that are not logs. If it cannot remove a log, it continues with the others and returns an
+// error.
 func Prune(top string, l Limits) (removed []Pruned, err error) {
 	root, err := os.OpenRoot(top)
 	if errors.Is(err, fs.ErrNotExist) {

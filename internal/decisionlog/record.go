@@ -70,8 +70,8 @@ type Record struct {
 	BytesOut   int64   `json:"bytes_out,omitempty"`
 	DurationMS float64 `json:"duration_ms,omitempty"`
 
-	// Ended is client or upstream: which side has ended the request or the connection before
-	// it was whole. Reason is then how. Empty is neither.
+	// Ended is the side that ended the request or the connection early, client or upstream.
+	// Reason then has the error. Empty if neither did.
 	Ended string `json:"ended,omitempty"`
 
 	Dropped uint64 `json:"dropped,omitempty"`

@@ -27,6 +27,9 @@ var SourceTag = [2]byte{0x74, 0x6f}
 // loopback: nobody else connects from it or to it.
 var LoopbackSource = netip.AddrFrom4([4]byte{127, 111, 115, 104})
 
+// PortDomain is the port of every resolver, which the rules redirect to PortDNS.
+const PortDomain = 53
+
 // The proxy's ports on lo in the container's namespace.
 const (
 	PortProxy = 15001
@@ -121,9 +124,9 @@ type Config struct {
 	ControlPlanePorts []uint16 `json:"controlPlanePorts,omitempty"`
 	// TerminatePlainTLS ends TLS at endpoints without a protocol, too.
 	TerminatePlainTLS bool `json:"terminatePlainTLS,omitempty"`
-	// NamesPrograms lets policies name programs. It is false if the sandbox's programs
+	// MayNamePrograms lets policies name programs. It is false if the sandbox's programs
 	// can trace each other and the operator has not accepted that.
-	NamesPrograms bool `json:"namesPrograms,omitempty"`
+	MayNamePrograms bool `json:"mayNamePrograms,omitempty"`
 	// AnyPlace puts credentials in wherever a placeholder stands.
 	AnyPlace bool `json:"anyPlace,omitempty"`
 	// FailClosed has everything denied when an invalid policy is set.

@@ -27,9 +27,10 @@ type Folder struct {
 	Device uint64 `json:"device"`
 	// Stores are paths below Path.
 	Stores []string `json:"stores"`
-	// Made is the topmost folder of Path that the image does not have: it is made for
-	// the mount, and removed at the end if the container has left nothing in it. Empty if
-	// the image has them all. MadeIn is when the folder above it had last changed.
+	// Made is the topmost folder of Path that the image does not have: it is made for the
+	// mount, and removed at the end if the container has left nothing in it. Empty if the
+	// image has them all. MadeIn is the time at which the folder above it had last changed;
+	// it gets this time again when Made is removed.
 	Made   string    `json:"made,omitempty"`
 	MadeIn time.Time `json:"madeIn,omitzero"`
 }

@@ -9,7 +9,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"unicode/utf16"
 )
 
 // The format of a Java keystore (JKS), as sun.security.provider.JavaKeyStore writes it:
@@ -29,7 +28,7 @@ const (
 
 func isJKS(store []byte) bool { return bytes.HasPrefix(store, magicJKS) }
 
-// jksStore is a keystore as it is read: version and the entries, each as it stands there.
+// jksStore is a parsed keystore.
 type jksStore struct {
 	password string
 	version  uint32
@@ -38,7 +37,8 @@ type jksStore struct {
 
 type jksEntry struct {
 	alias string
-	// cert is the certificate of a trusted one, nil for a key.
+	// cert is the certificate of an entry with a trusted certificate; nil for a key. raw
+	// has the bytes of the whole entry.
 	cert []byte
 	raw  []byte
 }
@@ -93,9 +93,7 @@ func (s *jksStore) encode() []byte {
 
 func digestJKS(password string, body []byte) []byte {
 	h := sha1.New()
-	for _, u := range utf16.Encode([]rune(password)) {
-		h.Write([]byte{byte(u >> 8), byte(u)})
-	}
+	h.Write(bmp(password))
 	h.Write([]byte("Mighty Aphrodite"))
 	h.Write(body)
 	return h.Sum(nil)

@@ -37,19 +37,19 @@ type Keeper struct {
 	report  func(string)
 	reports int
 	views   []*view
-	begun   *Begun
+	first   *Snapshot
 	watches *os.File // nil where the kernel gives none
 	shared  *os.File // see Share
 	stop    chan struct{}
 	stopped chan struct{}
 }
 
-// Keep begins with the container whose first process is pid. begun is what Begin has
-// returned, or nil where another process has called it. report is called with each
-// of the first failures, from a goroutine of the Keeper. The caller calls Close once the
-// container has ended.
-func Keep(s *Stores, own []byte, pid int, begun *Begun, report func(string)) (*Keeper, error) {
-	k := &Keeper{stores: s, begun: begun, own: own, report: report, stop: make(chan struct{}), stopped: make(chan struct{})}
+// Keep starts a Keeper for the container whose first process is pid. first is the result of
+// Begin, or nil if another process has called Begin. report is called with each of the
+// first failures, from a goroutine of the Keeper. The caller calls Close once the container
+// has ended.
+func Keep(s *Stores, own []byte, pid int, first *Snapshot, report func(string)) (*Keeper, error) {
+	k := &Keeper{stores: s, first: first, own: own, report: report, stop: make(chan struct{}), stopped: make(chan struct{})}
 	if len(s.Folders) == 0 {
 		close(k.stopped)
 		return k, nil
@@ -64,8 +64,8 @@ func Keep(s *Stores, own []byte, pid int, begun *Begun, report func(string)) (*K
 			k.closeFiles()
 			return nil, err
 		}
-		if begun != nil {
-			v.seen = maps.Clone(begun.seen[i])
+		if first != nil {
+			v.seen = maps.Clone(first.seen[i])
 		}
 		k.views = append(k.views, v)
 	}
@@ -79,14 +79,14 @@ func Keep(s *Stores, own []byte, pid int, begun *Begun, report func(string)) (*K
 	return k, nil
 }
 
-// failed reports a failure, if there were not too many.
+// failed reports a failure, but not more than maxReports of them.
 func (k *Keeper) failed(format string, args ...any) {
 	if k.reports++; k.reports <= maxReports {
 		k.report(fmt.Sprintf(format, args...))
 	}
 }
 
-// watch watches the folders of the stores that are there.
+// watch watches the folders of the stores, as far as they exist.
 func (k *Keeper) watch() {
 	for _, v := range k.views {
 		for _, name := range append([]string{"."}, v.Stores...) {
@@ -141,7 +141,7 @@ func (k *Keeper) look(v *view) {
 	}
 }
 
-// Close ends it and writes the changes of the folders into the container's layer.
+// Close stops the Keeper and writes the changes of the folders into the container's layer.
 //
 // Preconditions: the container has ended.
 func (k *Keeper) Close() error {
@@ -156,7 +156,7 @@ func (k *Keeper) Close() error {
 	var errs []error
 	for i, v := range k.views {
 		// Most containers change none.
-		if k.begun == nil || !v.untouched(k.begun.upper[i], k.begun.seen[i]) {
+		if k.first == nil || !v.untouched(k.first.upper[i], k.first.seen[i]) {
 			errs = append(errs, v.sync(k.stores.Root, k.own))
 		}
 	}
@@ -248,7 +248,8 @@ func (v *view) unmake(root string) error {
 	return nil
 }
 
-// mirror makes a folder of the layer like the container's. It goes on after an error.
+// mirror makes the content of a folder of the layer equal to that of the container's. It
+// continues after an error.
 type mirror struct {
 	root, folderPath string
 	stores           []string
@@ -403,7 +404,7 @@ func (m *mirror) store(from, to *os.File, at string, a *unix.Stat_t) error {
 		return err
 	}
 	if !ok {
-		// The container's took the place of a link.
+		// The container's store has replaced a link.
 		behind, err := throughLink(m.root, path.Join(m.folderPath, at))
 		if err != nil || sameStore(behind, without) {
 			return err
@@ -417,7 +418,7 @@ func (m *mirror) store(from, to *os.File, at string, a *unix.Stat_t) error {
 
 // sameStore reports whether the layer's store is what the container's is without the CA.
 func sameStore(held, without []byte) bool {
-	return bytes.Equal(bytes.TrimRight(held, "\n"), bytes.TrimRight(without, "\n")) || (!isJKS(held) && !isDER(held) && bytes.Equal(Bundle(held, nil), without))
+	return bytes.Equal(bytes.TrimRight(held, "\n"), bytes.TrimRight(without, "\n")) || (!isJKS(held) && !isDER(held) && bytes.Equal(bundle(held, nil), without))
 }
 
 // link copies a symbolic link.
@@ -436,7 +437,8 @@ func link(from, to int, name string, a, b *unix.Stat_t) error {
 	return settle(to, name, a, unix.Fchownat(to, temporary, int(a.Uid), int(a.Gid), unix.AT_SYMLINK_NOFOLLOW))
 }
 
-// settle gives the file temporary st's times and the name.
+// settle gives the file temporary the times of st and renames it to name. If that fails or
+// err is not nil, it removes the file.
 func settle(dir int, name string, st *unix.Stat_t, err error) error {
 	at := []unix.Timespec{st.Atim, st.Mtim}
 	if err == nil {

@@ -20,7 +20,7 @@ func addPEM(text, own []byte) []byte {
 		return text
 	}
 	if bytes.Count(text, []byte("-----BEGIN ")) != len(certs) {
-		return Bundle(text, own)
+		return bundle(text, own)
 	}
 	out := append([]byte(nil), text...)
 	if len(out) > 0 && out[len(out)-1] != '\n' {
@@ -46,10 +46,10 @@ func removePEM(text, own []byte) []byte {
 	return kept.Bytes()
 }
 
-// Bundle is the certificates of system, an image's own bundle, and then those of
+// bundle is the certificates of system, an image's own bundle, and then those of
 // own, as PEM. Whatever else stands in system is left out: text, keys, and blocks
 // that are cut short, which would take the ones after them along.
-func Bundle(system, own []byte) []byte {
+func bundle(system, own []byte) []byte {
 	ours := blocks(own)
 	var out bytes.Buffer
 	for _, b := range blocks(system) {

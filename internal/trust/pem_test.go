@@ -34,7 +34,7 @@ func TestBundle(t *testing.T) {
 		"bytes":                {"\x00\xff\n" + string(theirs) + "\x00", both},
 		"ours is there":        {both, both},
 	} {
-		if got := Bundle([]byte(c.system), own); string(got) != c.want {
+		if got := bundle([]byte(c.system), own); string(got) != c.want {
 			t.Errorf("%s:\n%s", name, got)
 		}
 	}
@@ -45,14 +45,14 @@ func FuzzBundle(f *testing.F) {
 	f.Add(own)
 	f.Add([]byte("-----BEGIN CERTIFICATE-----"))
 	f.Fuzz(func(t *testing.T, system []byte) {
-		out := Bundle(system, own)
+		out := bundle(system, own)
 		if !bytes.HasSuffix(out, own) {
 			t.Fatal("our CA is not the last")
 		}
 		if !x509.NewCertPool().AppendCertsFromPEM(out) {
 			t.Fatal("no certificate can be read")
 		}
-		if again := Bundle(out, own); !bytes.Equal(again, out) {
+		if again := bundle(out, own); !bytes.Equal(again, out) {
 			t.Fatal("not the same when done twice")
 		}
 	})

@@ -76,7 +76,7 @@ var macs = []struct {
 // isDER reports whether store begins as a sequence, which no text does.
 func isDER(store []byte) bool { return len(store) > 1 && store[0] == 0x30 && store[1] >= 0x80 }
 
-// pkcs12Store is a store as it is read.
+// pkcs12Store is a parsed store.
 type pkcs12Store struct {
 	pfx   pfx
 	parts []asn1.RawValue
@@ -153,7 +153,7 @@ func (s *pkcs12Store) encode() ([]byte, error) {
 	return asn1.Marshal(out)
 }
 
-// data is a part that holds content as it is.
+// data returns a part that holds content without encryption.
 func data(content []byte) (contentInfo, error) {
 	octets, err := asn1.Marshal(content)
 	return contentInfo{ContentType: oidData, Content: asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 0, IsCompound: true, Bytes: octets}}, err

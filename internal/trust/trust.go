@@ -40,7 +40,7 @@ const (
 // have the first.
 var passwords = []string{"changeit", ""}
 
-// ErrNoStore is returned for content that is no store which this package can change.
+// ErrNoStore is wrapped by the errors about content that this package cannot change.
 var ErrNoStore = errors.New("not a keystore that the sandbox's CA can be added to")
 
 // Add returns the store with the certificates of own (PEM) in it. It returns the same
@@ -104,8 +104,8 @@ func removeFrom(name string, store, own []byte) ([]byte, error) {
 	return store, err
 }
 
-// IsKeystore reports whether a file of that name is a Java keystore and no bundle.
-func IsKeystore(name string) bool { return strings.HasSuffix(name, "cacerts") }
+// isKeystore reports whether a file of that name is a Java keystore and no bundle.
+func isKeystore(name string) bool { return strings.HasSuffix(name, "cacerts") }
 
 // certificate returns the first certificate of own as DER.
 func certificate(own []byte) ([]byte, error) {

@@ -28,7 +28,7 @@ type view struct {
 	seen map[string]version
 }
 
-// version is one content of a store.
+// version identifies one content of a store.
 type version struct {
 	dev, ino        uint64
 	size            int64
@@ -132,7 +132,8 @@ func (v *view) add(name string, own []byte, make bool, content []byte) error {
 	case err != nil:
 	case ok && bytes.Equal(with, data):
 	case ok && bytes.HasPrefix(with, data):
-		// In place: whoever has the file open to append to it does not lose it.
+		// In place, so that a program that has the file open for appending goes on writing
+		// to the same file.
 		err = appendTo(dir, name, with[len(data):])
 	default:
 		err = replace(dir, name, with, ok, &st)
@@ -156,8 +157,8 @@ func appendTo(dir int, name string, data []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// replace writes a store with the owner and mode of st, or of its folder's owner where
-// there is none.
+// replace writes a store with the owner and mode of st. A store that does not exist gets
+// the owner of its folder and the mode 0644.
 func replace(dir int, name string, data []byte, exists bool, st *unix.Stat_t) error {
 	folder, err := inside(dir, path.Dir(name), unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
@@ -174,7 +175,7 @@ func replace(dir int, name string, data []byte, exists bool, st *unix.Stat_t) er
 		return err
 	}
 	if exists {
-		// A program that has replaced it in the meantime has the last word.
+		// If a program has replaced the store in the meantime, the program's file stays.
 		var now unix.Stat_t
 		err := unix.Fstatat(int(folder.Fd()), path.Base(name), &now, unix.AT_SYMLINK_NOFOLLOW)
 		if err != nil || versionOf(&now) != versionOf(st) {
@@ -201,8 +202,9 @@ func write(dir int, from io.Reader, st *unix.Stat_t) error {
 	return nil
 }
 
-// Begun is what Begin has done, for a Keeper to see what has changed since.
-type Begun struct {
+// Snapshot is the state of the stores after Begin. A Keeper compares them with it at the
+// end.
+type Snapshot struct {
 	upper []*os.File
 	seen  []map[string]version
 }
@@ -210,8 +212,8 @@ type Begun struct {
 // Begin adds the CA of own (PEM) to the stores before the container starts. It returns
 // the keystores that it cannot be added to as text for people; a bundle that it cannot
 // be added to is an error.
-func Begin(s *Stores, own []byte) (b *Begun, left []string, err error) {
-	b = &Begun{}
+func Begin(s *Stores, own []byte) (b *Snapshot, left []string, err error) {
+	b = &Snapshot{}
 	for _, f := range s.Folders {
 		v, err := openView(f)
 		if err != nil {
@@ -255,7 +257,7 @@ func (v *view) begin(own []byte, root string, left *[]string) error {
 			err = v.makeParents(name)
 		}
 		if err == nil {
-			err = v.add(name, own, content != nil || !IsKeystore(name), content)
+			err = v.add(name, own, content != nil || !isKeystore(name), content)
 		}
 		switch {
 		case errors.Is(err, ErrNoStore):
@@ -303,8 +305,8 @@ func (v *view) makeParents(name string) error {
 	return nil
 }
 
-// untouched reports whether the overlay's layer has nothing but the stores as seen has
-// them.
+// untouched reports whether the overlay's upper layer has nothing but the stores, in the
+// versions of seen.
 func (v *view) untouched(upper *os.File, seen map[string]version) bool {
 	for name, want := range seen {
 		var st unix.Stat_t

@@ -44,9 +44,6 @@ const (
 	markMask = ^uint32(3)
 )
 
-// portDNS is any resolver's.
-const portDNS = 53
-
 // zoneOutside is the conntrack zone of connections that leave the namespace or come in.
 const zoneOutside = 1
 
@@ -106,7 +103,7 @@ func (t *table) zones() {
 	t.add(toLo(expr.CmpOpNeq), setZone(zoneOutside))
 	// A UDP server's answers to the outside seem to stay inside until they are known
 	// for what they are. Queries, and what answers them, do stay.
-	t.add(proto(unix.IPPROTO_UDP), port(expr.CmpOpNeq, portDNS), sourcePort(expr.CmpOpNeq, handoff.PortDNS), setZone(zoneOutside))
+	t.add(proto(unix.IPPROTO_UDP), port(expr.CmpOpNeq, handoff.PortDomain), sourcePort(expr.CmpOpNeq, handoff.PortDNS), setZone(zoneOutside))
 }
 
 // marks makes answers to the outside routable. What arrives is marked, so that
@@ -134,7 +131,7 @@ func (t *table) redirect() {
 	// Queries first: even a resolver at a local address would ask others
 	// (Docker's 127.0.0.11).
 	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
-		t.add(proto(p), port(expr.CmpOpEq, portDNS), redirectTo(handoff.PortDNS))
+		t.add(proto(p), port(expr.CmpOpEq, handoff.PortDomain), redirectTo(handoff.PortDNS))
 	}
 	t.add(local(destination, expr.CmpOpEq), accept())
 	t.add(proto(unix.IPPROTO_TCP), redirectTo(handoff.PortProxy))

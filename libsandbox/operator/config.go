@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -70,7 +71,7 @@ type Config struct {
 	// LogDir holds one folder of decision records for each container.
 	LogDir string `yaml:"log_dir"`
 	// LogMaxAge is how long a log is kept after the end of its sandbox, as
-	// time.ParseDuration reads it; 0 is for ever, empty is DefaultLogMaxAge.
+	// time.ParseDuration reads it; 0 is without limit, empty is DefaultLogMaxAge.
 	LogMaxAge string `yaml:"log_max_age"`
 	// LogMaxBytes bounds all logs together, in bytes: the oldest of ended sandboxes are
 	// removed. 0 is no bound, nil is DefaultLogMaxBytes.
@@ -116,15 +117,16 @@ const (
 	FailClosed FailureMode = "fail_closed"
 )
 
-// PlainTLS is what the proxy does with TLS at endpoints without a protocol.
+// PlainTLS is the value of plain_endpoint_tls.
 type PlainTLS string
 
-// The ways.
+// The values of plain_endpoint_tls.
 const (
-	// PlainSplice carries TLS as it is after its server name was compared with the host.
+	// PlainSplice compares the server name with the host and forwards TLS unread; the
+	// default.
 	PlainSplice PlainTLS = "splice"
 	// PlainTerminate ends TLS and compares the host of each request, as OpenShell does.
-	// What is not HTTP does not pass then.
+	// Only HTTP passes then.
 	PlainTerminate PlainTLS = "terminate"
 )
 
@@ -143,7 +145,7 @@ type LandlockConfig struct {
 	MissingPaths MissingPaths `yaml:"missing_paths"`
 }
 
-// MissingPaths is a landlock.missing_paths.
+// MissingPaths is the value of landlock.missing_paths.
 type MissingPaths string
 
 // The values of landlock.missing_paths.
@@ -155,7 +157,7 @@ const (
 	MissingFail MissingPaths = "fail"
 )
 
-// Placement is a credential_placement.
+// Placement is the value of credential_placement.
 type Placement string
 
 // The values of credential_placement.
@@ -167,14 +169,14 @@ const (
 	PlacementAny Placement = "any"
 )
 
-// Baseline is a filesystem_baseline.
+// Baseline is the value of filesystem_baseline.
 type Baseline string
 
 // The values of filesystem_baseline.
 const (
 	// BaselineAdd adds the paths of policy.Baseline, as OpenShell does; the default.
 	BaselineAdd Baseline = "add"
-	// BaselineExplicit takes a filesystem_policy that is present at its word.
+	// BaselineExplicit adds no paths to a filesystem_policy that is present.
 	BaselineExplicit Baseline = "explicit"
 )
 
@@ -231,47 +233,15 @@ func (c *Config) complete(file string) error {
 	default:
 		return fmt.Errorf("operator configuration %s: unspecified_enforcement is %q, want audit or enforce", file, c.UnspecifiedEnforcement)
 	}
-	switch c.PlainEndpointTLS {
-	case "":
-		c.PlainEndpointTLS = PlainSplice
-	case PlainSplice, PlainTerminate:
-	default:
-		return fmt.Errorf("operator configuration %s: plain_endpoint_tls is %q, want %s or %s", file, c.PlainEndpointTLS, PlainSplice, PlainTerminate)
-	}
-	switch c.Tracing {
-	case "":
-		c.Tracing = plan.TracingAuto
-	case plan.TracingAuto, plan.TracingAllow, plan.TracingDeny:
-	default:
-		return fmt.Errorf("operator configuration %s: tracing is %q, want %s, %s or %s", file, c.Tracing, plan.TracingAuto, plan.TracingAllow, plan.TracingDeny)
-	}
-	switch c.PolicyValidationFailureMode {
-	case "":
-		c.PolicyValidationFailureMode = RetainLastValid
-	case RetainLastValid, FailClosed:
-	default:
-		return fmt.Errorf("operator configuration %s: policy_validation_failure_mode is %q, want %s or %s", file, c.PolicyValidationFailureMode, RetainLastValid, FailClosed)
-	}
-	switch c.CredentialPlacement {
-	case "":
-		c.CredentialPlacement = PlacementDeclared
-	case PlacementDeclared, PlacementAny:
-	default:
-		return fmt.Errorf("operator configuration %s: credential_placement is %q, want %s or %s", file, c.CredentialPlacement, PlacementDeclared, PlacementAny)
-	}
-	switch c.FilesystemBaseline {
-	case "":
-		c.FilesystemBaseline = BaselineAdd
-	case BaselineAdd, BaselineExplicit:
-	default:
-		return fmt.Errorf("operator configuration %s: filesystem_baseline is %q, want %s or %s", file, c.FilesystemBaseline, BaselineAdd, BaselineExplicit)
-	}
-	switch c.Landlock.MissingPaths {
-	case "":
-		c.Landlock.MissingPaths = MissingSkip
-	case MissingSkip, MissingFail:
-	default:
-		return fmt.Errorf("operator configuration %s: landlock.missing_paths is %q, want %s or %s", file, c.Landlock.MissingPaths, MissingSkip, MissingFail)
+	if err := errors.Join(
+		choose("plain_endpoint_tls", &c.PlainEndpointTLS, PlainSplice, PlainTerminate),
+		choose("tracing", &c.Tracing, plan.TracingAuto, plan.TracingAllow, plan.TracingDeny),
+		choose("policy_validation_failure_mode", &c.PolicyValidationFailureMode, RetainLastValid, FailClosed),
+		choose("credential_placement", &c.CredentialPlacement, PlacementDeclared, PlacementAny),
+		choose("filesystem_baseline", &c.FilesystemBaseline, BaselineAdd, BaselineExplicit),
+		choose("landlock.missing_paths", &c.Landlock.MissingPaths, MissingSkip, MissingFail),
+	); err != nil {
+		return fmt.Errorf("operator configuration %s: %w", file, err)
 	}
 	if err := policy.CheckControlPlanePorts(c.ControlPlanePorts); err != nil {
 		return fmt.Errorf("operator configuration %s: control_plane_ports: %w", file, err)
@@ -287,6 +257,34 @@ func (c *Config) complete(file string) error {
 		return fmt.Errorf("operator configuration %s: landlock.floor is %d, want 0 or an ABI number", file, *c.Landlock.Floor)
 	}
 	return nil
+}
+
+// choose gives the field key its default, the first of values, if it is not set. It returns
+// an error for a value that is not among values.
+func choose[T ~string](key string, field *T, values ...T) error {
+	if *field == "" {
+		*field = values[0]
+	}
+	if slices.Contains(values, *field) {
+		return nil
+	}
+	var list []string
+	for _, v := range values {
+		list = append(list, string(v))
+	}
+	last := len(list) - 1
+	return fmt.Errorf("%s is %q, want %s or %s", key, *field, strings.Join(list[:last], ", "), list[last])
+}
+
+// PlanOptions returns the options of a plan that the operator decides, on a kernel with a
+// Landlock ABI.
+func (c *Config) PlanOptions(landlockABI int) plan.Options {
+	return plan.Options{
+		LandlockABI: landlockABI, Floor: *c.Landlock.Floor, Allow: c.Allow, Tracing: c.Tracing,
+		Explicit: c.FilesystemBaseline == BaselineExplicit,
+		Complete: c.Landlock.MissingPaths == MissingFail,
+		Enforce:  c.UnspecifiedEnforcement == policy.EnforcementBlock,
+	}
 }
 
 // resolvePaths makes relative paths absolute: they begin at the folder of the
@@ -321,7 +319,7 @@ func (c *Config) completeLogLimits() error {
 		c.LogMaxAge = DefaultLogMaxAge
 	}
 	if age, err := time.ParseDuration(c.LogMaxAge); err != nil || age < 0 {
-		return fmt.Errorf("log_max_age is %q, want hours such as 720h, or 0 to keep logs for ever", c.LogMaxAge)
+		return fmt.Errorf("log_max_age is %q, want hours such as 720h, or 0 to keep logs without limit", c.LogMaxAge)
 	}
 	if c.LogMaxBytes == nil {
 		most := int64(DefaultLogMaxBytes)

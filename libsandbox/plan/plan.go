@@ -59,8 +59,7 @@ func (r *Refusal) Error() string {
 type Options struct {
 	// LandlockABI is the kernel's; Floor the lowest the operator accepts.
 	LandlockABI, Floor int
-	// Explicit takes filesystem_policy at its word: policy.Baseline adds nothing to one
-	// that is present.
+	// Explicit adds no paths of policy.Baseline to a filesystem_policy that is present.
 	Explicit bool
 	// Complete refuses a sandbox under landlock.compatibility: hard_requirement that lacks
 	// a path of the policy.
@@ -83,8 +82,7 @@ type Options struct {
 	Placeholders []string
 	// Env are further variables, NAME=VALUE, for processes that lack them.
 	Env []string
-	// Tracing is the operator's word on programs that trace each other. The zero value
-	// allows it unless the policy names programs.
+	// Tracing is the operator's setting of tracing. The zero value is TracingAuto.
 	Tracing Tracing
 }
 
@@ -164,7 +162,7 @@ func New(spec *specs.Spec, pol *policy.Policy, o Options) (*Plan, error) {
 		Env: slices.Concat(environment(o.Bundle, o.NoProxy), o.Env), Placeholders: o.Placeholders, Accepted: accepted,
 		Mounts: o.TrustMounts,
 	}
-	pl.TakenCapabilities = pl.Takes(spec.Process)
+	pl.TakenCapabilities = pl.taken(spec.Process)
 	pl.addMasks(spec, o.Allow)
 	for _, p := range o.TrustPaths {
 		allowed = append(allowed, landlock.Rule{Path: p, Access: landlock.ReadOnly, Origin: landlock.OriginRuntime})
@@ -193,8 +191,9 @@ func scopes(spec *specs.Spec) (s landlock.Scopes) {
 // proxyURL is the proxy as clients in the container name it.
 const proxyURL = "http://127.0.0.1:15001"
 
-// noProxy is what programs reach without the proxy in every sandbox. Some programs read
-// prefixes and others do not, and some look for an address of IPv6 with its brackets.
+// noProxy lists the destinations that programs of every sandbox reach without the proxy. It
+// has addresses beside prefixes, because some programs do not read prefixes, and ::1 also
+// in brackets, because some compare it so.
 const noProxy = "127.0.0.1,localhost,::1,inference.local,127.0.0.0/8,0.0.0.0,[::1]"
 
 // environment are the variables by which programs find the proxy and the
@@ -276,7 +275,8 @@ func rules(pol *policy.Policy, cwd string, explicit bool) []landlock.Rule {
 	return out
 }
 
-// baseline is policy.Baseline as the operator wants it.
+// baseline returns policy.Baseline, or nothing if explicit is set and the policy has a
+// filesystem_policy.
 func baseline(pol *policy.Policy, explicit bool) (read, write []string) {
 	if explicit && pol.Filesystem.Line != 0 {
 		return nil, nil
@@ -302,8 +302,8 @@ func (pl *Plan) addMasks(spec *specs.Spec, allow []string) {
 	}
 }
 
-// judge fails for the first part of spec that a sandbox is refused for. It returns the
-// refusals that allow turns off.
+// judge returns the first refusal of spec that allow does not turn off as an error.
+// Otherwise it returns the refusals that allow turns off.
 func judge(spec *specs.Spec, allow []string) (accepted []string, err error) {
 	for _, r := range refusals(spec) {
 		if !slices.Contains(allow, r.Field) {
@@ -376,8 +376,8 @@ func (pl *Plan) takes(capability string) bool {
 	return pl.User != nil || slices.Contains(Removed, capability)
 }
 
-// Takes returns the capabilities that p has and that the sandbox takes away.
-func (pl *Plan) Takes(p *specs.Process) (out []string) {
+// taken returns the capabilities that p has and that the sandbox takes away.
+func (pl *Plan) taken(p *specs.Process) (out []string) {
 	for _, set := range capabilitySets(p.Capabilities) {
 		for _, c := range *set {
 			if pl.takes(c) && !slices.Contains(out, c) {

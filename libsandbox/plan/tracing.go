@@ -8,8 +8,9 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// Tracing is the operator's word on programs of a sandbox that trace each other: with
-// ptrace, process_vm_writev, pidfd_getfd and the like, and through /proc/PID/mem.
+// Tracing is the operator's setting for programs of a sandbox that trace each other: with
+// ptrace, process_vm_writev, pidfd_getfd and the like, and through /proc/PID/mem. The zero
+// value is TracingAuto.
 type Tracing string
 
 const (
@@ -27,10 +28,10 @@ func (t Tracing) Allows(pol *policy.Policy) bool {
 	return t == TracingAllow || t != TracingDeny && !pol.NamesPrograms()
 }
 
-// NamesPrograms reports whether the sandbox takes policies that name programs: its programs
-// cannot trace each other, or the operator has accepted that each can act as a program that
-// is named.
-func (pl *Plan) NamesPrograms(t Tracing) bool { return !pl.Tracing || t == TracingAllow }
+// MayNamePrograms reports whether the sandbox accepts policies that name programs: its
+// programs cannot trace each other, or the operator has accepted that each can act as a
+// program that is named.
+func (pl *Plan) MayNamePrograms(t Tracing) bool { return !pl.Tracing || t == TracingAllow }
 
 // mayTrace decides whether programs of the sandbox may trace each other. A tracer acts with
 // the identity of the program that it traces, so the decision is about the programs that

@@ -54,8 +54,8 @@ func TestBypass_B37_Tracing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p.Tracing != tc.traces || p.NamesPrograms(tc.tracing) != tc.names {
-			t.Errorf("%s: tracing %t, takes names %t", name, p.Tracing, p.NamesPrograms(tc.tracing))
+		if p.Tracing != tc.traces || p.MayNamePrograms(tc.tracing) != tc.names {
+			t.Errorf("%s: tracing %t, takes names %t", name, p.Tracing, p.MayNamePrograms(tc.tracing))
 		}
 		made := p.Spec(s)
 		for _, i := range []int{0, 2} {

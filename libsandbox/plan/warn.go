@@ -14,7 +14,8 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// Warnings say what a container's user may not expect. o is as for [New].
+// Warnings returns what a container's user may not expect. o are the options that [New]
+// got.
 func (pl *Plan) Warnings(spec *specs.Spec, pol *policy.Policy, o Options) (out []string) {
 	if pl.Ruleset.ABI > 0 {
 		out = Uncovered(spec, pol, o.Explicit)
@@ -55,7 +56,7 @@ func (pl *Plan) completed() (out []string) {
 // ExecWarning says which capabilities of an exec's process the sandbox takes away; ""
 // if it takes none beyond those that it took from the first process.
 func (pl *Plan) ExecWarning(p *specs.Process) string {
-	added := without(pl.Takes(p), pl.TakenCapabilities)
+	added := without(pl.taken(p), pl.TakenCapabilities)
 	if len(added) == 0 {
 		return ""
 	}

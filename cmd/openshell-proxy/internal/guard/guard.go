@@ -107,10 +107,10 @@ type Guard struct {
 	checked Checked
 	aliases atomic.Pointer[map[string][]string]
 	opening opening
-	// cert is the sandbox's CA (PEM). begun is what was done with it before the container
-	// started, nil for a guard that takes the place of another.
+	// cert is the sandbox's CA (PEM). first is the state of the CA stores before the
+	// container started, nil for a guard that takes the place of another.
 	cert  []byte
-	begun *trust.Begun
+	first *trust.Snapshot
 }
 
 // Checked is what the guard knows of the policy.
@@ -171,11 +171,11 @@ func (g *Guard) Run() error {
 	}
 	g.cert = w.CACert
 	if g.Check != nil {
-		begun, left, err := trust.Begin(&g.Config.Trust, g.cert)
+		first, left, err := trust.Begin(&g.Config.Trust, g.cert)
 		if err != nil {
 			return err
 		}
-		g.begun = begun
+		g.first = first
 		for _, why := range left {
 			g.report("Java programs that use this keystore do not trust the sandbox's CA: " + why)
 		}
@@ -244,7 +244,7 @@ func (g *Guard) attach() error {
 		found := g.who.Aliases(g.checked.Binaries)
 		g.aliases.Store(&found)
 	}
-	stores, err := trust.Keep(&g.Config.Trust, g.cert, g.container.Pid, g.begun, g.report)
+	stores, err := trust.Keep(&g.Config.Trust, g.cert, g.container.Pid, g.first, g.report)
 	switch {
 	case err != nil && g.Check != nil:
 		return err

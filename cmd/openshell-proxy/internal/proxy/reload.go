@@ -27,8 +27,8 @@ func (e *StaticError) Error() string {
 	return "locked at creation, make a new sandbox to change: " + strings.Join(e.Fields, ", ")
 }
 
-// namesNoPrograms is why a policy that names programs is refused.
-const namesNoPrograms = "the programs of this sandbox can trace each other, so that each can act as a program that is named; " +
+// tracingPossible is why a policy that names programs is refused.
+const tracingPossible = "the programs of this sandbox can trace each other, so that each can act as a program that is named; " +
 	"write /** in place of the program, or create the sandbox again with `tracing: deny` in the operator's configuration"
 
 // ErrInvalid is wrapped by the errors of a policy that cannot be used.
@@ -53,8 +53,8 @@ func (s *Server) Load(name string, text []byte, revision int) error {
 			return &StaticError{Fields: fields}
 		}
 	}
-	if fields := p.ProgramFields(); len(fields) > 0 && !s.c.NamesPrograms {
-		return &StaticError{fields, namesNoPrograms}
+	if fields := p.ProgramFields(); len(fields) > 0 && !s.c.MayNamePrograms {
+		return &StaticError{fields, tracingPossible}
 	}
 	if err := p.CheckBindings(bindings(s.keys())); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)

@@ -208,7 +208,7 @@ func TestBypass_B37_LoadRefusesPrograms(t *testing.T) {
 		t.Fatal("the policy names no program")
 	}
 	for _, names := range []bool{true, false} {
-		s := New(Config{Identity: w.id, Log: w.log, NamesPrograms: names})
+		s := New(Config{Identity: w.id, Log: w.log, MayNamePrograms: names})
 		for revision, text := range map[int]string{1: endpoints(everything), 2: every} {
 			err := s.Load("x", []byte(text), revision)
 			var static *StaticError

@@ -69,9 +69,9 @@ type Config struct {
 	// Machine are the addresses of the machine that runs the sandbox; none if it cannot be
 	// reached.
 	Machine []netip.Addr
-	// NamesPrograms lets policies name programs. The zero value refuses such a policy: a
+	// MayNamePrograms lets policies name programs. The zero value refuses such a policy: a
 	// program that can trace a named one acts as that one.
-	NamesPrograms bool
+	MayNamePrograms bool
 	// ControlPlanePorts are the control-plane ports that the operator has opened; empty
 	// blocks all of them.
 	ControlPlanePorts []uint16

@@ -178,9 +178,9 @@ func newWorldOf(t testing.TB, policyText string, memory int64) *world {
 	}
 	w.id.set(nil, curl)
 	w.s = New(Config{
-		Memory:        memory,
-		NamesPrograms: true,
-		Identity:      w.id, CA: authority, Roots: func() *x509.CertPool { return pool(servers) }, Log: w.log, Hosts: map[string][]netip.Addr{"named.test": hosts["named.test"]},
+		Memory:          memory,
+		MayNamePrograms: true,
+		Identity:        w.id, CA: authority, Roots: func() *x509.CertPool { return pool(servers) }, Log: w.log, Hosts: map[string][]netip.Addr{"named.test": hosts["named.test"]},
 		NameOf:   func(a netip.Addr) (string, bool) { n, ok := synthetic[a]; return n, ok },
 		Upstream: upstream.New(upstream.Config{Hosts: hosts, Connect: w.connect}),
 	})
