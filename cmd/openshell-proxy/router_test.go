@@ -22,6 +22,24 @@ import (
 	"openshell.dev/runtime/internal/inferencefile"
 )
 
+// backendsAt returns backends of which every address is a TLS server with the handler.
+func backendsAt(t *testing.T, handler http.HandlerFunc) *backends {
+	t.Helper()
+	server := httptest.NewTLSServer(handler)
+	t.Cleanup(server.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	log, err := decisionlog.Open(t.TempDir(), "box", decisionlog.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = log.Close() })
+	reach := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", server.Listener.Addr().String())
+	}
+	return newBackends(reach, func() *x509.CertPool { return roots }, nil, log)
+}
+
 // A Bedrock route is signed with its provider's keys, as AWS would check it; expired or
 // deleted keys sign nothing.
 func TestBedrockIsSigned(t *testing.T) {
@@ -30,24 +48,12 @@ func TestBedrockIsSigned(t *testing.T) {
 		body []byte
 	}
 	var got []seen
-	backend := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	b := backendsAt(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		got = append(got, seen{r, body})
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{}`)
-	}))
-	defer backend.Close()
-	roots := x509.NewCertPool()
-	roots.AddCert(backend.Certificate())
-	log, err := decisionlog.Open(t.TempDir(), "box", decisionlog.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	reach := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "tcp", backend.Listener.Addr().String())
-	}
-	b := newBackends(reach, func() *x509.CertPool { return roots }, nil, log)
+	})
 	key := handoff.RouteKey{Style: handoff.SigV4, KeyID: "AKIDEXAMPLE12345", Value: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", Session: "session/token+example=="}
 	ask := func(k handoff.RouteKey) *httptest.ResponseRecorder {
 		t.Helper()
@@ -93,7 +99,7 @@ func TestBedrockIsSigned(t *testing.T) {
 func TestBypass_B65_RouterMasksAnswers(t *testing.T) {
 	const key = "sk-operators-own-key-0123456789"
 	heard, next := make(chan string, 1), make(chan bool)
-	backend := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	b := backendsAt(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		auth := r.Header.Get("Authorization")
 		heard <- auth
@@ -110,18 +116,7 @@ func TestBypass_B65_RouterMasksAnswers(t *testing.T) {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintf(w, `{"auth":%q,"basic":%q}`, auth, base64.StdEncoding.EncodeToString([]byte("u:"+key)))
-	}))
-	defer backend.Close()
-	roots := x509.NewCertPool()
-	roots.AddCert(backend.Certificate())
-	log, err := decisionlog.Open(t.TempDir(), "box", decisionlog.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	b := newBackends(func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "tcp", backend.Listener.Addr().String())
-	}, func() *x509.CertPool { return roots }, nil, log)
+	})
 	router, err := b.router(&handoff.Inference{
 		File: inferencefile.File{Routes: []inferencefile.Route{{Name: "r", Dialect: "openai", BaseURL: "https://example.com/v1"}}},
 		Keys: map[string]handoff.RouteKey{"r": {Style: "bearer", Value: key}},

@@ -80,19 +80,24 @@ func expand(coding string) func(b []byte) string {
 	}
 }
 
+// answered is a request without a body to the target, whose answer is searched for the
+// values of testSet.
+func answered(t *testing.T, target Target) *Rewritten {
+	t.Helper()
+	r, err := testSet(t).Request(target, Options{}, "/", "", nil, "", 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 // TestBypass_B80_CompressedContent: compressed content without a Content-Encoding is
 // opened. Without a value it passes unchanged; with a value it ends before the value is
 // complete, at any place.
 func TestBypass_B80_CompressedContent(t *testing.T) {
 	t.Parallel()
-	bound, err := testSet(t).Request(anthropic(), Options{}, "/", "", nil, "", 0, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	elsewhere, err := testSet(t).Request(to("other.example", 443), Options{}, "/", "", nil, "", 0, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	bound := answered(t, anthropic())
+	elsewhere := answered(t, to("other.example", 443))
 	noise := make([]byte, 80<<10)
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range noise {
@@ -138,10 +143,7 @@ func TestBypass_B80_CompressedContent(t *testing.T) {
 // has completed them.
 func TestCompressedAnswersStream(t *testing.T) {
 	t.Parallel()
-	r, err := testSet(t).Request(to("other.example", 443), Options{}, "/", "", nil, "", 0, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := answered(t, to("other.example", 443))
 	events := []string{"data: 1\n\n", "data: task sk-\n\n", "data: 3\n\n"}
 	for name, writer := range map[string]func(w io.Writer) flusher{
 		"gzip": func(w io.Writer) flusher { return gzip.NewWriter(w) },
@@ -176,14 +178,8 @@ func TestCompressedAnswersStream(t *testing.T) {
 // provider, and passes unsearched elsewhere. The bytes that wait are bounded.
 func TestBypass_B80_Bombs(t *testing.T) {
 	t.Parallel()
-	bound, err := testSet(t).Request(anthropic(), Options{}, "/", "", nil, "", 0, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	elsewhere, err := testSet(t).Request(to("other.example", 443), Options{}, "/", "", nil, "", 0, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	bound := answered(t, anthropic())
+	elsewhere := answered(t, to("other.example", 443))
 	var bomb bytes.Buffer
 	z, _ := gzip.NewWriterLevel(&bomb, gzip.BestCompression)
 	for range FreeExpansion>>20 + 8 {

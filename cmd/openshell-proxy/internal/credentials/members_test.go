@@ -43,14 +43,8 @@ func skippable(b []byte) []byte {
 // whatever stands between them, and passes byte by byte if no member holds a value.
 func TestBypass_B80_Members(t *testing.T) {
 	t.Parallel()
-	bound, err := testSet(t).Request(anthropic(), Options{}, "/", "", nil, "", 0, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	elsewhere, err := testSet(t).Request(to("other.example", 443), Options{}, "/", "", nil, "", 0, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	bound := answered(t, anthropic())
+	elsewhere := answered(t, to("other.example", 443))
 	large := incompressible(900 << 10)
 	for name, tc := range map[string]struct {
 		coding string
@@ -169,10 +163,7 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 // about an answer, which is searched as it is and by its first bytes.
 func TestBypass_B80_NamesOfCodings(t *testing.T) {
 	t.Parallel()
-	r, err := testSet(t).Request(anthropic(), Options{}, "/", "", nil, "", 0, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := answered(t, anthropic())
 	for _, coding := range []string{"utf-8", "base64", "aws-chunked", "none", "binary", "identity", "Identity, utf-8", "identity, gzip", "gzip, identity", "aws-chunked,gzip"} {
 		packed := gzipped([]byte("echo " + plain[1:]))
 		if out, err := io.ReadAll(answerBody(t, r, "", coding, bytes.NewReader(packed))); err != nil || !bytes.Equal(out, packed) {

@@ -160,10 +160,7 @@ func TestBypass_B65_Echo(t *testing.T) {
 // control is a text that is not the value.
 func TestBypass_B65_EchoInLines(t *testing.T) {
 	t.Parallel()
-	r, err := testSet(t).Request(anthropic(), Options{}, "/", "", nil, "", 0, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := answered(t, anthropic())
 	for _, end := range []string{"\n", "\r\n", `\n`, `\r\n`, "%0A", "%0d%0a"} {
 		for form, want := range map[string]bool{
 			plain: true, base64.StdEncoding.EncodeToString([]byte("user:" + plain + "\xff")): true, plain[:len(plain)-1] + "X": false,
@@ -250,10 +247,7 @@ func TestBypass_B65_CompressedEcho(t *testing.T) {
 // An answer that is cut off in the middle of a value shows no half of it.
 func TestBypass_B65_CutOff(t *testing.T) {
 	t.Parallel()
-	r, err := testSet(t).Request(anthropic(), Options{}, "/", "", nil, "", 0, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := answered(t, anthropic())
 	half := "key: " + plain[:len(plain)-1]
 	for name, body := range map[string]io.Reader{
 		"end": strings.NewReader(half), "reset": io.MultiReader(strings.NewReader(half), iotest.ErrReader(io.ErrUnexpectedEOF)),
@@ -306,10 +300,7 @@ func TestScrubLeavesTheRest(t *testing.T) {
 // TestBypass_B80_TypesAreNotBelieved: an answer is searched whatever its type says.
 func TestBypass_B80_TypesAreNotBelieved(t *testing.T) {
 	t.Parallel()
-	r, err := testSet(t).Request(anthropic(), Options{}, "/", "", nil, "", 0, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := answered(t, anthropic())
 	open, err := testSet(t).Request(anthropic(), Options{AllowUnsearched: true}, "/", "", nil, "", 0, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -332,10 +323,7 @@ func TestBypass_B80_TypesAreNotBelieved(t *testing.T) {
 // What cannot be the beginning of a value is there at once.
 func TestScrubDoesNotHoldBack(t *testing.T) {
 	t.Parallel()
-	r, err := testSet(t).Request(anthropic(), Options{}, "/", "", nil, "", 0, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := answered(t, anthropic())
 	pr, pw := io.Pipe()
 	defer pw.Close()
 	body := answerBody(t, r, "text/event-stream", "", pr)

@@ -21,6 +21,23 @@ type spelling struct {
 	want string
 }
 
+// send sends the request to api.example.com, over HTTP/1 without TLS or over HTTP/2. The
+// body is empty over HTTP/2.
+func (s spelling) send(t *testing.T, w *world, proto string) (status int, body string) {
+	t.Helper()
+	if proto == "h2" {
+		change := []string{":method", s.method, ":path", s.target}
+		for _, line := range strings.Split(strings.TrimSuffix(s.header, "\r\n"), "\r\n") {
+			if name, value, ok := strings.Cut(line, ": "); ok {
+				change = append(change, strings.ToLower(name), value)
+			}
+		}
+		return newFramer(t, w).get(change...), ""
+	}
+	resp, body := ask(t, w.tunnel("api.example.com:80"), fmt.Sprintf("%s %s HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 0\r\n%s\r\n", s.method, s.target, s.header))
+	return resp.StatusCode, body
+}
+
 // spelled sends each request over HTTP/1 and over HTTP/2 and asserts on what the
 // server received.
 func spelled(t *testing.T, rules string, list []spelling) {
@@ -28,25 +45,11 @@ func spelled(t *testing.T, rules string, list []spelling) {
 	plain, secure := w.both(nil, "h2")
 	for _, tc := range list {
 		t.Run(strings.TrimSpace(tc.method+" "+tc.target+" "+tc.header), func(t *testing.T) {
-			for _, proto := range []string{"http/1.1", "h2"} {
+			for proto, site := range map[string]*site{"http/1.1": plain, "h2": secure} {
 				before := len(plain.got()) + len(secure.got())
-				status, site := 0, plain
-				if proto == "h2" {
-					site = secure
-					change := []string{":method", tc.method, ":path", tc.target}
-					for _, line := range strings.Split(strings.TrimSuffix(tc.header, "\r\n"), "\r\n") {
-						if name, value, ok := strings.Cut(line, ": "); ok {
-							change = append(change, strings.ToLower(name), value)
-						}
-					}
-					status = newFramer(t, w).get(change...)
-				} else {
-					text := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 0\r\n%s\r\n", tc.method, tc.target, tc.header)
-					resp, body := ask(t, w.tunnel("api.example.com:80"), text)
-					status = resp.StatusCode
-					if name, _, ok := strings.Cut(tc.header, ":"); ok && tc.want == "" && !strings.Contains(strings.ToLower(body), strings.ToLower(name)) {
-						t.Errorf("%s: the reason does not name the header: %s", proto, body)
-					}
+				status, body := tc.send(t, w, proto)
+				if name, _, ok := strings.Cut(tc.header, ":"); ok && tc.want == "" && proto != "h2" && !strings.Contains(strings.ToLower(body), strings.ToLower(name)) {
+					t.Errorf("%s: the reason does not name the header: %s", proto, body)
 				}
 				arrived := len(plain.got()) + len(secure.got()) - before
 				if tc.want == "" {
@@ -121,9 +124,8 @@ func TestBypass_B79_EncodedPaths(t *testing.T) {
 			"host: api.example.com, ports: [80, 443], protocol: rest, enforcement: audit, path: \"/**\", rules: [{allow: {method: GET, path: /x}}]"))
 		plain, _ := w.both(nil, "h2")
 		for target, want := range map[string]int{"/@admin/x": 403, "/%40admin/x": 403, "/%40admin": 403, "/%40admin/": 403, "/y": 200} {
-			resp, _ := ask(t, w.tunnel("api.example.com:80"), "GET "+target+" HTTP/1.1\r\nHost: api.example.com\r\n\r\n")
-			if resp.StatusCode != want {
-				t.Errorf("%s: %d, want %d", target, resp.StatusCode, want)
+			if status, _ := (spelling{method: "GET", target: target}).send(t, w, "http/1.1"); status != want {
+				t.Errorf("%s: %d, want %d", target, status, want)
 			}
 		}
 		if got := plain.got(); len(got) != 1 || got[0].URI != "/y" {
@@ -261,8 +263,9 @@ func TestBypass_B79_Overrides(t *testing.T) {
 	// Where rules judge nothing, the fields are the server's own business.
 	w := newWorld(t, endpoints("host: api.example.com, ports: [80, 443]"))
 	plain, _ := w.both(nil, "h2")
-	if resp, _ := ask(t, w.tunnel("api.example.com:80"), "GET /a HTTP/1.1\r\nHost: api.example.com\r\nX-HTTP-Method-Override: DELETE\r\n\r\n"); resp.StatusCode != 200 || len(plain.got()) != 1 {
-		t.Errorf("without rules: %d, %d requests arrived", resp.StatusCode, len(plain.got()))
+	override := spelling{method: "GET", target: "/a", header: "X-HTTP-Method-Override: DELETE\r\n"}
+	if status, _ := override.send(t, w, "http/1.1"); status != 200 || len(plain.got()) != 1 {
+		t.Errorf("without rules: %d, %d requests arrived", status, len(plain.got()))
 	}
 }
 
