@@ -127,13 +127,16 @@ func (b *box) provide(t *testing.T, name, profile string, env ...string) {
 	b.flags = append(b.flags, "--provider", name)
 }
 
+// signingNeedsKeys begins the error of a policy that signs without AWS keys.
+const signingNeedsKeys = "credential_signing at endpoint 'api.test' needs an attached provider that has AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+
 // TestBindingNeedsItsProvider: no sandbox begins with a policy that names a provider
-// which it does not have.
+// which it does not have, or that signs without AWS keys.
 func TestBindingNeedsItsProvider(t *testing.T) {
 	t.Parallel()
 	b := boxOf(t, boxOptions{policy: signingPolicy})
 	out, err := b.runtime("run", "--detach", "--bundle", b.dir, b.id)
-	if err == nil || !strings.Contains(out, "credential_binding references provider 'free', but that provider is not attached to the sandbox") {
+	if err == nil || !strings.Contains(out, "credential_binding references provider 'free', but that provider is not attached to the sandbox") || !strings.Contains(out, signingNeedsKeys) {
 		t.Errorf("%v: %s", err, out)
 	}
 	if list, _ := b.runtime("list"); strings.Contains(list, b.id) {
@@ -221,6 +224,10 @@ func TestBypass_B64_B65_B66_CredentialFields(t *testing.T) {
 	}
 	// A policy that binds a provider which is not attached changes nothing.
 	if out, status := b.cli("policy", "set", b.id, "--policy", b.file("other.yaml", strings.Replace(signingPolicy, "provider: free", "provider: nobody", 1))); status != 3 || !strings.Contains(out, "that provider is not attached to the sandbox") {
+		t.Errorf("policy set: %d: %s", status, out)
+	}
+	// So does a policy that signs at a port which the provider with the AWS keys does not have.
+	if out, status := b.cli("policy", "set", b.id, "--policy", b.file("port.yaml", strings.Replace(signingPolicy, "port: 443, path: /signed", "port: 444, path: /signed", 1))); status != 3 || !strings.Contains(out, signingNeedsKeys) {
 		t.Errorf("policy set: %d: %s", status, out)
 	}
 }
