@@ -86,6 +86,20 @@ func TestParseRefusesAmbiguityOfEach(t *testing.T) {
 	}
 }
 
+// TestAmbiguitiesOfOneHost: the search ends after one contradiction more than the reader
+// reports, also among endpoints of one host.
+func TestAmbiguitiesOfOneHost(t *testing.T) {
+	e := entry{}
+	for i := range 2 * (MaxProblems + 2) {
+		e.Endpoints = append(e.Endpoints, Endpoint{Host: "h", Ports: []uint16{1}, TLSSkip: i%2 == 0})
+	}
+	e.nodes = make([]*yaml.Node, len(e.Endpoints))
+	found, left := contradictions(contenders([]entry{e}))
+	if len(found) != MaxProblems+1 || left < 0 {
+		t.Errorf("%d found, %d steps left", len(found), left)
+	}
+}
+
 // TestParseBoundsAmbiguity: no document keeps the reader busy for long. The test counts
 // steps, because a loaded machine makes any time too short.
 func TestParseBoundsAmbiguity(t *testing.T) {
