@@ -53,18 +53,15 @@ func (h *http1) carry(ctx context.Context, req *http.Request, j *judged) (more b
 	defer h.c.untrack(j)
 	rec := record{dec: j.dec, to: j.to, protocol: j.to.protocol(), http: j.asked, steps: j.steps, began: time.Now()}
 	protocol := upgradeTo(req, j)
+	defer h.c.carries(nil)
 	up, sent, err := h.send(ctx, req, j, protocol)
 	if err != nil {
+		h.unwatch()
 		var a answer
 		rec.err = failure(ctx, err)
 		a, rec.dec = j.outcome(req.Method, rec.err)
 		h.failed(req, rec, a)
 		return false
-	}
-	h.c.carries(up)
-	defer h.c.carries(nil)
-	if ctx.Err() != nil {
-		h.c.cut() // which has found nothing if that was before
 	}
 	resp, err := h.response(up, req, j)
 	if err != nil {
@@ -118,17 +115,22 @@ type sentBody struct {
 
 // send writes the request to the other side. A connection that was idle may have
 // ended: a request that may be repeated is then sent once more. sent tells when the
-// body has gone out; it is nil if there is none. From then on the client is watched.
+// body has gone out; it is nil if there is none. The client is watched as soon as nothing
+// more is read from it: from the beginning if there is no body.
 func (h *http1) send(ctx context.Context, req *http.Request, j *judged, upgrade string) (_ *upConn, sent <-chan sentBody, _ error) {
+	bodiless := req.ContentLength == 0
+	if bodiless {
+		h.watch()
+	}
 	for {
 		up, idle, err := h.up.http1(ctx, j.l4)
 		if err != nil {
 			return nil, nil, err
 		}
+		h.c.carries(up) // before the check: cut ends this connection if ctx ends after it
 		if err := ctx.Err(); err != nil {
 			return nil, nil, err
 		}
-		bodiless := req.ContentLength == 0
 		again := idle && bodiless && idempotent(req.Method)
 		w := takeWriter(up.conn)
 		err = writeHead(w, req, j, upgrade)
@@ -149,7 +151,6 @@ func (h *http1) send(ctx context.Context, req *http.Request, j *judged, upgrade 
 			return nil, nil, err
 		}
 		if bodiless {
-			h.watch()
 			return up, nil, nil
 		}
 		sent := make(chan sentBody, 1)
