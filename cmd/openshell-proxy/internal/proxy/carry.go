@@ -490,8 +490,11 @@ func (h *http1) upgraded(ctx context.Context, up *upConn, req *http.Request, res
 		rec.in, out, err = relay(ctx, h.c.account, client, up.conn, greeting)
 		rec.out += out
 	}
-	if err != nil {
-		rec.dec.Reason = j.mask(failure(ctx, err)).Error()
+	if err = failure(ctx, err); err != nil {
+		rec.dec.Reason = j.mask(err).Error()
+	}
+	if errors.Is(err, errClientGone) {
+		rec.err = err
 	}
 	h.c.record(rec)
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -20,6 +21,10 @@ import (
 
 // errClientGone is the error of a request whose client has closed the connection.
 var errClientGone = errors.New("the client ended the request before it had the whole answer")
+
+// errSandboxEnded is the error of a request that was in flight when the sandbox ended, and
+// its client with it.
+var errSandboxEnded = fmt.Errorf("the sandbox ended: %w", errClientGone)
 
 // errUnprocessed is the error of a request that the server has certainly not processed. It
 // may be sent again.
@@ -104,6 +109,8 @@ func endedBy(err error) string {
 	var client *hungUp
 	switch {
 	case unconnected(err):
+		return ""
+	case errors.Is(err, net.ErrClosed), errors.Is(err, errReloaded), errors.Is(err, errCut): // by the proxy
 		return ""
 	case errors.Is(err, errClientGone), errors.As(err, &client):
 		return endedByClient

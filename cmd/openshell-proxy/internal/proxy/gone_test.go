@@ -103,3 +103,77 @@ func TestClientGoneWhileConnecting(t *testing.T) {
 	}
 }
 
+// TestRecordsWhenTheSandboxEnds: each request that is in flight when the sandbox ends has one
+// record, which is there when Wait returns and blames no server.
+func TestRecordsWhenTheSandboxEnds(t *testing.T) {
+	const (
+		get  = "GET /a HTTP/1.1\r\nHost: api.example.com\r\n\r\n"
+		post = "POST /a HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 10\r\n\r\nx"
+		ws   = "GET /a HTTP/1.1\r\nHost: api.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+	)
+	for _, tc := range []struct {
+		name, proto, text, answer string
+		status                    int
+	}{
+		{"HTTP/1", "", get, "", 0},
+		{"HTTP/1 in its body", "", post, "", 0},
+		{"HTTP/1 in the answer", "", get, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nx", 200},
+		{"TLS", "http/1.1", get, "", 0},
+		{"HTTP/2", "h2", "", "", 0},
+		{"WebSocket", "", ws, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n", 101},
+		{"relay", "raw", "hello", "", 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t, endpoints("host: api.example.com, ports: [80, 443]", "host: api.example.com, port: 443, protocol: rest, access: full, enforcement: enforce", "host: raw.example.com, port: 7000, protocol: tcp"))
+			const requests = 2
+			arrived := make(chan struct{}, requests)
+			switch tc.proto {
+			case "", "raw":
+				serve := func(c net.Conn) {
+					_, _ = c.Read(make([]byte, 1))
+					_, _ = io.WriteString(c, tc.answer)
+					arrived <- struct{}{}
+					_, _ = io.Copy(io.Discard, c)
+				}
+				w.raw("api.example.com", 80, serve)
+				w.raw("raw.example.com", 7000, serve)
+			default:
+				w.site("api.example.com", 443, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					arrived <- struct{}{}
+					<-r.Context().Done()
+				}), tc.proto)
+			}
+			for range requests {
+				switch tc.proto {
+				case "raw":
+					_, _ = io.WriteString(w.tunnel("raw.example.com:7000"), tc.text)
+				case "":
+					c := w.tunnel("api.example.com:80")
+					_, _ = io.WriteString(c, tc.text)
+					_, _ = io.ReadFull(c, make([]byte, min(len(tc.answer), 1)))
+				case "h2":
+					f := newFramer(t, w)
+					go f.get()
+				default:
+					c := w.secure(w.tunnel("api.example.com:443"), "api.example.com", tc.proto)
+					_, _ = io.WriteString(c, tc.text)
+				}
+			}
+			for range requests {
+				<-arrived
+			}
+			w.end()
+			w.serving.Wait()
+			w.s.Wait()
+			all := w.log.all()
+			if len(all) != requests {
+				t.Errorf("%d records, want %d", len(all), requests)
+			}
+			for _, rec := range all {
+				if rec.Verdict != "allow" || rec.Ended != "client" || rec.Status != tc.status || rec.Reason != errSandboxEnded.Error() {
+					t.Errorf("recorded %+v", rec)
+				}
+			}
+		})
+	}
+}

@@ -64,6 +64,10 @@ type gatedHandler struct {
 }
 
 func (g *gatedHandler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if !g.c.s.begin() { // the sandbox has ended
+		panic(http.ErrAbortHandler)
+	}
+	defer g.c.s.tasks.Done()
 	hold, refused := g.gate.begin()
 	defer g.gate.end(hold, refused)
 	if refused {

@@ -177,10 +177,14 @@ func (s *Server) MayResolve(host string) bool {
 	return s.isRouter(host) || s.engine.Load().engine.MayResolve(host)
 }
 
-// Serve takes connections from l until ctx ends.
+// Serve takes connections from l until ctx ends, which ends the connections too.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
-	defer stop()
+	parent := ctx
+	ctx, end := context.WithCancelCause(context.WithoutCancel(parent))
+	context.AfterFunc(parent, func() { // for the connections also after Serve has returned
+		end(errSandboxEnded)
+		_ = l.Close()
+	})
 	for {
 		s.slots <- struct{}{}
 		c, err := l.Accept()
@@ -216,19 +220,32 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 }
 
 // start runs f in a goroutine that [Server.Wait] waits for. It returns false once Wait has
-// been called: a handler of HTTP/2 may outlive its connection.
+// been called.
 func (s *Server) start(f func()) bool {
+	if !s.begin() {
+		return false
+	}
+	go func() {
+		defer s.tasks.Done()
+		f()
+	}()
+	return true
+}
+
+// begin adds a task that [Server.Wait] waits for; the caller calls s.tasks.Done when it has
+// ended. It returns false once Wait has been called.
+func (s *Server) begin() bool {
 	s.startMu.Lock()
 	defer s.startMu.Unlock()
 	if s.waiting {
 		return false
 	}
-	s.tasks.Go(f)
+	s.tasks.Add(1)
 	return true
 }
 
-// Wait returns when every connection has ended. The server serves no more connections
-// then.
+// Wait returns when every connection has ended, and every HTTP/2 handler, which may outlive
+// its connection. The server serves no more connections then.
 func (s *Server) Wait() {
 	s.startMu.Lock()
 	s.waiting = true

@@ -4,7 +4,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"net"
 	"sync"
 
@@ -46,11 +45,9 @@ func (c *connection) splice(ctx context.Context, to target, dec policy.Decision,
 	}
 	rec := record{to: to, protocol: protocol, steps: c.s.passedOver(to.host)}
 	rec.in, rec.out, rec.err = relay(ctx, c.account, c.client, up, greeting)
+	rec.err = failure(ctx, rec.err)
 	if rec.err != nil {
 		dec.Reason = rec.err.Error()
-	}
-	if errors.Is(rec.err, net.ErrClosed) { // by the proxy
-		rec.err = nil
 	}
 	rec.dec = dec
 	c.record(rec)

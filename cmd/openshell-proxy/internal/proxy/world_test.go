@@ -120,6 +120,8 @@ type world struct {
 	roots    *x509.CertPool
 	upstream *ca.Authority
 	ctx      context.Context
+	// end ends the sandbox.
+	end      context.CancelFunc
 	revision int
 	serving  sync.WaitGroup
 
@@ -198,7 +200,7 @@ func newWorldOf(t testing.TB, policyText string, memory int64) *world {
 		w.load(policyText)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	w.ctx = ctx
+	w.ctx, w.end = ctx, cancel
 	t.Cleanup(func() {
 		cancel()
 		w.serving.Wait()
