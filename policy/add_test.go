@@ -69,7 +69,7 @@ func TestAddPreset(t *testing.T) {
 func TestAddRefuses(t *testing.T) {
 	const base = "version: 1\nnetwork_policies:\n  tracker: {endpoints: [{host: tracker.example.com, port: 80}]}\n"
 	for _, tc := range []struct{ name, base, addition, want string }{
-		{"no policy", "preset: {}\n", nemoClaw, "own.yaml:1:9: a file with preset is an addition to a policy, not a policy (openshell policy add POLICY FILE joins the two)\nown.yaml:1:1: missing field \"version\" (write version: 1)"},
+		{"no policy", "preset: {}\n", nemoClaw, "own.yaml:1:9: a file with preset is an addition to a policy, not a policy (openshell policy add POLICY FILE joins the two)"},
 		{"no addition", base, "version: 1\nprocess: {}\n", "more.yaml:2:10: process cannot be added to a policy (an addition has network_policies alone)"},
 		{"static sections", base, "preset: {}\nfilesystem_policy: {read_write: [/]}\nlandlock:\nnetwork_middlewares: {}\n", "more.yaml:2:20: filesystem_policy cannot be added to a policy (an addition has network_policies alone)\nmore.yaml:3:10: landlock cannot be added to a policy (an addition has network_policies alone)\nmore.yaml:4:22: network_middlewares cannot be added to a policy (an addition has network_policies alone)"},
 		{"unknown field", base, "presets: {}\n", `more.yaml:1:1: unknown field "presets" in addition (did you mean "preset"?)`},

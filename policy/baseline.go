@@ -15,7 +15,8 @@ var (
 )
 
 // Baseline returns the paths that are added to filesystem_policy: those of the baseline that
-// the policy does not list, so that a listed path keeps its access. As in OpenShell, none
+// the policy does not list, so that a listed path keeps its access, and that lie in no listed
+// path with at least that access, because they would add nothing. As in OpenShell, none
 // are added to a policy with filesystem_policy and without network rules. Without
 // filesystem_policy they are always added: no program could start.
 func (p *Policy) Baseline() (readOnly, readWrite []string) {
@@ -23,12 +24,15 @@ func (p *Policy) Baseline() (readOnly, readWrite []string) {
 	if f.Line != 0 && len(p.Network) == 0 {
 		return nil, nil
 	}
-	listed := map[string]bool{}
-	for _, name := range slices.Concat(f.ReadOnly, f.ReadWrite) {
+	listed, writable := map[string]bool{}, map[string]bool{}
+	for _, name := range f.ReadOnly {
 		listed[path.Clean(name)] = true
 	}
-	unlisted := func(paths []string) []string {
-		return slices.DeleteFunc(slices.Clone(paths), func(name string) bool { return listed[name] })
+	for _, name := range f.ReadWrite {
+		listed[path.Clean(name)], writable[path.Clean(name)] = true, true
 	}
-	return unlisted(baselineRead), unlisted(baselineWrite)
+	missing := func(paths []string, covering map[string]bool) []string {
+		return slices.DeleteFunc(slices.Clone(paths), func(name string) bool { return listed[name] || above(covering, name) != "" })
+	}
+	return missing(baselineRead, listed), missing(baselineWrite, writable)
 }

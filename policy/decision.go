@@ -99,3 +99,14 @@ type Decision struct {
 	// connection.
 	DestinationErr error
 }
+
+// NoWebSocket is the Reason of a Decision that refuses a WebSocket at protocol: rest, with
+// the fields that allow it.
+const NoWebSocket = "a WebSocket is not carried at protocol: rest, where each request is judged and no message; write protocol: websocket, or websocket_credential_rewrite: true"
+
+// CarriesWebSocket reports whether the endpoint that answers for the request carries
+// WebSockets: one without protocol, one with protocol: websocket, or one with
+// websocket_credential_rewrite.
+func (d *Decision) CarriesWebSocket() bool {
+	return d.Protocol == ProtocolNone || d.Protocol == ProtocolWebSocket || d.Credentials.MessageRewrite
+}

@@ -78,11 +78,24 @@ func NewDestination(host string, allowedIPs []string) (Destination, error) {
 			return Destination{}, fmt.Errorf("allowed_ips: %q is not an address or a prefix", s)
 		}
 		if slices.ContainsFunc(neverAllowed, p.Overlaps) {
-			return Destination{}, fmt.Errorf("allowed_ips: %s overlaps loopback, link-local or unspecified addresses, which no rule can allow", s)
+			return Destination{}, fmt.Errorf("allowed_ips: %s overlaps loopback, link-local or unspecified addresses, which no rule can allow%s", s, publicInstead(host, p))
 		}
 		d.allowed = append(d.allowed, p.Masked())
 	}
 	return d, nil
+}
+
+// publicInstead says how to allow every public address in place of p, "" unless p is wider
+// than one of neverAllowed that it overlaps.
+func publicInstead(host string, p netip.Prefix) string {
+	if !slices.ContainsFunc(neverAllowed, func(n netip.Prefix) bool { return p.Bits() < n.Bits() && p.Overlaps(n) }) {
+		return ""
+	}
+	const instead = "; for every public address write the prefixes of docs/public-addresses.yaml"
+	if host == "" {
+		return instead
+	}
+	return instead + ", or leave allowed_ips out"
 }
 
 // mappedBits is the length of the prefix of IPv6 that holds the IPv4 addresses (RFC 4291,

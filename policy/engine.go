@@ -126,9 +126,15 @@ func (d *Decision) connect(matched []*endpoint, port uint16) {
 	d.Destination.allowed = first.allowed.allowed
 	if first.allowedErr != nil {
 		d.Verdict, d.Rule, d.Line = Deny, first.text, first.line
-		d.Reason = "invalid allowed_ips in policy"
+		d.Reason = invalidAllowedIPs(first.allowedErr)
 		d.Destination, d.DestinationErr = Destination{}, first.allowedErr
 	}
+}
+
+// invalidAllowedIPs returns OpenShell's words for allowed_ips that allow nothing, and the
+// entry that is wrong.
+func invalidAllowedIPs(err error) string {
+	return "invalid allowed_ips in policy: " + strings.TrimPrefix(err.Error(), "allowed_ips: ")
 }
 
 // whyNot is why no endpoint matched, in OpenShell's words.

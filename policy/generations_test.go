@@ -112,6 +112,11 @@ func TestBaseline(t *testing.T) {
 			[]string{"/bin", "/sbin", "/lib", "/lib64", "/app", "/proc", "/dev/urandom"},
 			[]string{"/dev/null"},
 		},
+		{
+			"a parent with at least the access covers", "filesystem_policy: {read_only: [/dev/, /v], read_write: [/var]}\n" + network,
+			[]string{"/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/app", "/proc"}, write,
+		},
+		{"the root covers what is read", "filesystem_policy: {read_only: [/], read_write: [/dev]}\n" + network, []string{}, []string{"/tmp"}},
 	} {
 		p, err := Parse("p.yaml", []byte("version: 1\n"+tc.text))
 		if err != nil {

@@ -22,9 +22,6 @@ type Warning struct {
 func Lint(p *Policy, o CompileOptions) []Warning {
 	l := &linter{options: o, network: p.Network, work: MaxOverlapWork, out: slices.Clone(p.Notes)}
 	l.filesystem(&p.Filesystem)
-	if p.WritesProc() && p.NamesPrograms() && p.Filesystem.Line != 0 {
-		l.warn(p.Filesystem.Line, ReadOnlyProc)
-	}
 	for i := range p.Network {
 		l.policy(&p.Network[i])
 	}
@@ -49,10 +46,6 @@ func AuditedByDefault(p *Policy) (lines []int) {
 func (e *Endpoint) auditedByDefault() bool {
 	return e.Protocol.judges() && e.Enforcement == EnforcementUnset
 }
-
-// ReadOnlyProc is the warning about a policy that names programs ([Policy.NamesPrograms])
-// and makes /proc writable ([Policy.WritesProc]), unless the operator allows tracing.
-const ReadOnlyProc = "the policy names programs and makes /proc writable: /proc is read-only all the same, because a program could write into the memory of a named one"
 
 type linter struct {
 	options CompileOptions
@@ -173,7 +166,7 @@ func (l *linter) host(e *Endpoint) {
 			l.warn(e.Line, "host %s is no name that could be asked for: %v", e.Host, err)
 		} else if h != e.Host {
 			l.warn(e.Line, "host %s is asked for as %s, so it never matches", e.Host, h)
-		} else if why := Unreachable(h); why != "" {
+		} else if why := cmp.Or(Sandbox(h), Unreachable(h)); why != "" {
 			l.warn(e.Line, "nothing can come of the endpoint: %s", why)
 		}
 	}

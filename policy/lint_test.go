@@ -23,9 +23,6 @@ func TestLint(t *testing.T) {
 			{3, "read_only path /w is also in read_write, so it can be written"},
 			{3, "read_write path /w/y adds nothing to /w"},
 		}},
-		{"proc is written and programs are named", "version: 1\nfilesystem_policy:\n  read_write: [/tmp, /proc/self]\nnetwork_policies:\n  a: {binaries: [/bin/a], endpoints: [{host: h, port: 1}]}\n", []Warning{
-			{3, "the policy names programs and makes /proc writable: /proc is read-only all the same, because a program could write into the memory of a named one"},
-		}},
 		{"an entry of nothing", inEntry(""), []Warning{
 			{3, "network policy 'a' has no endpoints, so it allows nothing"},
 			{3, "network policy 'a' has no binaries, so no program may use it; for every program write \"/**\""},
@@ -51,9 +48,13 @@ func TestLint(t *testing.T) {
 			{3, "host *.docker.internal: each * is any text within one label, so names with more labels do not match"},
 			{3, "host *.docker.internal does not cover host.docker.internal, a name of the machine that runs the sandbox: write it out"},
 		}},
+		{"a wide prefix without a host", inEntry("binaries: [/b], endpoints: [{port: 1, allowed_ips: ['::/0']}]"), []Warning{
+			{3, "an endpoint without host reaches every name with addresses in allowed_ips"},
+			{3, "every connection to the endpoint is refused: allowed_ips: ::/0 overlaps loopback, link-local or unspecified addresses, which no rule can allow; for every public address write the prefixes of docs/public-addresses.yaml"},
+		}},
 		{"connections that are always refused", inEntry("binaries: [/b], endpoints: [{host: a.x, port: 1, allowed_ips: [300.1.1.1]}, {host: b.x, port: 1, allowed_ips: [8.8.8.8, 0.0.0.0/0]}, {host: c.x, port: 1, allowed_ips: [127.0.0.0/8]}, {host: d.x, port: 1, allowed_ips: [169.254.169.254]}, {host: e.x, port: 1, allowed_ips: [168.63.129.16, 100.100.100.200/32]}, {host: f.x, port: 1, allowed_ips: [168.63.129.16, 8.8.8.8]}, {host: 10.0.0.1, port: 1, allowed_ips: [10.1.0.0/16]}, {host: '::ffff:10.0.0.1', port: 2}]"), []Warning{
 			{3, `every connection to the endpoint is refused: allowed_ips: "300.1.1.1" is not an address or a prefix`},
-			{3, "every connection to the endpoint is refused: allowed_ips: 0.0.0.0/0 overlaps loopback, link-local or unspecified addresses, which no rule can allow"},
+			{3, "every connection to the endpoint is refused: allowed_ips: 0.0.0.0/0 overlaps loopback, link-local or unspecified addresses, which no rule can allow; for every public address write the prefixes of docs/public-addresses.yaml, or leave allowed_ips out"},
 			{3, "every connection to the endpoint is refused: allowed_ips: 127.0.0.0/8 overlaps loopback, link-local or unspecified addresses, which no rule can allow"},
 			{3, "every connection to the endpoint is refused: allowed_ips: 169.254.169.254 overlaps loopback, link-local or unspecified addresses, which no rule can allow"},
 			{3, "every connection to the endpoint is refused: allowed_ips has only addresses that no rule can allow"},

@@ -27,12 +27,19 @@ func IsMachine(host string) bool { return slices.Contains(machineNames, host) }
 // Unreachable returns why every connection to host is refused although an endpoint may
 // allow it, "" if not. host is as NormalizeHost spells it.
 func Unreachable(host string) string {
-	const instead = "; a server on the machine that runs the sandbox is " + machineName + ", with its port"
-	switch a, err := netip.ParseAddr(host); {
-	case err == nil && (a.IsLoopback() || a.IsUnspecified()), host == "localhost", strings.HasSuffix(host, ".localhost"):
-		return host + " is the sandbox itself, which its programs reach without the policy" + instead
-	case err == nil && alwaysBlocked(effective(a)):
+	if a, err := netip.ParseAddr(host); err == nil && Sandbox(host) == "" && alwaysBlocked(effective(a)) {
 		return host + " is always blocked: a loopback, link-local, unspecified or metadata address"
+	}
+	return ""
+}
+
+// Sandbox returns why every connection to host is allowed whatever the policy says, ""
+// unless host is a name or an address of the sandbox itself. host is as NormalizeHost spells
+// it. The sandbox's host name and the names in its hosts file are not known here.
+func Sandbox(host string) string {
+	a, err := netip.ParseAddr(host)
+	if err == nil && (a.IsLoopback() || a.IsUnspecified()) || host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return host + " is the sandbox itself, which its programs reach without the policy; a server on the machine that runs the sandbox is " + machineName + ", with its port"
 	}
 	return ""
 }

@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -78,8 +79,11 @@ func TestUnreachable(t *testing.T) {
 		"100.100.100.200": "is always blocked", "2002:a9fe:a9fe::1": "is always blocked",
 		"10.0.0.1": "", "8.8.8.8": "", "a.example.com": "", "host.openshell.internal": "", "notlocalhost": "",
 	} {
-		if got := Unreachable(host); (got == "") != (why == "") || !strings.Contains(got, why) {
-			t.Errorf("Unreachable(%s) = %q, want %q", host, got, why)
+		if got := cmp.Or(Sandbox(host), Unreachable(host)); (got == "") != (why == "") || !strings.Contains(got, why) {
+			t.Errorf("%s: %q, want %q", host, got, why)
+		}
+		if own := strings.Contains(why, "itself"); own != (Sandbox(host) != "") || own && Unreachable(host) != "" {
+			t.Errorf("Sandbox(%s) = %q", host, Sandbox(host))
 		}
 	}
 }

@@ -141,3 +141,23 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestWritesProc: read_write gives write access to /proc if it lists /proc or a path below it,
+// or if no path restricts files.
+func TestWritesProc(t *testing.T) {
+	for _, tc := range []struct {
+		f    Filesystem
+		want bool
+	}{
+		{Filesystem{}, true},
+		{Filesystem{IncludeWorkdir: true}, false},
+		{Filesystem{ReadOnly: []string{"/proc"}}, false},
+		{Filesystem{ReadWrite: []string{"/tmp", "/proc/self"}}, true},
+		{Filesystem{ReadWrite: []string{"/x/../proc/"}}, true},
+		{Filesystem{ReadWrite: []string{"/process"}}, false},
+	} {
+		if got := (&Policy{Filesystem: tc.f}).WritesProc(); got != tc.want {
+			t.Errorf("%+v: %t", tc.f, got)
+		}
+	}
+}

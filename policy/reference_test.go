@@ -90,7 +90,7 @@ func (ref reference) decide(r *Request) Decision {
 	}
 	d.Destination, d.DestinationErr = NewDestination(host, ips)
 	if d.DestinationErr != nil {
-		d.Verdict, d.Reason = Deny, "invalid allowed_ips in policy"
+		d.Verdict, d.Reason = Deny, "invalid allowed_ips in policy: "+strings.TrimPrefix(d.DestinationErr.Error(), "allowed_ips: ")
 		return d
 	}
 	if r.HTTP == nil || len(l7) == 0 {
@@ -200,7 +200,7 @@ func (ref reference) request(r *Request, d Decision, matches []referenceMatch, l
 		d.Reason = r.HTTP.Method + " " + r.HTTP.Path + " not permitted by policy"
 	default:
 		d.Verdict = Allow
-		return d
+		return ref.webSocket(r, d)
 	}
 	if ref.audits(selected) {
 		d.Verdict = Audit
@@ -212,6 +212,14 @@ func (ref reference) request(r *Request, d Decision, matches []referenceMatch, l
 				d.Verdict = Deny
 			}
 		}
+	}
+	return ref.webSocket(r, d)
+}
+
+// webSocket denies what begins a WebSocket where none is carried.
+func (ref reference) webSocket(r *Request, d Decision) Decision {
+	if d.Verdict != Deny && r.HTTP.WebSocket && d.Protocol == "rest" && !d.Credentials.MessageRewrite {
+		d.Verdict, d.Reason = Deny, NoWebSocket
 	}
 	return d
 }

@@ -67,6 +67,7 @@ func (d *Decision) ask(h *HTTP, forward bool, matched []*endpoint) {
 	}
 	if rule != nil && !denied {
 		d.Verdict, d.OptionsNamed = Allow, optionsNamed(h, matched)
+		d.refuseWebSocket(h, selected)
 		return
 	}
 	why := " not permitted by policy"
@@ -78,6 +79,15 @@ func (d *Decision) ask(h *HTTP, forward bool, matched []*endpoint) {
 	d.Reason = h.Method + " " + h.Path + why
 	if selected.audit && !siblingBlocks(h.Path, forward, matched) {
 		d.Verdict = Audit
+		d.refuseWebSocket(h, selected)
+	}
+}
+
+// refuseWebSocket denies a request that begins a WebSocket which selected does not carry.
+func (d *Decision) refuseWebSocket(h *HTTP, selected *endpoint) {
+	if h.WebSocket && !d.CarriesWebSocket() {
+		d.Verdict, d.OptionsNamed = Deny, false
+		d.refuse(selected, NoWebSocket)
 	}
 }
 

@@ -46,6 +46,7 @@ func (r *reader) policy(n *yaml.Node, p *Policy) {
 			}
 		},
 		"preset": func(v *yaml.Node) {
+			versioned = true // an addition needs no version
 			r.fail(v, "a file with preset is an addition to a policy, not a policy", "openshell policy add POLICY FILE joins the two")
 		},
 	}

@@ -83,6 +83,9 @@ func policyCheck(c *cli.Context) error {
 	if added := plan.AddedPaths(p, explicit); added != "" {
 		warnings = append(warnings, policy.Warning{Line: p.Filesystem.Line, Msg: added})
 	}
+	if w := plan.TracingWarning(p, config.Tracing.Allows(p)); w != "" {
+		warnings = append(warnings, policy.Warning{Line: max(1, p.Filesystem.Line), Msg: w})
+	}
 	slices.SortStableFunc(warnings, func(a, b policy.Warning) int { return cmp.Compare(a.Line, b.Line) })
 	for _, w := range warnings {
 		out.Warnings = append(out.Warnings, finding{Line: w.Line, Message: w.Msg})

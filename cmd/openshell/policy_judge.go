@@ -62,12 +62,16 @@ func (h *httpPart) at(path string) *policy.HTTP {
 }
 
 // judge asks the engine as the proxy does: in canonical spellings, the connection
-// first. What has no canonical spelling is denied, and so is a host that no connection
-// reaches. The Request is what was judged last, nil if no change of the policy would help.
+// first. A host or path without a canonical spelling is denied, and so is a host that no
+// connection reaches; the sandbox itself is allowed. The Request is the one that was judged
+// last, nil if no change of the policy would help.
 func judge(e *policy.Engine, q *question) (policy.Decision, *policy.Request) {
 	host, err := policy.NormalizeHost(q.Host)
 	if err != nil {
 		return policy.Decision{Reason: err.Error()}, nil
+	}
+	if why := policy.Sandbox(host); why != "" {
+		return policy.Decision{Verdict: policy.Allow, Reason: why}, nil
 	}
 	r := &policy.Request{Host: host, Port: q.Port, Binary: q.Binary, Ancestors: q.Ancestors}
 	d := e.Decide(r)

@@ -275,13 +275,15 @@ func rules(pol *policy.Policy, cwd string, explicit bool) []landlock.Rule {
 	return out
 }
 
-// baseline returns policy.Baseline, or nothing if explicit is set and the policy has a
-// filesystem_policy.
+// baseline returns policy.Baseline without the devices of every sandbox, or nothing if
+// explicit is set and the policy has a filesystem_policy.
 func baseline(pol *policy.Policy, explicit bool) (read, write []string) {
 	if explicit && pol.Filesystem.Line != 0 {
 		return nil, nil
 	}
-	return pol.Baseline()
+	read, write = pol.Baseline()
+	device := func(name string) bool { return slices.Contains(devices, name) }
+	return slices.DeleteFunc(read, device), slices.DeleteFunc(write, device)
 }
 
 // addMasks adds the masks that config.json lacks, except for a field in allow.

@@ -24,17 +24,28 @@ func (pl *Plan) Warnings(spec *specs.Spec, pol *policy.Policy, o Options) (out [
 		out = append(out, fmt.Sprintf("OpenShell 0.1 refuses the policy for %d of its fields (the first in line %d); openshell policy check lists them", n, pol.Notes[0].Line))
 	}
 	out = append(out, pl.completed()...)
-	if !pl.Tracing && pol.NamesPrograms() && pol.WritesProc() {
-		out = append(out, policy.ReadOnlyProc)
-	}
-	if pl.Tracing && pol.NamesPrograms() {
-		out = append(out, "the policy names programs, and by `tracing: allow` in the operator's configuration every program can act as each of them")
+	if w := TracingWarning(pol, pl.Tracing); w != "" {
+		out = append(out, w)
 	}
 	if lines := policy.AuditedByDefault(pol); len(lines) > 0 && !o.Enforce {
 		at := strings.Trim(strings.ReplaceAll(fmt.Sprint(lines), " ", ", "), "[]")
 		out = append(out, fmt.Sprintf("endpoints do not set enforcement, which means audit: requests that their rules refuse are recorded and pass (line %s)", at))
 	}
 	return out
+}
+
+// TracingWarning returns the warning about a policy that names programs, "" if there is
+// none. tracing says whether programs of the sandbox may trace each other; see
+// [Tracing.Allows].
+func TracingWarning(pol *policy.Policy, tracing bool) string {
+	switch {
+	case !pol.NamesPrograms():
+	case tracing:
+		return "the policy names programs, and by `tracing: allow` in the operator's configuration every program can act as each of them"
+	case pol.WritesProc():
+		return "the policy names programs and makes /proc writable: /proc is read-only all the same, because a program could write into the memory of a named one"
+	}
+	return ""
 }
 
 // completed says where the sandbox differs from config.json.

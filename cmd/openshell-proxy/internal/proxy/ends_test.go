@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"openshell.dev/runtime/internal/decisionlog"
+	"openshell.dev/runtime/policy"
 )
 
 // TestRecordsOfEnds (issue 11, point 15): a record says which side has ended a request
@@ -268,8 +269,8 @@ func TestBypass_B28_NoWebSocketWhereRequestsAreJudged(t *testing.T) {
 	const ws = "GET /a HTTP/1.1\r\nHost: api.example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 	const rest = "host: api.example.com, ports: [80, 443], protocol: rest, access: full, "
 	for _, tc := range []struct{ name, endpoint, request, reason string }{
-		{"rest", rest + "enforcement: enforce", ws, noWebSocket},
-		{"rest that audits", rest + "enforcement: audit", ws, noWebSocket},
+		{"rest", rest + "enforcement: enforce", ws, policy.NoWebSocket},
+		{"rest that audits", rest + "enforcement: audit", ws, policy.NoWebSocket},
 		{"rest whose messages are rewritten, bad handshake", rest + "enforcement: enforce, websocket_credential_rewrite: true", strings.Replace(ws, "Version: 13", "Version: 8", 1), "handshake"},
 		{"the control: no rules", "host: api.example.com, ports: [80, 443]", ws, ""},
 		{"the control: another protocol is asked for", rest + "enforcement: enforce", strings.Replace(ws, "Upgrade: websocket", "Upgrade: h2c", 1), ""},

@@ -197,7 +197,7 @@ func (c *connection) rejudge() bool {
 			continue
 		}
 		again := *r
-		if dec, _ := c.judgeAll(&again); !stays || dec.Verdict == policy.Deny || j.socket && (!mayUpgrade(dec) || c.s.lost(j)) {
+		if dec, _ := c.judgeAll(&again); !stays || dec.Verdict == policy.Deny || j.socket && (!dec.CarriesWebSocket() || c.s.lost(j)) {
 			j.cancel(errReloaded)
 		}
 	}

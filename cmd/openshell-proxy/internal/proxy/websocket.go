@@ -33,12 +33,6 @@ func handshake(req *http.Request) bool {
 	return err == nil && len(key) == 16
 }
 
-// mayUpgrade says whether an allowed request may become a WebSocket: where requests
-// are not judged, and where its messages can be.
-func mayUpgrade(dec policy.Decision) bool {
-	return dec.Protocol == policy.ProtocolNone || dec.Protocol == policy.ProtocolWebSocket || dec.Credentials.MessageRewrite
-}
-
 // looksAtMessages says whether the messages of the WebSocket that a request becomes
 // are judged or searched. Otherwise nobody looks at it any more.
 func (j *judged) looksAtMessages() bool {
@@ -50,7 +44,7 @@ func (j *judged) looksAtMessages() bool {
 func upgradeTo(req *http.Request, j *judged) string {
 	protocol := upgrade(req)
 	switch {
-	case protocol == "" || !mayUpgrade(j.dec) || mustSee(j.chain) != "": // no middleware sees messages
+	case protocol == "" || !j.dec.CarriesWebSocket() || mustSee(j.chain) != "": // no middleware sees messages
 		return ""
 	case !j.looksAtMessages():
 		return protocol
@@ -71,8 +65,8 @@ func (j *judged) notUpgraded(req *http.Request) *answer {
 	m := mustSee(j.chain)
 	var reason string
 	switch {
-	case !mayUpgrade(j.dec):
-		reason = noWebSocket
+	case !j.dec.CarriesWebSocket():
+		reason = policy.NoWebSocket
 	case m != "":
 		reason = unseen(m)
 	case j.dec.Protocol == policy.ProtocolWebSocket || j.dec.Credentials.MessageRewrite:
@@ -87,9 +81,6 @@ func (j *judged) notUpgraded(req *http.Request) *answer {
 	a := refusedConnection("WebSocket", j.to, reason)
 	return &a
 }
-
-// noWebSocket is the reason at protocol: rest, with the way out.
-const noWebSocket = "a WebSocket is not carried at protocol: rest, where each request is judged and no message; write protocol: websocket, or websocket_credential_rewrite: true"
 
 // accepted is what is wrong with the answer to a WebSocket's handshake.
 func accepted(req *http.Request, resp *http.Response) error {
@@ -362,7 +353,7 @@ func (s *webSocket) judge(text bool) (policy.Decision, error) {
 	switch {
 	case dec.Verdict == policy.Deny:
 		return dec, s.deny(dec, &asked)
-	case !mayUpgrade(dec):
+	case !dec.CarriesWebSocket():
 		return dec, s.deny(denied(dec, errReloaded.Error()), &asked)
 	case dec.Verdict == policy.Audit && text:
 		s.c.record(record{dec: dec, to: s.j.to, protocol: "websocket", http: &asked})
