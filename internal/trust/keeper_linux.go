@@ -27,7 +27,56 @@ const (
 	pollEvery = time.Second
 	// maxReports bounds the failures that are reported: the workload can cause more.
 	maxReports = 16
+	// syncTimeout bounds [Sync] and the write-back of [Keeper.Close]. It is below the 5 s
+	// that the runtime waits for the proxy's end, so that the rest is reported and not lost
+	// without a word.
+	syncTimeout = 3 * time.Second
+	// maxWritten bounds the bytes that one write-back writes, over all folders. It is the
+	// size of the tmpfs that holds the changes: only sparse files and hard links add up to more.
+	maxWritten = 64 << 20
 )
+
+// budget bounds one write-back into the container's layer.
+type budget struct {
+	left  int64 // bytes that may still be written
+	until time.Time
+}
+
+func newBudget() *budget {
+	return &budget{left: maxWritten, until: time.Now().Add(syncTimeout)}
+}
+
+// late returns an error if the time of the budget is over.
+func (b *budget) late() error {
+	if time.Now().After(b.until) {
+		return errLate
+	}
+	return nil
+}
+
+// take reserves size bytes, or returns an error if that many are not left.
+func (b *budget) take(size int64) error {
+	if size > b.left {
+		return fmt.Errorf("not written: the file has %d bytes and %d of %d are left", size, b.left, int64(maxWritten))
+	}
+	b.left -= size
+	return b.late()
+}
+
+var errLate = fmt.Errorf("not finished after %v", syncTimeout)
+
+// timedReader returns an error instead of more data once the budget's time is over.
+type timedReader struct {
+	io.Reader
+	*budget
+}
+
+func (r timedReader) Read(p []byte) (int, error) {
+	if err := r.late(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
+}
 
 // Keeper adds the CA to stores that the container's programs have changed, as long as
 // the container runs.
@@ -145,19 +194,24 @@ func (k *Keeper) look(v *view) {
 //
 // Preconditions: the container has ended.
 func (k *Keeper) Close() error {
+	b := newBudget()
 	close(k.stop)
 	if k.watches != nil {
 		// Closing it takes the kernel tens of milliseconds (a grace period of fsnotify), for
 		// which the container's end would wait. The process's end closes it.
 		_ = k.watches.SetReadDeadline(time.Now())
 	}
-	<-k.stopped
+	select {
+	case <-k.stopped:
+	case <-time.After(syncTimeout):
+		return fmt.Errorf("changes of CA stores are not in the layer: the last look at them is %w", errLate)
+	}
 	defer k.closeFiles()
 	var errs []error
 	for i, v := range k.views {
 		// Most containers change none.
 		if k.first == nil || !v.untouched(k.first.upper[i], k.first.seen[i]) {
-			errs = append(errs, v.sync(k.stores.Root, k.own))
+			errs = append(errs, v.sync(k.stores.Root, k.own, b))
 		}
 	}
 	if len(k.views) > 0 && alone(k.shared) {
@@ -183,13 +237,14 @@ func (k *Keeper) closeFiles() {
 // Preconditions: the container is paused.
 func Sync(s *Stores, own []byte, pid int) error {
 	var errs []error
+	b := newBudget()
 	for _, f := range s.Folders {
 		v, err := openContained(f, pid)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		errs = append(errs, v.sync(s.Root, own), v.dir.Close())
+		errs = append(errs, v.sync(s.Root, own, b), v.dir.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -198,7 +253,7 @@ func Sync(s *Stores, own []byte, pid int) error {
 const maxDepth = 16
 
 // sync writes what differs from the layer into it. A store is written without the CA.
-func (v *view) sync(root string, own []byte) error {
+func (v *view) sync(root string, own []byte, b *budget) error {
 	top, err := openRoot(root)
 	if err != nil {
 		return err
@@ -209,8 +264,11 @@ func (v *view) sync(root string, own []byte) error {
 		return fmt.Errorf("write %s into the layer: %w", v.Path, err)
 	}
 	defer layer.Close()
-	m := &mirror{root: root, folderPath: v.Path, stores: v.Stores, own: own}
+	m := &mirror{root: root, folderPath: v.Path, stores: v.Stores, own: own, budget: b}
 	m.folder(v.dir, layer, ".", 0)
+	if m.more > 0 {
+		m.errs = append(m.errs, fmt.Errorf("%d more failures", m.more))
+	}
 	if err := errors.Join(m.errs...); err != nil {
 		return fmt.Errorf("write %s into the layer: %w", v.Path, err)
 	}
@@ -254,12 +312,18 @@ type mirror struct {
 	root, folderPath string
 	stores           []string
 	own              []byte
-	errs             []error
+	budget           *budget
+	errs             []error // the first maxReports
+	more             int     // failures after them
 }
 
 func (m *mirror) failed(name string, err error) bool {
-	if err != nil {
+	switch {
+	case err == nil:
+	case len(m.errs) < maxReports:
 		m.errs = append(m.errs, fmt.Errorf("%s: %w", name, err))
+	default:
+		m.more++
 	}
 	return err != nil
 }
@@ -283,8 +347,13 @@ func (m *mirror) folder(from, to *os.File, at string, depth int) {
 	if m.failed(at, err) {
 		return
 	}
+	there := make(map[string]bool, len(theirs))
 	for _, name := range theirs {
+		if m.failed(at, m.budget.late()) {
+			return
+		}
 		if name != temporary {
+			there[name] = true
 			m.entry(from, to, path.Join(at, name), depth)
 		}
 	}
@@ -293,7 +362,10 @@ func (m *mirror) folder(from, to *os.File, at string, depth int) {
 		return
 	}
 	for _, name := range ours {
-		if !slices.Contains(theirs, name) {
+		if m.failed(at, m.budget.late()) {
+			return
+		}
+		if !there[name] {
 			m.failed(path.Join(at, name), remove(int(to.Fd()), name, depth))
 		}
 	}
@@ -310,7 +382,7 @@ func (m *mirror) entry(from, to *os.File, at string, depth int) {
 		return
 	}
 	if a.Mode&unix.S_IFMT == unix.S_IFREG && slices.Contains(m.stores, at) {
-		m.failed(at, m.store(from, to, at, &a))
+		m.failed(at, m.store(from, to, at))
 		return
 	}
 	if err == nil && a.Mode&unix.S_IFMT != b.Mode&unix.S_IFMT {
@@ -325,8 +397,8 @@ func (m *mirror) entry(from, to *os.File, at string, depth int) {
 	case unix.S_IFLNK:
 		m.failed(at, link(int(from.Fd()), int(to.Fd()), name, &a, &b))
 	case unix.S_IFREG:
-		if a.Size != b.Size || a.Mtim != b.Mtim || a.Mode != b.Mode || a.Uid != b.Uid || a.Gid != b.Gid {
-			m.failed(at, file(int(from.Fd()), int(to.Fd()), name, &a))
+		if a.Size != b.Size || a.Mtim != b.Mtim || !sameOwner(&a, &b) {
+			m.failed(at, m.file(int(from.Fd()), int(to.Fd()), name))
 		}
 	default:
 		// Devices, pipes and sockets stay where they are: no package has one here.
@@ -348,6 +420,10 @@ func (m *mirror) subfolder(from, to *os.File, at string, a, b *unix.Stat_t, dept
 		return
 	}
 	defer x.Close()
+	// The name may be another folder's by now.
+	if m.failed(at, unix.Fstat(int(x.Fd()), a)) {
+		return
+	}
 	y, err := inside(int(to.Fd()), name, unix.O_PATH|unix.O_DIRECTORY)
 	if m.failed(at, err) {
 		return
@@ -388,9 +464,9 @@ func (m *mirror) made(from *os.File, at string) bool {
 }
 
 // store writes a store without the CA, if it then differs from the layer's.
-func (m *mirror) store(from, to *os.File, at string, a *unix.Stat_t) error {
+func (m *mirror) store(from, to *os.File, at string) error {
 	name := path.Base(at)
-	data, _, ok, err := readStore(int(from.Fd()), name)
+	data, a, ok, err := readStore(int(from.Fd()), name)
 	if err != nil || !ok {
 		return err
 	}
@@ -410,10 +486,13 @@ func (m *mirror) store(from, to *os.File, at string, a *unix.Stat_t) error {
 			return err
 		}
 	}
-	if ok && sameStore(held, without) && a.Mode == b.Mode && a.Uid == b.Uid && a.Gid == b.Gid {
+	if ok && sameStore(held, without) && sameOwner(&a, &b) {
 		return nil
 	}
-	return put(int(to.Fd()), name, bytes.NewReader(without), a)
+	if err := m.budget.take(int64(len(without))); err != nil {
+		return err
+	}
+	return put(int(to.Fd()), name, bytes.NewReader(without), &a)
 }
 
 // sameStore reports whether the layer's store is what the container's is without the CA.
@@ -459,14 +538,23 @@ func readlink(dir int, name string) (string, error) {
 	return string(b[:max(n, 0)]), err
 }
 
-// file copies a regular file.
-func file(from, to int, name string, st *unix.Stat_t) error {
-	f, err := inside(from, name, unix.O_RDONLY)
-	if err != nil {
+// file copies a regular file. Size, owner and mode are those of the open file: the
+// workload may run and rename another file to the name at any time.
+func (m *mirror) file(from, to int, name string) error {
+	f, st, ok, err := openRegular(from, name)
+	if err != nil || !ok {
 		return err
 	}
 	defer f.Close()
-	return put(to, name, f, st)
+	if err := m.budget.take(st.Size); err != nil {
+		return err
+	}
+	return put(to, name, timedReader{io.LimitReader(f, st.Size), m.budget}, &st)
+}
+
+// sameOwner reports whether b, the layer's, has the owner and the mode that a gets there.
+func sameOwner(a, b *unix.Stat_t) bool {
+	return a.Uid == b.Uid && a.Gid == b.Gid && (a.Mode == b.Mode || a.Mode&^(unix.S_ISUID|unix.S_ISGID) == b.Mode)
 }
 
 // put writes a file in the folder dir with st's owner, mode and times.

@@ -97,7 +97,7 @@ func TestTrustSync(t *testing.T) {
 	if err := unix.Stat(filepath.Join(layer, "ca.crt"), &before); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.sync(root, own); err != nil {
+	if err := v.sync(root, own, newBudget()); err != nil {
 		t.Fatal(err)
 	}
 	var after unix.Stat_t
@@ -121,7 +121,7 @@ func TestTrustSync(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := v.sync(root, own); err != nil {
+	if err := v.sync(root, own, newBudget()); err != nil {
 		t.Fatal(err)
 	}
 	if text(t, layer, "ca.crt") != theirs+more || text(t, layer, "java/cacerts") != string(emptyJKS(2)) || text(t, layer, "new/file") != "new" {
@@ -168,7 +168,7 @@ func TestTrustHostileFolder(t *testing.T) {
 		}
 	}
 	// What is not a store any more is written as it is; what is too large is not.
-	if err := v.sync(root, own); err == nil || !strings.Contains(err.Error(), "big.crt") {
+	if err := v.sync(root, own, newBudget()); err == nil || !strings.Contains(err.Error(), "big.crt") {
 		t.Error(err)
 	}
 	for _, name := range []string{"c.crt", "victim"} {

@@ -79,19 +79,32 @@ func inside(dir int, name string, flags uint64) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// readStore reads a store below dir; ok is false if there is no file of that name.
-func readStore(dir int, name string) (data []byte, st unix.Stat_t, ok bool, err error) {
-	f, err := inside(dir, name, unix.O_RDONLY)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENXIO) {
+// openRegular opens a regular file below dir for reading; ok is false if there is no
+// regular file of that name. Nothing else is opened, not even for a moment: a pipe's
+// writer does not notice. st is the open file's.
+func openRegular(dir int, name string) (f *os.File, st unix.Stat_t, ok bool, err error) {
+	found, err := inside(dir, name, unix.O_PATH)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
 		return nil, st, false, nil
 	}
 	if err != nil {
 		return nil, st, false, err
 	}
-	defer f.Close()
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+	defer found.Close()
+	if err := unix.Fstat(int(found.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, st, false, err
 	}
+	f, err = os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", found.Fd()), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	return f, st, err == nil, err
+}
+
+// readStore reads a store below dir; ok is false if there is no file of that name.
+func readStore(dir int, name string) (data []byte, st unix.Stat_t, ok bool, err error) {
+	f, st, ok, err := openRegular(dir, name)
+	if err != nil || !ok {
+		return nil, st, false, err
+	}
+	defer f.Close()
 	if st.Size > MaxStore {
 		return nil, st, false, fmt.Errorf("%s is larger than %d bytes", name, MaxStore)
 	}
@@ -185,7 +198,7 @@ func replace(dir int, name string, data []byte, exists bool, st *unix.Stat_t) er
 	return unix.Renameat(int(folder.Fd()), temporary, int(folder.Fd()), path.Base(name))
 }
 
-// write writes the file temporary in the folder dir with st's owner, mode and times.
+// write writes the file temporary in the folder dir with st's owner and its mode without setuid and setgid.
 func write(dir int, from io.Reader, st *unix.Stat_t) error {
 	_ = unix.Unlinkat(dir, temporary, 0) // of a guard that was killed
 	fd, err := unix.Openat(dir, temporary, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
@@ -194,8 +207,9 @@ func write(dir int, from io.Reader, st *unix.Stat_t) error {
 	}
 	f := os.NewFile(uintptr(fd), temporary)
 	_, err = io.Copy(f, from)
-	// The mode last: a change of owner clears bits of it.
-	err = errors.Join(err, unix.Fchown(fd, int(st.Uid), int(st.Gid)), unix.Fchmod(fd, st.Mode&0o7777), f.Close())
+	// The mode last: a change of owner clears bits of it. No store needs the bits setuid and
+	// setgid, with which a file of the workload would get rights outside the sandbox.
+	err = errors.Join(err, unix.Fchown(fd, int(st.Uid), int(st.Gid)), unix.Fchmod(fd, st.Mode&0o1777), f.Close())
 	if err != nil {
 		return errors.Join(fmt.Errorf("write a file in a folder of CAs: %w", err), unix.Unlinkat(dir, temporary, 0))
 	}
