@@ -257,8 +257,9 @@ func readSeen(spec *specs.Spec, root int, file string, most int64) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
+	top := fmt.Sprintf("/proc/self/fd/%d", root)
 	for _, m := range spec.Mounts {
-		if filepath.Clean(m.Destination) == file && filepath.IsAbs(m.Source) {
+		if filepath.IsAbs(m.Source) && leadsTo(top, m.Destination) == leadsTo(top, file) {
 			if data, err = readMount(m.Source, most); err != nil {
 				return nil, fmt.Errorf("config.json: mounts: read %s for %s: %w", m.Source, file, err)
 			}

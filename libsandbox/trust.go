@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	securejoin "github.com/cyphar/filepath-securejoin"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -119,7 +120,7 @@ func trustStores(spec *specs.Spec, dir string) (_ *containerStores, err error) {
 		switch why := c.join(s); why {
 		case "":
 			continue
-		case whyMounted + s.at:
+		case whyMounted + s.at, whyMounted + s.real:
 			// The caller has mounted it, so that it would be a mount under every runtime.
 		default:
 			c.warn(s.at, errors.New(why))
@@ -149,7 +150,7 @@ func (c *containerStores) warn(what string, why error) {
 // find lists the stores of the image, and the usual bundle if it has none.
 func (c *containerStores) find() (found []store) {
 	add := func(at string) {
-		mounted := slices.ContainsFunc(c.spec.Mounts, func(m specs.Mount) bool { return filepath.Clean(m.Destination) == at })
+		mounted := slices.ContainsFunc(c.spec.Mounts, func(m specs.Mount) bool { return leadsTo(c.Root, m.Destination) == leadsTo(c.Root, at) })
 		real, ok := c.resolve(at, unix.S_IFREG)
 		if len(found) < maxStores && (ok || mounted) {
 			found = append(found, store{at, cmp.Or(real, at)})
@@ -296,11 +297,22 @@ func (c *containerStores) join(s store) string {
 	return ""
 }
 
-// mountedAt returns a destination of config.json's mounts at, above or below a folder,
-// or "".
+// leadsTo returns the path of the image that a mount's destination leads to. libcontainer
+// follows the links of the image in the same way, also links to a missing file.
+func leadsTo(root, destination string) string {
+	real, err := securejoin.SecureJoin(root, destination)
+	if err != nil {
+		// libcontainer refuses the destination for the same reason.
+		return path.Clean("/" + destination)
+	}
+	return path.Clean("/" + strings.TrimPrefix(real, root))
+}
+
+// mountedAt returns the path that a destination of config.json's mounts leads to, if it is
+// at, above or below a folder, or "".
 func (c *containerStores) mountedAt(folder string) string {
 	for _, m := range c.spec.Mounts {
-		d := path.Clean("/" + m.Destination)
+		d := leadsTo(c.Root, m.Destination)
 		if d != "/" && (pathBelow(d, folder) || pathBelow(folder, d)) {
 			return d
 		}
