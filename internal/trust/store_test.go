@@ -62,6 +62,11 @@ func otherPKCS12(t testing.TB) []byte {
 // withMAC is store with a MAC for the password.
 func withMAC(t testing.TB, store []byte, kind asn1.ObjectIdentifier, password string) []byte {
 	t.Helper()
+	return withIterations(t, store, kind, password, 3)
+}
+
+func withIterations(t testing.TB, store []byte, kind asn1.ObjectIdentifier, password string, iterations int) []byte {
+	t.Helper()
 	s, err := parsePKCS12(store)
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +77,7 @@ func withMAC(t testing.TB, store []byte, kind asn1.ObjectIdentifier, password st
 		}
 	}
 	s.password = password
-	s.pfx.MacData = macData{Mac: digestInfo{Algorithm: pkix.AlgorithmIdentifier{Algorithm: kind, Parameters: asn1.NullRawValue}}, MacSalt: []byte("saltsalt"), Iterations: 3}
+	s.pfx.MacData = macData{Mac: digestInfo{Algorithm: pkix.AlgorithmIdentifier{Algorithm: kind, Parameters: asn1.NullRawValue}}, MacSalt: []byte("saltsalt"), Iterations: iterations}
 	out, err := s.encode()
 	if err != nil {
 		t.Fatal(err)
@@ -130,13 +135,7 @@ func TestTrustHostileStores(t *testing.T) {
 	other := &jksStore{password: "another", version: 2}
 	sealed := func(body []byte) []byte { return append(body, digestJKS("changeit", body)...) }
 	p12 := otherPKCS12(t)
-	slow, err := parsePKCS12(withMAC(t, p12, macs[0].id, "changeit"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	slow.pfx.MacData.Iterations = maxIterations + 1
-	slow.hash = nil
-	der, _ := asn1.Marshal(slow.pfx)
+	slow := withIterations(t, p12, macs[0].id, "changeit", maxIterations+1)
 	for name, store := range map[string][]byte{
 		"JKS, cut short":           jks[:20],
 		"JKS, changed":             append(jks[:len(jks)-1:len(jks)-1], jks[len(jks)-1]^1),
@@ -150,7 +149,7 @@ func TestTrustHostileStores(t *testing.T) {
 		"PKCS#12, cut short":       p12[:len(p12)-1],
 		"PKCS#12, something after": append(bytes.Clone(p12), 0),
 		"PKCS#12, password":        withMAC(t, p12, macs[1].id, "another"),
-		"PKCS#12, slow":            der,
+		"PKCS#12, slow":            slow,
 		"a certificate":            func() []byte { d, _ := certificate(own); return d }(),
 	} {
 		if _, err := Add(store, own); !errors.Is(err, ErrNoStore) {
@@ -254,5 +253,17 @@ func BenchmarkAdd(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestIterations: the MAC of a hostile image's keystore costs the guard a bounded time, and
+// the JDK's own keystores are below the bound.
+func TestIterations(t *testing.T) {
+	own := certPEM(t, "ours")
+	for iterations, want := range map[int]error{100_000: nil, maxIterations: nil, maxIterations + 1: ErrNoStore, 250_000: ErrNoStore} {
+		store := withIterations(t, otherPKCS12(t), macs[1].id, "changeit", iterations)
+		if with, err := Add(store, own); !errors.Is(err, want) || want == nil && bytes.Equal(with, store) {
+			t.Errorf("%d iterations: error %v, not %v", iterations, err, want)
+		}
 	}
 }
