@@ -260,7 +260,7 @@ func (c *connection) transparent(ctx context.Context) {
 	if err == nil && !synthetic && first.said != "" {
 		to.host, _, err = splitHost(first.said, to.port)
 	}
-	if errors.Is(err, io.EOF) { // the client has left without a word
+	if closedByPeer(err) { // the client has left without a word
 		if dec := c.byAddress(&to); dec.Verdict != policy.Allow {
 			c.refuseRaw(to, dec)
 		}
@@ -365,7 +365,13 @@ func (c *connection) serve(ctx context.Context, first opening, to target, dec po
 		var greeting []byte
 		var err error
 		if first, up, greeting, err = c.await(ctx, to, dec, up); err != nil {
-			if !errors.Is(err, io.EOF) {
+			switch {
+			case errors.Is(err, io.EOF):
+			case unconnected(err):
+				_, dec = unreachable("", to, dec, err)
+				c.record(record{dec: dec, to: to, protocol: "tcp", err: err})
+				reset(c.client)
+			default:
 				c.refuseRaw(to, denied(dec, err.Error()))
 			}
 			return

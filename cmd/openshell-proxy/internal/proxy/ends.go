@@ -86,13 +86,15 @@ func failure(ctx context.Context, err error) error {
 	return err
 }
 
-// unconnected reports whether there was no connection to the other side.
+// unconnected reports whether there was no connection to the other side. A server that asks
+// for a client certificate in TLS 1.3 refuses the connection after the handshake.
 func unconnected(err error) bool {
 	if err == nil {
 		return false
 	}
 	var e *connectError
-	return errors.As(err, &e)
+	var refused *certificateError
+	return errors.As(err, &e) || errors.As(err, &refused)
 }
 
 // The sides that end a request or a connection early, as records name them.
@@ -101,19 +103,34 @@ const (
 	endedByUpstream = "upstream"
 )
 
+// leftByClient reports whether the client has ended its connection.
+func leftByClient(err error) bool {
+	var client *hungUp
+	return errors.Is(err, errClientGone) || errors.As(err, &client)
+}
+
+// closedByPeer reports whether an operation on a connection failed because the other end had
+// closed it.
+func closedByPeer(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// leftEarly returns the error of a client that left before its connection was identified or
+// its TLS handshake ended, because of which nothing was judged or carried.
+func leftEarly(err error) error { return &connectError{&hungUp{err}} }
+
 // endedBy returns the side that has ended an allowed request or connection with err.
 func endedBy(err error) string {
 	if err == nil {
 		return ""
 	}
-	var client *hungUp
 	switch {
+	case leftByClient(err):
+		return endedByClient
 	case unconnected(err):
 		return ""
 	case errors.Is(err, net.ErrClosed), errors.Is(err, errReloaded), errors.Is(err, errCut): // by the proxy
 		return ""
-	case errors.Is(err, errClientGone), errors.As(err, &client):
-		return endedByClient
 	}
 	return endedByUpstream
 }
@@ -181,7 +198,7 @@ func unreachableText(err error) string {
 		return "the server refuses connections"
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
 		return "there is no route to the server"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
+	case closedByPeer(err), errors.Is(err, net.ErrClosed):
 		return "the server closed the connection before it answered"
 	case strings.Contains(err.Error(), "remote error: tls:"):
 		return "the server ended the TLS handshake"

@@ -96,7 +96,7 @@ func TestRecordsOfEnds(t *testing.T) {
 // TestRecordsOfNoConnection (issue 11, point 15): what the policy allows and could not be
 // connected to is not recorded as allowed.
 func TestRecordsOfNoConnection(t *testing.T) {
-	w := newWorld(t, endpoints("host: down.example.org, ports: [80, 443, 7000]", "host: raw.example.com, ports: [443, 7000], protocol: tcp", openHost))
+	w := newWorld(t, endpoints("host: down.example.org, ports: [80, 443, 7000]", "host: raw.example.com, ports: [443, 7000], protocol: tcp", "host: raw.example.com, port: 9000", openHost))
 	w.site("api.example.com", 443, nil) // no TLS
 	for name, tc := range map[string]struct {
 		text, verdict, detail string
@@ -124,6 +124,12 @@ func TestRecordsOfNoConnection(t *testing.T) {
 	}
 	if rec := w.recorded(noted); rec.Verdict != "failed" {
 		t.Errorf("transparent: recorded %+v", rec)
+	}
+	noted = len(w.log.all())
+	c := w.to("198.18.0.3:9000")
+	_ = gone(c)
+	if rec := w.recorded(noted); rec.Verdict != "failed" {
+		t.Errorf("transparent, silent client: recorded %+v", rec)
 	}
 }
 

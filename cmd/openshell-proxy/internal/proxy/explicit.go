@@ -34,6 +34,10 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 	to := target{host: host, port: port, own: len(c.s.ownAddresses(host)) > 0}
 	// A connection that asked for other things before may have changed hands.
 	if err := c.identify(); err != nil {
+		if clientClosed(c.client.TCPConn) {
+			c.recordLeft(to, "tcp", err)
+			return
+		}
 		h.refuse(req, to, nil, refusedConnection("CONNECT", to, err.Error()), policy.Decision{Reason: err.Error(), Revision: c.s.engine.Load().engine.Revision()})
 		return
 	}
@@ -75,7 +79,7 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 	if !opaque(dec) {
 		if first, err = c.peek(c.s.waits.serverFirst); err != nil {
 			_ = up.Close()
-			if !errors.Is(err, io.EOF) {
+			if !closedByPeer(err) {
 				c.refuseRaw(to, denied(dec, err.Error()))
 			}
 			return

@@ -33,6 +33,9 @@ type http1 struct {
 	up      *upstreamHTTP
 	// hold is the memory of the request that is served.
 	hold *memory.Hold
+	// named is the target that the request line of the request being read names, for
+	// records of heads that are refused. It is the zero target if the line names none.
+	named target
 
 	// cancel ends the request that is carried, and with it the connection.
 	cancel context.CancelCauseFunc
@@ -67,12 +70,15 @@ func (h *http1) serve(whole context.Context) {
 		h.hold.Add(streamCost)
 		_ = h.conn.SetReadDeadline(time.Now().Add(h.c.s.waits.head))
 		if err := h.checkHead(ctx); err != nil {
+			h.named, _ = h.headTarget()
 			h.malformed(err)
 			return
 		}
-		if to, ok := h.forRouter(); ok {
+		var tunnel bool
+		h.named, tunnel = h.headTarget()
+		if h.forward && !tunnel && h.c.s.isRouter(h.named.host) {
 			h.hold.Release()
-			h.route(ctx, to)
+			h.route(ctx, h.named)
 			return
 		}
 		req, err := http.ReadRequest(h.br)
@@ -178,7 +184,7 @@ func (h *http1) malformed(err error) {
 		return
 	}
 	if errors.Is(err, memory.ErrExhausted) {
-		h.c.recordExhausted(h.to, h.to.protocol(), http.StatusServiceUnavailable, err)
+		h.c.recordExhausted(h.named, h.named.protocol(), http.StatusServiceUnavailable, err)
 		h.end(outOfMemory(), false)
 		return
 	}
@@ -190,7 +196,7 @@ func (h *http1) malformed(err error) {
 		a.status = http.StatusRequestTimeout
 	}
 	dec := policy.Decision{Reason: "malformed request: " + err.Error(), Layer: policy.L7, Revision: h.c.s.engine.Load().engine.Revision()}
-	h.c.record(record{dec: dec, to: h.to, protocol: h.to.protocol(), status: a.status})
+	h.c.record(record{dec: dec, to: h.named, protocol: h.named.protocol(), status: a.status})
 	h.end(a, false)
 }
 
@@ -261,6 +267,10 @@ func (h *http1) request(ctx context.Context, req *http.Request) (more bool) {
 		}
 	}
 	if err := c.identify(); err != nil {
+		if clientClosed(c.client.TCPConn) {
+			c.recordLeft(to, to.protocol(), err)
+			return false
+		}
 		return refuse(refusedConnection(req.Method, to, err.Error()), err.Error())
 	}
 	j, a := c.judgeRequest(to, req, uri, h.forward, handshake(req))

@@ -160,6 +160,10 @@ func (h *http2Handler) serve(w http.ResponseWriter, req *http.Request, hold *mem
 		return
 	}
 	if err := h.c.identify(); err != nil {
+		if clientClosed(h.c.client.TCPConn) {
+			h.c.recordLeft(h.to, "h2", err)
+			panic(http.ErrAbortHandler)
+		}
 		refuse(no(err.Error()), refusedConnection(req.Method, h.to, err.Error()))
 		return
 	}

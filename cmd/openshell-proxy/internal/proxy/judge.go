@@ -175,7 +175,7 @@ func (c *connection) record(r record) {
 	if r.sent != nil {
 		rec.Credentials, rec.Placeholders = r.sent.Used(), r.sent.Passed()
 	}
-	if r.dec.Verdict != policy.Deny {
+	if r.dec.Verdict != policy.Deny || leftByClient(r.err) {
 		if unconnected(r.err) {
 			rec.Verdict = decisionlog.Failed
 		}

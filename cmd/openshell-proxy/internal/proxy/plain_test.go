@@ -100,10 +100,13 @@ func TestUpstreamTLSNamesTheCause(t *testing.T) {
 					}
 					return
 				}
-				for _, want := range []string{tc.cause, "tls: skip"} {
+				for _, want := range []string{tc.cause, "an endpoint without protocol and rules"} {
 					if resp.StatusCode != http.StatusBadGateway || !strings.Contains(body, want) || !strings.Contains(record.Reason, want) {
 						t.Errorf("no %q: %d %s; recorded %q", want, resp.StatusCode, body, record.Reason)
 					}
+				}
+				if record.Verdict != "failed" || record.Ended != "" {
+					t.Errorf("recorded %+v", record)
 				}
 				if n := served.Load(); n > 0 {
 					t.Errorf("%d requests arrived", n)

@@ -229,7 +229,18 @@ func (c *connection) refuseUnknown(err error) {
 	if name, ok := c.s.c.NameOf(c.wanted.Addr()); ok {
 		to.host = name
 	}
-	c.refuseRaw(to, policy.Decision{Reason: err.Error(), Revision: c.s.engine.Load().engine.Revision()})
+	dec := policy.Decision{Reason: err.Error(), Revision: c.s.engine.Load().engine.Revision()}
+	if clientClosed(c.client.TCPConn) {
+		c.recordLeft(to, "tcp", err)
+		return
+	}
+	c.refuseRaw(to, dec)
+}
+
+// recordLeft records a client that left before the proxy could identify it.
+func (c *connection) recordLeft(to target, protocol string, err error) {
+	err = fmt.Errorf("the client left before it was identified: %w", err)
+	c.record(record{dec: policy.Decision{Reason: err.Error(), Revision: c.s.engine.Load().engine.Revision()}, to: to, protocol: protocol, err: leftEarly(err)})
 }
 
 // refuse ends a connection that policy denies, in the client's own protocol where

@@ -59,7 +59,7 @@ func (c *connection) route(ctx context.Context, first opening, to target) {
 		conn, err := c.accept(ctx, to, known)
 		if err != nil {
 			c.account.Release(tlsCost)
-			refuse(err.Error())
+			c.refuseHandshake(to, policy.Decision{Reason: err.Error(), Revision: c.s.engine.Load().engine.Revision()}, err)
 			return
 		}
 		c.then = func(ctx context.Context) {
@@ -118,18 +118,27 @@ func (c *connection) routed(to target) http.Handler {
 	})
 }
 
-// forRouter says whether the request whose head was read ahead is for the router,
-// in absolute form to the proxy itself.
-func (h *http1) forRouter() (target, bool) {
-	if !h.forward || !h.c.s.isRouter(RouterHost) {
-		return target{}, false
+// headTarget returns the target of the request whose head was read ahead. Of a client that
+// speaks to the proxy itself, that is the target that the request line names; the zero
+// target if it names none. tunnel is true for CONNECT.
+func (h *http1) headTarget() (to target, tunnel bool) {
+	if !h.forward {
+		return h.to, false
 	}
 	head, _ := h.br.Peek(h.br.Buffered())
 	line, _, _ := bytes.Cut(head, []byte("\r\n"))
-	_, rest, _ := bytes.Cut(line, []byte(" "))
+	method, rest, _ := bytes.Cut(line, []byte(" "))
 	uri, _, _ := bytes.Cut(rest, []byte(" "))
-	to, _, err := absolute(string(uri))
-	return to, err == nil && h.c.s.isRouter(to.host)
+	var err error
+	if tunnel = string(method) == http.MethodConnect; tunnel {
+		to.host, to.port, err = splitHost(string(uri), 0)
+	} else {
+		to, _, err = absolute(string(uri))
+	}
+	if err != nil {
+		return target{}, tunnel
+	}
+	return to, tunnel
 }
 
 // route has the router answer one request in absolute form. The connection ends

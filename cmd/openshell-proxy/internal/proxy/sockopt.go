@@ -82,3 +82,21 @@ func originalDestination(fd int, self netip.AddrPort) (to netip.AddrPort, err er
 	}
 	return to, nil
 }
+
+// clientClosed reports whether the other end of a connection has closed it, or its direction
+// to the proxy.
+func clientClosed(tcp *net.TCPConn) bool {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return true
+	}
+	closed := false
+	err = raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		closed = err == nil && info.State != tcpEstablished
+	})
+	return err != nil || closed
+}
+
+// tcpEstablished is the kernel's TCP_ESTABLISHED.
+const tcpEstablished = 1

@@ -5,6 +5,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -30,8 +31,7 @@ func (c *connection) intercept(ctx context.Context, to target, dec policy.Decisi
 	if err != nil {
 		up.close()
 		c.account.Release(tlsCost)
-		c.record(record{dec: denied(dec, err.Error()), to: to, protocol: "tls"})
-		reset(c.client)
+		c.refuseHandshake(to, denied(dec, err.Error()), err)
 		return
 	}
 	c.then = func(ctx context.Context) {
@@ -73,9 +73,27 @@ func (c *connection) accept(ctx context.Context, to target, protocols func(offer
 	err = conn.HandshakeContext(ctx)
 	_ = c.client.SetDeadline(time.Time{})
 	if err != nil {
-		return nil, fmt.Errorf("TLS with the client: %w", err)
+		return nil, fmt.Errorf("TLS with the client: %w", failure(ctx, err))
 	}
 	return conn, nil
+}
+
+// refuseHandshake records a TLS handshake with the client that failed with err, and ends the
+// connection. It is no refusal if the client has ended the handshake.
+func (c *connection) refuseHandshake(to target, dec policy.Decision, err error) {
+	rec := record{dec: dec, to: to, protocol: "tls"}
+	if handshakeLeft(err) {
+		rec.err = leftEarly(err)
+	}
+	c.record(rec)
+	reset(c.client)
+}
+
+// handshakeLeft reports whether a TLS handshake with the client failed because the client
+// ended it: by closing the connection, or with an alert.
+func handshakeLeft(err error) bool {
+	var op *net.OpError
+	return leftByClient(err) || closedByPeer(err) || errors.As(err, &op) && op.Op == "remote error"
 }
 
 // known are the protocols of those offered that can be answered in.

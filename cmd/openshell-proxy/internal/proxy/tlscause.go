@@ -14,7 +14,7 @@ import (
 
 // Causes of TLS failures with a server that the proxy cannot avoid, each with the way out.
 const (
-	skipTLS            = "; with tls: skip at the endpoint the client's own TLS reaches the server"
+	skipTLS            = "; an endpoint without protocol and rules carries the client's own TLS"
 	causeCertificate   = "the server asks for a client certificate, which the proxy does not have" + skipTLS
 	causeRenegotiation = "the server begins TLS again within the connection (renegotiation), mostly to ask for a client certificate, which the proxy does not do" + skipTLS
 	causeParameters    = "the server takes none of the TLS versions and key exchanges that the proxy offers (TLS 1.2 and 1.3, ECDHE, and not DHE or RSA)" + skipTLS
