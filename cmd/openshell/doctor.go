@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/libsandbox/features"
 	"openshell.dev/runtime/libsandbox/landlock"
 	"openshell.dev/runtime/libsandbox/operator"
@@ -149,7 +150,7 @@ func configCheck(file string, have features.Features) check {
 	c, err := operator.LoadConfig(file)
 	switch {
 	case err != nil:
-		return check{"configuration", gradeMissing, clean(err.Error()), "mend the file: nothing is made under a configuration that cannot be read"}
+		return check{"configuration", gradeMissing, clean(decisionlog.OneLine(err.Error())), "mend the file: nothing is made under a configuration that cannot be read"}
 	case *c.Landlock.Floor > have.LandlockABI:
 		return check{"configuration", gradeMissing, fmt.Sprintf("landlock.floor is %d, the kernel's ABI %d", *c.Landlock.Floor, have.LandlockABI), "boot a newer kernel or lower the floor"}
 	case c.Policy == operator.PolicyNone:
@@ -178,7 +179,7 @@ func dockerCheck(file, bin string) check {
 		err = json.Unmarshal(data, &config)
 	}
 	if err != nil {
-		return check{"docker", gradeLimited, clean(err.Error()), fix}
+		return check{"docker", gradeLimited, clean(decisionlog.OneLine(err.Error())), fix}
 	}
 	var names []string
 	for name, r := range config.Runtimes {

@@ -107,3 +107,15 @@ func TestReadProcess(t *testing.T) {
 		})
 	}
 }
+
+// TestConfigCheckIsOneLine: errors of several lines are one line of doctor's output.
+func TestConfigCheckIsOneLine(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte("version: 1\nunknown_field: x\nother_field: y\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := configCheck(file, features.Features{})
+	if got.Grade != gradeMissing || strings.Contains(got.Found, `\n`) || !strings.Contains(got.Found, "other_field") {
+		t.Errorf("%+v", got)
+	}
+}

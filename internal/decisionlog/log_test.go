@@ -322,3 +322,24 @@ func BenchmarkAppendLine(b *testing.B) {
 		}
 	}
 }
+
+// TestOneLine: the reason of a record is one line, also of joined errors.
+func TestOneLine(t *testing.T) {
+	joined := fmt.Errorf("dial: %w", errors.Join(errors.New("connection refused"), errors.New("no server answers"))).Error()
+	for text, want := range map[string]string{
+		"":                                     "",
+		"one line: as it is":                   "one line: as it is",
+		joined:                                 "dial: connection refused; no server answers",
+		"unmarshal errors:\n  line 3: unknown": "unmarshal errors: line 3: unknown",
+		"a\r\nb\n\nc\n":                        "a; b; c",
+		"a\rb":                                 "a b",
+	} {
+		if got := OneLine(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+		r := Record{Reason: text}
+		if r.clip(); r.Reason != want {
+			t.Errorf("record of %q: %q", text, r.Reason)
+		}
+	}
+}

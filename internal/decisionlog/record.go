@@ -96,6 +96,7 @@ type Middleware struct {
 
 // clip bounds every text, so that the queue is bounded in bytes, too.
 func (r *Record) clip() {
+	r.Reason = OneLine(r.Reason)
 	if i := strings.IndexAny(r.Path, "?#"); i >= 0 {
 		r.Path = r.Path[:i]
 	}
@@ -116,6 +117,28 @@ func (r *Record) clip() {
 			r.Ancestors[i] = clip(s)
 		}
 	}
+}
+
+// OneLine returns the text of an error in one line. Joined errors have a line each, which it
+// separates by semicolons.
+func OneLine(s string) string {
+	if !strings.ContainsAny(s, "\r\n") {
+		return s
+	}
+	var b strings.Builder
+	for line := range strings.Lines(s) {
+		line = strings.TrimSpace(line)
+		switch before := b.String(); {
+		case line == "":
+			continue
+		case strings.HasSuffix(before, ":"): // a heading of the lines after it
+			b.WriteByte(' ')
+		case before != "":
+			b.WriteString("; ")
+		}
+		b.WriteString(line)
+	}
+	return strings.ReplaceAll(b.String(), "\r", " ")
 }
 
 func clip(s string) string {

@@ -30,6 +30,14 @@ func (p Place) String() string {
 	return "the header Authorization"
 }
 
+// all names every place of a credential with the place p, except bodies and messages.
+func (p Place) all() string {
+	if p == (Place{}) {
+		return p.String()
+	}
+	return p.String() + " or " + Place{}.String()
+}
+
 // slot reports whether the placeholder of a credential with the place p is replaced in a
 // text, between before and after.
 type slot func(p Place, before, after []byte) bool

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // TestLargeHeads (issue 11, point 8): a head of up to MaxHead bytes arrives whole over
@@ -137,6 +138,9 @@ func TestMalformedHTTP2(t *testing.T) {
 		if rec := w.recorded(noted); rec.Verdict != "deny" || rec.Status != 400 || rec.Protocol != "h2" || rec.Reason == "" {
 			t.Errorf("%s: recorded %+v", name, rec)
 		}
+		if rec := w.recorded(noted); strings.HasPrefix(change[0], ":") && strings.Contains(rec.Reason, "PROTOCOL_ERROR") {
+			t.Errorf("%s: the reason is the library's name: %s", name, rec.Reason)
+		}
 		if status := f.get(); status != 200 || len(secure.got()) != before+1 {
 			t.Errorf("%s: afterwards %d", name, status)
 		}
@@ -169,6 +173,42 @@ func TestHTTP2ConnectionErrors(t *testing.T) {
 	}
 	if rec := w.recorded(0); rec.Verdict != "deny" || !strings.Contains(rec.Reason, "COMPRESSION_ERROR") {
 		t.Errorf("recorded %+v", rec)
+	}
+}
+
+// TestHTTP2HeadTooLarge: the record of a head that ends its connection names the limit.
+func TestHTTP2HeadTooLarge(t *testing.T) {
+	for name, head := range map[string]int{"more than the library reads": maxHead2 + 8<<10, "more than the gate reads": 2 * maxHead2} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, endpoints(openHost))
+			_, secure := w.both(nil, "h2")
+			f := newFramer(t, w)
+			for _, h := range fields() {
+				_ = f.enc.WriteField(h)
+			}
+			const value = 8 << 10
+			for range head / value {
+				_ = f.enc.WriteField(hpack.HeaderField{Name: "x", Value: strings.Repeat("~", value), Sensitive: true}) // which HPACK does not compress
+			}
+			block := f.block.Bytes()
+			_ = f.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block[:frameSize], EndStream: true})
+			for block = block[frameSize:]; len(block) > 0; {
+				n := min(len(block), frameSize)
+				if f.fr.WriteContinuation(1, n == len(block), block[:n]) != nil {
+					break
+				}
+				block = block[n:]
+			}
+			if status := f.status(1); status != 0 {
+				t.Errorf("status %d", status)
+			}
+			if rec := w.recorded(0); rec.Verdict != "deny" || !strings.Contains(rec.Reason, errHead2TooLarge.Error()) || !strings.Contains(rec.Reason, "128 KiB") {
+				t.Errorf("recorded %+v", rec)
+			}
+			if n := len(secure.got()); n > 0 {
+				t.Errorf("%d requests arrived", n)
+			}
+		})
 	}
 }
 

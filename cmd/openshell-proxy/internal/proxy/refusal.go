@@ -18,6 +18,7 @@ import (
 
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/inspect"
 	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
+	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/policy"
 )
 
@@ -76,6 +77,7 @@ type missingRule struct {
 // refusedConnection is the answer to a connection that policy denies; what names
 // it, such as CONNECT.
 func refusedConnection(what string, to target, reason string) answer {
+	reason = decisionlog.OneLine(reason)
 	return answer{status: http.StatusForbidden, body: simpleBody{refusalCode(to, reason), fmt.Sprintf("%s %s not permitted by policy", what, to), reason}}
 }
 

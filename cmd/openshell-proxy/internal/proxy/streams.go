@@ -185,14 +185,45 @@ func (g *streamGate) reset(stream uint32) {
 		g.resets = append(g.resets, streamReset{g.out.at - frameHeader, stream})
 		status = http.StatusBadRequest
 	}
+	if text := invalidRequests[g.why]; text != "" {
+		g.malformed("HTTP/2: "+text, status)
+		return
+	}
 	g.malformed(fmt.Sprintf("HTTP/2: %s (%s)", code, g.why), status)
 }
 
 // goAway notes that the server ends the connection. Preconditions: g.mu is held.
 func (g *streamGate) goAway() {
 	if code, ok := g.code(4); ok && code != http2.ErrCodeNo && g.malformed != nil {
-		g.malformed(fmt.Sprintf("HTTP/2: the connection ends with %s (%s)", code, g.why), 0)
+		g.malformed("HTTP/2: "+g.endReason(code), 0)
 	}
+}
+
+// endReason returns the reason for which the library ends the connection with code. It counts
+// no error if a head is larger than it reads. Preconditions: g.mu is held.
+func (g *streamGate) endReason(code http2.ErrCode) string {
+	switch {
+	case g.why != "":
+		return fmt.Sprintf("the connection ends with %s (%s)", code, g.why)
+	case code == http2.ErrCodeProtocol && g.block*8/leastBits > maxHead2:
+		return errHead2TooLarge.Error()
+	}
+	return fmt.Sprintf("the connection ends with %s", code)
+}
+
+// errHead2TooLarge is the error of a head that the proxy does not read to its end.
+var errHead2TooLarge = fmt.Errorf("%w: larger than %d KiB", inspect.ErrHeadTooLarge, maxHead2>>10)
+
+// invalidRequests has the texts for the names under which the library counts the requests
+// that it refuses.
+var invalidRequests = map[string]string{
+	"stream_PROTOCOL_ERROR_bad_path":                "the path does not begin with a slash, or has an invalid URL escape or character",
+	"stream_PROTOCOL_ERROR_bad_path_method":         "the request has no method, no path or an unknown scheme",
+	"stream_PROTOCOL_ERROR_bad_connect":             "CONNECT with a path or scheme, or without an authority",
+	"stream_PROTOCOL_ERROR_authority_host_mismatch": ":authority and Host differ",
+	"stream_PROTOCOL_ERROR_multiple_host_headers":   "more than one Host",
+	"stream_PROTOCOL_ERROR_userinfo_in_authority":   "user information in :authority",
+	"stream_PROTOCOL_ERROR_invalid_authority":       ":authority is not a host",
 }
 
 // received notes a frame that the client has sent.
@@ -303,7 +334,7 @@ func (g *streamGate) admit(stream uint32) error {
 // g.mu is held, which lengthen releases while it waits.
 func (g *streamGate) lengthen(stream uint32) error {
 	if g.block += int64(g.in.left); g.block > maxHead2 {
-		return inspect.ErrHeadTooLarge
+		return errHead2TooLarge
 	}
 	more := max(g.block*8/leastBits-smallHead, 0)*byteCost - g.taken
 	if more <= 0 {
