@@ -219,6 +219,9 @@ func TestRunSaysWhy(t *testing.T) {
 			[]string{"/bin/probe", "read", "/etc/passwd"},
 			"warning: policy " + network + ": endpoints do not set enforcement, which means audit: requests that their rules refuse are recorded and pass (line 4)\nok: ", 0,
 		},
+		"command that is not found":       {nil, []string{"missing"}, "openshell-runtime run failed: unable to start container process: error during container init: exec: \"missing\": executable file not found in $PATH", 127},
+		"path that is not found":          {nil, []string{"/bin/missing"}, "openshell-runtime run failed: unable to start container process: error during container init: exec: \"/bin/missing\": stat", 127},
+		"command that cannot be executed": {nil, []string{"/etc/passwd"}, "openshell-runtime run failed: unable to start container process: error during container init: exec: \"/etc/passwd\": permission denied", 126},
 		"nothing to run": {
 			[]string{"--policy", w.file("files.yaml", "version: 1\nfilesystem_policy: {read_only: [/etc]}\n")},
 			[]string{"/bin/probe", "self"},

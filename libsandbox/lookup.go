@@ -14,6 +14,23 @@ import (
 	"openshell.dev/runtime/libsandbox/landlock"
 )
 
+// Statuses of a command that cannot be started, as shells and engines have them.
+const (
+	StatusNotFound      = 127
+	StatusNotExecutable = 126
+)
+
+// ProgramError is the error for a command that cannot be started in the container.
+type ProgramError struct {
+	// Status is StatusNotFound or StatusNotExecutable.
+	Status int
+	text   string
+}
+
+func (e *ProgramError) Error() string {
+	return "unable to start container process: error during container init: exec: " + e.text
+}
+
 // lookUp finds the program of p in the root of the container's process pid and
 // fails with runc's texts, which engines match (`exec: "x": executable file not
 // found in $PATH` becomes exit status 127). Without it a missing program would
@@ -52,7 +69,7 @@ func lookUp(pid int, p *specs.Process) error {
 	if denied {
 		return failed(name, unix.EACCES)
 	}
-	return fmt.Errorf("unable to start container process: error during container init: exec: %q: executable file not found in $PATH", name)
+	return &ProgramError{StatusNotFound, fmt.Sprintf("%q: executable file not found in $PATH", name)}
 }
 
 func failed(name string, err error) error {
@@ -60,9 +77,9 @@ func failed(name string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.EACCES):
-		return fmt.Errorf("unable to start container process: error during container init: exec: %q: permission denied", name)
+		return &ProgramError{StatusNotExecutable, fmt.Sprintf("%q: permission denied", name)}
 	}
-	return fmt.Errorf("unable to start container process: error during container init: exec: %q: stat %s: %w", name, name, err)
+	return &ProgramError{StatusNotFound, fmt.Sprintf("%q: stat %s: %v", name, name, err)}
 }
 
 // executable opens file below root, where every link stays below root too

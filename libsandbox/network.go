@@ -71,9 +71,14 @@ func newNetwork(c *handoff.Config, spec *specs.Spec) (*network, error) {
 	case i < 0:
 		// The operator allows the host's namespace by name; there is nothing to
 		// capture it with.
-		return nil, &plan.Refusal{Field: "linux.namespaces.network", Reason: "a sandbox without a network namespace of its own cannot be enforced"}
+		return nil, &plan.Refusal{Field: plan.FieldNetwork, Reason: "a sandbox without a network namespace of its own cannot be enforced"}
 	case l.Namespaces[i].Path != "":
-		n.ns, err = os.Open(l.Namespaces[i].Path)
+		if n.ns, err = os.Open(l.Namespaces[i].Path); err == nil {
+			err = netns.Foreign(n.ns)
+		}
+		if errors.Is(err, netns.ErrHost) {
+			return nil, errors.Join(&plan.Refusal{Field: plan.FieldNetwork, Reason: "the host's network namespace would be shared"}, n.ns.Close())
+		}
 	case inUser:
 		return n, nil
 	default:

@@ -3,6 +3,7 @@
 package libsandbox
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"openshell.dev/runtime/libsandbox/plan"
 	"openshell.dev/runtime/policy"
 )
 
@@ -114,4 +116,14 @@ func FuzzParseResolvers(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestHostNetworkIsRefused: the network namespace of the runtime is refused before anything is
+// made, by its field.
+func TestHostNetworkIsRefused(t *testing.T) {
+	spec := &specs.Spec{Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{{Type: specs.NetworkNamespace, Path: "/proc/thread-self/ns/net"}}}}
+	var refusal *plan.Refusal
+	if _, err := newNetwork(nil, spec); !errors.As(err, &refusal) || refusal.Field != plan.FieldNetwork {
+		t.Errorf("%v", err)
+	}
 }

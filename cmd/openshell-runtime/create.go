@@ -60,6 +60,7 @@ func makeFlags(run bool) []cli.Flag {
 			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "detach from the container's process"},
 			&cli.BoolFlag{Name: "keep", Usage: "do not delete the container after it exits"},
 			&cli.IntFlag{Name: "lifeline", Usage: "kill and delete the container when descriptor `FD` comes to its end", Hidden: true},
+			programStatusFlag(),
 			&cli.BoolFlag{Name: "no-subreaper", Usage: "disable the use of the subreaper used to reap reparented processes"},
 		)
 	}
@@ -124,7 +125,7 @@ func makeContainer(c *cli.Context, action container.Action, criu *container.Criu
 		Egress: egress, UpstreamCAs: c.StringSlice("upstream-ca"), Providers: c.StringSlice("provider"),
 	})
 	if err != nil {
-		return err
+		return programStatus(c, err)
 	}
 	if status != 0 {
 		return exitStatus(status)

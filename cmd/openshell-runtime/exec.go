@@ -39,12 +39,13 @@ var execCommand = &cli.Command{
 		&cli.IntFlag{Name: "preserve-fds", Usage: "Pass N additional file descriptors to the container (stdio + N in total)"},
 		&cli.StringSliceFlag{Name: "cgroup", Usage: "run the process in an (existing) sub-cgroup(s). Format is [<controller>:]<cgroup>."},
 		&cli.BoolFlag{Name: "ignore-paused", Usage: "allow exec in a paused container"},
+		programStatusFlag(),
 	},
 	Action: func(c *cli.Context) error {
 		status, err := execute(c)
 		switch {
 		case err != nil:
-			return &execError{err}
+			return programStatus(c, &execError{err})
 		case status != 0:
 			return exitStatus(status)
 		}
@@ -162,12 +163,12 @@ func execProcess(c *cli.Context, root string) (*specs.Process, error) {
 		uid, gid, both := strings.Cut(user, ":")
 		n, err := strconv.ParseUint(uid, 10, 32)
 		if err != nil {
-			return nil, fmt.Errorf("bad uid: %w", err)
+			return nil, fmt.Errorf("bad uid: %q is not a number", uid)
 		}
 		p.User.UID = uint32(n)
 		if both {
 			if n, err = strconv.ParseUint(gid, 10, 32); err != nil {
-				return nil, fmt.Errorf("bad gid: %w", err)
+				return nil, fmt.Errorf("bad gid: %q is not a number", gid)
 			}
 			p.User.GID = uint32(n)
 		}

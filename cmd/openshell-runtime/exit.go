@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"openshell.dev/runtime/libsandbox"
 	"openshell.dev/runtime/libsandbox/container"
 )
 
@@ -19,6 +20,20 @@ import (
 type exitStatus int
 
 func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// programStatusFlag is given by openshell run and openshell exec.
+func programStatusFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "program-status", Usage: "end with status 127 if the command is not found, 126 if it cannot be executed", Hidden: true}
+}
+
+// programStatus returns err with the status of its ProgramError if --program-status is given.
+func programStatus(c *cli.Context, err error) error {
+	var program *libsandbox.ProgramError
+	if c.Bool("program-status") && errors.As(err, &program) {
+		return cli.Exit(err, program.Status)
+	}
+	return err
+}
 
 // execError is a failure of exec, which runc reports with status 255.
 type execError struct{ err error }

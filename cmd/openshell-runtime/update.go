@@ -5,16 +5,13 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
-	"regexp"
 	"strconv"
-	"strings"
-	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
 
+	"openshell.dev/runtime/internal/bytesize"
 	"openshell.dev/runtime/libsandbox/container"
 )
 
@@ -126,30 +123,10 @@ func parseWeight(s string) (uint16, error) {
 	return uint16(n), err
 }
 
-// sizeText is a size as engines write it: 64m, 1.5GiB, 1024.
-var sizeText = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?(?i:([kmgtp]?)(?:i?b)?)$`)
-})
-
-// parseSize reads a number of bytes with a unit of 1024's powers; -1 is without
-// limit.
+// parseSize reads a number of bytes with a unit; -1 is without limit.
 func parseSize(s string) (int64, error) {
 	if s == "-1" {
 		return -1, nil
 	}
-	m := sizeText().FindStringSubmatch(s)
-	if m == nil {
-		return 0, fmt.Errorf("invalid size: '%s'", s)
-	}
-	n, err := strconv.ParseFloat(m[1], 64)
-	if err != nil {
-		return 0, fmt.Errorf("invalid size: '%s'", s)
-	}
-	if unit := strings.ToLower(m[2]); unit != "" {
-		n *= float64(int64(1) << (10 * (1 + strings.Index("kmgtp", unit))))
-	}
-	if n >= math.MaxInt64 {
-		return 0, fmt.Errorf("invalid size: '%s' is too large", s)
-	}
-	return int64(n), nil
+	return bytesize.Parse(s)
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
@@ -25,7 +27,8 @@ func execCommand() *cli.Command {
 		Usage:     "run another command in a running sandbox, under the same policy",
 		ArgsUsage: "CONTAINER COMMAND [ARG...]",
 		Description: "The command has the environment, the folder and the user that the sandbox was made\n" +
-			"with, and what providers that were attached since give it. The exit status is its own.\n" +
+			"with, and what providers that were attached since give it. The exit status is its own,\n" +
+			"127 if it is not found and 126 if it cannot be executed.\n" +
 			containerUsage + searched(),
 		Flags: []cli.Flag{
 			rootFlag(), operatorFlag(), runtimeFlag(),
@@ -50,6 +53,9 @@ func execAction(c *cli.Context) error {
 	if len(command) == 0 {
 		return usage(c, "want a CONTAINER and a COMMAND")
 	}
+	if user := c.String("user"); user != "" && !numericUser(user) {
+		return usage(c, fmt.Sprintf("--user is %q, want UID or UID:GID, numbers: the accounts of the sandbox are not read", user))
+	}
 	s, err := findSandbox(c, c.Args().First())
 	if err != nil {
 		return err
@@ -58,7 +64,7 @@ func execAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	args := []string{bin, "--root", s.root, "--log-format", "plain", "exec"}
+	args := []string{bin, "--root", s.root, "--log-format", "plain", "exec", "--program-status"}
 	env := environment{}
 	if c.Bool("tty") {
 		args = append(args, "--tty")
@@ -101,6 +107,17 @@ func execAction(c *cli.Context) error {
 	}
 	err = unix.Exec(bin, append(append(args, "--", s.id), command...), os.Environ())
 	return fmt.Errorf("start %s: %w", bin, err)
+}
+
+// numericUser reports whether user is UID or UID:GID.
+func numericUser(user string) bool {
+	ids := strings.Split(user, ":")
+	for _, id := range ids {
+		if _, err := strconv.ParseUint(id, 10, 32); err != nil {
+			return false
+		}
+	}
+	return len(ids) <= 2
 }
 
 // joinStage enters the mount namespace that `openshell run` made for the bundle of the

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ func logsCommand() *cli.Command {
 			&cli.BoolFlag{Name: "denied", Usage: "only refusals"},
 			&cli.IntFlag{Name: "n", Usage: "begin with the last `N` (default: all that are kept)"},
 			&cli.BoolFlag{Name: "prune", Usage: "remove logs of ended sandboxes"},
-			&cli.DurationFlag{Name: "older-than", Usage: "with --prune: remove each log whose sandbox ended this `TIME` ago (36h; 0s is every ended one)"},
+			&cli.StringFlag{Name: "older-than", Usage: "with --prune: remove each log whose sandbox ended this `TIME` ago (36h; 0s is every ended one)"},
 			outputFlag(),
 			logDirFlag(), operatorFlag(),
 		},
@@ -71,8 +72,9 @@ func pruneAction(c *cli.Context) error {
 	if c.NArg() > 0 || c.Bool("follow") || c.Bool("denied") || c.IsSet("n") {
 		return usage(c, "--prune is for the logs of all sandboxes: want no CONTAINER, --follow, --denied or -n")
 	}
-	if c.Duration("older-than") < 0 {
-		return usage(c, "--older-than wants a time such as 36h")
+	age, err := time.ParseDuration(cmp.Or(c.String("older-than"), "0"))
+	if err != nil || age < 0 {
+		return usage(c, fmt.Sprintf("--older-than is %q, want hours such as 36h, or 0s for every ended sandbox", c.String("older-than")))
 	}
 	config, err := operatorConfig(c)
 	if err != nil {
@@ -84,9 +86,13 @@ func pruneAction(c *cli.Context) error {
 	}
 	limits := config.LogLimits()
 	if c.IsSet("older-than") {
-		limits = decisionlog.Limits{MaxAge: max(c.Duration("older-than"), 1)} // 0 would be no limit
+		limits = decisionlog.Limits{MaxAge: max(age, 1)} // 0 would be no limit
 	}
 	removed, err := decisionlog.Prune(top, limits)
+	if err == nil && len(removed) == 0 && !wantsJSON(c) {
+		_, err = fmt.Fprintf(c.App.Writer, "no log in %s is old or large enough to be removed\n", top)
+		return err
+	}
 	return errors.Join(err, printPruned(c, removed))
 }
 

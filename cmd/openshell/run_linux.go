@@ -33,7 +33,8 @@ func runCommand() *cli.Command {
 		ArgsUsage: "-- COMMAND [ARG...]",
 		Description: "The root filesystem is read through an ephemeral writable layer, an image is\n" +
 			"unpacked into one, that is gone when the command ends. An image's entry point comes\n" +
-			"before COMMAND, its command in the place of none. The exit status is the command's own.\n" +
+			"before COMMAND, its command in the place of none. The exit status is the command's own,\n" +
+			"127 if it is not found and 126 if it cannot be executed.\n" +
 			"Signals are passed on; the third to interrupt or terminate ends the sandbox.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "policy", Usage: "policy `FILE` or the name of one of the operator's policies"},
@@ -197,7 +198,7 @@ func execRuntime(c *cli.Context, spec *specs.Spec, roots []string) error {
 		return fmt.Errorf("make lifeline: %w", err)
 	}
 	defer ours.Close()
-	cmd := exec.Command(bin, append(args, "run", "--lifeline", "3", "--bundle", stageDir, "--", id)...)
+	cmd := exec.Command(bin, append(args, "run", "--program-status", "--lifeline", "3", "--bundle", stageDir, "--", id)...)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdout, os.Stderr, []*os.File{lifeline}
 	if c.Bool("interactive") || spec.Process.Terminal {
 		cmd.Stdin = os.Stdin

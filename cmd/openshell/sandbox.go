@@ -82,12 +82,21 @@ func (s sandbox) stoppedError() error {
 	return fmt.Errorf("sandbox %s has ended; what is left of it is deleted by: %s --root %s delete %s", s.id, runtimeName, s.root, s.id)
 }
 
+// dockerContainers has a folder for each of Docker's containers, as long as it is not removed.
+var dockerContainers = "/var/lib/docker/containers"
+
 // endedError is the error of a command about a sandbox that has ended and whose state is
 // gone.
 func endedError(c *cli.Context, id string) error {
-	err := fmt.Errorf("sandbox %s has ended: start it again (docker start, openshell run)", id)
+	err := fmt.Errorf("sandbox %s has ended", id)
+	if _, missing := os.Stat(filepath.Join(dockerContainers, id)); missing == nil {
+		err = fmt.Errorf("%w; start it again: docker start %s", err, id)
+	}
 	if dir, ok := loggedSandbox(c, id); ok {
 		err = fmt.Errorf("%w; its records: openshell logs %s", err, filepath.Base(dir))
+		if file := c.String("config"); file != "" {
+			err = fmt.Errorf("%w --config %s", err, file)
+		}
 	}
 	return err
 }

@@ -73,7 +73,15 @@ func TestSandboxElsewhere(t *testing.T) {
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got := ask(); !strings.HasPrefix(got, "sandbox box has ended") {
+	if got := ask(); got != "sandbox box has ended; its records: openshell logs box --config "+config {
+		t.Error(got)
+	}
+	defer func(d string) { dockerContainers = d }(dockerContainers)
+	dockerContainers = filepath.Join(top, "containers")
+	if err := os.MkdirAll(filepath.Join(dockerContainers, "box"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(); !strings.HasPrefix(got, "sandbox box has ended; start it again: docker start box; its records: ") {
 		t.Error(got)
 	}
 }

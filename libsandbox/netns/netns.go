@@ -63,9 +63,8 @@ func Capture(ns *os.File) error {
 // namespace.
 func Refresh(ns *os.File) error { return Within(ns, routes) }
 
-// Within runs f on a thread in the namespace ns, which must not be the caller's
-// own.
-func Within(ns *os.File, f func() error) error {
+// Foreign returns ErrHost if ns is the caller's own namespace.
+func Foreign(ns *os.File) error {
 	own, err := os.Stat("/proc/thread-self/ns/net")
 	if err != nil {
 		return fmt.Errorf("look at own network namespace: %w", err)
@@ -76,6 +75,15 @@ func Within(ns *os.File, f func() error) error {
 	}
 	if os.SameFile(own, st) {
 		return ErrHost
+	}
+	return nil
+}
+
+// Within runs f on a thread in the namespace ns, which must not be the caller's
+// own.
+func Within(ns *os.File, f func() error) error {
+	if err := Foreign(ns); err != nil {
+		return err
 	}
 	done := make(chan error, 1)
 	go ownThread(func() {

@@ -11,13 +11,16 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"gopkg.in/yaml.v3"
 
 	"openshell.dev/runtime/internal/boundedfile"
+	"openshell.dev/runtime/internal/bytesize"
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/internal/inferencefile"
 	"openshell.dev/runtime/internal/provider"
@@ -73,9 +76,9 @@ type Config struct {
 	// LogMaxAge is how long a log is kept after the end of its sandbox, as
 	// time.ParseDuration reads it; 0 is without limit, empty is DefaultLogMaxAge.
 	LogMaxAge string `yaml:"log_max_age"`
-	// LogMaxBytes bounds all logs together, in bytes: the oldest of ended sandboxes are
-	// removed. 0 is no bound, nil is DefaultLogMaxBytes.
-	LogMaxBytes *int64         `yaml:"log_max_bytes"`
+	// LogMaxBytes bounds all logs together, in bytes or with a unit (512MiB, 1GiB): the
+	// oldest of ended sandboxes are removed. 0 is no bound, nil is DefaultLogMaxBytes.
+	LogMaxBytes *Bytes         `yaml:"log_max_bytes"`
 	Upstream    UpstreamConfig `yaml:"upstream"`
 	// Middlewares are the services that policies may send requests through.
 	Middlewares []MiddlewareService `yaml:"middlewares"`
@@ -201,12 +204,64 @@ func parseConfig(file string, data []byte) (*Config, error) {
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	d.KnownFields(true)
 	if err := d.Decode(c); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("operator configuration %s: %w", file, err)
+		return nil, fmt.Errorf("operator configuration %s: %w", file, plainError(err))
 	}
 	if err := d.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("operator configuration %s: more than one YAML document", file)
 	}
 	return c, c.complete(file)
+}
+
+// plainError returns an error of yaml.v3 in the words of the configuration.
+func plainError(err error) error {
+	var all *yaml.TypeError
+	if !errors.As(err, &all) {
+		return err
+	}
+	unknownField := regexp.MustCompile(`^(line \d+): field (.*) not found in type \S+$`)
+	wrongType := regexp.MustCompile("(?s)^(line \\d+): cannot unmarshal !!(\\w+)(?: `(.*)`)? into (\\S+)$")
+	var lines []string
+	for _, text := range all.Errors {
+		if m := unknownField.FindStringSubmatch(text); m != nil {
+			text = fmt.Sprintf("%s: unknown key %q", m[1], m[2])
+		} else if m := wrongType.FindStringSubmatch(text); m != nil {
+			is := map[string]string{"map": "a mapping", "seq": "a list"}[m[2]]
+			if is == "" {
+				is = strconv.Quote(m[3])
+			}
+			text = fmt.Sprintf("%s: the value is %s, want %s", m[1], is, wanted(m[4]))
+		}
+		lines = append(lines, text)
+	}
+	return errors.New(strings.Join(lines, "; "))
+}
+
+// wanted names the values of a Go type for a person who writes a configuration.
+func wanted(goType string) string {
+	switch {
+	case strings.HasPrefix(goType, "[]"):
+		return "a list"
+	case strings.Contains(goType, "int"):
+		return "a whole number"
+	case goType == "bool":
+		return "true or false"
+	case strings.HasSuffix(goType, "Config"), strings.HasSuffix(goType, "Service"):
+		return "a mapping"
+	}
+	return "text"
+}
+
+// Bytes is a log_max_bytes: a number of bytes, which may be written with a unit (1GiB).
+type Bytes int64
+
+// UnmarshalYAML reads a number of bytes.
+func (b *Bytes) UnmarshalYAML(n *yaml.Node) error {
+	size, err := bytesize.Parse(n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil {
+		return fmt.Errorf("line %d: log_max_bytes is %q, want a number of bytes such as 1073741824, 512MiB or 1GiB, or 0 for no bound", n.Line, n.Value)
+	}
+	*b = Bytes(size)
+	return nil
 }
 
 func (c *Config) complete(file string) error {
@@ -322,11 +377,8 @@ func (c *Config) completeLogLimits() error {
 		return fmt.Errorf("log_max_age is %q, want hours such as 720h, or 0 to keep logs without limit", c.LogMaxAge)
 	}
 	if c.LogMaxBytes == nil {
-		most := int64(DefaultLogMaxBytes)
+		most := Bytes(DefaultLogMaxBytes)
 		c.LogMaxBytes = &most
-	}
-	if *c.LogMaxBytes < 0 {
-		return fmt.Errorf("log_max_bytes is %d, want a number of bytes, or 0 for no bound", *c.LogMaxBytes)
 	}
 	return nil
 }
@@ -334,5 +386,5 @@ func (c *Config) completeLogLimits() error {
 // LogLimits are log_max_age and log_max_bytes.
 func (c *Config) LogLimits() decisionlog.Limits {
 	age, _ := time.ParseDuration(c.LogMaxAge) // completeLogLimits has checked it
-	return decisionlog.Limits{MaxAge: age, MaxBytes: *c.LogMaxBytes}
+	return decisionlog.Limits{MaxAge: age, MaxBytes: int64(*c.LogMaxBytes)}
 }

@@ -71,6 +71,7 @@ func TestLogLimits(t *testing.T) {
 		"":                                 {MaxAge: 30 * 24 * time.Hour, MaxBytes: 1 << 30},
 		"log_max_age: 0\nlog_max_bytes: 0": {},
 		"log_max_age: 36h\n":               {MaxAge: 36 * time.Hour, MaxBytes: 1 << 30},
+		"log_max_bytes: 1.5GiB":            {MaxAge: 30 * 24 * time.Hour, MaxBytes: 3 << 29},
 		"log_max_bytes: 1000\n":            {MaxAge: 30 * 24 * time.Hour, MaxBytes: 1000},
 	} {
 		c, err := parseConfig("config.yaml", []byte(text))
@@ -82,11 +83,32 @@ func TestLogLimits(t *testing.T) {
 		"log_max_age: 30":     `log_max_age is "30", want hours such as 720h`,
 		"log_max_age: 30d":    `log_max_age is "30d"`,
 		"log_max_age: -1h":    `log_max_age is "-1h"`,
-		"log_max_bytes: -1":   "log_max_bytes is -1",
-		"log_max_bytes: many": "log_max_bytes",
+		"log_max_bytes: -1":   `line 1: log_max_bytes is "-1", want a number of bytes such as 1073741824, 512MiB or 1GiB`,
+		"log_max_bytes: many": `log_max_bytes is "many"`,
+		"log_max_bytes: [1]":  "log_max_bytes",
 	} {
-		if _, err := parseConfig("config.yaml", []byte(text)); err == nil || text != "log_max_bytes: many" && !strings.Contains(err.Error(), want) {
+		if _, err := parseConfig("config.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+// TestPlainErrors: an error about the configuration names no type of the program.
+func TestPlainErrors(t *testing.T) {
+	for text, want := range map[string]string{
+		"trace: deny":                            `config.yaml: line 1: unknown key "trace"`,
+		"landlock: {flor: 1}":                    `line 1: unknown key "flor"`,
+		"annotation_paths: maybe":                `line 1: the value is "maybe", want true or false`,
+		"control_plane_ports: 6443":              `line 1: the value is "6443", want a list`,
+		"control_plane_ports: [x]":               `line 1: the value is "x", want a whole number`,
+		"landlock: 1":                            `line 1: the value is "1", want a mapping`,
+		"policy: [a]":                            "line 1: the value is a list, want text",
+		"tracing: {a: b}":                        "line 1: the value is a mapping, want text",
+		"trace: deny\nlandlock:\n  floor: two\n": `line 1: unknown key "trace"; line 3: the value is "two", want a whole number`,
+		"a: b: c":                                "mapping values are not allowed",
+	} {
+		if _, err := parseConfig("config.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "operator.") {
+			t.Errorf("%q: %v, want %q", text, err, want)
 		}
 	}
 }

@@ -40,6 +40,10 @@ var devices = []string{
 // its authority, below whatever root it is given.
 const stateFolder = "@sandbox"
 
+// FieldNetwork is the field of a Refusal that no operator can accept: the proxy has nothing
+// to capture the host's network namespace with.
+const FieldNetwork = "linux.namespaces.network"
+
 // Refusal is a part of config.json that no sandbox may have.
 type Refusal struct {
 	// Field is its place in config.json, the name under `allow` in the
@@ -48,6 +52,9 @@ type Refusal struct {
 }
 
 func (r *Refusal) Error() string {
+	if r.Field == FieldNetwork {
+		return fmt.Sprintf("config.json: %s: %s; run the container on a network of its own (without --network host)", r.Field, r.Reason)
+	}
 	wayOut := "the operator"
 	if r.Field == fieldMounts {
 		wayOut = "mount a narrower folder, or the operator"
@@ -205,7 +212,8 @@ func environment(bundle string, own []string) []string {
 	for _, v := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "grpc_proxy"} {
 		out = append(out, v+"="+proxyURL)
 	}
-	direct := strings.Join(append([]string{noProxy}, own...), ",")
+	usual := strings.Split(noProxy, ",")
+	direct := strings.Join(append(usual, without(own, usual)...), ",")
 	out = append(out, "NO_PROXY="+direct, "no_proxy="+direct)
 	if bundle == "" {
 		return out

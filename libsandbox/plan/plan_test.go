@@ -519,3 +519,23 @@ func TestAddedPaths(t *testing.T) {
 		t.Errorf("explicit: %q", got)
 	}
 }
+
+// TestNoProxyOnce: NO_PROXY has no name twice, though the container's hosts file names
+// localhost, too.
+func TestNoProxyOnce(t *testing.T) {
+	env := environment("", []string{"box", "localhost", "172.17.0.2", "::1"})
+	for _, name := range []string{"NO_PROXY=", "no_proxy="} {
+		if want := name + noProxy + ",box,172.17.0.2"; !slices.Contains(env, want) {
+			t.Errorf("%q does not have %q", env, want)
+		}
+	}
+}
+
+// TestNetworkRefusal: no operator can accept the host's network namespace, and the refusal
+// does not say so.
+func TestNetworkRefusal(t *testing.T) {
+	r := &Refusal{FieldNetwork, "the host's network namespace would be shared"}
+	if got, want := r.Error(), "config.json: linux.namespaces.network: the host's network namespace would be shared; run the container on a network of its own (without --network host)"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
