@@ -27,56 +27,7 @@ const (
 	pollEvery = time.Second
 	// maxReports bounds the failures that are reported: the workload can cause more.
 	maxReports = 16
-	// syncTimeout bounds [Sync] and the write-back of [Keeper.Close]. It is below the 5 s
-	// that the runtime waits for the proxy's end, so that the rest is reported and not lost
-	// without a word.
-	syncTimeout = 3 * time.Second
-	// maxWritten bounds the bytes that one write-back writes, over all folders. It is the
-	// size of the tmpfs that holds the changes: only sparse files and hard links add up to more.
-	maxWritten = 64 << 20
 )
-
-// budget bounds one write-back into the container's layer.
-type budget struct {
-	left  int64 // bytes that may still be written
-	until time.Time
-}
-
-func newBudget() *budget {
-	return &budget{left: maxWritten, until: time.Now().Add(syncTimeout)}
-}
-
-// late returns an error if the time of the budget is over.
-func (b *budget) late() error {
-	if time.Now().After(b.until) {
-		return errLate
-	}
-	return nil
-}
-
-// take reserves size bytes, or returns an error if that many are not left.
-func (b *budget) take(size int64) error {
-	if size > b.left {
-		return fmt.Errorf("not written: the file has %d bytes and %d of %d are left", size, b.left, int64(maxWritten))
-	}
-	b.left -= size
-	return b.late()
-}
-
-var errLate = fmt.Errorf("not finished after %v", syncTimeout)
-
-// timedReader returns an error instead of more data once the budget's time is over.
-type timedReader struct {
-	io.Reader
-	*budget
-}
-
-func (r timedReader) Read(p []byte) (int, error) {
-	if err := r.late(); err != nil {
-		return 0, err
-	}
-	return r.Reader.Read(p)
-}
 
 // Keeper adds the CA to stores that the container's programs have changed, as long as
 // the container runs.
@@ -264,6 +215,11 @@ func (v *view) sync(root string, own []byte, b *budget) error {
 		return fmt.Errorf("write %s into the layer: %w", v.Path, err)
 	}
 	defer layer.Close()
+	locked, err := lockLayer(layer, b)
+	if err != nil {
+		return fmt.Errorf("write %s into the layer: %w", v.Path, err)
+	}
+	defer locked.Close()
 	m := &mirror{root: root, folderPath: v.Path, stores: v.Stores, own: own, budget: b}
 	m.folder(v.dir, layer, ".", 0)
 	if m.more > 0 {

@@ -7,10 +7,12 @@ package trust
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -162,5 +164,57 @@ func TestBypass_B51_SwappedFile(t *testing.T) {
 		}
 	case <-time.After(2 * time.Second):
 		t.Error("a pipe holds the write-back up")
+	}
+}
+
+// TestBypass_B51_TwoWriteBacks: a pause and the container's end that write at the same time
+// both leave the container's content in the layer, and what a killed one has left is removed.
+func TestBypass_B51_TwoWriteBacks(t *testing.T) {
+	v, root, container, layer := twoFolders(t)
+	const files = 100
+	content := func(i int) string { return strings.Repeat(fmt.Sprintf("%04d", i), 5000) }
+	for i := range files {
+		put2(t, container, fmt.Sprint(i), content(i))
+	}
+	put2(t, layer, temporary, "of a process that was killed")
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			if err := v.sync(root, nil, newBudget()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for i := range files {
+		if got := text(t, layer, fmt.Sprint(i)); got != content(i) {
+			t.Errorf("file %d has %d bytes: %.40q", i, len(got), got)
+		}
+	}
+	if names, _ := os.ReadDir(layer); len(names) != files {
+		t.Errorf("the layer has %d files, want %d", len(names), files)
+	}
+}
+
+// TestTrustSyncLocked: a write-back waits for another one no longer than its time, and
+// writes nothing meanwhile.
+func TestTrustSyncLocked(t *testing.T) {
+	v, root, container, layer := twoFolders(t)
+	put2(t, container, "new", "new")
+	dir, err := os.Open(layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.sync(root, nil, &budget{left: maxWritten, until: time.Now().Add(20 * time.Millisecond)}); !errors.Is(err, errLate) {
+		t.Errorf("sync returned %v, want %v", err, errLate)
+	}
+	if names, _ := os.ReadDir(layer); len(names) > 0 {
+		t.Errorf("the layer has %v", names)
+	}
+	if err := errors.Join(dir.Close(), v.sync(root, nil, newBudget())); err != nil || text(t, layer, "new") != "new" {
+		t.Errorf("control: %v", err)
 	}
 }
