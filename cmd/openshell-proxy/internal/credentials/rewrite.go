@@ -47,7 +47,7 @@ func (r *resolver) rewrite(dst, src []byte, pl *place, final bool) (out []byte, 
 		}
 		value, home, err := r.credential(key, pl.where)
 		if err == nil && pl.slot != nil && !r.set.anyPlace && !pl.slot(home, src[:start], src[end:]) {
-			err = &UnresolvedError{Key: parseKey(key).name, Where: pl.where, Reason: "the credential belongs in " + home.all()}
+			err = &UnresolvedError{Key: parseKey(key).name, Where: pl.where, Reason: "it is not the credential's place, which is " + home.all()}
 		}
 		if err != nil {
 			return nil, 0, err

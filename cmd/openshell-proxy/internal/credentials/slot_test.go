@@ -61,7 +61,7 @@ func TestBypass_B65_Placement(t *testing.T) {
 				}
 				continue
 			}
-			if err == nil || strings.Contains(out, value) || !strings.Contains(err.Error(), "the credential belongs in ") || !strings.Contains(err.Error(), "the header Authorization") {
+			if err == nil || strings.Contains(out, value) || !strings.Contains(err.Error(), "not the credential's place, which is ") || !strings.Contains(err.Error(), "the header Authorization") {
 				t.Errorf("%s, %s: %q, %v", name, where, out, err)
 			}
 			refusedWith(t, out, err, "credential_injection_failed")
