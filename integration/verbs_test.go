@@ -97,10 +97,14 @@ func TestCheckpointOfSandboxIsRefused(t *testing.T) {
 	if out, err := w.runtime("state", id+"-restored"); err == nil {
 		t.Errorf("a refused restore left a container: %s", out)
 	}
-	if err := os.RemoveAll(filepath.Join(w.dir, "state", "@sandbox", id)); err != nil {
+	ours := filepath.Join(w.dir, "state", "@sandbox", id)
+	if err := os.Rename(ours, ours+".away"); err != nil {
 		t.Fatal(err)
 	}
 	refused("checkpoint without our state", "checkpoint", "--image-path", images, id)
+	if err := os.Rename(ours+".away", ours); err != nil { // or delete does not wait for the guard
+		t.Fatal(err)
+	}
 }
 
 // No flag of exec gives a sandboxed process what its plan has taken.
