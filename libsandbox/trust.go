@@ -397,22 +397,28 @@ func (c *containerStores) mountFolders() error {
 	return nil
 }
 
-// mountFolder mounts the overlay of f in the folder name below top.
+// mountFolder mounts the overlay of f in the folder name below top. A folder that the image
+// does not have needs none: it is a folder of the file system at top.
 func (c *containerStores) mountFolder(f *trust.Folder, top int, name string) error {
-	for _, d := range []string{"", "upper", "work", "view", "none"} {
+	for _, d := range []string{"", "upper", "work", "view"} {
 		if err := unix.Mkdirat(top, path.Join(name, d), 0o755); err != nil {
 			return fmt.Errorf("create folder for CA stores: %w", err)
 		}
 	}
-	lower, err := unix.Openat2(c.root, f.Path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS})
+	var st unix.Stat_t
 	if f.Made != "" {
-		lower, err = unix.Openat(top, path.Join(name, "none"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		f.View = f.Upper
+		if err := unix.Stat(f.View, &st); err != nil {
+			return fmt.Errorf("look at the folder for %s: %w", f.Path, err)
+		}
+		f.Device = uint64(st.Dev)
+		return nil
 	}
+	lower, err := unix.Openat2(c.root, f.Path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS})
 	if err != nil {
 		return fmt.Errorf("open %s in the image: %w", f.Path, err)
 	}
 	defer unix.Close(lower)
-	var st unix.Stat_t
 	if err := unix.Fstat(lower, &st); err != nil {
 		return fmt.Errorf("look at %s in the image: %w", f.Path, err)
 	}

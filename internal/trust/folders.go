@@ -20,7 +20,7 @@ type Folder struct {
 	// Path is in the container. No part of it is a link.
 	Path string `json:"path"`
 	// View is the overlay on the host, until the container has it, and Upper its upper
-	// layer.
+	// layer. If the image does not have the folder there is no overlay, and View is Upper.
 	View  string `json:"view"`
 	Upper string `json:"upper"`
 	// Device is the overlay's device number.

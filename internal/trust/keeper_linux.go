@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,9 @@ const (
 	// pollEvery is the pause between two looks where the kernel gives no notification:
 	// fs.inotify.max_user_instances is 128 by default, for all sandboxes of a user.
 	pollEvery = time.Second
+	// notifyAfter is how long after its start a container gets no notifications: one that ends
+	// sooner does not pay for them. What it has changed is seen then.
+	notifyAfter = 50 * time.Millisecond
 	// maxReports bounds the failures that are reported: the workload can cause more.
 	maxReports = 16
 )
@@ -38,7 +42,11 @@ type Keeper struct {
 	reports int
 	views   []*view
 	first   *Snapshot
-	watches *os.File // nil where the kernel gives none
+	// mu protects closed, and watches until closed is true. watches is nil where the kernel
+	// gives no notification, and during notifyAfter.
+	mu      sync.Mutex
+	watches *os.File
+	closed  bool
 	shared  *os.File // see Share
 	stop    chan struct{}
 	stopped chan struct{}
@@ -61,19 +69,16 @@ func Keep(s *Stores, own []byte, pid int, first *Snapshot, report func(string)) 
 	for i, f := range s.Folders {
 		v, err := openContained(f, pid)
 		if err != nil {
-			k.closeFiles()
+			_ = k.shared.Close()
+			for _, v := range k.views {
+				_ = v.dir.Close()
+			}
 			return nil, err
 		}
 		if first != nil {
 			v.seen = maps.Clone(first.seen[i])
 		}
 		k.views = append(k.views, v)
-	}
-	if fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK); err != nil {
-		k.failed("changes of CA stores are seen after %v: %v (fs.inotify.max_user_instances)", pollEvery, err)
-	} else {
-		k.watches = os.NewFile(uintptr(fd), "inotify")
-		k.watch()
 	}
 	go k.run()
 	return k, nil
@@ -86,78 +91,27 @@ func (k *Keeper) failed(format string, args ...any) {
 	}
 }
 
-// watch watches the folders of the stores, as far as they exist.
-func (k *Keeper) watch() {
-	for _, v := range k.views {
-		for _, name := range append([]string{"."}, v.Stores...) {
-			dir, err := inside(int(v.dir.Fd()), path.Dir(name), unix.O_PATH|unix.O_DIRECTORY)
-			if err != nil {
-				continue // made later: then its parent has an event
-			}
-			_, err = unix.InotifyAddWatch(int(k.watches.Fd()), fmt.Sprintf("/proc/self/fd/%d", dir.Fd()),
-				unix.IN_CLOSE_WRITE|unix.IN_MOVED_TO|unix.IN_CREATE|unix.IN_ONLYDIR)
-			if err = errors.Join(err, dir.Close()); err != nil {
-				k.failed("watch %s: %v", path.Join(v.Path, path.Dir(name)), err)
-			}
-		}
-	}
-}
-
-func (k *Keeper) run() {
-	defer close(k.stopped)
-	events := make([]byte, 64<<10)
-	for {
-		if k.watches != nil {
-			// Which file it was does not matter: those that have not changed cost a look.
-			if _, err := k.watches.Read(events); err != nil {
-				if !errors.Is(err, os.ErrDeadlineExceeded) {
-					k.failed("wait for changes of CA stores: %v", err)
-				}
-				return
-			}
-			k.watch()
-		}
-		began := time.Now()
-		for _, v := range k.views {
-			k.look(v)
-		}
-		pause := max(rest, restFactor*time.Since(began))
-		if k.watches == nil {
-			pause = max(pause, pollEvery)
-		}
-		select {
-		case <-k.stop:
-			return
-		case <-time.After(pause):
-		}
-	}
-}
-
-func (k *Keeper) look(v *view) {
-	for _, name := range v.Stores {
-		if err := v.add(name, k.own, false, nil); err != nil && !errors.Is(err, unix.EROFS) {
-			k.failed("add the sandbox's CA to %s: %v", path.Join(v.Path, name), err)
-		}
-	}
-}
-
 // Close stops the Keeper and writes the changes of the folders into the container's layer.
 //
 // Preconditions: the container has ended.
 func (k *Keeper) Close() error {
 	b := newBudget()
 	close(k.stop)
+	k.mu.Lock()
+	k.closed = true
+	// Closing what was opened takes the kernel up to tens of milliseconds (grace periods of
+	// fsnotify and of mounts), for which the container's end would wait. The process's end
+	// closes the files.
 	if k.watches != nil {
-		// Closing it takes the kernel tens of milliseconds (a grace period of fsnotify), for
-		// which the container's end would wait. The process's end closes it.
 		_ = k.watches.SetReadDeadline(time.Now())
 	}
+	k.mu.Unlock()
 	select {
 	case <-k.stopped:
 	case <-time.After(syncTimeout):
 		return fmt.Errorf("changes of CA stores are not in the layer: the last look at them is %w", errLate)
 	}
-	defer k.closeFiles()
+	defer k.shared.Close()
 	var errs []error
 	for i, v := range k.views {
 		// Most containers change none.
@@ -171,15 +125,6 @@ func (k *Keeper) Close() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func (k *Keeper) closeFiles() {
-	for _, v := range k.views {
-		_ = v.dir.Close()
-	}
-	if k.shared != nil {
-		_ = k.shared.Close()
-	}
 }
 
 // Sync writes the changes of the folders into the layer of the container whose first
