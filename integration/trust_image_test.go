@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestTrustMountThroughLink: a volume whose destination leads to a folder of stores through a link of the
@@ -42,5 +44,57 @@ func TestTrustMountThroughLink(t *testing.T) {
 			}
 			b.allowed("/bin/probe", "http", "GET", "https://api.test/ok/1")
 		})
+	}
+}
+
+// TestDeviceOfImage: the runtime and the proxy, which are root of the host, never open a device node or a FIFO
+// that a file of the image leads to: to open a device (a watchdog, a tape) can have an effect on the host.
+func TestDeviceOfImage(t *testing.T) {
+	t.Parallel()
+	events, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(events)
+	opened := func() bool {
+		n, _ := unix.Read(events, make([]byte, 4096))
+		return n > 0
+	}
+	var device string
+	b := boxOf(t, boxOptions{policy: writableEtc, files: func(rootfs string) {
+		device = filepath.Join(rootfs, "device")
+		pipe := filepath.Join(rootfs, "pipe")
+		err := errors.Join(unix.Mknod(device, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 5))), unix.Mkfifo(pipe, 0o600))
+		for name, to := range map[string]string{debianBundle: "/device", "etc/ssl/cert.pem": "/pipe", "etc/hosts": "/device", "etc/resolv.conf": "/pipe"} {
+			at := filepath.Join(rootfs, name)
+			if err := os.Remove(at); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Fatal(err)
+			}
+			err = errors.Join(err, os.Symlink(to, at))
+		}
+		for _, watched := range []string{device, pipe} {
+			_, watch := unix.InotifyAddWatch(events, watched, unix.IN_OPEN)
+			err = errors.Join(err, watch)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}})
+	if out, err := b.runtime("run", "--detach", "--bundle", b.dir, b.id); err != nil {
+		t.Errorf("run: %v: %s", err, out)
+	}
+	if out, err := b.runtime("delete", "--force", b.id); err != nil {
+		t.Errorf("delete: %v: %s", err, out)
+	}
+	if opened() {
+		t.Error("a device or a FIFO of the image was opened")
+	}
+	f, err := os.Open(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if !opened() {
+		t.Error("the watch does not see an open")
 	}
 }

@@ -239,16 +239,10 @@ func (o *CreateOptions) proxyConfig(dir string, c *operator.Config, src *operato
 // readIn reads a file below root, where every link stays below root too; nothing
 // if there is none.
 func readIn(root int, file string, most int64) ([]byte, error) {
-	fd, err := unix.Openat2(root, file, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK, Resolve: unix.RESOLVE_IN_ROOT})
+	data, err := readRegular(root, file, unix.RESOLVE_IN_ROOT, most)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open %s in the container: %w", file, err)
-	}
-	f := os.NewFile(uintptr(fd), file)
-	defer f.Close()
-	data, err := readRegular(f, most)
 	if err != nil {
 		return nil, fmt.Errorf("read %s in the container: %w", file, err)
 	}
@@ -265,7 +259,7 @@ func readSeen(spec *specs.Spec, root int, file string, most int64) ([]byte, erro
 	top := fmt.Sprintf("/proc/self/fd/%d", root)
 	for _, m := range spec.Mounts {
 		if filepath.IsAbs(m.Source) && leadsTo(top, m.Destination) == leadsTo(top, file) {
-			if data, err = readMount(m.Source, most); err != nil {
+			if data, err = readRegular(unix.AT_FDCWD, m.Source, 0, most); err != nil {
 				return nil, fmt.Errorf("config.json: mounts: read %s for %s: %w", m.Source, file, err)
 			}
 		}
@@ -273,27 +267,22 @@ func readSeen(spec *specs.Spec, root int, file string, most int64) ([]byte, erro
 	return data, nil
 }
 
-// readRegular reads a file of at most so many bytes; nothing if it is none.
-func readRegular(f *os.File, most int64) ([]byte, error) {
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
+// readRegular reads the file of at most so many bytes that name leads to from dir; nothing
+// if it is not a regular file. resolve has the flags of openat2(2).
+func readRegular(dir int, name string, resolve uint64, most int64) ([]byte, error) {
+	f, err := boundedfile.OpenRegular(dir, name, resolve)
+	if errors.Is(err, boundedfile.ErrNotRegular) {
 		return nil, nil
 	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err == nil && int64(len(data)) > most {
 		err = fmt.Errorf("larger than %d bytes", most)
 	}
 	return data, err
-}
-
-// readMount reads the file that a mount shows.
-func readMount(source string, most int64) ([]byte, error) {
-	f, err := os.OpenFile(source, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return readRegular(f, most)
 }
 
 // hostLines yields the address and the names of each line of hosts(5).

@@ -13,13 +13,13 @@ import (
 	"slices"
 	"strings"
 
-	securejoin "github.com/cyphar/filepath-securejoin"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/sys/user"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"openshell.dev/runtime/internal/boundedfile"
 	"openshell.dev/runtime/policy"
 )
 
@@ -148,14 +148,14 @@ func (e *environment) find(pair string) int {
 
 // setUser gives spec the user that want names, or number, in the root filesystem.
 func setUser(spec *specs.Spec, rootfs, want string) error {
-	root, err := os.OpenRoot(rootfs)
+	root, err := unix.Open(rootfs, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open root filesystem: %w", err)
 	}
-	defer root.Close()
+	defer unix.Close(root)
 	var files [2]io.Reader
 	for i, name := range []string{"etc/passwd", "etc/group"} {
-		f, err := openInside(root, rootfs, name)
+		f, err := boundedfile.OpenRegular(root, name, unix.RESOLVE_IN_ROOT)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -182,31 +182,6 @@ func setUser(spec *specs.Spec, rootfs, want string) error {
 	}
 	spec.Process.Env = env
 	return nil
-}
-
-// openInside opens a regular file of a root filesystem, whose links are its own.
-func openInside(root *os.Root, rootfs, name string) (*os.File, error) {
-	full, err := securejoin.SecureJoin(rootfs, name)
-	if err != nil {
-		return nil, err
-	}
-	rel, err := filepath.Rel(rootfs, full)
-	if err != nil {
-		return nil, err
-	}
-	// Without O_NONBLOCK a FIFO would keep us.
-	f, err := root.OpenFile(rel, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", name)
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
 }
 
 // hostsFile is /etc/hosts of a run with the names of --add-host, which the proxy

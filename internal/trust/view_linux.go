@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/boundedfile"
 )
 
 // temporary is the name of a file or link that is about to replace another one. It is
@@ -375,16 +377,11 @@ func throughLink(root, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(top)
-	fd, err := unix.Openat2(top, name, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK, Resolve: unix.RESOLVE_IN_ROOT})
+	f, err := boundedfile.OpenRegular(top, name, unix.RESOLVE_IN_ROOT)
 	if err != nil {
 		return nil, nil // it leads nowhere
 	}
-	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil || !st.Mode().IsRegular() {
-		return nil, err
-	}
 	data, err := io.ReadAll(io.LimitReader(f, MaxStore+1))
 	if err == nil && len(data) > MaxStore {
 		err = fmt.Errorf("%s is larger than %d bytes", name, MaxStore)
