@@ -34,7 +34,8 @@ type own struct {
 	slots   chan struct{}
 }
 
-func newOwn(fd uintptr) (*own, error) {
+// newOwn uses the guard's socket fd. broken is called if it fails.
+func newOwn(fd uintptr, broken func(error)) (*own, error) {
 	f := os.NewFile(fd, "sockets")
 	defer f.Close()
 	conn, err := net.FileConn(f)
@@ -45,7 +46,7 @@ func newOwn(fd uintptr) (*own, error) {
 	if !ok {
 		return nil, errors.New("use the guard's socket: it is no unix socket")
 	}
-	return &own{guard.NewSockets(c), make(chan struct{}, maxOwnDials)}, nil
+	return &own{guard.NewSockets(c, broken), make(chan struct{}, maxOwnDials)}, nil
 }
 
 // Is reports whether addr is one of the container's.

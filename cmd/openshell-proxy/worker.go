@@ -91,6 +91,8 @@ type worker struct {
 	proxy     *proxy.Server
 	backends  *backends
 	guard     *guard.Client
+	// lost gets the error with which the guard's connection for sockets broke.
+	lost chan error
 
 	authority *ca.Authority
 	roots     func() *x509.CertPool
@@ -155,7 +157,13 @@ func (w *worker) run() error {
 		return fmt.Errorf("use the guard's socket: %w", err)
 	}
 	_ = f.Close()
-	own, err := newOwn(guard.FDSockets)
+	w.lost = make(chan error, 1)
+	own, err := newOwn(guard.FDSockets, func(err error) {
+		select {
+		case w.lost <- err:
+		default:
+		}
+	})
 	if err != nil {
 		return err
 	}
@@ -285,6 +293,15 @@ func (w *worker) serve(ctx context.Context, names *dns.Server, commands *control
 	}
 	run("serve commands", func() error { return commands.Serve(socket) })
 	go w.follow()
+	// Without the connection the worker ends, and the guard starts another.
+	run("reach the sandbox itself", func() error {
+		select {
+		case err := <-w.lost:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	})
 	<-ctx.Done()
 	_ = commands.Close()
 	w.proxy.Wait()

@@ -3,6 +3,7 @@
 package guard
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -16,10 +17,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotOwn means that an address is not one of the container's.
-var ErrNotOwn = errors.New("not an address of the container")
+var (
+	// ErrNotOwn means that an address is not one of the container's.
+	ErrNotOwn = errors.New("not an address of the container")
+	// ErrBroken means that the guard's connection for sockets cannot be used any longer.
+	ErrBroken = errors.New("the guard's connection for sockets is broken")
+)
 
-// Answers to a request for a socket, of one byte each. With socketMade comes the socket.
+// numberSize is the size of a request's number, in bytes. A request is its number (big
+// endian) and the text of an address. The answer is the same number and one of the bytes
+// below.
+const numberSize = 4
+
+// Answers to a request for a socket. With socketMade comes the socket.
 const (
 	socketMade = 'y'
 	socketNone = 'n'
@@ -28,22 +38,21 @@ const (
 // maxAddress bounds the text of an address, in bytes.
 const maxAddress = 64
 
-// serveSockets gives a worker sockets until the worker ends. A request is the text of an
-// address.
+// serveSockets gives a worker sockets until the worker ends.
 func (g *Guard) serveSockets(conn *net.UnixConn) {
 	defer conn.Close()
-	b := make([]byte, maxAddress)
+	b := make([]byte, numberSize+maxAddress)
 	for {
 		n, err := conn.Read(b)
-		if err != nil || n == 0 {
+		if err != nil || n < numberSize {
 			return
 		}
 		answer, rights := byte(socketNone), []byte(nil)
-		fd, err := g.ownSocket(string(b[:n]))
+		fd, err := g.ownSocket(string(b[numberSize:n]))
 		if err == nil {
 			answer, rights = socketMade, unix.UnixRights(fd)
 		}
-		_, _, err = conn.WriteMsgUnix([]byte{answer}, rights, nil)
+		_, _, err = conn.WriteMsgUnix(append(b[:numberSize:numberSize], answer), rights, nil)
 		if answer == socketMade {
 			_ = unix.Close(fd)
 		}
@@ -108,34 +117,68 @@ func within(ns *os.File, f func() error) error {
 // Sockets asks the guard for sockets in the container's network namespace. It is safe for
 // use by many goroutines.
 type Sockets struct {
+	timeout time.Duration
+	broken  func(error)
+
 	mu   sync.Mutex
 	conn *net.UnixConn
+	last uint32 // the number of the last request
 }
 
-// NewSockets asks over conn, the worker's end.
-func NewSockets(conn *net.UnixConn) *Sockets { return &Sockets{conn: conn} }
+// NewSockets asks over conn, the worker's end. broken is called with an error that wraps
+// ErrBroken when conn fails: no later request can succeed then.
+func NewSockets(conn *net.UnixConn, broken func(error)) *Sockets {
+	return &Sockets{conn: conn, broken: broken, timeout: socketTimeout}
+}
 
 // Open returns a TCP socket that is bound to addr and not connected, or an error that
-// wraps ErrNotOwn if addr is not one of the container's.
+// wraps ErrNotOwn if addr is not one of the container's. An error that wraps
+// os.ErrDeadlineExceeded says that the guard is late; the next request may succeed.
 func (s *Sockets) Open(addr netip.Addr) (*os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_ = s.conn.SetDeadline(time.Now().Add(socketTimeout))
-	var answer [1]byte
-	rights := make([]byte, unix.CmsgSpace(4))
-	_, err := s.conn.Write([]byte(addr.String()))
-	n := 0
-	if err == nil {
-		_, n, _, _, err = s.conn.ReadMsgUnix(answer[:], rights)
+	_ = s.conn.SetDeadline(time.Now().Add(s.timeout))
+	s.last++
+	request := binary.BigEndian.AppendUint32(nil, s.last)
+	if _, err := s.conn.Write(append(request, addr.String()...)); err != nil {
+		return nil, s.failed(err)
 	}
-	if err != nil {
-		_ = s.conn.Close() // a late answer would be taken for the next one
-		return nil, fmt.Errorf("ask the guard for a socket: %w", err)
+	for {
+		var answer [numberSize + 1]byte
+		rights := make([]byte, unix.CmsgSpace(4))
+		n, control, _, _, err := s.conn.ReadMsgUnix(answer[:], rights)
+		if err != nil {
+			return nil, s.failed(err)
+		}
+		f, err := receivedFile(rights[:control])
+		switch {
+		case n != len(answer):
+			closeFile(f)
+			return nil, s.failed(fmt.Errorf("an answer of %d bytes", n))
+		case binary.BigEndian.Uint32(answer[:]) != s.last:
+			closeFile(f) // the answer to a request that timed out
+		case answer[numberSize] != socketMade:
+			closeFile(f)
+			return nil, fmt.Errorf("%s: %w", addr, ErrNotOwn)
+		default:
+			return f, err
+		}
 	}
-	if answer[0] != socketMade {
-		return nil, fmt.Errorf("%s: %w", addr, ErrNotOwn)
+}
+
+// failed reports a broken connection, and returns the error of the request.
+func (s *Sockets) failed(err error) error {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", ErrBroken, err)
+		s.broken(err)
 	}
-	return receivedFile(rights[:n])
+	return fmt.Errorf("ask the guard for a socket: %w", err)
+}
+
+func closeFile(f *os.File) {
+	if f != nil {
+		_ = f.Close()
+	}
 }
 
 // receivedFile returns the one descriptor of a control message.
