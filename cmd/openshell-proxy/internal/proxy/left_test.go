@@ -7,24 +7,9 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"strings"
 	"testing"
-
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/identity"
 )
-
-// leavingIdentity does not know a client, which it finds only when the test lets it.
-type leavingIdentity struct {
-	Identifier
-	asked, answer chan struct{}
-}
-
-func (l *leavingIdentity) Holders(netip.AddrPort, netip.AddrPort) ([]identity.Process, error) {
-	l.asked <- struct{}{}
-	<-l.answer
-	return nil, errors.New("no program holds the connection")
-}
 
 // TestRecordsOfUnidentifiedClients: a client that left before it was identified is not
 // recorded as refused; the control, which is there and cannot be identified, is.
@@ -39,13 +24,16 @@ func TestRecordsOfUnidentifiedClients(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t, endpoints(openHost))
-			id := &leavingIdentity{w.id, make(chan struct{}), make(chan struct{})}
-			w.s.c.Identity = id
+			asked, answer := make(chan struct{}), make(chan struct{})
+			w.id.set(errors.New("no program holds the connection"))
+			w.id.mu.Lock()
+			w.id.wait = func() { asked <- struct{}{}; <-answer }
+			w.id.mu.Unlock()
 			c := w.dial()
 			_, _ = io.WriteString(c, "CONNECT api.example.com:443 HTTP/1.1\r\nHost: api.example.com:443\r\n\r\n")
-			<-id.asked
+			<-asked
 			tc.leave(c)
-			close(id.answer)
+			close(answer)
 			if rec := w.recorded(0); rec.Verdict != tc.verdict || rec.Ended != tc.ended || !strings.Contains(rec.Reason, "no program holds the connection") {
 				t.Errorf("recorded %+v", rec)
 			}

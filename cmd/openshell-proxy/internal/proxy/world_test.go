@@ -73,6 +73,8 @@ type fakeIdentity struct {
 	mu  sync.Mutex
 	who []identity.Process
 	err error
+	// wait, if it is set, is called before each answer.
+	wait func()
 }
 
 func (f *fakeIdentity) set(err error, binaries ...string) {
@@ -87,6 +89,9 @@ func (f *fakeIdentity) set(err error, binaries ...string) {
 func (f *fakeIdentity) Holders(_, _ netip.AddrPort) ([]identity.Process, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.wait != nil {
+		f.wait()
+	}
 	return f.who, f.err
 }
 
