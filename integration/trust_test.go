@@ -570,3 +570,28 @@ func TestTrustNoOverlay(t *testing.T) {
 		t.Fatalf("delete: %v: %s", err, out)
 	}
 }
+
+// TestBypass_B51_MovedCAFolder: a folder of the image that the workload renames to the name
+// of a CA folder is as it was after the container's end.
+func TestBypass_B51_MovedCAFolder(t *testing.T) {
+	t.Parallel()
+	b := packaged(t, boxOptions{files: func(rootfs string) {
+		dir := filepath.Join(rootfs, "etc/ssl.new/certs")
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "precious.pem"), []byte("precious"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}})
+	b.replaceBundle()
+	for _, names := range [][2]string{{"/etc/ssl", "/etc/ssl.old"}, {"/etc/ssl.new", "/etc/ssl"}} {
+		if out := b.exec("/bin/probe", "rename", names[0], names[1]); !strings.HasPrefix(out, "ok") {
+			t.Fatalf("rename %s: %s", names[0], out)
+		}
+	}
+	if out, err := b.runtime("delete", "--force", b.id); err != nil {
+		t.Fatal(err, out)
+	}
+	names, err := os.ReadDir(filepath.Join(b.rootfs, "etc/ssl/certs"))
+	if err != nil || len(names) != 1 || names[0].Name() != "precious.pem" {
+		t.Errorf("the folder has %v, %v", names, err)
+	}
+}

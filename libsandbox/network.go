@@ -165,6 +165,10 @@ func (n *network) attach(pid int) error {
 	if err != nil {
 		return err
 	}
+	if err := n.config.Trust.FindLayers(); err != nil {
+		return err
+	}
+	c.Trust = n.config.Trust
 	c.Hosts, c.Own = parseHosts(hosts), ownNames(hosts, n.hostname)
 	resolv, err := readIn(root, "/etc/resolv.conf", maxHosts)
 	if n.config.Egress == handoff.EgressHost {

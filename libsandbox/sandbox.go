@@ -266,7 +266,8 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 		if err := n.attach(pid); err != nil {
 			return err
 		}
-		from.release() // what changes from now on, the guard is told
+		st.Trust = h.Trust // with the folders of the layer
+		from.release()     // what changes from now on, the guard is told
 		stores.release()
 		return st.Save(dir)
 	}

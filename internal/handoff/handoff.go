@@ -262,4 +262,6 @@ type Container struct {
 	Hosts map[string][]netip.Addr `json:"hosts,omitempty"`
 	// Own are names of the container itself, from its hosts file.
 	Own map[string][]netip.Addr `json:"own,omitempty"`
+	// Trust is [Config]'s, with the Layer of each folder.
+	Trust trust.Stores `json:"trust,omitzero"`
 }

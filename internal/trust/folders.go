@@ -14,6 +14,12 @@ type Stores struct {
 	Files []string `json:"files,omitempty"`
 }
 
+// Inode identifies a folder on the host, whatever its name.
+type Inode struct {
+	Device uint64 `json:"device"`
+	Number uint64 `json:"number"`
+}
+
 // Folder is a folder that the container sees through an overlay: the image's is the
 // lower layer, and the upper one is in memory, for this sandbox alone.
 type Folder struct {
@@ -25,6 +31,9 @@ type Folder struct {
 	Upper string `json:"upper"`
 	// Device is the overlay's device number.
 	Device uint64 `json:"device"`
+	// Layer is the folder of the container's layer that the overlay covers ([Stores.FindLayers]).
+	// Nothing is written into another folder, and nothing at all if it is zero.
+	Layer Inode `json:"layer,omitzero"`
 	// Stores are paths below Path.
 	Stores []string `json:"stores"`
 	// Made is the topmost folder of Path that the image does not have: it is made for the

@@ -155,7 +155,7 @@ func (v *view) sync(root string, own []byte, b *budget) error {
 		return err
 	}
 	defer unix.Close(top)
-	layer, err := inside(top, v.Path[1:], unix.O_PATH|unix.O_DIRECTORY)
+	layer, err := v.openLayer(top)
 	if err != nil {
 		return fmt.Errorf("write %s into the layer: %w", v.Path, err)
 	}
@@ -186,6 +186,16 @@ func (v *view) unmake(root string) error {
 		return err
 	}
 	defer unix.Close(top)
+	layer, err := v.openLayer(top)
+	if errors.Is(err, unix.ENOENT) {
+		return nil // another sandbox of this root filesystem has removed it
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s, which was made for a mount: %w", v.Path, err)
+	}
+	if err := layer.Close(); err != nil {
+		return err
+	}
 	for name := v.Path; isBelow(name, v.Made); name = path.Dir(name) {
 		above, err := inside(top, "."+path.Dir(name), unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {

@@ -25,7 +25,11 @@ func twoFolders(t *testing.T, stores ...string) (v *view, root, container, layer
 	if err := os.MkdirAll(layer, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	v, err := openView(Folder{Path: "/etc/certs", View: container, Stores: stores})
+	s := Stores{Root: root, Folders: []Folder{{Path: "/etc/certs", View: container, Stores: stores}}}
+	if err := s.FindLayers(); err != nil {
+		t.Fatal(err)
+	}
+	v, err := openView(s.Folders[0])
 	if err != nil {
 		t.Fatal(err)
 	}

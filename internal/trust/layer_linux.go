@@ -87,3 +87,54 @@ func lockLayer(layer *os.File, b *budget) (*os.File, error) {
 		}
 	}
 }
+
+// openLayer opens the folder of the layer, below its root. The workload can rename the
+// folders above and make others of their names: another folder than the one that the
+// overlay covers is an error.
+func (f *Folder) openLayer(root int) (*os.File, error) {
+	layer, err := inside(root, f.Path[1:], unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	found, err := inodeOf(layer)
+	if err == nil && (f.Layer == Inode{} || found != f.Layer) {
+		err = errors.New("not the folder that was there when the container was created")
+	}
+	if err != nil {
+		return nil, errors.Join(err, layer.Close())
+	}
+	return layer, nil
+}
+
+func inodeOf(f *os.File) (Inode, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(int(f.Fd()), &st)
+	return Inode{uint64(st.Dev), st.Ino}, err
+}
+
+// FindLayers notes the folder of the layer for each folder. A folder that it does not find
+// is not written.
+//
+// Preconditions: the container has its mounts, and none of its programs has run.
+func (s *Stores) FindLayers() error {
+	if len(s.Folders) == 0 {
+		return nil
+	}
+	top, err := openRoot(s.Root)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(top)
+	for i := range s.Folders {
+		f := &s.Folders[i]
+		layer, err := inside(top, f.Path[1:], unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil {
+			continue
+		}
+		f.Layer, err = inodeOf(layer)
+		if err = errors.Join(err, layer.Close()); err != nil {
+			return fmt.Errorf("look at %s in the layer: %w", f.Path, err)
+		}
+	}
+	return nil
+}

@@ -218,3 +218,38 @@ func TestTrustSyncLocked(t *testing.T) {
 		t.Errorf("control: %v", err)
 	}
 }
+
+// TestBypass_B51_MovedFolder: a folder that has taken the name of the one that the overlay
+// covers is not written into, emptied or removed, and neither is one that was never found.
+func TestBypass_B51_MovedFolder(t *testing.T) {
+	v, root, container, layer := twoFolders(t)
+	put2(t, container, "new", "new")
+	if err := v.sync(root, nil, newBudget()); err != nil || text(t, layer, "new") != "new" {
+		t.Fatalf("control: %v", err)
+	}
+	if err := os.Rename(filepath.Join(root, "etc"), filepath.Join(root, "etc.old")); err != nil {
+		t.Fatal(err)
+	}
+	put2(t, layer, "precious", "precious")
+	put2(t, container, "more", "more")
+	if err := v.sync(root, nil, newBudget()); err == nil || !strings.Contains(err.Error(), "not the folder") {
+		t.Errorf("sync returned %v, want a report", err)
+	}
+	if names, _ := os.ReadDir(layer); len(names) != 1 || text(t, layer, "precious") != "precious" {
+		t.Errorf("the other folder has %v", names)
+	}
+	if err := os.Remove(filepath.Join(layer, "precious")); err != nil {
+		t.Fatal(err)
+	}
+	v.Made = "/etc"
+	if err := v.unmake(root); err == nil {
+		t.Error("unmake reports nothing")
+	}
+	if _, err := os.Stat(layer); err != nil {
+		t.Errorf("the other folder was removed: %v", err)
+	}
+	v.Layer = Inode{}
+	if err := v.sync(root, nil, newBudget()); err == nil {
+		t.Error("a folder without Layer was written")
+	}
+}

@@ -244,7 +244,7 @@ func (g *Guard) attach() error {
 		found := g.who.Aliases(g.checked.Binaries)
 		g.aliases.Store(&found)
 	}
-	stores, err := trust.Keep(&g.Config.Trust, g.cert, g.container.Pid, g.first, g.report)
+	stores, err := trust.Keep(&g.container.Trust, g.cert, g.container.Pid, g.first, g.report)
 	switch {
 	case err != nil && g.Check != nil:
 		return err
