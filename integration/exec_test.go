@@ -39,7 +39,7 @@ func TestExec(t *testing.T) {
 			{"a file of the policy's", []string{id, "/bin/probe", "write", "/tmp/exec"}, 0, "ok: written"},
 			{"another file", []string{id, "/bin/probe", "read", "/secret/key"}, 1, "error: EACCES"},
 			{"a call", []string{id, "/bin/probe", "mount"}, 1, "error: EPERM"},
-			{"no such program", []string{id, "/bin/nothing"}, 255, "exec failed: "},
+			{"no such program", []string{id, "/bin/nothing"}, 127, "exec failed: "},
 			{"no command", []string{id}, 2, "want a CONTAINER and a COMMAND"},
 			{"no sandbox", []string{"nobody", "/bin/probe", "self"}, 1, `no sandbox has the ID "nobody"`},
 		} {
