@@ -14,6 +14,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	vnetns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/internal/testenv"
 )
@@ -65,25 +66,30 @@ func newPair(t *testing.T) *pair {
 	up(insideAddrs)
 	must(t, vnetns.Set(p.outside))
 	up(outsideAddrs)
-	for _, ns := range []vnetns.NsHandle{p.outside, p.inside} {
-		must(t, vnetns.Set(ns))
-		running(t)
-	}
+	running(t, outsideAddrs[1])
+	must(t, vnetns.Set(p.inside))
+	running(t, insideAddrs[1])
 	return p
 }
 
-// running waits until eth0 can be used. The kernel notices the carrier of a veth some
-// time after both ends are up, and until then its routes lead nowhere.
-func running(t *testing.T) {
+// running waits until eth0 and its IPv6 address can be used. The kernel notices the carrier of
+// a veth some time after both ends are up, and until then its routes lead nowhere. Later, on a
+// work queue, it adds the address to the table of local addresses, also without duplicate
+// address detection; until then the rules reset connections from it as those from an address
+// of somebody else.
+func running(t *testing.T, addr string) {
 	t.Helper()
+	local := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: &net.IPNet{IP: net.ParseIP(addr), Mask: net.CIDRMask(128, 128)}}
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		l, err := netlink.LinkByName("eth0")
 		must(t, err)
-		if l.Attrs().OperState == netlink.OperUp {
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, local, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+		must(t, err)
+		if l.Attrs().OperState == netlink.OperUp && len(routes) > 0 {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("eth0 is %s", l.Attrs().OperState)
+			t.Fatalf("eth0 is %s, the local routes to %s are %v", l.Attrs().OperState, addr, routes)
 		}
 	}
 }
