@@ -214,8 +214,8 @@ func TestMiddlewareMustSee(t *testing.T) {
 		connect        int
 	}{
 		{"raw TCP", "host: raw.example.com, port: 22", "SSH-2.0-x\r\n", 200},
-		{"protocol: tcp", "host: raw.example.com, port: 22, protocol: tcp", "x", 403},
-		{"tls: skip by a name that the file does not show", "host: '{raw,b}*.example.com', port: 22, tls: skip", "x", 403},
+		{"protocol: tcp", "host: raw.example.com, port: 22, protocol: tcp", "x\r\n", 403},
+		{"tls: skip by a name that the file does not show", "host: '{raw,b}*.example.com', port: 22, tls: skip", "x\r\n", 403},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t, endpoints(strings.ReplaceAll(tc.endpoint, "{raw", "{ra"))+closed)
