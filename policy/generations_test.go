@@ -114,7 +114,8 @@ func TestBaseline(t *testing.T) {
 		},
 		{
 			"a parent with at least the access covers", "filesystem_policy: {read_only: [/dev/, /v], read_write: [/var]}\n" + network,
-			[]string{"/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/app", "/proc"}, write,
+			[]string{"/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/app", "/proc"},
+			write,
 		},
 		{"the root covers what is read", "filesystem_policy: {read_only: [/], read_write: [/dev]}\n" + network, []string{}, []string{"/tmp"}},
 	} {
