@@ -99,11 +99,7 @@ func digestJKS(password string, body []byte) []byte {
 	return h.Sum(nil)
 }
 
-func addJKS(store, own []byte) ([]byte, error) {
-	cert, err := certificate(own)
-	if err != nil {
-		return nil, err
-	}
+func addJKS(store, cert []byte) ([]byte, error) {
 	s, err := parseJKS(store)
 	if err != nil {
 		return nil, err
@@ -129,11 +125,7 @@ func addJKS(store, own []byte) ([]byte, error) {
 	return s.encode(), nil
 }
 
-func removeJKS(store, own []byte) ([]byte, error) {
-	cert, err := certificate(own)
-	if err != nil {
-		return nil, err
-	}
+func removeJKS(store, cert []byte) ([]byte, error) {
 	s, err := parseJKS(store)
 	if err != nil {
 		return nil, err

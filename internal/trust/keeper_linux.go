@@ -42,11 +42,10 @@ type Keeper struct {
 	reports int
 	views   []*view
 	first   *Snapshot
-	// mu protects closed, and watches until closed is true. watches is nil where the kernel
-	// gives no notification, and during notifyAfter.
+	// watches is nil where the kernel gives no notification, and during notifyAfter. mu
+	// protects it.
 	mu      sync.Mutex
 	watches *os.File
-	closed  bool
 	shared  *os.File // see Share
 	stop    chan struct{}
 	stopped chan struct{}
@@ -98,7 +97,6 @@ func (k *Keeper) Close() error {
 	b := newBudget()
 	close(k.stop)
 	k.mu.Lock()
-	k.closed = true
 	// Closing what was opened takes the kernel up to tens of milliseconds (grace periods of
 	// fsnotify and of mounts), for which the container's end would wait. The process's end
 	// closes the files.

@@ -194,11 +194,7 @@ func bmp(s string) (out []byte) {
 	return out
 }
 
-func addPKCS12(store, own []byte) ([]byte, error) {
-	cert, err := certificate(own)
-	if err != nil {
-		return nil, err
-	}
+func addPKCS12(store, cert []byte) ([]byte, error) {
 	s, err := parsePKCS12(store)
 	if err != nil {
 		return nil, err
@@ -232,11 +228,7 @@ func addPKCS12(store, own []byte) ([]byte, error) {
 	return s.encode()
 }
 
-func removePKCS12(store, own []byte) ([]byte, error) {
-	cert, err := certificate(own)
-	if err != nil {
-		return nil, err
-	}
+func removePKCS12(store, cert []byte) ([]byte, error) {
 	s, err := parsePKCS12(store)
 	if err != nil {
 		return nil, err

@@ -48,29 +48,37 @@ var ErrNoStore = errors.New("not a keystore that the sandbox's CA can be added t
 // Add returns the store with the certificates of own (PEM) in it. It returns the same
 // bytes if they are there already.
 func Add(store, own []byte) ([]byte, error) {
-	switch {
-	case isJKS(store):
-		return addJKS(store, own)
-	case isDER(store):
-		return addPKCS12(store, own)
-	case bytes.HasPrefix(store, magicJCEKS):
+	if bytes.HasPrefix(store, magicJCEKS) {
 		return nil, ErrNoStore
 	}
-	return addPEM(store, own), nil
+	return change(store, own, addJKS, addPKCS12, addPEM)
 }
 
 // Remove returns the store without the certificates of own (PEM). A PKCS#12 store keeps
 // those that stand in an encrypted part of it.
 func Remove(store, own []byte) ([]byte, error) {
-	switch {
-	case isJKS(store):
-		return removeJKS(store, own)
-	case isDER(store):
-		return removePKCS12(store, own)
-	case bytes.HasPrefix(store, magicJCEKS):
+	if bytes.HasPrefix(store, magicJCEKS) {
 		return store, nil
 	}
-	return removePEM(store, own), nil
+	return change(store, own, removeJKS, removePKCS12, removePEM)
+}
+
+// change calls the function for the format of store: jks and pkcs12 with the first
+// certificate of own (DER), bundle with own.
+func change(store, own []byte, jks, pkcs12 func(store, cert []byte) ([]byte, error), bundle func(text, own []byte) []byte) ([]byte, error) {
+	keystore := jks
+	switch {
+	case isJKS(store):
+	case isDER(store):
+		keystore = pkcs12
+	default:
+		return bundle(store, own), nil
+	}
+	cert, err := certificate(own)
+	if err != nil {
+		return nil, err
+	}
+	return keystore(store, cert)
 }
 
 // BrowserPolicy is the name of a file with a policy for Chromium and browsers made of it.

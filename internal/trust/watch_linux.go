@@ -29,20 +29,17 @@ func (k *Keeper) watch() {
 	}
 }
 
-// notify asks the kernel for notifications.
+// notify asks the kernel for notifications. If Close has been called already, run returns
+// before it waits for one.
 func (k *Keeper) notify() {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		k.failed("changes of CA stores are seen after %v: %v (fs.inotify.max_user_instances)", pollEvery, err)
 		return
 	}
-	watches := os.NewFile(uintptr(fd), "inotify")
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.closed {
-		_ = watches.SetReadDeadline(time.Now())
-	}
-	k.watches = watches
+	k.watches = os.NewFile(uintptr(fd), "inotify")
+	k.mu.Unlock()
 	k.watch()
 }
 
