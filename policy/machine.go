@@ -33,12 +33,18 @@ func Unreachable(host string) string {
 	return ""
 }
 
+// IsLocalhost reports whether host, as NormalizeHost spells it, is a name of the loopback
+// (RFC 6761, section 6.3).
+func IsLocalhost(host string) bool {
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}
+
 // Sandbox returns why every connection to host is allowed whatever the policy says, ""
 // unless host is a name or an address of the sandbox itself. host is as NormalizeHost spells
 // it. The sandbox's host name and the names in its hosts file are not known here.
 func Sandbox(host string) string {
 	a, err := netip.ParseAddr(host)
-	if err == nil && (a.IsLoopback() || a.IsUnspecified()) || host == "localhost" || strings.HasSuffix(host, ".localhost") {
+	if err == nil && (a.IsLoopback() || a.IsUnspecified()) || IsLocalhost(host) {
 		return host + " is the sandbox itself, which its programs reach without the policy; a server on the machine that runs the sandbox is " + machineName + ", with its port"
 	}
 	return ""

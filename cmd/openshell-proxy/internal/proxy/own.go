@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"strings"
 
 	"openshell.dev/runtime/policy"
 )
@@ -33,7 +32,7 @@ func (s *Server) ownAddresses(host string) (out []netip.Addr) {
 	addrs := s.c.OwnNames[host]
 	if a, err := netip.ParseAddr(host); err == nil {
 		addrs = []netip.Addr{a}
-	} else if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+	} else if policy.IsLocalhost(host) {
 		addrs = loopbacks
 	}
 	for _, a := range addrs {
