@@ -33,8 +33,8 @@ func refreshCommand() *cli.Command {
 		return &cli.StringFlag{Name: "credential-key", Usage: "`VARIABLE` of the credential", Required: required}
 	}
 	return &cli.Command{
-		Name: "refresh", Usage: "make a provider's credentials anew, now; or see how that is done", ArgsUsage: "NAME",
-		Description: "With a NAME in place of a command all credentials of that provider are made anew.",
+		Name: "refresh", Usage: "refresh a provider's credentials now, or show their state", ArgsUsage: "NAME",
+		Description: "With a NAME in place of a command, all credentials of that provider are refreshed.",
 		Flags:       storeFlags(), Action: refreshRotate,
 		Subcommands: []*cli.Command{
 			{Name: "status", Usage: "show how the refreshes go", ArgsUsage: "NAME", Flags: append(storeFlags(), key(false), outputFlag()), Action: refreshStatus},
@@ -52,7 +52,7 @@ func refreshCommand() *cli.Command {
 				},
 				Action: refreshConfigure,
 			},
-			{Name: "rotate", Usage: "make credentials anew, now", ArgsUsage: "NAME", Flags: append(storeFlags(), key(false)), Action: refreshRotate},
+			{Name: "rotate", Usage: "refresh credentials now", ArgsUsage: "NAME", Flags: append(storeFlags(), key(false)), Action: refreshRotate},
 			{Name: "delete", Usage: "forget what a credential is made from; its value stays until its end", ArgsUsage: "NAME", Flags: append(storeFlags(), key(true)), Action: refreshDelete},
 		},
 	}

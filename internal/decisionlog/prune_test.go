@@ -83,8 +83,8 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// TestPruneLeavesTheRest: what is not a log stays, whatever its age, and so does a log
-// with another file in it.
+// TestPruneLeavesTheRest: Prune keeps folders and files that are not logs, of any age, and a
+// log folder that contains another file.
 func TestPruneLeavesTheRest(t *testing.T) {
 	top := t.TempDir()
 	outside := t.TempDir()

@@ -55,11 +55,11 @@ type Record struct {
 	FirstByteMS float64 `json:"first_byte_ms,omitempty"`
 	// Estimated says that the tokens are guessed: the backend did not count.
 	Estimated bool `json:"estimated,omitempty"`
-	// Credentials are the keys of those that were put into the request.
+	// Credentials are the keys of the credentials that were put into the request.
 	Credentials []string `json:"credentials,omitempty"`
-	// Placeholders are the keys of those that passed unchanged in the request's body.
+	// Placeholders are the keys of the placeholders that passed unchanged in the request's body.
 	Placeholders []string `json:"placeholders,omitempty"`
-	// Middlewares are those that the request went through.
+	// Middlewares are the middlewares that the request went through.
 	Middlewares []Middleware `json:"middlewares,omitempty"`
 	Reason      string       `json:"reason,omitempty"`
 	Revision    int          `json:"revision,omitempty"`

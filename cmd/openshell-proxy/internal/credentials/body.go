@@ -97,8 +97,7 @@ func bodyPlace(contentType string) *place {
 	return nil
 }
 
-// compression returns the codings that a Content-Encoding names, without those that leave
-// the bytes as they are.
+// compression returns the codings of a Content-Encoding that change the bytes.
 func compression(encoding string) string {
 	var codings []string
 	for c := range strings.SplitSeq(strings.ToLower(encoding), ",") {

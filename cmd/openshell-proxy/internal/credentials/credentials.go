@@ -253,7 +253,7 @@ func checkCredential(c Credential) error {
 	return nil
 }
 
-// Providers returns the providers of the set, also those that are gone.
+// Providers returns all providers of the set, including detached ones.
 func (s *Set) Providers() iter.Seq[Provider] {
 	return func(yield func(Provider) bool) {
 		for _, p := range s.providers {

@@ -33,9 +33,8 @@ type issuedReader struct {
 	// place of the error.
 	neutralize bool
 
-	// buf holds the bytes in which a placeholder may begin, and those that follow. passed of
-	// them were read, those before limit may be read, and those before keep are not needed
-	// any more.
+	// buf holds bytes of src from a possible beginning of a placeholder on. The caller has
+	// read passed bytes of buf and may read up to limit. The bytes before keep can be dropped.
 	buf                 []byte
 	passed, limit, keep int
 	err                 error

@@ -80,7 +80,7 @@ func (r *resolver) credential(key, where string) (value string, at Place, _ erro
 	case value == "":
 		return "", at, &UnresolvedError{Key: k.name, Where: where, Reason: "its value is empty"}
 	case !expires.IsZero() && !time.Now().Before(expires):
-		return "", at, &UnresolvedError{Key: k.name, Where: where, Reason: "it expired at " + expires.UTC().Format(time.RFC3339) + " and was not made anew; the operator sees why in `openshell provider refresh status`"}
+		return "", at, &UnresolvedError{Key: k.name, Where: where, Reason: "it expired at " + expires.UTC().Format(time.RFC3339) + " and was not refreshed; the operator sees why in `openshell provider refresh status`"}
 	}
 	r.use(k.name)
 	return value, at, nil

@@ -51,7 +51,7 @@ func TestCheckHeadAccepts(t *testing.T) {
 func TestAcceptedHeads(t *testing.T) {
 	const post = "POST / HTTP/1.1\r\nHost: a\r\n"
 	for _, tc := range []struct {
-		in, left string // what is left in the buffer; "" is in
+		in, left string // left is the rest of the buffer; "" means that it equals in
 		length   int64
 	}{
 		{"\r\n" + get + "\r\n", get + "\r\n", 0},

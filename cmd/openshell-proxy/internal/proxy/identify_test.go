@@ -83,6 +83,6 @@ func TestIdentifyAfterWait(t *testing.T) {
 		}
 	}
 	if !c.asking.TryLock() {
-		t.Error("the connection asks for ever")
+		t.Error("the lock of the query is still held")
 	}
 }
