@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"openshell.dev/runtime/internal/pathname"
 	"openshell.dev/runtime/libsandbox/landlock"
 )
 
@@ -137,7 +138,7 @@ func pin(pid int, r *landlock.Ruleset) (missing []string, err error) {
 		if st.Dev == top.Dev && st.Ino == top.Ino && rule.Access&^landlock.ReadOnly != 0 && path.Clean(rule.Path) != "/" {
 			return nil, fmt.Errorf("filesystem_policy: read_write path %s is a link to the container's root", rule.Path)
 		}
-		if fs.Type == unix.PROC_SUPER_MAGIC && rule.Access&^landlock.ReadOnly != 0 && !pathBelow(path.Clean(rule.Path), "/proc") && path.Clean(rule.Path) != "/" {
+		if fs.Type == unix.PROC_SUPER_MAGIC && rule.Access&^landlock.ReadOnly != 0 && !pathname.Below(path.Clean(rule.Path), "/proc") && path.Clean(rule.Path) != "/" {
 			return nil, fmt.Errorf("filesystem_policy: read_write path %s is a link into the container's /proc", rule.Path)
 		}
 		rule.Dev, rule.Ino = st.Dev, st.Ino

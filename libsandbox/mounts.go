@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"openshell.dev/runtime/internal/pathname"
 	"openshell.dev/runtime/libsandbox/plan"
 )
 
@@ -55,7 +56,7 @@ func (s *source) showsIn(l *located, p place) bool {
 
 // hides reports whether the file at an absolute path of the host is hidden in s.
 func (s *source) hides(name string) bool {
-	return slices.ContainsFunc(s.hidden, func(h string) bool { return pathBelow(name, h) })
+	return slices.ContainsFunc(s.hidden, func(h string) bool { return pathname.Below(name, h) })
 }
 
 // mountSources are the judged sources of a container.
@@ -222,7 +223,7 @@ func (s *source) judgeBelow(leadsOut func(*located) string) error {
 func hiddenPaths(root string, spec *specs.Spec) (out []string) {
 	for _, at := range covered(spec.Mounts, spec.Linux.MaskedPaths) {
 		// libcontainer strips the root's own path from a destination.
-		if !pathBelow(at, root) {
+		if !pathname.Below(at, root) {
 			out = append(out, path.Join(root, at))
 		}
 	}
@@ -254,7 +255,7 @@ func covered(mounts []specs.Mount, masked []string) (out []string) {
 // folder. Engines keep root file systems in their folders.
 func (s *source) judgeRoot(host *hostMounts) error {
 	for _, e := range host.engines {
-		if pathBelow(e.Path, s.path) || e.at.below(s.place) {
+		if pathname.Below(e.Path, s.path) || e.at.below(s.place) {
 			return s.refusal("%s holds %s, which leads out of the sandbox", s.name, e)
 		}
 	}
@@ -378,7 +379,7 @@ func (s *source) listens(socket, inside string) error {
 // isEngineSocket reports whether a socket that s shows is an engine's, by its name or
 // its folder. The folder of the root file system itself may be an engine's.
 func (s *source) isEngineSocket(host *hostMounts, socket string) bool {
-	if s.index == rootIndex && pathBelow(socket, s.path) {
+	if s.index == rootIndex && pathname.Below(socket, s.path) {
 		return plan.IsEngineSocket(socket)
 	}
 	return plan.IsEngineSocket(socket) || slices.ContainsFunc(host.engines, func(e engineFolder) bool { return e.Holds(socket, e.Path) })
@@ -425,7 +426,7 @@ func (c *mountSources) verify(pid int, spec *specs.Spec) error {
 		if s.index != rootIndex {
 			at = path.Clean("/" + spec.Mounts[s.index].Destination)
 			hidden := covered(spec.Mounts[s.index+1:], spec.Linux.MaskedPaths)
-			if slices.ContainsFunc(hidden, func(h string) bool { return pathBelow(at, h) }) {
+			if slices.ContainsFunc(hidden, func(h string) bool { return pathname.Below(at, h) }) {
 				continue
 			}
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
+	"openshell.dev/runtime/internal/pathname"
 	"openshell.dev/runtime/libsandbox/plan"
 )
 
@@ -26,12 +27,7 @@ type place struct {
 }
 
 // below reports whether p is at or lies below it.
-func (p place) below(at place) bool { return p.dev == at.dev && pathBelow(p.path, at.path) }
-
-// pathBelow reports whether file is folder or lies below it. Both are clean.
-func pathBelow(file, folder string) bool {
-	return file == folder || folder == "/" || strings.HasPrefix(file, folder+"/")
-}
+func (p place) below(at place) bool { return p.dev == at.dev && pathname.Below(p.path, at.path) }
 
 // hostMounts is the mount table of this thread's mount namespace, which is the
 // engine's, with the engines' folders in it.
@@ -129,7 +125,7 @@ func (h *hostMounts) locate(fd int) (*located, error) {
 		return nil, err
 	}
 	m := h.byID[int(st.Mnt_id)]
-	if m == nil || st.Mask&unix.STATX_MNT_ID == 0 || !path.IsAbs(name) || !pathBelow(name, m.Mountpoint) {
+	if m == nil || st.Mask&unix.STATX_MNT_ID == 0 || !path.IsAbs(name) || !pathname.Below(name, m.Mountpoint) {
 		return nil, errNoPlace
 	}
 	return &located{
@@ -233,7 +229,7 @@ func (h *hostMounts) placeLeadsOut(l *located) string {
 // mountsBelow returns the mounts that a recursive bind mount of a folder includes.
 func (h *hostMounts) mountsBelow(folder string) (out []*located) {
 	for _, m := range h.list {
-		if m.Mountpoint == folder || !pathBelow(m.Mountpoint, folder) {
+		if m.Mountpoint == folder || !pathname.Below(m.Mountpoint, folder) {
 			continue
 		}
 		st, err := os.Lstat(m.Mountpoint)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/pathname"
 	"openshell.dev/runtime/internal/trust"
 )
 
@@ -206,7 +207,7 @@ func (c *containerStores) resolve(name string, kind uint32) (string, bool) {
 		return "", false
 	}
 	real, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
-	if err != nil || (root != "/" && !pathBelow(real, root)) {
+	if err != nil || (root != "/" && !pathname.Below(real, root)) {
 		return "", false
 	}
 	return path.Clean("/" + strings.TrimPrefix(real, root)), true
@@ -228,7 +229,7 @@ func (c *containerStores) list(name string) []string {
 // storeFolder returns the folder of a store that may be an overlay, or "".
 func storeFolder(name string) string {
 	for _, f := range storeFolders {
-		if pathBelow(name, f) && name != f {
+		if pathname.Below(name, f) && name != f {
 			return f
 		}
 	}
@@ -279,7 +280,7 @@ func (c *containerStores) join(s store) string {
 		c.Folders = append(c.Folders, f)
 		// A package may make these while the container runs.
 		for _, k := range keystores {
-			if pathBelow(k, f.Path) {
+			if pathname.Below(k, f.Path) {
 				c.Folders[i].Stores = append(c.Folders[i].Stores, strings.TrimPrefix(k, f.Path+"/"))
 			}
 		}
@@ -313,7 +314,7 @@ func leadsTo(root, destination string) string {
 func (c *containerStores) mountedAt(folder string) string {
 	for _, m := range c.spec.Mounts {
 		d := leadsTo(c.Root, m.Destination)
-		if d != "/" && (pathBelow(d, folder) || pathBelow(folder, d)) {
+		if d != "/" && (pathname.Below(d, folder) || pathname.Below(folder, d)) {
 			return d
 		}
 	}
@@ -347,7 +348,7 @@ func (c *containerStores) nest() {
 	slices.SortFunc(c.Folders, func(a, b trust.Folder) int { return cmp.Compare(len(a.Path), len(b.Path)) })
 	var outer []trust.Folder
 	for _, f := range c.Folders {
-		i := slices.IndexFunc(outer, func(o trust.Folder) bool { return pathBelow(f.Path, o.Path) })
+		i := slices.IndexFunc(outer, func(o trust.Folder) bool { return pathname.Below(f.Path, o.Path) })
 		if i < 0 {
 			outer = append(outer, f)
 			continue

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/pathname"
 )
 
 const (
@@ -194,7 +196,7 @@ func (v *view) unmake(root string) error {
 	if err := layer.Close(); err != nil {
 		return err
 	}
-	for name := v.Path; isBelow(name, v.Made); name = path.Dir(name) {
+	for name := v.Path; pathname.Below(name, v.Made); name = path.Dir(name) {
 		above, err := inside(top, "."+path.Dir(name), unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {
 			return err
@@ -350,7 +352,7 @@ func (m *mirror) subfolder(from, to *os.File, at string, a, b *unix.Stat_t, dept
 // made reports whether a folder that the layer does not have holds nothing but stores of
 // the sandbox's own.
 func (m *mirror) made(from *os.File, at string) bool {
-	if !slices.ContainsFunc(m.stores, func(s string) bool { return isBelow(s, at) }) {
+	if !slices.ContainsFunc(m.stores, func(s string) bool { return pathname.Below(s, at) }) {
 		return false
 	}
 	dir, err := inside(int(from.Fd()), path.Base(at), unix.O_PATH|unix.O_DIRECTORY)

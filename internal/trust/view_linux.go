@@ -10,11 +10,11 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/internal/boundedfile"
+	"openshell.dev/runtime/internal/pathname"
 )
 
 // temporary is the name of a file or link that is about to replace another one. It is
@@ -345,7 +345,7 @@ func (v *view) onlyStores(folder *os.File, at string) bool {
 			if _, ok := v.seen[name]; !ok {
 				return false
 			}
-		case e.IsDir() && slices.ContainsFunc(v.Stores, func(s string) bool { return isBelow(s, name) }):
+		case e.IsDir() && slices.ContainsFunc(v.Stores, func(s string) bool { return pathname.Below(s, name) }):
 			sub, err := inside(int(folder.Fd()), e.Name(), unix.O_RDONLY|unix.O_DIRECTORY)
 			if err != nil {
 				return false
@@ -387,9 +387,4 @@ func throughLink(root, name string) ([]byte, error) {
 		err = fmt.Errorf("%s is larger than %d bytes", name, MaxStore)
 	}
 	return data, err
-}
-
-// isBelow reports whether name is dir or below it.
-func isBelow(name, dir string) bool {
-	return name == dir || strings.HasPrefix(name, strings.TrimSuffix(dir, "/")+"/")
 }

@@ -6,6 +6,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"openshell.dev/runtime/internal/pathname"
 )
 
 // EngineFolder is a folder of the host in which a container engine, an agent or
@@ -106,8 +108,8 @@ func in(folder string, patterns []string) []string {
 // Upper and lower case count as the same in refusals: on a file system that folds case
 // the opened file has the caller's spelling.
 func (f EngineFolder) Holds(source, at string) bool {
-	if folded, where := strings.ToLower(source), strings.ToLower(at); within(where, folded) || !within(folded, where) {
-		return within(where, folded)
+	if folded, where := strings.ToLower(source), strings.ToLower(at); pathname.Below(where, folded) || !pathname.Below(folded, where) {
+		return pathname.Below(where, folded)
 	}
 	rest, ok := strings.CutPrefix(source, at+"/")
 	return !ok || !slices.ContainsFunc(f.Gives, func(p string) bool { return gives(p, rest) })
@@ -208,7 +210,7 @@ func LeadsOut(source string) string {
 		return "the host's devices"
 	}
 	for _, f := range kernelFolders {
-		if within(folded, f) {
+		if pathname.Below(folded, f) {
 			return "part of the kernel's " + f
 		}
 	}

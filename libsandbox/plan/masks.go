@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"openshell.dev/runtime/internal/pathname"
 )
 
 // Fields of config.json that name paths of kernel file systems.
@@ -74,10 +76,5 @@ func refusedKernelMounts(mounts []specs.Mount) (refusals []Refusal) {
 
 // coveredBy reports whether file is one of the paths or lies below one.
 func coveredBy(paths []string, file string) bool {
-	return slices.ContainsFunc(paths, func(p string) bool { return within(file, path.Clean(p)) })
-}
-
-// within says whether file is folder or below it.
-func within(file, folder string) bool {
-	return file == folder || folder == "/" || strings.HasPrefix(file, folder+"/")
+	return slices.ContainsFunc(paths, func(p string) bool { return pathname.Below(file, path.Clean(p)) })
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"openshell.dev/runtime/internal/pathname"
 	"openshell.dev/runtime/libsandbox/landlock"
 )
 
@@ -21,7 +22,7 @@ import (
 func keepProc(rules []landlock.Rule, mounts []specs.Mount) {
 	for i, r := range rules {
 		if slices.ContainsFunc(mounts, func(m specs.Mount) bool {
-			return isProc(m) && within(path.Clean("/"+r.Path), path.Clean("/"+m.Destination))
+			return isProc(m) && pathname.Below(path.Clean("/"+r.Path), path.Clean("/"+m.Destination))
 		}) {
 			rules[i].Access &= landlock.ReadOnly
 		}
@@ -30,7 +31,7 @@ func keepProc(rules []landlock.Rule, mounts []specs.Mount) {
 
 // isProc reports whether m is a proc, by its type or its source.
 func isProc(m specs.Mount) bool {
-	return m.Type == "proc" || IsBind(m) && within(path.Clean(m.Source), "/proc")
+	return m.Type == "proc" || IsBind(m) && pathname.Below(path.Clean(m.Source), "/proc")
 }
 
 // asReadOnly returns options with ro in place of rw and rrw.

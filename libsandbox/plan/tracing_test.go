@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"openshell.dev/runtime/internal/pathname"
 	"openshell.dev/runtime/libsandbox/landlock"
 	"openshell.dev/runtime/policy"
 )
@@ -65,7 +66,7 @@ func TestBypass_B37_Tracing(t *testing.T) {
 			}
 		}
 		for _, r := range p.Ruleset.Rules {
-			below := within(path.Clean(r.Path), "/proc") || within(path.Clean(r.Path), "/mnt/proc")
+			below := pathname.Below(path.Clean(r.Path), "/proc") || pathname.Below(path.Clean(r.Path), "/mnt/proc")
 			if writes := r.Access&^landlock.ReadOnly != 0; writes == (below && !tc.traces) {
 				t.Errorf("%s: rule %+v", name, r)
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"openshell.dev/runtime/internal/pathname"
 	"openshell.dev/runtime/libsandbox/landlock"
 	"openshell.dev/runtime/policy"
 )
@@ -105,7 +106,7 @@ func Uncovered(spec *specs.Spec, pol *policy.Policy, explicit bool) (out []strin
 		at := path.Clean("/" + m.Destination)
 		covers := func(r landlock.Rule) bool {
 			p := path.Clean(r.Path)
-			return within(at, p) || within(p, at)
+			return pathname.Below(at, p) || pathname.Below(p, at)
 		}
 		if IsBind(m) && !slices.ContainsFunc(allowed, covers) {
 			out = append(out, fmt.Sprintf("no path of the policy covers %s (mounts[%d]), so nothing of it can be opened", at, i))
