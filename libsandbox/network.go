@@ -261,8 +261,9 @@ func readSeen(spec *specs.Spec, root int, file string, most int64) ([]byte, erro
 		return nil, err
 	}
 	top := fmt.Sprintf("/proc/self/fd/%d", root)
+	real := leadsTo(top, file)
 	for _, m := range spec.Mounts {
-		if filepath.IsAbs(m.Source) && leadsTo(top, m.Destination) == leadsTo(top, file) {
+		if filepath.IsAbs(m.Source) && leadsTo(top, m.Destination) == real {
 			if data, err = readRegular(unix.AT_FDCWD, m.Source, 0, most); err != nil {
 				return nil, fmt.Errorf("config.json: mounts: read %s for %s: %w", m.Source, file, err)
 			}

@@ -83,11 +83,12 @@ type containerStores struct {
 	paths    []string
 	warnings []string
 
-	spec    *specs.Spec
-	dir     string // the sandbox's own
-	root    int
-	overlay string // where the overlays' file system is mounted, or ""
-	shared  *os.File
+	spec         *specs.Spec
+	destinations []string // of config.json's mounts, see destinations
+	dir          string   // the sandbox's own
+	root         int
+	overlay      string // where the overlays' file system is mounted, or ""
+	shared       *os.File
 }
 
 // store is a certificate store of the image: at is its usual path, real its path without
@@ -115,6 +116,7 @@ func trustStores(spec *specs.Spec, dir string) (_ *containerStores, err error) {
 	if c.shared, err = trust.Share(c.Root); err != nil {
 		return nil, err
 	}
+	c.destinations = destinations(c.Root, spec.Mounts)
 	found := c.find()
 	var alone []store
 	for _, s := range found {
@@ -151,9 +153,8 @@ func (c *containerStores) warn(what string, why error) {
 // find lists the stores of the image, and the usual bundle if it has none.
 func (c *containerStores) find() (found []store) {
 	add := func(at string) {
-		mounted := slices.ContainsFunc(c.spec.Mounts, func(m specs.Mount) bool { return leadsTo(c.Root, m.Destination) == leadsTo(c.Root, at) })
 		real, ok := c.resolve(at, unix.S_IFREG)
-		if len(found) < maxStores && (ok || mounted) {
+		if len(found) < maxStores && (ok || slices.Contains(c.destinations, leadsTo(c.Root, at))) {
 			found = append(found, store{at, cmp.Or(real, at)})
 		}
 	}
@@ -309,11 +310,18 @@ func leadsTo(root, destination string) string {
 	return path.Clean("/" + strings.TrimPrefix(real, root))
 }
 
+// destinations returns the paths of the image that the destinations of mounts lead to.
+func destinations(root string, mounts []specs.Mount) (out []string) {
+	for _, m := range mounts {
+		out = append(out, leadsTo(root, m.Destination))
+	}
+	return out
+}
+
 // mountedAt returns the path that a destination of config.json's mounts leads to, if it is
 // at, above or below a folder, or "".
 func (c *containerStores) mountedAt(folder string) string {
-	for _, m := range c.spec.Mounts {
-		d := leadsTo(c.Root, m.Destination)
+	for _, d := range c.destinations {
 		if d != "/" && (pathname.Below(d, folder) || pathname.Below(folder, d)) {
 			return d
 		}

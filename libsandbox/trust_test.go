@@ -40,8 +40,7 @@ func TestMountThroughLinkOfImage(t *testing.T) {
 		{"/etc/loop", "/etc/ssl/certs", ""},
 		{"/", "/etc/ssl/certs", ""},
 	} {
-		c := &containerStores{spec: &specs.Spec{Mounts: []specs.Mount{{Destination: test.destination}}}}
-		c.Root = root
+		c := &containerStores{destinations: destinations(root, []specs.Mount{{Destination: test.destination}})}
 		if got := c.mountedAt(test.folder); got != test.want {
 			t.Errorf("mount at %s: mountedAt(%s) = %q, not %q", test.destination, test.folder, got, test.want)
 		}
