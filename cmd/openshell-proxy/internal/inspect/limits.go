@@ -17,8 +17,9 @@ const (
 	// maxEmptyLines is how many empty lines before a request are dropped: RFC 9112, section
 	// 2.2, asks for one, which old clients send after a body.
 	maxEmptyLines = 1
-	// maxBlank is how many bytes of empty lines are looked at before the request line of
-	// HTTP/1 is looked for: more than are accepted, so that the request is refused as HTTP.
+	// maxBlank is how many bytes of empty lines may come before the request line of HTTP/1:
+	// more than maxEmptyLines, so that such a request is refused as HTTP. After more bytes
+	// the connection counts as another protocol.
 	maxBlank = 8
 	// maxRecord is the longest plaintext record (RFC 8446, section 5.1).
 	maxRecord = 1 << 14
