@@ -108,21 +108,26 @@ var importRules = []importRule{
 		why:   "the smallest thing that we put inside someone else's container",
 	},
 	{
-		of: "cmd/openshell-proxy/internal/inspect", reach: []string{module + "policy"}, direct: append(hands, "crypto/tls"),
+		of: "proxy/inspect", reach: []string{module + "policy"}, direct: append(hands, "crypto/tls"),
 		why: "parsers see bytes only, so that they can be fuzzed",
 	},
-	{of: "cmd/openshell-proxy/internal/identity", only: []string{"cmd/openshell-proxy/internal/identity"}, why: "leaves report facts; only proxy joins them to judgement"},
-	{of: "cmd/openshell-proxy/internal/upstream", only: []string{"cmd/openshell-proxy/internal/upstream"}, why: "leaves report facts; only proxy joins them to judgement"},
-	{of: "cmd/openshell-proxy/internal/ca", only: []string{"cmd/openshell-proxy/internal/ca"}, why: "leaves report facts; only proxy joins them to judgement"},
+	{of: "proxy/identity", only: []string{"proxy/identity"}, why: "leaves report facts; only proxy joins them to judgement"},
+	{of: "proxy/upstream", only: []string{"proxy/upstream"}, why: "leaves report facts; only proxy joins them to judgement"},
+	{of: "proxy/ca", only: []string{"proxy/ca"}, why: "leaves report facts; only proxy joins them to judgement"},
 	{
-		of: "cmd/openshell-proxy/...", reach: []string{module + "libsandbox/...", module + "hooks/...", runc, "C", "golang.org/x/net/publicsuffix"},
+		of: "proxy/...", reach: []string{module + "cmd/...", module + "libsandbox/...", module + "hooks/...", runc, "C", "golang.org/x/net/publicsuffix"},
+		why: "the proxy must stay small and static, and usable without its command",
+	},
+	{
+		of: "cmd/openshell-proxy", reach: []string{module + "libsandbox/...", module + "hooks/...", runc, "C", "golang.org/x/net/publicsuffix"},
 		why: "the proxy must stay small and static",
 	},
+	{of: "libsandbox/...", reach: []string{module + "proxy/...", module + "cmd/..."}, why: "the proxy is another process: what both must know is in internal"},
 	{
 		of: "cmd/openshell", reach: []string{module + "libsandbox/container", module + "hooks/...", runc, "C"},
 		why: "it must build anywhere; it talks to the runtime by running it",
 	},
-	{of: "internal/...", reach: []string{module + "libsandbox/...", module + "cmd/...", runc, "C"}, why: "what all programs share depends on none of them"},
+	{of: "internal/...", reach: []string{module + "libsandbox/...", module + "proxy/...", module + "cmd/...", runc, "C"}, why: "what all programs share depends on none of them"},
 }
 
 // onlyImporters are the packages that few may import, with those few.

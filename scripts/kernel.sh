@@ -55,7 +55,7 @@ CGO_ENABLED=0 go build "${flags[@]}" -o "$root/suite/bin/" ./integration/probe .
 # imports runc builds with cgo alone.
 packages=$(CGO_ENABLED=0 go list -f '{{if .TestGoFiles}}{{.ImportPath}}{{end}}' ./... |
 	sed 's,^openshell.dev/runtime/*,,' |
-	grep -vE '^($|policy|cmd/openshell-runtime|libsandbox(/(container|plan|landlock|seccomp))?|internal/testenv|.*/(inspect|middleware|proxy))$')
+	grep -vE '^($|policy|cmd/openshell-runtime|libsandbox(/(container|plan|landlock|seccomp))?|internal/testenv|integration/middleware|proxy(/(inspect|middleware))?)$')
 for p in $packages; do
 	mkdir -p "$root/suite/$p"
 	CGO_ENABLED=0 go test -c "${flags[@]}" -o "$root/suite/$p/tests" "./$p"

@@ -8,8 +8,8 @@ import (
 	"github.com/landlock-lsm/go-landlock/landlock"
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/guard"
 	"openshell.dev/runtime/internal/harden"
+	"openshell.dev/runtime/proxy/guard"
 )
 
 // lockDown leaves the worker what judging needs and no more: its open

@@ -18,10 +18,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/guard"
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/internal/harden"
+	"openshell.dev/runtime/proxy/guard"
 )
 
 // heapLimit makes the collector work rather than a guard or standby grow, in bytes. A

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"net/url"
 
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/guard"
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/middleware"
+	"openshell.dev/runtime/proxy/guard"
+	"openshell.dev/runtime/proxy/middleware"
 )
 
 // newMiddlewares knows the operator's services; none of them is called yet.

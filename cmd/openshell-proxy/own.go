@@ -14,8 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/guard"
 	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/proxy/guard"
 )
 
 const (

@@ -18,12 +18,12 @@ import (
 	"sync"
 	"time"
 
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/inference"
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/upstream"
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/policy"
+	"openshell.dev/runtime/proxy/credentials"
+	"openshell.dev/runtime/proxy/inference"
+	"openshell.dev/runtime/proxy/upstream"
 )
 
 // backendIdle is how long a connection to a backend is kept for the next request.

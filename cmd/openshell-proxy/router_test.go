@@ -15,11 +15,11 @@ import (
 	"testing"
 	"time"
 
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/inference"
 	"openshell.dev/runtime/integration/sigv4"
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/internal/inferencefile"
+	"openshell.dev/runtime/proxy/inference"
 )
 
 // backendsAt returns backends of which every address is a TLS server with the handler.

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"time"
 
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/guard"
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/policy"
+	"openshell.dev/runtime/proxy/credentials"
+	"openshell.dev/runtime/proxy/guard"
 )
 
 // credentialSet returns the providers' credentials for the proxy, nil if there are none.

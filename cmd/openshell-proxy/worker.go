@@ -24,19 +24,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/ca"
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/control"
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/credentials"
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/dns"
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/guard"
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/memory"
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/proxy"
-	"openshell.dev/runtime/cmd/openshell-proxy/internal/upstream"
 	"openshell.dev/runtime/internal/controlapi"
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/internal/harden"
 	"openshell.dev/runtime/policy"
+	"openshell.dev/runtime/proxy"
+	"openshell.dev/runtime/proxy/ca"
+	"openshell.dev/runtime/proxy/control"
+	"openshell.dev/runtime/proxy/credentials"
+	"openshell.dev/runtime/proxy/dns"
+	"openshell.dev/runtime/proxy/guard"
+	"openshell.dev/runtime/proxy/memory"
+	"openshell.dev/runtime/proxy/upstream"
 )
 
 func runWorker() error {

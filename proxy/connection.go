@@ -1,0 +1,495 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"openshell.dev/runtime/policy"
+	"openshell.dev/runtime/proxy/identity"
+	"openshell.dev/runtime/proxy/inspect"
+	"openshell.dev/runtime/proxy/memory"
+)
+
+// connection is one of the sandbox's, from its accept to its end.
+type connection struct {
+	s      *Server
+	client *clientConn
+	// local and wanted are the connection's ends as the client sees them.
+	local, wanted netip.AddrPort
+	began         time.Time
+	// ctx ends with the connection, which cancel ends.
+	ctx    context.Context //nolint:containedctx // the connection's own
+	cancel context.CancelCauseFunc
+	// account counts the connection's part of the worker's memory.
+	account *memory.Account
+	// guessed is true if the client was silent, so that the target is a name that the
+	// hosts file has for the address. The client may still name another.
+	guessed bool
+
+	// held is who holds it, as last looked at.
+	held atomic.Pointer[holders]
+	// asking is held by who looks again.
+	asking sync.Mutex
+	// reached is what was dialled last.
+	reached atomic.Pointer[place]
+	// blocked is the last address that the policy refused.
+	blocked atomic.Pointer[destinationError]
+
+	// then is what is left to do with the connection once it is known what it is. It
+	// is done with all else off the stack: most of a connection's life is waiting.
+	then func(ctx context.Context)
+
+	carryMu sync.Mutex
+	// carrying is the connection that an answer comes on, over HTTP/1.
+	carrying *upConn
+
+	mu sync.Mutex
+	// to is where it goes once that is known; inspected says whether its requests
+	// are judged one by one.
+	to        target
+	inspected bool
+	// requests are those in flight.
+	requests map[*policy.Request]*judged
+}
+
+// holders are the programs that hold a connection.
+type holders struct {
+	who []identity.Process
+	// learnt is when, and renew the age at which they are asked for again.
+	learnt time.Time
+	renew  time.Duration
+}
+
+func (h *holders) age() time.Duration { return time.Since(h.learnt) }
+
+// place is where a host was reached.
+type place struct {
+	host    string
+	port    uint16
+	address netip.Addr
+}
+
+// target is a host as policy knows it, and a port.
+type target struct {
+	host string
+	port uint16
+	tls  bool
+	// own is true if host is the container itself. Only a client that uses the proxy
+	// variables asks for it.
+	own bool
+}
+
+func (t target) String() string {
+	return net.JoinHostPort(t.host, strconv.Itoa(int(t.port)))
+}
+
+// newConnection returns a connection that holds no memory yet.
+func (s *Server) newConnection(ctx context.Context, tcp *net.TCPConn) *connection {
+	c := &connection{s: s, client: &clientConn{TCPConn: tcp}, requests: map[*policy.Request]*judged{}, began: time.Now()}
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
+	c.account = s.memory.Open(c.cutForMemory)
+	return c
+}
+
+// abandon ends a connection that is not served.
+func (c *connection) abandon() {
+	c.cancel(nil)
+	c.account.Close()
+	_ = c.client.Close()
+}
+
+// cutForMemory ends the connection, which holds more memory than any other, while others
+// wait for memory.
+func (c *connection) cutForMemory() {
+	c.mu.Lock()
+	to := c.to
+	c.mu.Unlock()
+	c.recordExhausted(to, "tcp", 0, errCut)
+	c.cancel(errCut)
+}
+
+var errCut = errors.New("the connection holds more memory than any other, and others wait for memory")
+
+// exhausted returns the decision to refuse for want of memory.
+func (c *connection) exhausted(err error) policy.Decision {
+	return policy.Decision{Reason: err.Error(), Revision: c.s.engine.Load().engine.Revision()}
+}
+
+// recordExhausted records a refusal for want of memory, with the status that the client
+// got or 0. It is not inlined: a record is large, and the goroutine of each HTTP/2 stream
+// would need a larger stack.
+//
+//go:noinline
+func (c *connection) recordExhausted(to target, protocol string, status int, err error) {
+	c.record(record{dec: c.exhausted(err), to: to, protocol: protocol, status: status})
+}
+
+// handle identifies the caller, determines the target and asks the policy before it
+// dials.
+//
+// Preconditions: the account has taken connectionCost.
+func (c *connection) handle() {
+	s, tcp, ctx := c.s, c.client.TCPConn, c.ctx
+	defer c.account.Close()
+	defer c.account.Release(connectionCost)
+	defer tcp.Close()
+	defer c.cancel(nil)
+	stop := context.AfterFunc(ctx, func() {
+		_ = tcp.Close()
+		c.cut()
+	})
+	defer stop()
+	s.mu.Lock()
+	s.open[c] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.open, c)
+		s.mu.Unlock()
+	}()
+	var err error
+	if c.local, c.wanted, err = s.ends(tcp); err != nil {
+		c.wanted = addrPort(tcp.LocalAddr())
+		c.refuseUnknown(err)
+		return
+	}
+	if err := c.identify(); err != nil {
+		c.refuseUnknown(err)
+		return
+	}
+	if c.wanted == addrPort(tcp.LocalAddr()) {
+		c.explicit(ctx)
+	} else {
+		c.transparent(ctx)
+	}
+	if c.then != nil {
+		c.then(ctx)
+	}
+}
+
+// carries notes which connection an answer comes on.
+func (c *connection) carries(up *upConn) {
+	c.carryMu.Lock()
+	c.carrying = up
+	c.carryMu.Unlock()
+}
+
+// cut ends both sides of the request that is being answered.
+func (c *connection) cut() {
+	c.carryMu.Lock()
+	defer c.carryMu.Unlock()
+	if c.carrying != nil {
+		reset(c.carrying.conn)
+		reset(c.client)
+	}
+}
+
+// identify learns who holds the connection, if that is not known freshly. What will
+// soon be too old is learnt anew meanwhile, so that requests rarely wait for it.
+func (c *connection) identify() error {
+	h := c.held.Load()
+	switch {
+	case h == nil || h.age() >= IdentityAge:
+		c.asking.Lock()
+		defer c.asking.Unlock()
+		// The requests of one connection need one answer.
+		if h := c.held.Load(); h != nil && h.age() < IdentityAge {
+			return nil
+		}
+		return c.ask()
+	case h.age() >= h.renew && c.asking.TryLock():
+		if !c.s.start(func() {
+			defer c.asking.Unlock()
+			_ = c.ask() // who is still not known then is asked for again
+		}) {
+			c.asking.Unlock()
+		}
+	}
+	return nil
+}
+
+// ask learns who holds the connection. Preconditions: c.asking is held.
+func (c *connection) ask() error {
+	who, err := c.s.c.Identity.Holders(c.local, c.wanted)
+	if err == nil && len(who) == 0 {
+		err = errors.New("no program holds the connection")
+	}
+	if err != nil {
+		return err
+	}
+	// Connections that began together do not ask together for ever.
+	c.held.Store(&holders{who, time.Now(), identityRenewal + rand.N(IdentityAge/4)})
+	return nil
+}
+
+// who are the programs that hold the connection; none if that is not known.
+func (c *connection) who() []identity.Process {
+	if h := c.held.Load(); h != nil {
+		return h.who
+	}
+	return nil
+}
+
+// transparent serves a connection that was made to some address and led here.
+func (c *connection) transparent(ctx context.Context) {
+	to := target{host: c.wanted.Addr().String(), port: c.wanted.Port()}
+	name, synthetic := c.s.c.NameOf(c.wanted.Addr())
+	if synthetic {
+		to.host = name
+		// The name is known, and nothing needs to be said first.
+		if dec := c.judge(to, nil); dec.Verdict == policy.Allow && opaque(dec) {
+			c.splice(ctx, to, dec, nil, nil, "tcp")
+			return
+		}
+	}
+	first, err := c.peek(c.s.waits.serverFirst)
+	if err == nil && first.Kind == inspect.Unknown && !synthetic && c.byAddress(&to).Verdict != policy.Allow {
+		first, err = c.peek(c.s.waits.idle) // it may still say a name
+	}
+	if err == nil && !synthetic && first.said != "" {
+		to.host, _, err = splitHost(first.said, to.port)
+	}
+	if closedByPeer(err) { // the client has left without a word
+		if dec := c.byAddress(&to); dec.Verdict != policy.Allow {
+			c.refuseRaw(to, dec)
+		}
+		return
+	}
+	if err != nil {
+		c.refuseRaw(to, denied(policy.Decision{Revision: c.s.engine.Load().engine.Revision()}, err.Error()))
+		return
+	}
+	c.toAddress(ctx, first, to)
+}
+
+// toAddress judges a connection by the host that the client names, or by its address if
+// the client has named none, and serves it.
+func (c *connection) toAddress(ctx context.Context, first opening, to target) {
+	if c.s.isRouter(to.host) {
+		c.route(ctx, first, to)
+		return
+	}
+	dec := c.byAddress(&to)
+	if dec.Verdict != policy.Allow {
+		c.refuse(ctx, first, to, dec)
+		return
+	}
+	c.serve(ctx, first, to, dec, nil)
+}
+
+// byAddress judges the target. A program that knows a name from its hosts file may
+// say only the address: the target is then the name that is allowed.
+func (c *connection) byAddress(to *target) policy.Decision {
+	dec := c.judge(*to, nil)
+	if dec.Verdict == policy.Allow || to.host != c.wanted.Addr().String() {
+		return dec
+	}
+	for _, name := range c.s.names[c.wanted.Addr()] {
+		if d := c.judge(target{host: name, port: to.port}, nil); d.Verdict == policy.Allow {
+			to.host, c.guessed = name, true
+			return d
+		}
+	}
+	return dec
+}
+
+// opening is what a client says first, and the host that it says it is for in TLS
+// or HTTP.
+type opening struct {
+	inspect.First
+	said string
+}
+
+// peek looks at what the client says first, for which it is given some time.
+// Silence is not an error: it is how a protocol begins in which the server speaks
+// first.
+func (c *connection) peek(wait time.Duration) (first opening, err error) {
+	if err := c.account.Take(c.ctx, openingCost); err != nil {
+		return first, err
+	}
+	defer c.account.Release(openingCost)
+	br := takeReader(&readers, c.client)
+	defer giveReader(&readers, br)
+	defer c.client.unread(br)
+	defer func() { _ = c.client.SetReadDeadline(time.Time{}) }()
+	_ = c.client.SetReadDeadline(time.Now().Add(wait))
+	if _, err := br.Peek(1); err != nil {
+		if timedOut(err) {
+			err = nil
+		}
+		return first, err
+	}
+	_ = c.client.SetReadDeadline(time.Now().Add(c.s.waits.head))
+	if first.First, err = inspect.Peek(br); err != nil {
+		return first, err
+	}
+	switch first.Kind {
+	case inspect.TLS:
+		first.said = first.Hello.ServerName
+	case inspect.HTTP1:
+		first.said = inspect.Host(br, MaxHead)
+	default: // says no host that is read here
+	}
+	return first, nil
+}
+
+func timedOut(err error) bool {
+	var t net.Error
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// serve carries an allowed connection to its target. up is the other side if it
+// has been reached already.
+func (c *connection) serve(ctx context.Context, first opening, to target, dec policy.Decision, up net.Conn) {
+	defer func() {
+		if up != nil {
+			_ = up.Close()
+		}
+	}()
+	if opaque(dec) {
+		c.splice(ctx, to, dec, up, nil, "tcp")
+		return
+	}
+	if first.Kind == inspect.Unknown {
+		var greeting []byte
+		var err error
+		if first, up, greeting, err = c.await(ctx, to, dec, up); err != nil {
+			switch {
+			case errors.Is(err, io.EOF):
+			case unconnected(err):
+				_, dec = unreachable("", to, dec, err)
+				c.record(record{dec: dec, to: to, protocol: "tcp", err: err})
+				reset(c.client)
+			default:
+				c.refuseRaw(to, denied(dec, err.Error()))
+			}
+			return
+		}
+		if len(greeting) > 0 {
+			c.splice(ctx, to, dec, up, greeting, "tcp")
+			return
+		}
+		if host, _, err := splitHost(first.said, to.port); err == nil && c.guessed && host != to.host {
+			if up != nil {
+				_ = up.Close()
+				up = nil
+			}
+			c.toAddress(ctx, first, target{host: host, port: to.port})
+			return
+		}
+	}
+	switch {
+	case first.Kind == inspect.TLS && dec.TLSSkip:
+		c.splice(ctx, to, dec, up, nil, "tls")
+	case first.Kind == inspect.TLS:
+		to.tls = true
+		reads := dec.Inspect || c.s.c.TerminatePlainTLS || c.s.hasCredentials(to, dec) || c.s.hasMiddlewares(to.host)
+		// At a plain endpoint TLS without a server name is forwarded, because the host is
+		// known and the proxy dials its address. The proxy does not see a name in an
+		// encrypted ClientHello, which browsers always send, mostly with random content
+		// (GREASE).
+		if reads || first.Hello.ServerName != "" {
+			if err := sameName(first.Hello.ServerName, to.host); err != nil {
+				c.refuseTLS(ctx, to, denied(dec, err.Error()))
+				return
+			}
+		}
+		if reads {
+			c.intercept(ctx, to, dec, up)
+			up = nil
+			return
+		}
+		c.splice(ctx, to, dec, up, nil, "tls")
+	case first.Kind == inspect.HTTP1:
+		if _, ok := c.begin(to, dec, true); !ok {
+			return
+		}
+		h := &http1{c: c, conn: c.client, to: to, up: newUpstreamHTTP(c, to, up)}
+		h.serve(ctx)
+	case first.Kind == inspect.HTTP2:
+		c.refuseRaw(to, denied(dec, "HTTP/2 without TLS is not judged"))
+	case dec.Inspect:
+		c.refuseRaw(to, denied(dec, "only HTTP can be judged by this endpoint's rules"))
+	case to.port == 443:
+		c.refuseRaw(to, denied(dec, "not TLS on port 443: write protocol: tcp if the endpoint is meant for it"))
+	default:
+		c.splice(ctx, to, dec, up, nil, "tcp")
+	}
+}
+
+// opaque says that nothing on the connection is looked at. An endpoint whose TLS
+// is skipped may have rules all the same, for what comes without TLS.
+func opaque(dec policy.Decision) bool { return dec.TCP || dec.TLSSkip && !dec.Inspect }
+
+// denied turns a decision into a refusal for a reason of the proxy's own.
+func denied(dec policy.Decision, reason string) policy.Decision {
+	dec.Verdict, dec.Reason, dec.Rule, dec.Line = policy.Deny, reason, "", 0
+	return dec
+}
+
+// sameName fails unless the name in TLS is the host that was judged.
+func sameName(sni, host string) error {
+	if _, err := netip.ParseAddr(host); err == nil {
+		if sni == "" {
+			return nil
+		}
+	} else if sni == "" {
+		return fmt.Errorf("TLS names no server; %s is expected", host)
+	}
+	name, err := policy.NormalizeHost(sni)
+	if err != nil {
+		return fmt.Errorf("TLS server name: %w", err)
+	}
+	if name != host {
+		return fmt.Errorf("TLS names the server %s, the connection is for %s", name, host)
+	}
+	return nil
+}
+
+// dial reaches the target at an address that the decision allows.
+func (c *connection) dial(ctx context.Context, to target, dec policy.Decision) (net.Conn, error) {
+	if to.own {
+		conn, err := c.dialOwn(ctx, to)
+		if err != nil {
+			return nil, &connectError{err}
+		}
+		return conn, nil
+	}
+	conn, address, err := c.s.c.Upstream.Dial(ctx, to.host, to.port, func(a netip.Addr) error {
+		if why, ok := dec.Destination.Check(a, to.port); !ok {
+			e := &destinationError{a, why, fmt.Sprintf("%s resolves to %s: %s", to.host, a, why)}
+			c.blocked.Store(e)
+			return e
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, &connectError{err}
+	}
+	c.reached.Store(&place{to.host, to.port, address})
+	if c.s.changedSince(dec) && !c.rejudge() {
+		_ = conn.Close()
+		return nil, errReloaded
+	}
+	return conn, nil
+}
+
+// destinationError is an address that a name may not have.
+type destinationError struct {
+	address netip.Addr
+	reason  policy.Reason
+	text    string
+}
+
+func (e *destinationError) Error() string { return e.text }

@@ -1,0 +1,483 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package guard keeps a worker running for as long as its container does. The
+// guard stays small and on the host's side: it holds what must survive a worker
+// (listeners, CA, control socket), starts the next one when a worker dies, and
+// answers the worker's one privileged question, which program holds a connection.
+// The worker reads what the workload sends and has no rights to lose.
+//
+// A guard that is killed takes its worker with it, and the standby, which has
+// waited for that, takes its place. With all of them killed at once nothing is
+// left that judges, so nothing passes.
+package guard
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/rpc"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/trust"
+	"openshell.dev/runtime/proxy/ca"
+	"openshell.dev/runtime/proxy/identity"
+)
+
+const (
+	// restartFirst and restartMost bound the pause before a new worker: short
+	// enough not to be noticed, longer when workers keep dying.
+	restartFirst = 10 * time.Millisecond
+	restartMost  = 5 * time.Second
+	// standbyAfter is how long after the start of the container there is a standby:
+	// a start must not wait for it. A guard that is killed before leaves nothing
+	// that lets anything pass.
+	standbyAfter = 500 * time.Millisecond
+	// workerAfter is how long after the start of the container there is a worker, if
+	// nobody has spoken to the proxy before: a container that ends at once needs
+	// none, others find it running.
+	workerAfter = 500 * time.Millisecond
+	// askPatience bounds the wait for the operator's services before a container is
+	// made: within it the first worker has started, and asked.
+	askPatience = 5 * time.Second
+	// steady is how long a worker must have lived for its death to be the first.
+	steady = 10 * time.Second
+	// stopPatience is how long a worker may take to write its last records.
+	stopPatience = 2 * time.Second
+)
+
+// Worker is what a worker gets on its standard input, beside the descriptors;
+// the handoff.Container follows it.
+type Worker struct {
+	handoff.Config
+	CACert, CAKey []byte
+	// Generation is that of the secrets in Config.
+	Generation int
+}
+
+// The worker's descriptors.
+const (
+	// FDIdentity is the guard's end for questions.
+	FDIdentity = 3 + iota
+	// FDSockets is the guard's end for sockets in the container's network namespace.
+	FDSockets
+	// FDControl is the control socket's listener.
+	FDControl
+	// FDListeners is the first of handoff.Listeners.
+	FDListeners
+)
+
+// Guard supervises one container's proxy.
+type Guard struct {
+	Config *handoff.Config
+	// Documents gives the handoff.Container, or ends.
+	Documents *json.Decoder
+	// Ready, Netns and Listeners are donated by the runtime. Ready is nil for a
+	// guard that takes the place of another, and so is Check.
+	Ready, Netns *os.File
+	// Check fails if no worker could serve.
+	Check     func(*Worker) (Checked, error)
+	Listeners [handoff.Listeners]*os.File
+	// Init is a pidfd of the container's first process; nil until it is known.
+	Init *os.File
+
+	// attached is closed once container and who are set; ended once the container
+	// has ended, or will not be.
+	attached, ended chan struct{}
+	container       handoff.Container
+	who             *identity.Resolver
+	// secrets are Config's as updates have made them; refreshes has a refresher run for
+	// them.
+	secrets   live
+	refreshes sync.Once
+	// checked is what Check says; aliases is where the programs' paths led before the
+	// workload ran, until the first worker has asked for it.
+	checked Checked
+	aliases atomic.Pointer[map[string][]string]
+	opening opening
+	// cert is the sandbox's CA (PEM). first is the state of the CA stores before the
+	// container started, nil for a guard that takes the place of another.
+	cert  []byte
+	first *trust.Snapshot
+}
+
+// Checked is what the guard knows of the policy.
+type Checked struct {
+	// Binaries are the programs that it names.
+	Binaries []string
+	// Asks says that the operator's services are asked about it, which a worker does:
+	// the container is made if they do not refuse.
+	Asks bool
+}
+
+// opening is the word to the runtime that the proxy serves.
+type opening struct {
+	mu      sync.Mutex
+	ready   *os.File // nil where the runtime does not wait for it
+	refused error
+	// said is closed once it is said.
+	said chan struct{}
+}
+
+// say says it, or notes why not. What comes later changes nothing.
+func (o *opening) say(refused string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	select {
+	case <-o.said:
+		return
+	default:
+	}
+	if o.refused != nil {
+		return
+	}
+	if refused != "" {
+		o.refused = errors.New(refused)
+		return
+	}
+	if o.ready != nil {
+		_, _ = o.ready.WriteString(handoff.ReadyWord)
+		_ = o.ready.Close()
+	}
+	close(o.said)
+}
+
+func (o *opening) refusal() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.refused
+}
+
+// Run returns when the container has ended, or when no worker could serve it.
+func (g *Guard) Run() error {
+	g.attached, g.ended = make(chan struct{}), make(chan struct{})
+	g.secrets.begin(g.Config)
+	w := &Worker{Config: *g.Config}
+	var err error
+	if w.CACert, w.CAKey, err = authority(g.Config); err != nil {
+		return err
+	}
+	g.cert = w.CACert
+	if g.Check != nil {
+		first, left, err := trust.Begin(&g.Config.Trust, g.cert)
+		if err != nil {
+			return err
+		}
+		g.first = first
+		for _, why := range left {
+			g.report("Java programs that use this keystore do not trust the sandbox's CA: " + why)
+		}
+		if g.checked, err = g.Check(w); err != nil {
+			return err
+		}
+	}
+	control, err := listen(filepath.Join(g.Config.StateDir, handoff.ControlSocket))
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	leave, err := g.receive()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	failed := make(chan error, 1)
+	go func() {
+		defer close(g.ended)
+		failed <- g.attach()
+	}()
+	// Workers are forked from one thread, which stays in their namespace and is
+	// what their death signal is tied to.
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if g.Config.Egress == handoff.EgressNamespace {
+			if err := netns.Set(netns.NsHandle(g.Netns.Fd())); err != nil {
+				result <- fmt.Errorf("enter the container's network namespace: %w", err)
+				return
+			}
+		}
+		if err := dropCapabilities(g.Config.Egress == handoff.EgressNamespace); err != nil {
+			result <- err
+			return
+		}
+		result <- g.serve(w, control)
+	}()
+	if err := <-result; err != nil {
+		return err
+	}
+	return <-failed
+}
+
+// attach waits for the container, and for its end.
+func (g *Guard) attach() error {
+	if g.Init == nil {
+		if err := g.Documents.Decode(&g.container); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil // there will be none
+			}
+			return fmt.Errorf("read the runtime's second document: %w", err)
+		}
+		fd, err := unix.PidfdOpen(g.container.Pid, 0)
+		if err != nil {
+			return fmt.Errorf("open the container's first process: %w", err)
+		}
+		g.Init = os.NewFile(uintptr(fd), "init")
+	}
+	var err error
+	if g.who, err = identity.Open(identity.Config{Pid: g.container.Pid, Netns: g.Netns}); err != nil {
+		return err
+	}
+	if g.Check != nil {
+		found := g.who.Aliases(g.checked.Binaries)
+		g.aliases.Store(&found)
+	}
+	stores, err := trust.Keep(&g.container.Trust, g.cert, g.container.Pid, g.first, g.report)
+	switch {
+	case err != nil && g.Check != nil:
+		return err
+	case err != nil:
+		// The workload may have moved its folders, which must not end the proxy.
+		g.report(fmt.Sprintf("changes of CA stores are not seen: %v", err))
+	}
+	close(g.attached)
+	wait(g.Init)
+	if stores == nil {
+		return nil
+	}
+	if err := stores.Close(); err != nil {
+		g.report(err.Error())
+	}
+	return nil
+}
+
+// serve keeps a worker from when there is a container and somebody speaks to the
+// proxy, or soon, to the container's end. Until there is one, who connects waits.
+func (g *Guard) serve(w *Worker, control *os.File) error {
+	select {
+	case <-g.attached:
+	case <-g.ended:
+		return nil
+	}
+	g.opening.ready, g.opening.said = g.Ready, make(chan struct{})
+	go g.keepStandby(g.opening.said)
+	if g.checked.Asks {
+		// A service that does not answer is no reason not to make the container.
+		late := time.AfterFunc(askPatience, func() { g.opening.say("") })
+		defer late.Stop()
+		return g.supervise(w, control)
+	}
+	g.opening.say("")
+	files := []*os.File{g.Init, control}
+	for _, l := range g.Listeners {
+		if l != nil {
+			files = append(files, l)
+		}
+	}
+	await(workerAfter, files...)
+	return g.supervise(w, control)
+}
+
+// supervise has a worker run until the container ends, or is not to be made.
+func (g *Guard) supervise(w *Worker, control *os.File) error {
+	pause := restartFirst
+	for {
+		began := time.Now()
+		err := g.work(w, control)
+		select {
+		case <-g.ended:
+			return nil
+		default:
+		}
+		if refused := g.opening.refusal(); refused != nil {
+			return refused
+		}
+		fmt.Fprintf(os.Stderr, "%s worker ended (%v), starting another\n", time.Now().UTC().Format(time.RFC3339), err)
+		if time.Since(began) > steady {
+			pause = restartFirst
+		}
+		select {
+		case <-g.ended:
+			return nil
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, restartMost)
+	}
+}
+
+// work runs one worker to its end.
+func (g *Guard) work(w *Worker, control *os.File) error {
+	ours, theirs, err := socketpair(unix.SOCK_STREAM)
+	if err != nil {
+		return err
+	}
+	defer ours.Close()
+	sockets, socketsWorker, err := socketpair(unix.SOCK_SEQPACKET)
+	if err != nil {
+		return errors.Join(err, theirs.Close())
+	}
+	defer sockets.Close()
+	documents, documentsWorker, err := os.Pipe()
+	if err != nil {
+		return errors.Join(fmt.Errorf("create pipe: %w", err), theirs.Close(), socketsWorker.Close())
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return errors.Join(err, theirs.Close(), socketsWorker.Close(), documents.Close(), documentsWorker.Close())
+	}
+	defer null.Close()
+	files := []*os.File{documents, os.Stderr, os.Stderr, theirs, socketsWorker, control}
+	for _, l := range g.Listeners {
+		if l == nil {
+			l = null
+		}
+		files = append(files, l)
+	}
+	p, err := os.StartProcess("/proc/self/exe", []string{"openshell-proxy", handoff.RoleWorker, g.Config.ID}, &os.ProcAttr{
+		Files: files, Env: []string{},
+		Sys: &unix.SysProcAttr{Pdeathsig: unix.SIGKILL},
+	})
+	err = errors.Join(err, theirs.Close(), socketsWorker.Close(), documents.Close())
+	if err != nil {
+		return errors.Join(fmt.Errorf("start worker: %w", err), documentsWorker.Close())
+	}
+	server := rpc.NewServer()
+	gone := make(chan struct{})
+	defer close(gone)
+	if err := server.RegisterName(service, &answers{g, gone}); err != nil {
+		return errors.Join(err, p.Kill())
+	}
+	go g.serveSockets(sockets)
+	go func() {
+		defer documentsWorker.Close()
+		// A worker that does not read them does not serve either.
+		out := json.NewEncoder(documentsWorker)
+		if out.Encode(g.secrets.document(w)) == nil && out.Encode(g.container) == nil {
+			server.ServeConn(ours)
+		}
+	}()
+	done := make(chan error, 1)
+	go func() {
+		st, err := p.Wait()
+		if err == nil {
+			err = errors.New(st.String())
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-g.ended:
+	}
+	_ = p.Signal(unix.SIGTERM)
+	select {
+	case <-done:
+	case <-time.After(stopPatience):
+		_ = p.Kill()
+		<-done
+	}
+	return nil
+}
+
+// authority loads the sandbox's CA, or makes it: it outlives every worker and the
+// guard, because the container trusts this one.
+func authority(c *handoff.Config) (cert, key []byte, err error) {
+	certFile, keyFile := filepath.Join(c.StateDir, handoff.CACert), filepath.Join(c.StateDir, handoff.CAKey)
+	cert, err = os.ReadFile(certFile)
+	if err == nil {
+		key, err = os.ReadFile(keyFile)
+		return cert, key, err
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("read the sandbox's CA: %w", err)
+	}
+	a, err := ca.New(c.ID, time.Now())
+	if err != nil {
+		return nil, nil, err
+	}
+	cert, key = a.PEM()
+	// The key first: a certificate without its key could not be used again.
+	if err := os.WriteFile(keyFile, key, 0o600); err != nil {
+		return nil, nil, fmt.Errorf("write the sandbox's CA: %w", err)
+	}
+	if err := os.WriteFile(certFile, cert, 0o600); err != nil {
+		return nil, nil, fmt.Errorf("write the sandbox's CA: %w", err)
+	}
+	return cert, key, nil
+}
+
+// report writes to the proxy's log.
+func (g *Guard) report(what string) {
+	fmt.Fprintf(os.Stderr, "%s %s\n", time.Now().UTC().Format(time.RFC3339), what)
+}
+
+// listen opens the control socket, for root alone. A long state folder does not
+// fit an address of 108 bytes; its descriptor does.
+func listen(path string) (*os.File, error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("open control socket's folder: %w", err)
+	}
+	defer dir.Close()
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove old control socket: %w", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + filepath.Base(path)})
+	if err != nil {
+		return nil, fmt.Errorf("open control socket: %w", err)
+	}
+	defer l.Close()
+	l.SetUnlinkOnClose(false)
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, fmt.Errorf("protect control socket: %w", err)
+	}
+	return l.File()
+}
+
+func socketpair(kind int) (ours *net.UnixConn, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("create socket pair: %w", err)
+	}
+	f := os.NewFile(uintptr(fds[0]), "guard")
+	defer f.Close()
+	theirs = os.NewFile(uintptr(fds[1]), "worker")
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("use socket pair: %w", err), theirs.Close())
+	}
+	return conn.(*net.UnixConn), theirs, nil
+}
+
+// wait returns when the process behind a pidfd has ended.
+func wait(pidfd *os.File) { await(-1, pidfd) }
+
+// await returns when one of files can be read, a connection waits on it or its
+// process has ended; or after so long, unless that is negative.
+func await(most time.Duration, files ...*os.File) {
+	p := make([]unix.PollFd, 0, len(files))
+	for _, f := range files {
+		p = append(p, unix.PollFd{Fd: int32(f.Fd()), Events: unix.POLLIN})
+	}
+	for began := time.Now(); ; {
+		left := -1
+		if most >= 0 {
+			left = int(max(0, most-time.Since(began)).Milliseconds())
+		}
+		if _, err := unix.Poll(p, left); !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}

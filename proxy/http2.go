@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"openshell.dev/runtime/policy"
+	"openshell.dev/runtime/proxy/inspect"
+	"openshell.dev/runtime/proxy/memory"
+)
+
+// serveHTTP2 serves the streams of one HTTP/2 connection, each judged on its own.
+// With why, every one gets that answer.
+func serveHTTP2(ctx context.Context, c *connection, conn *tls.Conn, to target, up *upstreamHTTP, why *answer) {
+	h := &http2Handler{c: c, to: to, up: up, why: why}
+	c.serveStreams(ctx, conn, to, h.serve)
+}
+
+// serveStreams serves an HTTP/2 connection. Each request is served once there is memory
+// for it.
+func (c *connection) serveStreams(ctx context.Context, conn *tls.Conn, to target, serve heldHandler) {
+	refuse := func(err error) { c.recordExhausted(to, "h2", 0, err) }
+	if err := c.account.Take(ctx, http2Cost); err != nil {
+		refuse(err)
+		return
+	}
+	defer c.account.Release(http2Cost)
+	gate := newStreamGate(ctx, c, conn, refuse)
+	gate.malformed = func(reason string, status int) {
+		c.record(record{dec: c.malformed(reason), to: to, protocol: "h2", status: status})
+	}
+	defer gate.finish()
+	server := &http2.Server{
+		CountError: gate.counted, MaxConcurrentStreams: MaxStreams, IdleTimeout: IdleTimeout, ReadIdleTimeout: IdleTimeout,
+		MaxReadFrameSize: frameSize, MaxUploadBufferPerConnection: uploadWindow, MaxUploadBufferPerStream: uploadWindow,
+	}
+	server.ServeConn(gate, &http2.ServeConnOpts{
+		Context: ctx, Handler: &gatedHandler{c, to, gate, serve},
+		BaseConfig: &http.Server{MaxHeaderBytes: maxFieldBytes, ErrorLog: log.New(io.Discard, "", 0)},
+	})
+}
+
+// heldHandler serves a request that has memory.
+type heldHandler func(w http.ResponseWriter, req *http.Request, hold *memory.Hold)
+
+// gatedHandler calls serve with the memory that the gate has taken for the request.
+type gatedHandler struct {
+	c     *connection
+	to    target
+	gate  *streamGate
+	serve heldHandler
+}
+
+func (g *gatedHandler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if !g.c.s.begin() { // the sandbox has ended
+		panic(http.ErrAbortHandler)
+	}
+	defer g.c.s.tasks.Done()
+	hold, refused := g.gate.begin()
+	defer g.gate.end(hold, refused)
+	if refused {
+		g.c.recordExhausted(g.to, "h2", http.StatusServiceUnavailable, memory.ErrExhausted)
+		rc := http.NewResponseController(w)
+		_ = rc.SetWriteDeadline(time.Now().Add(refusalTime))
+		outOfMemory().serve(w)
+		_ = rc.Flush() // the memory is held until the client has the answer
+		return
+	}
+	cost, fields := headCost(req.Header)
+	if cost > maxHeadCost { // the gate has taken the difference until the stream ends
+		g.c.account.Force(cost - maxHeadCost)
+		hold.Add(cost - maxHeadCost)
+	}
+	hold.Shrink(maxHeadCost - min(cost, maxHeadCost))
+	if size := (cost-fields*fieldCost)/byteCost + fields*fieldOverhead; size > MaxHead || fields > inspect.MaxFields {
+		a := badRequest(inspect.ErrHeadTooLarge.Error())
+		a.status = http.StatusRequestHeaderFieldsTooLarge
+		g.c.record(record{dec: g.c.malformed(inspect.ErrHeadTooLarge.Error()), to: g.to, protocol: "h2", status: a.status})
+		a.serve(w)
+		return
+	}
+	g.serve(w, req, hold)
+}
+
+// fieldOverhead is the size that a field has in MaxHead in addition to its name and value:
+// that of the separators of HTTP/1.
+const fieldOverhead = int64(len(": \r\n"))
+
+// malformed returns the decision about a malformed request.
+func (c *connection) malformed(reason string) policy.Decision {
+	return policy.Decision{Reason: "malformed request: " + reason, Layer: policy.L7, Revision: c.s.engine.Load().engine.Revision()}
+}
+
+// headCost returns the memory that a head takes, in bytes, and the number of its fields.
+func headCost(h http.Header) (cost, fields int64) {
+	for name, values := range h {
+		for _, v := range values {
+			cost += fieldCost + byteCost*int64(len(name)+len(v))
+			fields++
+		}
+	}
+	return cost, fields
+}
+
+// holdAnswer takes the memory for an answer's head that is larger than usual. It does
+// not wait, because the head is there already.
+func holdAnswer(hold *memory.Hold, h http.Header) error {
+	cost, _ := headCost(h)
+	if more := cost - usualFields*fieldCost - usualHead*byteCost; more > 0 && !hold.Try(more) {
+		return memory.ErrExhausted
+	}
+	return nil
+}
+
+type http2Handler struct {
+	c   *connection
+	to  target
+	up  *upstreamHTTP
+	why *answer
+}
+
+func (h *http2Handler) serve(w http.ResponseWriter, req *http.Request, hold *memory.Hold) {
+	if h.why != nil {
+		h.why.serve(w)
+		return
+	}
+	rec := record{to: h.to, protocol: "h2", began: time.Now()}
+	refuse := func(dec policy.Decision, a answer) {
+		rec.dec, rec.status = dec, a.status
+		h.c.record(rec)
+		a.serve(w)
+	}
+	no := func(reason string) policy.Decision {
+		return policy.Decision{Reason: reason, Layer: policy.L7, Revision: h.c.s.engine.Load().engine.Revision()}
+	}
+	if !h.to.is(req.Host) {
+		a := wrongAuthority(req.Host, h.to)
+		a.status = http.StatusMisdirectedRequest
+		refuse(no(fmt.Sprintf(":authority is %.300q, the connection is for %s", req.Host, h.to)), a)
+		return
+	}
+	if !inspect.Method(req.Method) || req.Method == http.MethodConnect || !strings.HasPrefix(req.RequestURI, "/") {
+		refuse(no("no request for a path"), badTarget("no request for a path"))
+		return
+	}
+	if v := req.Header["Content-Length"]; len(v) > 1 || len(v) == 1 && !inspect.Length(v[0]) {
+		refuse(no("Content-Length is not one plain number"), badRequest("Content-Length is not one plain number"))
+		return
+	}
+	if err := h.c.identify(); err != nil {
+		if clientClosed(h.c.client.TCPConn) {
+			h.c.recordLeft(h.to, "h2", err)
+			panic(http.ErrAbortHandler)
+		}
+		refuse(no(err.Error()), refusedConnection(req.Method, h.to, err.Error()))
+		return
+	}
+	j, a := h.c.judgeRequest(h.to, req, req.RequestURI, false, false)
+	j.hold = hold
+	rec.http = j.asked
+	if a != nil {
+		refuse(j.dec, *a)
+		return
+	}
+	out, a := h.c.transform(req.Context(), req, j, http.NewResponseController(w).SetReadDeadline)
+	if rec.steps = j.steps; a == nil {
+		out, a = h.c.inject(out, j, nil)
+	}
+	if a != nil {
+		refuse(j.dec, *a)
+		return
+	}
+	req = out
+	ctx, cancel := context.WithCancelCause(req.Context())
+	defer cancel(nil)
+	h.c.track(j, cancel)
+	defer h.c.untrack(j)
+	resp, conn, err := h.roundTrip(ctx, req, j)
+	defer h.up.finish(conn)
+	if err == nil {
+		err = j.scrub(resp)
+	}
+	if err != nil {
+		rec.err = failure(ctx, err)
+		a, dec := j.outcome(req.Method, rec.err)
+		if errors.Is(rec.err, errClientGone) {
+			rec.dec = dec
+			h.c.record(rec)
+			panic(http.ErrAbortHandler)
+		}
+		refuse(dec, a)
+		return
+	}
+	defer resp.Body.Close()
+	rec.dec, rec.status, rec.sent = j.dec, resp.StatusCode, j.injected
+	rec.in, err = respond(w, resp)
+	rec.err = failure(ctx, copied(err))
+	rec.dec = j.cutOff(rec.dec, rec.err)
+	h.c.record(rec)
+	if err != nil {
+		panic(http.ErrAbortHandler) // resets the stream: a cut-off answer must not look whole
+	}
+}
+
+// roundTrip returns the answer and the connection that it comes on, for which the caller
+// calls finish. A request that the server has not processed is sent again, with the part
+// of its body that was kept.
+func (h *http2Handler) roundTrip(ctx context.Context, req *http.Request, j *judged) (*http.Response, *h2Conn, error) {
+	body := keepBody(req, j.hold)
+	defer body.forget()
+	for repeats := 0; ; repeats++ {
+		cc, err := h.up.http2(ctx, j.l4)
+		if err != nil {
+			return nil, nil, err
+		}
+		resp, err := cc.RoundTrip(h.outgoing(req, j, body).WithContext(ctx))
+		if err == nil {
+			if err := holdAnswer(j.hold, resp.Header); err != nil {
+				_ = resp.Body.Close()
+				return nil, cc, err
+			}
+			return resp, cc, nil
+		}
+		if ctx.Err() != nil {
+			return nil, cc, err
+		}
+		unprocessed := unprocessed(err)
+		// Connections often end between two requests. A request that the server may have
+		// processed is repeated only then, once, and only if it is idempotent and has no
+		// body.
+		again := unprocessed || repeats == 0 && body == nil && idempotent(req.Method) && !cc.CanTakeNewRequest()
+		if !again || repeats == maxRepeats || !body.rewind() {
+			if unprocessed {
+				err = fmt.Errorf("%w: %w", errUnprocessed, err)
+			}
+			return nil, cc, err
+		}
+		if unprocessed && cc.CanTakeNewRequest() {
+			pause(ctx, repeats)
+		}
+		h.up.finish(cc)
+	}
+}
+
+// outgoing returns the request as it is sent.
+func (h *http2Handler) outgoing(req *http.Request, j *judged, body *keptBody) *http.Request {
+	path, query := j.target()
+	out := &http.Request{
+		Method: req.Method, Host: h.to.header(), Header: make(http.Header, len(req.Header)),
+		// Opaque keeps the path as it was judged.
+		URL:           &url.URL{Scheme: "https", Host: h.to.header(), Opaque: "//" + h.to.header() + path, RawQuery: query},
+		Body:          http.NoBody,
+		ContentLength: req.ContentLength,
+		Trailer:       req.Trailer,
+	}
+	drop := exclude(req.Header)
+	for k, v := range req.Header {
+		if !drop[k] {
+			out.Header[k] = v
+		}
+	}
+	if req.Header.Get("Te") == "trailers" {
+		out.Header.Set("Te", "trailers") // gRPC asks for it
+	}
+	if _, ok := out.Header["User-Agent"]; !ok {
+		out.Header.Set("User-Agent", "") // or one of the library's is sent
+	}
+	if body != nil {
+		out.Body = body.attempt()
+	}
+	return out
+}
+
+// respond copies the answer as it comes, trailers last.
+func respond(w http.ResponseWriter, resp *http.Response) (n int64, err error) {
+	header := w.Header()
+	drop := exclude(resp.Header)
+	for k, v := range resp.Header {
+		if !drop[k] || k == "Content-Length" {
+			header[k] = v
+		}
+	}
+	w.WriteHeader(resp.StatusCode)
+	flush := http.NewResponseController(w).Flush
+	if resp.ContentLength >= 0 && resp.ContentLength <= smallAnswer {
+		// Head and body go together.
+		flush = func() error { return nil }
+	}
+	if err := flush(); err != nil {
+		return 0, &writeError{err}
+	}
+	buf := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(buf)
+	for {
+		k, rerr := resp.Body.Read(*buf)
+		if k > 0 {
+			if _, err := w.Write((*buf)[:k]); err != nil {
+				return n, &writeError{err}
+			}
+			n += int64(k)
+			if err := flush(); err != nil {
+				return n, &writeError{err}
+			}
+		}
+		if errors.Is(rerr, io.EOF) {
+			break
+		}
+		if rerr != nil {
+			return n, rerr
+		}
+	}
+	for k, v := range resp.Trailer {
+		if !hopByHop[k] {
+			header[http.TrailerPrefix+k] = v
+		}
+	}
+	return n, nil
+}

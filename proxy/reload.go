@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"openshell.dev/runtime/policy"
+	"openshell.dev/runtime/proxy/credentials"
+)
+
+// StaticError is a new policy that differs where a running sandbox cannot change.
+type StaticError struct {
+	Fields []string
+	// Reason is why they cannot change and the way out; empty if they never can.
+	Reason string
+}
+
+func (e *StaticError) Error() string {
+	if e.Reason != "" {
+		return strings.Join(e.Fields, ", ") + ": " + e.Reason
+	}
+	return "locked at creation, make a new sandbox to change: " + strings.Join(e.Fields, ", ")
+}
+
+// tracingPossible is why a policy that names programs is refused.
+const tracingPossible = "the programs of this sandbox can trace each other, so that each can act as a program that is named; " +
+	"write /** in place of the program, or create the sandbox again with `tracing: deny` in the operator's configuration"
+
+// ErrInvalid is wrapped by the errors of a policy that cannot be used.
+var ErrInvalid = errors.New("invalid policy")
+
+// Load puts a policy in force; revision is another than that of the one before.
+// Connections and requests that it does not allow are ended when Load returns. On
+// an error the policy before stays.
+func (s *Server) Load(name string, text []byte, revision int) error {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	p, err := policy.Parse(name, text)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	before := s.engine.Load()
+	if revision == before.engine.Revision() {
+		return fmt.Errorf("revision %d is in force already", revision)
+	}
+	if before.policy != nil {
+		if fields := policy.StaticDiff(before.policy, p); len(fields) > 0 {
+			return &StaticError{Fields: fields}
+		}
+	}
+	if fields := p.ProgramFields(); len(fields) > 0 && !s.c.MayNamePrograms {
+		return &StaticError{fields, tracingPossible}
+	}
+	if err := p.CheckBindings(bindings(s.keys())); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	aliases, err := s.c.Identity.Aliases(p.Binaries())
+	if err != nil {
+		return fmt.Errorf("find the policy's programs in the container: %w", err)
+	}
+	o := policy.CompileOptions{Aliases: aliases, Revision: revision, ControlPlanePorts: s.c.ControlPlanePorts, Machine: s.c.Machine}
+	if s.c.Enforce {
+		o.UnspecifiedEnforcement = policy.EnforcementBlock
+	}
+	engine, err := policy.Compile(p, o)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	stages, err := s.prepare(p)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	s.engine.Store(&loaded{policy: p, engine: engine, stages: stages, name: name, since: time.Now()})
+	s.rejudge()
+	return nil
+}
+
+// deniesAll is why everything is denied after DenyAll. The workload reads it.
+const deniesAll = "everything is denied: an invalid policy was set, and no valid one since"
+
+// bindings returns what the policy's check of its bindings needs of the providers in set,
+// which may be nil.
+func bindings(set *credentials.Set) (out []policy.Attached) {
+	if set == nil {
+		return nil
+	}
+	for p := range set.Providers() {
+		a := policy.Attached{Name: p.Name}
+		for _, k := range p.Credentials {
+			a.Keys = append(a.Keys, k.Key)
+		}
+		for _, e := range p.Endpoints {
+			a.Endpoints = append(a.Endpoints, policy.AttachedEndpoint(e))
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// DenyAll puts in force that everything is denied, the router included, until Load
+// succeeds: name is of a policy that is invalid. What is open has ended when it
+// returns. Preconditions: Load has succeeded once; revision is as there.
+func (s *Server) DenyAll(name string, revision int) {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	s.engine.Store(&loaded{policy: s.engine.Load().policy, engine: policy.DenyAll(revision, deniesAll), name: name, since: time.Now(), closed: true})
+	s.rejudge()
+}
+
+// Closed is why everything is denied; empty if a policy is in force.
+func (s *Server) Closed() string {
+	if s.engine.Load().closed {
+		return deniesAll
+	}
+	return ""
+}
+
+// Loaded is the name of the policy in force, its revision, and since when.
+func (s *Server) Loaded() (name string, revision int, since time.Time) {
+	l := s.engine.Load()
+	return l.name, l.engine.Revision(), l.since
+}
+
+// errReloaded is why something ended that a new policy, or other credentials, do not
+// allow.
+var errReloaded = errors.New("no longer allowed by the policy")
+
+// changedSince says whether another policy is in force than the one that made dec.
+func (s *Server) changedSince(dec policy.Decision) bool {
+	return s.engine.Load().engine.Revision() != dec.Revision
+}
+
+// rejudge ends what the policy in force does not allow: connections, and single
+// requests on those that stay.
+func (s *Server) rejudge() {
+	s.mu.Lock()
+	open := make([]*connection, 0, len(s.open))
+	for c := range s.open {
+		open = append(open, c)
+	}
+	s.mu.Unlock()
+	for _, c := range open {
+		c.rejudge()
+	}
+}
+
+// begin notes where the connection goes, for judging it again after a reload. If
+// one has come since dec was made it returns the newer decision, and false if that
+// has ended the connection.
+func (c *connection) begin(to target, dec policy.Decision, inspected bool) (policy.Decision, bool) {
+	c.mu.Lock()
+	c.to, c.inspected = to, inspected
+	c.mu.Unlock()
+	if !c.s.changedSince(dec) {
+		return dec, true
+	}
+	return c.judge(to, nil), c.rejudge()
+}
+
+// becomes notes that a request goes on as a WebSocket, whose messages are looked at
+// or not. It is false if a reload has ended that.
+func (c *connection) becomes(j *judged, rec record, looks bool) bool {
+	c.mu.Lock()
+	j.socket = true
+	c.mu.Unlock()
+	_, ok := c.begin(rec.to, rec.dec, looks)
+	if ok && c.s.keys() != j.set {
+		ok = c.rejudge()
+	}
+	return ok
+}
+
+// addressOf is where a target was reached; the zero Addr if it was not.
+func (c *connection) addressOf(to target) netip.Addr {
+	if r := c.reached.Load(); r != nil && r.host == to.host && r.port == to.port {
+		return r.address
+	}
+	return netip.Addr{}
+}
+
+// rejudge ends the connection, or its requests, if the policy in force does not
+// allow them. It says whether the connection stays.
+func (c *connection) rejudge() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	stays := c.stays()
+	if !stays {
+		reset(c.client)
+	}
+	for r, j := range c.requests {
+		if j.to.own && stays {
+			continue
+		}
+		again := *r
+		if dec, _ := c.judgeAll(&again); !stays || dec.Verdict == policy.Deny || j.socket && (!dec.CarriesWebSocket() || c.s.lost(j)) {
+			j.cancel(errReloaded)
+		}
+	}
+	return stays
+}
+
+// stays judges the connection again. Preconditions: c.mu is held.
+func (c *connection) stays() bool {
+	if why := c.s.Closed(); why != "" { // which asks no target: the router's are not noted
+		c.record(record{dec: policy.Decision{Reason: why, Revision: c.s.engine.Load().engine.Revision()}, to: c.to, protocol: "tcp"})
+		return false
+	}
+	if c.to.host == "" || c.to.own {
+		return true
+	}
+	dec := c.judge(c.to, nil)
+	allowed, why := dec.Verdict == policy.Allow, errReloaded.Error()
+	// Bytes that nobody looks at must not go on where requests are judged now.
+	switch {
+	case c.inspected:
+	case allowed && c.s.uninspected(c.to, dec):
+		allowed, why = false, notInspected
+	case dec.Inspect || c.s.mustSee(c.to.host) != "":
+		allowed = false
+	}
+	if a := c.addressOf(c.to); a.IsValid() {
+		_, ok := dec.Destination.Check(a, c.to.port)
+		allowed = allowed && ok
+	}
+	if !allowed {
+		c.record(record{dec: denied(dec, why), to: c.to, protocol: "tcp"})
+	}
+	return allowed
+}

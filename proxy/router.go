@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+
+	"openshell.dev/runtime/policy"
+	"openshell.dev/runtime/proxy/inspect"
+	"openshell.dev/runtime/proxy/memory"
+)
+
+// RouterHost is the name of the privacy router in every sandbox that has one.
+const RouterHost = "inference.local"
+
+const routerPorts = RouterHost + " answers HTTPS on port 443 and HTTP on port 80"
+
+// SetRouter has h answer what is asked of RouterHost from now on, whatever the policy
+// says unless that is DenyAll; nil leaves that name a name like any other.
+func (s *Server) SetRouter(h http.Handler) {
+	if h == nil {
+		s.router.Store(nil)
+		return
+	}
+	s.router.Store(&h)
+}
+
+func (s *Server) isRouter(host string) bool { return host == RouterHost && s.router.Load() != nil }
+
+// route serves a connection to the router: HTTPS on 443, HTTP on 80, nothing else.
+func (c *connection) route(ctx context.Context, first opening, to target) {
+	refuse := func(reason string) {
+		c.refuseRaw(to, policy.Decision{Reason: reason, Revision: c.s.engine.Load().engine.Revision()})
+	}
+	if first.Kind == inspect.Unknown { // it may have been silent so far
+		var err error
+		if first, err = c.peek(c.s.waits.idle); err != nil {
+			refuse(err.Error())
+			return
+		}
+	}
+	switch {
+	case to.port == 443 && first.Kind == inspect.TLS:
+		to.tls = true
+		if err := sameName(first.Hello.ServerName, to.host); err != nil {
+			refuse(err.Error())
+			return
+		}
+		if err := c.account.Take(ctx, tlsCost); err != nil {
+			refuse(err.Error())
+			return
+		}
+		conn, err := c.accept(ctx, to, known)
+		if err != nil {
+			c.account.Release(tlsCost)
+			c.refuseHandshake(to, policy.Decision{Reason: err.Error(), Revision: c.s.engine.Load().engine.Revision()}, err)
+			return
+		}
+		c.then = func(ctx context.Context) {
+			defer c.account.Release(tlsCost)
+			defer conn.Close()
+			if conn.ConnectionState().NegotiatedProtocol == "h2" {
+				router := c.routed(to)
+				c.serveStreams(ctx, conn, to, func(w http.ResponseWriter, req *http.Request, hold *memory.Hold) {
+					router.ServeHTTP(w, req.WithContext(memory.NewContext(req.Context(), hold)))
+				})
+				return
+			}
+			c.serveOne(ctx, conn, to, c.routed(to))
+		}
+	case to.port == 80 && first.Kind == inspect.HTTP1:
+		c.serveOne(ctx, c.client, to, c.routed(to))
+	default:
+		refuse(routerPorts)
+	}
+}
+
+// routed gives the router only requests that are meant for it, from programs that
+// are known.
+func (c *connection) routed(to target) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		rest, err := inTunnel(req.RequestURI, to)
+		if err != nil {
+			wrongAuthority(req.RequestURI, to).serve(w)
+			return
+		}
+		req.RequestURI = rest
+		if !to.named(req) {
+			a := wrongAuthority(req.Host, to)
+			a.status = http.StatusMisdirectedRequest
+			a.serve(w)
+			return
+		}
+		if err := c.identify(); err != nil {
+			refusedConnection(req.Method, to, err.Error()).serve(w)
+			return
+		}
+		if why := c.s.Closed(); why != "" {
+			c.record(record{dec: policy.Decision{Reason: why, Revision: c.s.engine.Load().engine.Revision()}, to: to, protocol: "http", status: http.StatusForbidden})
+			refusedConnection(req.Method, to, why).serve(w)
+			return
+		}
+		if who := c.who(); len(who) > 0 {
+			req = req.WithContext(context.WithValue(req.Context(), callerKey{}, processOf(&who[0])))
+		}
+		h := c.s.router.Load()
+		if h == nil {
+			answer{status: http.StatusServiceUnavailable, body: simpleBody{"inference_not_configured", "inference is no longer configured", ""}}.serve(w)
+			return
+		}
+		(*h).ServeHTTP(w, req)
+	})
+}
+
+// headTarget returns the target of the request whose head was read ahead. Of a client that
+// speaks to the proxy itself, that is the target that the request line names; the zero
+// target if it names none. tunnel is true for CONNECT.
+func (h *http1) headTarget() (to target, tunnel bool) {
+	if !h.forward {
+		return h.to, false
+	}
+	head, _ := h.br.Peek(h.br.Buffered())
+	line, _, _ := bytes.Cut(head, []byte("\r\n"))
+	method, rest, _ := bytes.Cut(line, []byte(" "))
+	uri, _, _ := bytes.Cut(rest, []byte(" "))
+	var err error
+	if tunnel = string(method) == http.MethodConnect; tunnel {
+		to.host, to.port, err = splitHost(string(uri), 0)
+	} else {
+		to, _, err = absolute(string(uri))
+	}
+	if err != nil {
+		return target{}, tunnel
+	}
+	return to, tunnel
+}
+
+// route has the router answer one request in absolute form. The connection ends
+// then: the next request may be for another host.
+func (h *http1) route(ctx context.Context, to target) {
+	c := h.c
+	if to.port != to.standardPort() {
+		c.refuseRaw(to, policy.Decision{Reason: routerPorts, Revision: c.s.engine.Load().engine.Revision()})
+		return
+	}
+	c.client.unread(h.br)
+	h.br.Reset(nil)
+	router := c.routed(to)
+	c.serveOne(ctx, c.client, to, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Connection", "close")
+		router.ServeHTTP(w, req)
+	}))
+}
+
+// serveOne serves HTTP/1 on one connection until it ends. The connection has the
+// memory for one request all the time.
+func (c *connection) serveOne(ctx context.Context, conn net.Conn, to target, h http.Handler) {
+	if err := c.account.Take(ctx, routerCost); err != nil {
+		c.refuseRaw(to, c.exhausted(err))
+		return
+	}
+	hold := c.account.Hold(routerCost)
+	defer hold.Release()
+	ctx = memory.NewContext(ctx, hold)
+	l := &oneListener{conn: conn, ended: make(chan struct{})}
+	end := sync.OnceFunc(func() { close(l.ended) })
+	server := &http.Server{
+		Handler: h, MaxHeaderBytes: maxRouterHead, ReadHeaderTimeout: HeadTimeout, IdleTimeout: IdleTimeout, ErrorLog: log.New(io.Discard, "", 0),
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ConnState: func(_ net.Conn, s http.ConnState) {
+			if s == http.StateClosed || s == http.StateHijacked {
+				end()
+			}
+		},
+	}
+	_ = server.Serve(l)
+}
+
+// oneListener accepts one connection and then waits for its end.
+type oneListener struct {
+	conn  net.Conn
+	once  sync.Once
+	ended chan struct{}
+}
+
+func (l *oneListener) Accept() (c net.Conn, err error) {
+	l.once.Do(func() { c = l.conn })
+	if c != nil {
+		return c, nil
+	}
+	<-l.ended
+	return nil, net.ErrClosed
+}
+
+func (l *oneListener) Close() error   { return nil }
+func (l *oneListener) Addr() net.Addr { return l.conn.LocalAddr() }
