@@ -28,7 +28,7 @@ var (
 // TestErrorCodes compares the table of error codes in docs/policy.md with the code: every
 // value of the field error, and each status that stands beside one.
 func TestErrorCodes(t *testing.T) {
-	text, err := os.ReadFile("../../../../docs/policy.md")
+	text, err := os.ReadFile("../docs/policy.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestErrorCodes(t *testing.T) {
 		}
 	}
 	used := map[string][]string{}
-	for _, dir := range []string{".", "../credentials"} {
+	for _, dir := range []string{".", "credentials"} {
 		files, _ := filepath.Glob(filepath.Join(dir, "*.go"))
 		for _, file := range files {
 			if !strings.HasSuffix(file, "_test.go") {
