@@ -420,7 +420,7 @@ func (c *containerStores) mountFolder(f *trust.Folder, top int, name string) err
 		if err := unix.Stat(f.View, &st); err != nil {
 			return fmt.Errorf("look at the folder for %s: %w", f.Path, err)
 		}
-		f.Device = uint64(st.Dev)
+		f.Device = st.Dev
 		return nil
 	}
 	lower, err := unix.Openat2(c.root, f.Path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS})
@@ -446,7 +446,7 @@ func (c *containerStores) mountFolder(f *trust.Folder, top int, name string) err
 	if err := unix.Stat(f.View, &st); err != nil {
 		return fmt.Errorf("look at the overlay for %s: %w", f.Path, err)
 	}
-	f.Device = uint64(st.Dev)
+	f.Device = st.Dev
 	return nil
 }
 

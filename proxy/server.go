@@ -191,7 +191,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		if err != nil {
 			<-s.slots
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // the end of ctx closes the listener
 			}
 			if errors.Is(err, net.ErrClosed) {
 				return err
@@ -202,10 +202,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		}
 		// Until there is memory, further connections wait in the listener's queue.
 		conn := s.newConnection(ctx, c.(*net.TCPConn))
-		if err := conn.account.Wait(ctx, connectionCost); err != nil { // ctx has ended
+		if err := conn.account.Wait(ctx, connectionCost); err != nil {
 			conn.abandon()
 			<-s.slots
-			return nil
+			return nil //nolint:nilerr // ctx has ended
 		}
 		if !s.start(func() {
 			defer func() { <-s.slots }()

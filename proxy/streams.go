@@ -179,6 +179,7 @@ func (g *streamGate) reset(stream uint32) {
 	switch code {
 	case http2.ErrCodeNo, http2.ErrCodeInternal, http2.ErrCodeCancel, http2.ErrCodeStreamClosed: // by the handler, or of a stream that has ended
 		return
+	default: // the library refuses the request
 	}
 	status := 0
 	if s, open := g.open[stream]; open && !s.answered && code == http2.ErrCodeProtocol && g.out.at >= frameHeader {

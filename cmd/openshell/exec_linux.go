@@ -97,6 +97,7 @@ func execAction(c *cli.Context) error {
 		return s.stoppedError()
 	case statePaused:
 		return fmt.Errorf("sandbox %s is paused, and no command can run in it; resume it with: docker unpause, or %s --root %s resume %s", s.id, runtimeName, s.root, s.id)
+	default: // the runtime refuses the other states itself
 	}
 	if st.Bundle == stageDir {
 		// The runtime comes from this thread, which is never given back.

@@ -109,7 +109,7 @@ func (f *Folder) openLayer(root int) (*os.File, error) {
 func inodeOf(f *os.File) (Inode, error) {
 	var st unix.Stat_t
 	err := unix.Fstat(int(f.Fd()), &st)
-	return Inode{uint64(st.Dev), st.Ino}, err
+	return Inode{st.Dev, st.Ino}, err
 }
 
 // FindLayers notes the folder of the layer for each folder. A folder that it does not find

@@ -60,7 +60,7 @@ func openContained(f Folder, pid int) (*view, error) {
 	dir := os.NewFile(uintptr(fd), f.Path)
 	// The workload can rename the folders above and make others of their names.
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || uint64(st.Dev) != f.Device {
+	if err := unix.Fstat(fd, &st); err != nil || st.Dev != f.Device {
 		return nil, errors.Join(fmt.Errorf("%s in the container is not the sandbox's overlay", f.Path), err, dir.Close())
 	}
 	return &view{Folder: f, dir: dir, seen: map[string]version{}}, nil
@@ -118,7 +118,7 @@ func readStore(dir int, name string) (data []byte, st unix.Stat_t, ok bool, err 
 }
 
 func versionOf(st *unix.Stat_t) version {
-	return version{uint64(st.Dev), st.Ino, st.Size, st.Mtim, st.Ctim}
+	return version{st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim}
 }
 
 // add adds the CA to a store that has changed. With make it also makes a bundle that is

@@ -166,7 +166,7 @@ func atLeast(br *bufio.Reader, n int) ([]byte, error) {
 
 // unexpected returns the error of an end in the middle.
 func unexpected(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err
