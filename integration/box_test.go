@@ -22,9 +22,8 @@ import (
 	"time"
 
 	"openshell.dev/runtime/integration/upstream"
-	"openshell.dev/runtime/internal/controlapi"
 	"openshell.dev/runtime/internal/decisionlog"
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/libsandbox/state"
 )
 
@@ -305,7 +304,7 @@ func (b *box) noRequestArrived(argv []string, out string) {
 }
 
 // proxy asks the box's proxy how it is.
-func (b *box) proxy() *controlapi.Status {
+func (b *box) proxy() *proxyapi.Status {
 	b.t.Helper()
 	st, err := b.control().Status(context.Background())
 	if err != nil {
@@ -314,8 +313,8 @@ func (b *box) proxy() *controlapi.Status {
 	return st
 }
 
-func (b *box) control() *controlapi.Client {
-	return controlapi.Dial(controlapi.Socket(b.stateDir()))
+func (b *box) control() *proxyapi.Client {
+	return proxyapi.Dial(proxyapi.ControlSocket(b.stateDir()))
 }
 
 func (b *box) stateDir() string { return state.Dir(b.state(), b.id) }
@@ -326,7 +325,7 @@ func (b *box) guard() int {
 	var text []byte
 	b.until("a guard says its number", func() (there bool) {
 		var err error
-		if text, err = os.ReadFile(filepath.Join(b.stateDir(), handoff.Lock)); err != nil {
+		if text, err = os.ReadFile(filepath.Join(b.stateDir(), proxyapi.LockFile)); err != nil {
 			b.t.Fatal(err)
 		}
 		return len(text) > 0

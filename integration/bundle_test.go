@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 const (
@@ -64,7 +64,7 @@ func TestBypass_B60_Bundles(t *testing.T) {
 					t.Fatal(err)
 				}
 			}})
-			ca, err := os.ReadFile(filepath.Join(b.stateDir(), handoff.CACert))
+			ca, err := os.ReadFile(filepath.Join(b.stateDir(), proxyapi.CACertFile))
 			if err != nil {
 				t.Fatal(err)
 			}

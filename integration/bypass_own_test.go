@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // TestBypass_B42_OwnSandbox: with every file open to it the workload has nothing of
@@ -26,8 +26,8 @@ import (
 func TestBypass_B42_OwnSandbox(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, boxOptions{policy: openPolicy, spec: privileged, env: []string{"OPENSHELL_POLICY=none"}})
-	control := filepath.Join(b.stateDir(), handoff.ControlSocket)
-	for _, path := range []string{b.policy, b.config, b.stateDir(), control, filepath.Join(b.stateDir(), handoff.CAKey), b.records(), filepath.Join(b.dir, "config.json"), "/run/openshell", "/etc/openshell"} {
+	control := filepath.Join(b.stateDir(), proxyapi.ControlSocketFile)
+	for _, path := range []string{b.policy, b.config, b.stateDir(), control, filepath.Join(b.stateDir(), proxyapi.CAKeyFile), b.records(), filepath.Join(b.dir, "config.json"), "/run/openshell", "/etc/openshell"} {
 		if _, err := os.Stat(path); err != nil && strings.HasPrefix(path, b.dir) {
 			t.Fatalf("not even outside: %v", err)
 		}
@@ -38,7 +38,7 @@ func TestBypass_B42_OwnSandbox(t *testing.T) {
 	if out := b.exec("/bin/probe", "unix", control); !strings.Contains(out, "unix=ENOENT") {
 		t.Errorf("control socket: %s", out)
 	}
-	before, err := os.ReadFile(filepath.Join(b.stateDir(), handoff.CACert))
+	before, err := os.ReadFile(filepath.Join(b.stateDir(), proxyapi.CACertFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestBypass_B42_OwnSandbox(t *testing.T) {
 	} {
 		b.exec(append([]string{"/bin/probe"}, argv...)...)
 	}
-	if after, err := os.ReadFile(filepath.Join(b.stateDir(), handoff.CACert)); err != nil || !bytes.Equal(before, after) {
+	if after, err := os.ReadFile(filepath.Join(b.stateDir(), proxyapi.CACertFile)); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the CA was changed: %v", err)
 	}
 	if out := b.exec("/bin/probe", "http", "PUT", "http://127.0.0.1:15001/policy", "version: 1"); strings.Contains(out, " 200 ") {
@@ -66,7 +66,7 @@ func TestBypass_B42_OwnSandbox(t *testing.T) {
 func TestBypass_B73_Key(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, boxOptions{policy: openPolicy, spec: privileged})
-	file := filepath.Join(b.stateDir(), handoff.CAKey)
+	file := filepath.Join(b.stateDir(), proxyapi.CAKeyFile)
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

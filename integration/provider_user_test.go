@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"openshell.dev/runtime/internal/controlapi"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // TestProviderForAnotherUser: an agent that is not root, by the engine's word or the
@@ -72,7 +72,7 @@ func TestProviderForAnotherUser(t *testing.T) {
 			if out := b.exec(search...); out != "ok: found /tmp/planted" {
 				t.Errorf("the key in a file, and printed %q", out)
 			}
-			for _, path := range []string{filepath.Join(b.dir, "providers"), controlapi.Secrets(b.stateDir()), controlapi.Socket(b.stateDir())} {
+			for _, path := range []string{filepath.Join(b.dir, "providers"), proxyapi.SecretsSocket(b.stateDir()), proxyapi.ControlSocket(b.stateDir())} {
 				if _, err := os.Lstat(path); err != nil {
 					t.Fatalf("control: %v", err)
 				}

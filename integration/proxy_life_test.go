@@ -22,7 +22,7 @@ import (
 
 	"openshell.dev/runtime/integration/upstream"
 	"openshell.dev/runtime/internal/decisionlog"
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // postPolicy is netPolicy with POST, too.
@@ -159,7 +159,7 @@ func TestDeleteEndsStoppedProxies(t *testing.T) {
 	b := newBox(t, boxOptions{})
 	b.until("the standby waits", func() bool {
 		// It does once its lock names it; before that nobody can know of it.
-		text, err := os.ReadFile(filepath.Join(b.stateDir(), handoff.StandbyLock))
+		text, err := os.ReadFile(filepath.Join(b.stateDir(), proxyapi.StandbyLockFile))
 		return err == nil && len(text) > 0 && len(b.proxies()) == 3
 	})
 	for _, pid := range b.proxies() {
@@ -272,7 +272,7 @@ func TestBypass_B72_OneEach(t *testing.T) {
 	hostile := []string{"GODEBUG=http2debug=2", "SSLKEYLOGFILE=/tmp/keys", "HTTPS_PROXY=http://denied.test:80", "SSL_CERT_FILE=/tmp/own.pem", "LD_PRELOAD=/tmp/x.so"}
 	a := newBox(t, boxOptions{env: hostile})
 	b := newBox(t, boxOptions{up: a.up})
-	ca, err := os.ReadFile(filepath.Join(a.stateDir(), handoff.CACert))
+	ca, err := os.ReadFile(filepath.Join(a.stateDir(), proxyapi.CACertFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +297,7 @@ func TestBypass_B72_OneEach(t *testing.T) {
 		}
 	})
 	t.Run("key", func(t *testing.T) {
-		text, err := os.ReadFile(filepath.Join(a.stateDir(), handoff.CAKey))
+		text, err := os.ReadFile(filepath.Join(a.stateDir(), proxyapi.CAKeyFile))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -326,12 +326,12 @@ func TestBypass_B72_OneEach(t *testing.T) {
 		if err != nil || searched < 3 {
 			t.Errorf("%d files searched: %v", searched, err)
 		}
-		for _, file := range []string{filepath.Join(a.stateDir(), handoff.CAKey), controlSocket(a), "/proc/1/root" + a.stateDir()} {
+		for _, file := range []string{filepath.Join(a.stateDir(), proxyapi.CAKeyFile), controlSocket(a), "/proc/1/root" + a.stateDir()} {
 			if out := a.exec("/bin/probe", "read", file); !strings.HasPrefix(out, "error: ") {
 				t.Errorf("%s printed %q", file, out)
 			}
 		}
-		if st, err := os.Stat(filepath.Join(a.stateDir(), handoff.CAKey)); err != nil || st.Mode().Perm() != 0o600 {
+		if st, err := os.Stat(filepath.Join(a.stateDir(), proxyapi.CAKeyFile)); err != nil || st.Mode().Perm() != 0o600 {
 			t.Errorf("the key's mode: %v, %v", st.Mode(), err)
 		}
 		// Neither a core nor another process shows the proxy's memory.
@@ -347,7 +347,7 @@ func TestBypass_B72_OneEach(t *testing.T) {
 			block, _ := pem.Decode(c)
 			return fmt.Sprintf("ok: %x", sha256.Sum256(block.Bytes))
 		}
-		theirs, err := os.ReadFile(filepath.Join(b.stateDir(), handoff.CACert))
+		theirs, err := os.ReadFile(filepath.Join(b.stateDir(), proxyapi.CACertFile))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -357,7 +357,7 @@ func TestBypass_B72_OneEach(t *testing.T) {
 	})
 }
 
-func controlSocket(b *box) string { return filepath.Join(b.stateDir(), handoff.ControlSocket) }
+func controlSocket(b *box) string { return filepath.Join(b.stateDir(), proxyapi.ControlSocketFile) }
 
 // TestBypass_B53_ProxyDescriptors: with a proxy beside it, too, the workload has no
 // descriptor but its own; and nobody outside root reaches the control socket.

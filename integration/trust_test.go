@@ -19,7 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // writableEtc is netPolicy for a workload that may write where packages do.
@@ -31,7 +31,7 @@ const newBundle = "/etc/ssl/certs/ca-certificates.crt.new"
 // authority is the sandbox's CA (PEM).
 func (b *box) authority() string {
 	b.t.Helper()
-	ca, err := os.ReadFile(filepath.Join(b.stateDir(), handoff.CACert))
+	ca, err := os.ReadFile(filepath.Join(b.stateDir(), proxyapi.CACertFile))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -245,7 +245,7 @@ func TestTrustGuardKilled(t *testing.T) {
 	standby := func(b *box) {
 		first := b.guard()
 		b.until("the standby waits", func() bool {
-			text, err := os.ReadFile(filepath.Join(b.stateDir(), handoff.StandbyLock))
+			text, err := os.ReadFile(filepath.Join(b.stateDir(), proxyapi.StandbyLockFile))
 			return err == nil && len(text) > 0 && len(b.proxies()) == 3
 		})
 		kill(t, first, unix.SIGKILL)

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/libsandbox/operator"
 )
 
@@ -39,13 +39,13 @@ type custody struct {
 }
 
 type taken struct {
-	handed  *handoff.Update
+	handed  *proxyapi.Update
 	profile *provider.Profile
 }
 
 // take gives what the sandbox's proxy gets of a provider, made anew before if it has
 // ended.
-func (c *custody) take(name string) (*handoff.Update, *provider.Profile, error) {
+func (c *custody) take(name string) (*proxyapi.Update, *provider.Profile, error) {
 	if c.store == nil {
 		var err error
 		if c.store, err = provider.Open(c.config.ProvidersDir); err != nil {
@@ -130,7 +130,7 @@ func (c *custody) refresher(verb string) ([]string, error) {
 }
 
 // follow has the sandbox's guard hear of changes, and keep a refresher running.
-func (c *custody) follow(h *handoff.Config) error {
+func (c *custody) follow(h *proxyapi.Config) error {
 	dir, err := filepath.Abs(c.config.ProvidersDir)
 	if err != nil {
 		return fmt.Errorf("resolve providers_dir: %w", err)
@@ -143,7 +143,7 @@ func (c *custody) follow(h *handoff.Config) error {
 	if err != nil {
 		return err
 	}
-	h.Refresher = &handoff.Refresher{
+	h.Refresher = &proxyapi.Refresher{
 		Argv: append(argv, "--log", filepath.Join(c.config.LogDir, refresherLog)), Lock: provider.RefresherLock(dir),
 	}
 	return nil

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/policy"
 )
 
@@ -28,7 +28,7 @@ const (
 // lets it reach: what it would ask by SSH, it asks by HTTPS, where requests are
 // judged; and where an attached provider is bound to such a host, its placeholder
 // goes along.
-func gitEnvironment(pol *policy.Policy, attached []handoff.Provider) []string {
+func gitEnvironment(pol *policy.Policy, attached []proxyapi.Provider) []string {
 	var config [][2]string
 	for _, host := range gitHosts(pol) {
 		url := "https://" + host + "/"
@@ -51,9 +51,9 @@ func gitEnvironment(pol *policy.Policy, attached []handoff.Provider) []string {
 
 // gitToken is the placeholder of the first credential that belongs to a host, ""
 // without one. A model's key is none of git's.
-func gitToken(host string, attached []handoff.Provider) string {
+func gitToken(host string, attached []proxyapi.Provider) string {
 	for _, p := range attached {
-		bound := slices.ContainsFunc(p.Endpoints, func(e handoff.Endpoint) bool {
+		bound := slices.ContainsFunc(p.Endpoints, func(e proxyapi.Endpoint) bool {
 			return e.Host == host && e.Path == "" && slices.Contains(e.Ports, portHTTPS)
 		})
 		if bound && !p.ModelAPI && len(p.Credentials) > 0 {

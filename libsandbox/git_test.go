@@ -7,7 +7,7 @@ import (
 	"slices"
 	"testing"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/policy"
 )
 
@@ -33,9 +33,9 @@ network_policies:
 	if err != nil {
 		t.Fatal(err)
 	}
-	attached := []handoff.Provider{
-		{Name: "model", ModelAPI: true, Endpoints: []handoff.Endpoint{{Host: "forge.test", Ports: []uint16{443}}}, Credentials: []handoff.Credential{{Key: "MODEL"}}},
-		{Name: "forge", Endpoints: []handoff.Endpoint{{Host: "forge.test", Ports: []uint16{443}}}, Credentials: []handoff.Credential{{Key: "TOKEN"}}},
+	attached := []proxyapi.Provider{
+		{Name: "model", ModelAPI: true, Endpoints: []proxyapi.Endpoint{{Host: "forge.test", Ports: []uint16{443}}}, Credentials: []proxyapi.Credential{{Key: "MODEL"}}},
+		{Name: "forge", Endpoints: []proxyapi.Endpoint{{Host: "forge.test", Ports: []uint16{443}}}, Credentials: []proxyapi.Credential{{Key: "TOKEN"}}},
 	}
 	basic := base64.StdEncoding.EncodeToString([]byte("x-access-token:openshell:resolve:env:TOKEN"))
 	want := []string{

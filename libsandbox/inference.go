@@ -6,20 +6,20 @@ import (
 	"fmt"
 	"slices"
 
-	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/internal/inferencefile"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/libsandbox/operator"
 )
 
 // inference reads the operator's routes with their credentials, and the variables
 // by which the SDKs of their dialects find the router. Without routes there is no
 // router.
-func inference(c *operator.Config, from *custody) (*handoff.Inference, []string, error) {
+func inference(c *operator.Config, from *custody) (*proxyapi.Inference, []string, error) {
 	file, err := inferencefile.Load(c.InferenceFile)
 	if err != nil || len(file.Routes) == 0 {
 		return nil, nil, err
 	}
-	out := &handoff.Inference{File: *file, Keys: map[string]handoff.RouteKey{}}
+	out := &proxyapi.Inference{File: *file, Keys: map[string]proxyapi.RouteKey{}}
 	for _, r := range file.Routes {
 		if r.Provider == "" {
 			continue

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/internal/boundedfile"
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/libsandbox/netns"
 	"openshell.dev/runtime/libsandbox/operator"
 	"openshell.dev/runtime/libsandbox/plan"
@@ -40,7 +40,7 @@ var dockerResolver = netip.AddrFrom4([4]byte{127, 0, 0, 11})
 
 // network is a container's way out: its namespace, captured, and its proxy.
 type network struct {
-	config *handoff.Config
+	config *proxyapi.Config
 	// hostname is the container's.
 	hostname string
 	// ns is the namespace; nil until the container's process has made its own.
@@ -59,7 +59,7 @@ type network struct {
 // A namespace that the runtime would make is made now, and named in spec by path.
 // In a user namespace it must be the container's process that makes it; all is
 // then done in enclose.
-func newNetwork(c *handoff.Config, spec *specs.Spec) (*network, error) {
+func newNetwork(c *proxyapi.Config, spec *specs.Spec) (*network, error) {
 	n := &network{config: c, hostname: spec.Hostname, opened: make(chan struct{})}
 	l := *spec.Linux
 	l.Namespaces = slices.Clone(l.Namespaces)
@@ -155,7 +155,7 @@ func (n *network) enclose(pid int) error {
 // and whose root is set up: what it learns of the container is the engine's, not
 // yet the workload's.
 func (n *network) attach(pid int) error {
-	c := &handoff.Container{Pid: pid}
+	c := &proxyapi.Container{Pid: pid}
 	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open the container's root: %w", err)
@@ -171,14 +171,14 @@ func (n *network) attach(pid int) error {
 	c.Trust = n.config.Trust
 	c.Hosts, c.Own = parseHosts(hosts), ownNames(hosts, n.hostname)
 	resolv, err := readIn(root, "/etc/resolv.conf", maxHosts)
-	if n.config.Egress == handoff.EgressHost {
+	if n.config.Egress == proxyapi.EgressHost {
 		resolv, err = os.ReadFile("/etc/resolv.conf")
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	c.Resolvers = parseResolvers(resolv)
-	if n.config.Egress != handoff.EgressHost && slices.ContainsFunc(c.Resolvers, func(a netip.AddrPort) bool { return a.Addr() == dockerResolver }) {
+	if n.config.Egress != proxyapi.EgressHost && slices.ContainsFunc(c.Resolvers, func(a netip.AddrPort) bool { return a.Addr() == dockerResolver }) {
 		host, err := os.ReadFile("/etc/resolv.conf")
 		if err != nil {
 			return fmt.Errorf("read the host's resolvers: %w", err)
@@ -214,8 +214,8 @@ func (n *network) release() {
 }
 
 // proxyConfig is what the proxy begins with.
-func (o *CreateOptions) proxyConfig(dir string, c *operator.Config, src *operator.Source) (*handoff.Config, error) {
-	h := &handoff.Config{
+func (o *CreateOptions) proxyConfig(dir string, c *operator.Config, src *operator.Source) (*proxyapi.Config, error) {
+	h := &proxyapi.Config{
 		ID: o.Container.ID, PolicyName: src.Name, PolicyText: src.Text, StateDir: dir,
 		LogDir: filepath.Join(c.LogDir, o.Container.ID), Egress: o.Egress,
 		Enforce:           c.UnspecifiedEnforcement == policy.EnforcementBlock,
@@ -224,8 +224,8 @@ func (o *CreateOptions) proxyConfig(dir string, c *operator.Config, src *operato
 		TerminatePlainTLS: c.PlainEndpointTLS == operator.PlainTerminate,
 		FailClosed:        c.PolicyValidationFailureMode == operator.FailClosed,
 	}
-	if h.Egress == handoff.EgressNone {
-		h.Egress = handoff.EgressNamespace
+	if h.Egress == proxyapi.EgressNone {
+		h.Egress = proxyapi.EgressNamespace
 	}
 	for _, file := range slices.Concat(c.Upstream.CAFiles, o.UpstreamCAs) {
 		pem, err := boundedfile.Read(file, maxBundle)

@@ -9,8 +9,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
-	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/libsandbox/operator"
 	"openshell.dev/runtime/policy"
 )
@@ -22,7 +22,7 @@ const AnnotationProviders = "openshell.dev/providers"
 // proxy is given of them, and the variables that the workload gets. One that is
 // named and cannot be used is an error: the agent would not work, or worse, look
 // for a key elsewhere.
-func providers(flag []string, spec *specs.Spec, c *operator.Config, from *custody) (out []handoff.Provider, env []string, err error) {
+func providers(flag []string, spec *specs.Spec, c *operator.Config, from *custody) (out []proxyapi.Provider, env []string, err error) {
 	names := slices.Clone(flag)
 	if list, ok := spec.Annotations[AnnotationProviders]; ok {
 		if !c.AnnotationProviders {
@@ -57,7 +57,7 @@ func providers(flag []string, spec *specs.Spec, c *operator.Config, from *custod
 }
 
 // bindings returns what the policy's check of its bindings needs of the providers.
-func bindings(attached []handoff.Provider) (out []policy.Attached) {
+func bindings(attached []proxyapi.Provider) (out []policy.Attached) {
 	for _, p := range attached {
 		a := policy.Attached{Name: p.Name}
 		for _, k := range p.Credentials {

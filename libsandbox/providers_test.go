@@ -5,7 +5,7 @@ package libsandbox
 import (
 	"testing"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/policy"
 )
 
@@ -21,16 +21,16 @@ network_policies:
 	if err != nil {
 		t.Fatal(err)
 	}
-	provider := handoff.Provider{
+	provider := proxyapi.Provider{
 		Name:        "aws",
-		Endpoints:   []handoff.Endpoint{{Host: "s3.example.com", Ports: []uint16{443}, Path: "/b"}},
-		Credentials: []handoff.Credential{{Key: "AWS_ACCESS_KEY_ID"}, {Key: "AWS_SECRET_ACCESS_KEY"}},
+		Endpoints:   []proxyapi.Endpoint{{Host: "s3.example.com", Ports: []uint16{443}, Path: "/b"}},
+		Credentials: []proxyapi.Credential{{Key: "AWS_ACCESS_KEY_ID"}, {Key: "AWS_SECRET_ACCESS_KEY"}},
 	}
-	if err := p.CheckBindings(bindings([]handoff.Provider{provider})); err != nil {
+	if err := p.CheckBindings(bindings([]proxyapi.Provider{provider})); err != nil {
 		t.Error(err)
 	}
 	provider.Credentials = provider.Credentials[:1]
-	for _, attached := range [][]handoff.Provider{nil, {provider}} {
+	for _, attached := range [][]proxyapi.Provider{nil, {provider}} {
 		if p.CheckBindings(bindings(attached)) == nil {
 			t.Errorf("%d providers without both keys are accepted", len(attached))
 		}

@@ -26,7 +26,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/internal/trust"
 	"openshell.dev/runtime/libsandbox/container"
 	"openshell.dev/runtime/libsandbox/landlock"
@@ -54,7 +54,7 @@ type CreateOptions struct {
 	Keep bool
 	// Egress is where the proxy's connections start; empty is the container's
 	// namespace. UpstreamCAs are files of certificates it verifies with as well.
-	Egress      handoff.Egress
+	Egress      proxyapi.Egress
 	UpstreamCAs []string
 	// Providers are the names of those whose credentials the workload may use.
 	Providers []string
@@ -486,7 +486,7 @@ func Pause(root, id string) error {
 	if err != nil {
 		return err
 	}
-	own, err := os.ReadFile(filepath.Join(state.Dir(root, id), handoff.CACert))
+	own, err := os.ReadFile(filepath.Join(state.Dir(root, id), proxyapi.CACertFile))
 	if err == nil {
 		err = trust.Sync(&kept.Trust, own, st.Pid)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/libsandbox/container"
 	"openshell.dev/runtime/libsandbox/plan"
 )
@@ -193,7 +193,7 @@ func findHolders(held map[uint32][]string) {
 func isControlSocket(b boundSocket) bool {
 	folder, base := path.Split(b.name)
 	ok, err := path.Match("/proc/self/fd/*/", folder)
-	return err == nil && ok && slices.Contains([]string{handoff.ControlSocket, handoff.SecretsSocket, container.NotifySocket}, base)
+	return err == nil && ok && slices.Contains([]string{proxyapi.ControlSocketFile, proxyapi.SecretsSocketFile, container.NotifySocket}, base)
 }
 
 // findByPlace looks for a socket at its name, and reports whether it is there.

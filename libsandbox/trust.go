@@ -16,8 +16,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/internal/pathname"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/internal/trust"
 )
 
@@ -377,7 +377,7 @@ func (c *containerStores) mountFolders() error {
 	if len(c.Folders) == 0 {
 		return nil
 	}
-	top := filepath.Join(c.dir, handoff.Stores)
+	top := filepath.Join(c.dir, proxyapi.StoresDir)
 	if err := os.Mkdir(top, 0o700); err != nil {
 		return fmt.Errorf("create folder for CA stores: %w", err)
 	}
@@ -495,5 +495,5 @@ func (c *containerStores) unmount() {
 
 // unmountStores unmounts the overlays of a sandbox's folder from the host, if they are.
 func unmountStores(dir string) {
-	_ = unix.Unmount(filepath.Join(dir, handoff.Stores), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	_ = unix.Unmount(filepath.Join(dir, proxyapi.StoresDir), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 }

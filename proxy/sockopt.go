@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST (linux/netfilter_ipv4.h and
@@ -52,7 +52,7 @@ func originalPort(fd int) (uint16, error) {
 	}
 	var b [4]byte
 	binary.NativeEndian.PutUint32(b[:], uint32(mark))
-	if [2]byte(b[2:]) != handoff.SourceTag {
+	if [2]byte(b[2:]) != proxyapi.SourceTag {
 		return 0, fmt.Errorf("the mark %#x of a connection does not say the port that it started from", uint32(mark))
 	}
 	return binary.BigEndian.Uint16(b[:]), nil

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"syscall"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/policy"
 )
 
@@ -19,8 +19,8 @@ import (
 // gateway of the container's network.
 //
 // Preconditions: the process is not locked down, after which it cannot list routes.
-func machineAddresses(egress handoff.Egress) ([]netip.Addr, error) {
-	if egress != handoff.EgressNamespace {
+func machineAddresses(egress proxyapi.Egress) ([]netip.Addr, error) {
+	if egress != proxyapi.EgressNamespace {
 		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, nil
 	}
 	text, err := syscall.NetlinkRIB(syscall.RTM_GETROUTE, syscall.AF_INET)

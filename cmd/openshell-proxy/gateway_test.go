@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"testing"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/policy"
 )
 
@@ -43,7 +43,7 @@ func TestDefaultGateway(t *testing.T) {
 	if _, err := defaultGateway([]byte{1, 2, 3}); err == nil {
 		t.Error("nonsense is read")
 	}
-	if a, err := machineAddresses(handoff.EgressHost); err != nil || len(a) != 2 || !a[0].IsLoopback() || !a[1].IsLoopback() {
+	if a, err := machineAddresses(proxyapi.EgressHost); err != nil || len(a) != 2 || !a[0].IsLoopback() || !a[1].IsLoopback() {
 		t.Errorf("%s %v", a, err)
 	}
 }

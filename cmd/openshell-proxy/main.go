@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/internal/decisionlog"
-	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/internal/harden"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/proxy/guard"
 )
 
@@ -44,11 +44,11 @@ func main() {
 	}
 	var err error
 	switch role {
-	case handoff.RoleGuard:
+	case proxyapi.RoleGuard:
 		err = runGuard()
-	case handoff.RoleWorker:
+	case proxyapi.RoleWorker:
 		err = runWorker()
-	case handoff.RoleStandby:
+	case proxyapi.RoleStandby:
 		err = runStandby()
 	default:
 		err = errByHand
@@ -63,8 +63,8 @@ func main() {
 var errByHand = errors.New("started without the runtime's descriptors: the runtime starts it, nobody else")
 
 func runGuard() (err error) {
-	ready := os.NewFile(handoff.FDReady, "ready")
-	if _, err := unix.FcntlInt(handoff.FDReady, unix.F_GETFD, 0); err != nil {
+	ready := os.NewFile(proxyapi.FDReady, "ready")
+	if _, err := unix.FcntlInt(proxyapi.FDReady, unix.F_GETFD, 0); err != nil {
 		return errByHand
 	}
 	defer func() {
@@ -76,7 +76,7 @@ func runGuard() (err error) {
 	if err := harden.Process(); err != nil {
 		return err
 	}
-	g, err := newGuard(os.NewFile(handoff.FDConfig, "config"))
+	g, err := newGuard(os.NewFile(proxyapi.FDConfig, "config"))
 	if err != nil {
 		return err
 	}
@@ -97,13 +97,13 @@ func runStandby() error {
 	if err := harden.Process(); err != nil {
 		return err
 	}
-	g, err := newGuard(os.NewFile(handoff.FDConfig, "config"))
+	g, err := newGuard(os.NewFile(proxyapi.FDConfig, "config"))
 	if err != nil {
 		return err
 	}
 	followed := make(chan error, 1)
 	go func() { followed <- g.Follow() }()
-	lock, err := hold(filepath.Join(g.Config.StateDir, handoff.StandbyLock))
+	lock, err := hold(filepath.Join(g.Config.StateDir, proxyapi.StandbyLockFile))
 	if err != nil {
 		return err
 	}
@@ -133,25 +133,25 @@ func runStandby() error {
 //
 // Preconditions: the process is hardened.
 func newGuard(documents io.Reader) (*guard.Guard, error) {
-	for fd := handoff.FDConfig; fd < handoff.FDListeners+handoff.Listeners; fd++ {
+	for fd := proxyapi.FDConfig; fd < proxyapi.FDListeners+proxyapi.Listeners; fd++ {
 		unix.CloseOnExec(fd)
 	}
 	trimLater(guardGarbage)
 	g := &guard.Guard{
-		Config: &handoff.Config{}, Documents: json.NewDecoder(documents),
-		Netns: os.NewFile(handoff.FDNetns, "netns"),
+		Config: &proxyapi.Config{}, Documents: json.NewDecoder(documents),
+		Netns: os.NewFile(proxyapi.FDNetns, "netns"),
 	}
 	if err := g.Documents.Decode(g.Config); err != nil {
 		return nil, fmt.Errorf("read the runtime's document: %w", err)
 	}
 	for i := range g.Listeners {
-		g.Listeners[i] = os.NewFile(uintptr(handoff.FDListeners+i), "listener")
+		g.Listeners[i] = os.NewFile(uintptr(proxyapi.FDListeners+i), "listener")
 	}
 	return g, nil
 }
 
 func guardUntilEnd(g *guard.Guard) error {
-	lock, err := hold(filepath.Join(g.Config.StateDir, handoff.Lock))
+	lock, err := hold(filepath.Join(g.Config.StateDir, proxyapi.LockFile))
 	if err != nil {
 		return err
 	}

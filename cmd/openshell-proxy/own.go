@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/proxy/guard"
 )
 
@@ -26,7 +26,7 @@ const (
 )
 
 // proxyPorts lead to the proxy in the container's network namespace.
-var proxyPorts = []uint16{handoff.PortProxy, handoff.PortDNS, handoff.PortDomain}
+var proxyPorts = []uint16{proxyapi.PortProxy, proxyapi.PortDNS, proxyapi.PortDomain}
 
 // own reaches the container's own addresses, by sockets in its network namespace.
 type own struct {

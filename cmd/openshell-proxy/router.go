@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"openshell.dev/runtime/internal/decisionlog"
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/policy"
 	"openshell.dev/runtime/proxy/credentials"
 	"openshell.dev/runtime/proxy/inference"
@@ -51,7 +51,7 @@ func newBackends(dial operatorDialer, roots func() *x509.CertPool, change infere
 }
 
 // router is the one of these routes; nil without any.
-func (b *backends) router(c *handoff.Inference) (*inference.Router, error) {
+func (b *backends) router(c *proxyapi.Inference) (*inference.Router, error) {
 	if c == nil || len(c.Routes) == 0 {
 		return nil, nil
 	}
@@ -84,7 +84,7 @@ func (b *backends) router(c *handoff.Inference) (*inference.Router, error) {
 }
 
 // auth is how a backend is told whose request it is.
-func auth(k *handoff.RouteKey, region string) (inference.Auth, error) {
+func auth(k *proxyapi.RouteKey, region string) (inference.Auth, error) {
 	value := &expiring{credentials.NewSecret(k.Value), k.Expires}
 	switch k.Style {
 	case "bearer":
@@ -93,7 +93,7 @@ func auth(k *handoff.RouteKey, region string) (inference.Auth, error) {
 		return inference.Auth{Kind: inference.HeaderAuth, Name: k.Name, Value: value}, nil
 	case "query":
 		return inference.Auth{Kind: inference.QueryAuth, Name: k.Name, Value: value}, nil
-	case handoff.SigV4:
+	case proxyapi.SigV4:
 		keys := credentials.AWSKeys{ID: k.KeyID, Session: credentials.NewSecret(k.Session)}
 		// Only the session is ever sent, so it is what an answer might show.
 		return inference.Auth{Kind: inference.SignedAuth, Value: keys.Session, Sign: func(req *http.Request, body []byte) error {
@@ -114,9 +114,9 @@ type operatorDialer func(ctx context.Context, network, address string) (net.Conn
 // operatorDial reaches the operator's backends and services wherever they are; but in the
 // container's own namespace the loopback is the workload's. The names of the machine stand
 // for the addresses machine; noMachine is the reason if there are none.
-func operatorDial(egress handoff.Egress, dial *upstream.Dialer, machine []netip.Addr, noMachine error) operatorDialer {
+func operatorDial(egress proxyapi.Egress, dial *upstream.Dialer, machine []netip.Addr, noMachine error) operatorDialer {
 	check := func(a netip.Addr) error {
-		if egress == handoff.EgressNamespace && a.IsLoopback() {
+		if egress == proxyapi.EgressNamespace && a.IsLoopback() {
 			return errors.New("a backend on the loopback is in the sandbox itself: name the host's address")
 		}
 		return nil
@@ -146,7 +146,7 @@ func operatorDial(egress handoff.Egress, dial *upstream.Dialer, machine []netip.
 }
 
 // applyInference has calls that begin from now on use other routes.
-func (w *worker) applyInference(c *handoff.Inference) error {
+func (w *worker) applyInference(c *proxyapi.Inference) error {
 	r, err := w.backends.router(c)
 	if err != nil {
 		return err

@@ -17,8 +17,8 @@ import (
 
 	"openshell.dev/runtime/integration/sigv4"
 	"openshell.dev/runtime/internal/decisionlog"
-	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/internal/inferencefile"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/proxy/inference"
 )
 
@@ -54,12 +54,12 @@ func TestBedrockIsSigned(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{}`)
 	})
-	key := handoff.RouteKey{Style: handoff.SigV4, KeyID: "AKIDEXAMPLE12345", Value: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", Session: "session/token+example=="}
-	ask := func(k handoff.RouteKey) *httptest.ResponseRecorder {
+	key := proxyapi.RouteKey{Style: proxyapi.SigV4, KeyID: "AKIDEXAMPLE12345", Value: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", Session: "session/token+example=="}
+	ask := func(k proxyapi.RouteKey) *httptest.ResponseRecorder {
 		t.Helper()
-		r, err := b.router(&handoff.Inference{
+		r, err := b.router(&proxyapi.Inference{
 			File: inferencefile.File{Routes: []inferencefile.Route{{Name: "r", Dialect: "bedrock", BaseURL: "https://example.com", Region: "eu-central-1"}}},
-			Keys: map[string]handoff.RouteKey{"r": k},
+			Keys: map[string]proxyapi.RouteKey{"r": k},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -86,7 +86,7 @@ func TestBedrockIsSigned(t *testing.T) {
 	}
 	expired := key
 	expired.Expires = time.Now().Add(-time.Second)
-	for _, k := range []handoff.RouteKey{expired, {Style: handoff.SigV4}} {
+	for _, k := range []proxyapi.RouteKey{expired, {Style: proxyapi.SigV4}} {
 		if w := ask(k); w.Code != 503 || len(got) != 1 || strings.Contains(w.Body.String(), key.Value) {
 			t.Errorf("%d %s, asked %d times", w.Code, w.Body, len(got))
 		}
@@ -117,9 +117,9 @@ func TestBypass_B65_RouterMasksAnswers(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintf(w, `{"auth":%q,"basic":%q}`, auth, base64.StdEncoding.EncodeToString([]byte("u:"+key)))
 	})
-	router, err := b.router(&handoff.Inference{
+	router, err := b.router(&proxyapi.Inference{
 		File: inferencefile.File{Routes: []inferencefile.Route{{Name: "r", Dialect: "openai", BaseURL: "https://example.com/v1"}}},
-		Keys: map[string]handoff.RouteKey{"r": {Style: "bearer", Value: key}},
+		Keys: map[string]proxyapi.RouteKey{"r": {Style: "bearer", Value: key}},
 	})
 	if err != nil {
 		t.Fatal(err)

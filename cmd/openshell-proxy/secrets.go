@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"openshell.dev/runtime/internal/decisionlog"
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/policy"
 	"openshell.dev/runtime/proxy/credentials"
 	"openshell.dev/runtime/proxy/guard"
@@ -15,8 +15,8 @@ import (
 
 // credentialSet returns the providers' credentials for the proxy, nil if there are none.
 // before is the set in use until now, nil at first.
-// anyPlace is as in handoff.Config.
-func credentialSet(list []handoff.Provider, anyPlace bool, before *credentials.Set) (*credentials.Set, error) {
+// anyPlace is as in proxyapi.Config.
+func credentialSet(list []proxyapi.Provider, anyPlace bool, before *credentials.Set) (*credentials.Set, error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
@@ -64,7 +64,7 @@ func (w *worker) follow() {
 }
 
 // apply has requests that begin from now on use other secrets.
-func (w *worker) apply(s *handoff.Secrets) error {
+func (w *worker) apply(s *proxyapi.Secrets) error {
 	set, err := credentialSet(s.Providers, w.config.AnyPlace, w.set)
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ func (w *worker) apply(s *handoff.Secrets) error {
 }
 
 // recordChange notes that a provider is another than before.
-func (w *worker) recordChange(p handoff.Provider) {
+func (w *worker) recordChange(p proxyapi.Provider) {
 	for _, o := range w.config.Providers {
 		if o.Name == p.Name && o.Revision == p.Revision && o.Gone == p.Gone {
 			return

@@ -24,10 +24,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/internal/controlapi"
 	"openshell.dev/runtime/internal/decisionlog"
-	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/internal/harden"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/policy"
 	"openshell.dev/runtime/proxy"
 	"openshell.dev/runtime/proxy/ca"
@@ -43,7 +42,7 @@ func runWorker() error {
 	if err := harden.Process(); err != nil {
 		return err
 	}
-	for fd := guard.FDIdentity; fd < guard.FDListeners+handoff.Listeners; fd++ {
+	for fd := guard.FDIdentity; fd < guard.FDListeners+proxyapi.Listeners; fd++ {
 		unix.CloseOnExec(fd)
 	}
 	if err := dieFirst(); err != nil {
@@ -173,8 +172,8 @@ func (w *worker) run() error {
 	log := w.log
 	defer log.Close()
 	mark, loopback := 0, netip.Addr{}
-	if c.Egress == handoff.EgressNamespace {
-		mark, loopback = handoff.Mark, handoff.LoopbackSource
+	if c.Egress == proxyapi.EgressNamespace {
+		mark, loopback = proxyapi.Mark, proxyapi.LoopbackSource
 	}
 	names := dns.New(dns.Config{
 		MayResolve: func(name string) bool { return w.proxy.MayResolve(name) },
@@ -185,7 +184,7 @@ func (w *worker) run() error {
 			}
 		},
 	})
-	var ctr handoff.Container
+	var ctr proxyapi.Container
 	if err := w.documents.Decode(&ctr); err != nil {
 		if errors.Is(err, io.EOF) {
 			return nil // there will be none
@@ -261,7 +260,7 @@ func first(c *guard.Worker) (*revision, error) {
 }
 
 // policies is the folder of the policy's revisions.
-func policies(c *handoff.Config) string { return filepath.Join(c.StateDir, handoff.Policies) }
+func policies(c *proxyapi.Config) string { return filepath.Join(c.StateDir, proxyapi.PoliciesDir) }
 
 // serve runs every listener until one fails or ctx ends.
 func (w *worker) serve(ctx context.Context, names *dns.Server, commands *control.Server) error {
@@ -275,14 +274,14 @@ func (w *worker) serve(ctx context.Context, names *dns.Server, commands *control
 		}()
 	}
 	served := 0
-	for _, i := range []int{handoff.ProxyTCP4, handoff.ProxyTCP6} {
+	for _, i := range []int{proxyapi.ProxyTCP4, proxyapi.ProxyTCP6} {
 		if l := listener(guard.FDListeners + i); l != nil {
 			served++
 			run("serve connections", func() error { return w.proxy.Serve(ctx, l) })
 		}
 	}
 	for _, i := range []int{0, 1} {
-		udp, tcp := packets(guard.FDListeners+handoff.DNSUDP4+i), listener(guard.FDListeners+handoff.DNSTCP4+i)
+		udp, tcp := packets(guard.FDListeners+proxyapi.DNSUDP4+i), listener(guard.FDListeners+proxyapi.DNSTCP4+i)
 		if udp != nil && tcp != nil {
 			run("serve names", func() error { return names.Serve(ctx, udp, tcp) })
 		}
@@ -334,9 +333,9 @@ func (j judge) Load(name string, text []byte) (int, error) {
 	return n + 1, nil
 }
 
-func (j judge) Status() controlapi.Status {
+func (j judge) Status() proxyapi.Status {
 	name, n, since := j.w.proxy.Loaded()
-	return controlapi.Status{
+	return proxyapi.Status{
 		ID: j.w.config.ID, Revision: n, Policy: name, Since: since, Closed: j.w.proxy.Closed(), Connections: j.w.proxy.Connections(),
 		Pid: os.Getpid(), Started: j.w.started,
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/libsandbox"
 	"openshell.dev/runtime/libsandbox/container"
 )
@@ -105,9 +105,9 @@ func makeContainer(c *cli.Context, action container.Action, criu *container.Criu
 	if err != nil {
 		return err
 	}
-	egress := handoff.Egress(c.String("egress"))
-	if egress != handoff.EgressNamespace && egress != handoff.EgressHost {
-		return fmt.Errorf("--egress %q: want %s or %s", egress, handoff.EgressNamespace, handoff.EgressHost)
+	egress := proxyapi.Egress(c.String("egress"))
+	if egress != proxyapi.EgressNamespace && egress != proxyapi.EgressHost {
+		return fmt.Errorf("--egress %q: want %s or %s", egress, proxyapi.EgressNamespace, proxyapi.EgressHost)
 	}
 	activated := listenFDs(spec.Process)
 	status, err := libsandbox.Create(libsandbox.CreateOptions{

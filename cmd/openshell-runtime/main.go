@@ -15,7 +15,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/libsandbox/container"
 )
 
@@ -38,7 +38,7 @@ func main() {
 			&cli.BoolFlag{Name: "systemd-cgroup", Usage: "enable systemd cgroup support, expects cgroupsPath to be of form \"slice:prefix:name\" for e.g. \"system.slice:runc:434234\""},
 			&cli.StringFlag{Name: "rootless", Value: "auto", Usage: "ignore cgroup permission errors ('true', 'false', or 'auto'); sandboxes need root"},
 			&cli.StringFlag{Name: "policy", Usage: "policy `NAME` in the operator's directory, or file"},
-			&cli.StringFlag{Name: "egress", Value: string(handoff.EgressNamespace), Usage: "`WHERE` the proxy's own connections start: the container's network namespace, or host for containers without an uplink"},
+			&cli.StringFlag{Name: "egress", Value: string(proxyapi.EgressNamespace), Usage: "`WHERE` the proxy's own connections start: the container's network namespace, or host for containers without an uplink"},
 			&cli.StringSliceFlag{Name: "upstream-ca", Usage: "`FILE` of certificates (PEM) that upstreams are verified with beside the system's"},
 			&cli.StringSliceFlag{Name: "provider", Usage: "`NAME` of a provider whose credentials the container may use without having them"},
 			&cli.StringFlag{Name: "config", Usage: "operator's configuration `FILE` (default /etc/openshell/config.yaml)"},

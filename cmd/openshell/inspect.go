@@ -21,7 +21,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"openshell.dev/runtime/internal/attached"
-	"openshell.dev/runtime/internal/controlapi"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/libsandbox/landlock"
 	"openshell.dev/runtime/libsandbox/state"
 )
@@ -46,8 +46,8 @@ type inspection struct {
 	// Process is nil when none runs.
 	Process *process `json:"process,omitempty"`
 	// Network is what the proxy says, NetworkError why it says nothing.
-	Network      *controlapi.Status `json:"network,omitempty"`
-	NetworkError string             `json:"network_error,omitempty"`
+	Network      *proxyapi.Status `json:"network,omitempty"`
+	NetworkError string           `json:"network_error,omitempty"`
 	// The next fields are those of plan.Plan.
 	Tracing           bool     `json:"tracing"`
 	MaskedPaths       []string `json:"masked_paths,omitempty"`
@@ -57,7 +57,7 @@ type inspection struct {
 	// Sockets are those of state.State.
 	Sockets []string `json:"sockets,omitempty"`
 	// Providers are those it has, and those that are gone.
-	Providers []controlapi.Attached `json:"providers,omitempty"`
+	Providers []proxyapi.Attached `json:"providers,omitempty"`
 }
 
 // process is what /proc says of one.

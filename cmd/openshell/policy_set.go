@@ -12,7 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"openshell.dev/runtime/internal/boundedfile"
-	"openshell.dev/runtime/internal/controlapi"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/policy"
 )
 
@@ -45,8 +45,8 @@ func livePolicyCommands() []*cli.Command {
 
 // asked turns a proxy's refusal into status 3.
 func asked(err error) error {
-	var f *controlapi.Failure
-	if errors.As(err, &f) && (f.Code == controlapi.CodeStaticChange || f.Code == controlapi.CodeInvalidPolicy) {
+	var f *proxyapi.Failure
+	if errors.As(err, &f) && (f.Code == proxyapi.CodeStaticChange || f.Code == proxyapi.CodeInvalidPolicy) {
 		outcome := "the sandbox keeps its old policy"
 		if f.Denies > 0 {
 			outcome = fmt.Sprintf("the sandbox is denied everything until a valid policy is set (revision %d)", f.Denies)
@@ -85,7 +85,7 @@ func policySet(c *cli.Context, s sandbox) error {
 // loaded says which revision a policy became.
 func loaded(c *cli.Context, n int) error {
 	if wantsJSON(c) {
-		return printJSON(c, controlapi.Loaded{Revision: n})
+		return printJSON(c, proxyapi.Loaded{Revision: n})
 	}
 	_, err := fmt.Fprintf(c.App.Writer, "revision %d\n", n)
 	return err

@@ -15,8 +15,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
 
-	"openshell.dev/runtime/internal/controlapi"
 	"openshell.dev/runtime/internal/decisionlog"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/libsandbox/state"
 )
 
@@ -43,7 +43,7 @@ type sandbox struct{ root, id string }
 func (s sandbox) dir() string { return state.Dir(s.root, s.id) }
 
 // proxy is a client of the sandbox's proxy.
-func (s sandbox) proxy() *controlapi.Client { return controlapi.Dial(controlapi.Socket(s.dir())) }
+func (s sandbox) proxy() *proxyapi.Client { return proxyapi.Dial(proxyapi.ControlSocket(s.dir())) }
 
 // onSandbox is the action of a command about the sandbox that its one argument names.
 func onSandbox(do func(*cli.Context, sandbox) error) cli.ActionFunc {

@@ -12,8 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"openshell.dev/runtime/internal/controlapi"
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/libsandbox/state"
 	"openshell.dev/runtime/policy"
 )
@@ -79,7 +78,7 @@ func reload(b *bench) error {
 	}
 	defer stop()
 	root := filepath.Join(b.dir, "run/openshell")
-	proxy := controlapi.Dial(filepath.Join(state.Dir(root, "reload"), handoff.ControlSocket))
+	proxy := proxyapi.Dial(filepath.Join(state.Dir(root, "reload"), proxyapi.ControlSocketFile))
 	file := filepath.Join(b.dir, "reload.yaml")
 	times := func(what string, n int, set func(text []byte) error) (*row, error) {
 		var all []float64

@@ -15,9 +15,8 @@ import (
 	"sync"
 	"time"
 
-	"openshell.dev/runtime/internal/controlapi"
-	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 const (
@@ -35,7 +34,7 @@ type Sandbox struct {
 	ID  string `json:"id"`
 	Dir string `json:"dir"`
 	// Providers are those it has.
-	Providers []controlapi.Attached `json:"providers"`
+	Providers []proxyapi.Attached `json:"providers"`
 }
 
 // List asks every sandbox which providers it has. One that does not answer is an
@@ -73,23 +72,23 @@ func Announce(ctx context.Context, store *provider.Store, name string) (told []s
 }
 
 // AnnounceRoutes has every sandbox with a router use other routes and keys.
-func AnnounceRoutes(ctx context.Context, store *provider.Store, i *handoff.Inference) (told []string, err error) {
-	return all(ctx, store.Attached(), func(c *controlapi.Client) error { return c.SetInference(ctx, i) })
+func AnnounceRoutes(ctx context.Context, store *provider.Store, i *proxyapi.Inference) (told []string, err error) {
+	return all(ctx, store.Attached(), func(c *proxyapi.Client) error { return c.SetInference(ctx, i) })
 }
 
-func tell(ctx context.Context, dir string, u *handoff.Update) (told []string, err error) {
-	return all(ctx, dir, func(c *controlapi.Client) error { return c.Update(ctx, u) })
+func tell(ctx context.Context, dir string, u *proxyapi.Update) (told []string, err error) {
+	return all(ctx, dir, func(c *proxyapi.Client) error { return c.Update(ctx, u) })
 }
 
 // all says something to every sandbox; told are those that it concerned.
-func all(ctx context.Context, dir string, say func(*controlapi.Client) error) (told []string, err error) {
+func all(ctx context.Context, dir string, say func(*proxyapi.Client) error) (told []string, err error) {
 	var mu sync.Mutex
 	err = each(dir, func(s Sandbox) error {
 		taken := false
-		err := patiently(ctx, s.Dir, func(c *controlapi.Client) error {
+		err := patiently(ctx, s.Dir, func(c *proxyapi.Client) error {
 			err := say(c)
-			var f *controlapi.Failure
-			if errors.As(err, &f) && f.Code == controlapi.CodeNotAttached {
+			var f *proxyapi.Failure
+			if errors.As(err, &f) && f.Code == proxyapi.CodeNotAttached {
 				return nil
 			}
 			taken = err == nil
@@ -148,11 +147,11 @@ var errEnded = errors.New("the sandbox has ended")
 
 // patiently asks the guard of the sandbox of a state folder, again for as long as there
 // may be another soon.
-func patiently(ctx context.Context, dir string, ask func(*controlapi.Client) error) error {
-	socket := controlapi.Secrets(dir)
+func patiently(ctx context.Context, dir string, ask func(*proxyapi.Client) error) error {
+	socket := proxyapi.SecretsSocket(dir)
 	for late := time.Now().Add(comeback); ; {
-		err := ask(controlapi.Dial(socket))
-		var f *controlapi.Failure
+		err := ask(proxyapi.Dial(socket))
+		var f *proxyapi.Failure
 		if err == nil || errors.As(err, &f) {
 			return err
 		}

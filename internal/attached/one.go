@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"path/filepath"
 
-	"openshell.dev/runtime/internal/controlapi"
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // Attach gives the sandbox of a state folder one more provider, as it would have got it
@@ -25,8 +25,8 @@ func Attach(ctx context.Context, store *provider.Store, dir, name string, getenv
 		return nil, fmt.Errorf("resolve the folder of providers: %w", err)
 	}
 	p := profile.Bind(handed)
-	a := &controlapi.Attachment{Store: from, Provider: *p}
-	if err := patiently(ctx, dir, func(c *controlapi.Client) error { return c.Attach(ctx, a) }); err != nil {
+	a := &proxyapi.Attachment{Store: from, Provider: *p}
+	if err := patiently(ctx, dir, func(c *proxyapi.Client) error { return c.Attach(ctx, a) }); err != nil {
 		return nil, fmt.Errorf("attach provider %s: %w", name, err)
 	}
 	return provider.Placeholders(p), nil
@@ -35,15 +35,15 @@ func Attach(ctx context.Context, store *provider.Store, dir, name string, getenv
 // Detach takes a provider from the sandbox of a state folder: what begins when it has
 // returned gets no value of it, what names one is refused.
 func Detach(ctx context.Context, dir, name string) error {
-	if err := patiently(ctx, dir, func(c *controlapi.Client) error { return c.Detach(ctx, name) }); err != nil {
+	if err := patiently(ctx, dir, func(c *proxyapi.Client) error { return c.Detach(ctx, name) }); err != nil {
 		return fmt.Errorf("detach provider %s: %w", name, err)
 	}
 	return nil
 }
 
 // Providers are those that the sandbox of a state folder has.
-func Providers(ctx context.Context, dir string) (all []controlapi.Attached, err error) {
-	err = patiently(ctx, dir, func(c *controlapi.Client) error {
+func Providers(ctx context.Context, dir string) (all []proxyapi.Attached, err error) {
+	err = patiently(ctx, dir, func(c *proxyapi.Client) error {
 		all, err = c.Providers(ctx)
 		return err
 	})

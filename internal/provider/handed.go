@@ -8,13 +8,13 @@ import (
 	"slices"
 	"strings"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // Handed is what a sandbox's proxy is given of p, and never more: no material. The
 // values of an environment are read with getenv; without it they stay what they are.
-func (p *Provider) Handed(profile *Profile, getenv func(string) string) (*handoff.Update, error) {
-	out := &handoff.Update{Name: p.Name, Revision: p.Revision}
+func (p *Provider) Handed(profile *Profile, getenv func(string) string) (*proxyapi.Update, error) {
+	out := &proxyapi.Update{Name: p.Name, Revision: p.Revision}
 	for _, k := range profile.Credentials {
 		value, ok := p.Values[k.Name]
 		if o := p.Origins[k.Name]; o != nil && o.Kind == FromEnvironment {
@@ -31,7 +31,7 @@ func (p *Provider) Handed(profile *Profile, getenv func(string) string) (*handof
 			continue
 		}
 		for _, v := range k.EnvVars {
-			c := handoff.Credential{Key: v, Value: value.value, Name: k.Name, Revision: p.Revision, Expires: p.Expires[k.Name]}
+			c := proxyapi.Credential{Key: v, Value: value.value, Name: k.Name, Revision: p.Revision, Expires: p.Expires[k.Name]}
 			switch k.style() {
 			case "bearer", "basic", "header":
 				c.Header = k.HeaderName
@@ -49,7 +49,7 @@ func (p *Provider) Handed(profile *Profile, getenv func(string) string) (*handof
 
 // Take is what a sandbox's proxy is given of a provider, which stays as it is until
 // release: what changes later, the proxy hears of.
-func (s *Store) Take(name string, getenv func(string) string) (handed *handoff.Update, profile *Profile, release func(), err error) {
+func (s *Store) Take(name string, getenv func(string) string) (handed *proxyapi.Update, profile *Profile, release func(), err error) {
 	if release, err = s.Lock(name, Shared); err != nil {
 		return nil, nil, nil, err
 	}
@@ -70,12 +70,12 @@ func (s *Store) Take(name string, getenv func(string) string) (handed *handoff.U
 }
 
 // Bind is what was handed with where it belongs.
-func (p *Profile) Bind(handed *handoff.Update) *handoff.Provider {
-	h := &handoff.Provider{
+func (p *Profile) Bind(handed *proxyapi.Update) *proxyapi.Provider {
+	h := &proxyapi.Provider{
 		Name: handed.Name, Revision: handed.Revision, Renewed: handed.Renewed, ModelAPI: p.InferenceCapable, Credentials: handed.Credentials,
 	}
 	for _, e := range p.Endpoints {
-		h.Endpoints = append(h.Endpoints, handoff.Endpoint{Host: strings.ToLower(e.Host), Ports: e.EffectivePorts(), Path: e.Path})
+		h.Endpoints = append(h.Endpoints, proxyapi.Endpoint{Host: strings.ToLower(e.Host), Ports: e.EffectivePorts(), Path: e.Path})
 	}
 	for _, k := range p.Credentials {
 		if k.HeaderName != "" {
@@ -92,7 +92,7 @@ func (p *Profile) Bind(handed *handoff.Update) *handoff.Provider {
 func Placeholder(variable string) string { return "openshell:resolve:env:" + variable }
 
 // Placeholders are the variables, NAME=VALUE, that a workload has of a provider.
-func Placeholders(p *handoff.Provider) (env []string) {
+func Placeholders(p *proxyapi.Provider) (env []string) {
 	for _, k := range p.Credentials {
 		env = append(env, k.Key+"="+Placeholder(k.Key))
 	}
@@ -111,10 +111,10 @@ func (p *Provider) Renewed() bool {
 
 // Changes is what running sandboxes are told of a provider: what it is now, or that
 // it was deleted.
-func (s *Store) Changes(name string) (*handoff.Update, error) {
+func (s *Store) Changes(name string) (*proxyapi.Update, error) {
 	p, err := s.Get(name)
 	if errors.Is(err, ErrNotFound) {
-		return &handoff.Update{Name: name, Deleted: true}, nil
+		return &proxyapi.Update{Name: name, Deleted: true}, nil
 	}
 	if err != nil {
 		return nil, err

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"slices"
 
-	"openshell.dev/runtime/internal/handoff"
 	"openshell.dev/runtime/internal/inferencefile"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // RouteKey is the credential by which a route of the privacy router uses a provider:
 // the one it names, or the first that has a value. Bedrock takes AWS keys together.
-func (p *Profile) RouteKey(handed *handoff.Update, r *inferencefile.Route) (*handoff.RouteKey, error) {
+func (p *Profile) RouteKey(handed *proxyapi.Update, r *inferencefile.Route) (*proxyapi.RouteKey, error) {
 	credential := r.Credential
 	if r.Dialect == "bedrock" && credential == "" {
 		if key, ok := handed.AWSKey(); ok {
@@ -20,12 +20,12 @@ func (p *Profile) RouteKey(handed *handoff.Update, r *inferencefile.Route) (*han
 		}
 	}
 	for _, k := range p.Credentials {
-		i := slices.IndexFunc(handed.Credentials, func(c handoff.Credential) bool { return c.Name == k.Name })
+		i := slices.IndexFunc(handed.Credentials, func(c proxyapi.Credential) bool { return c.Name == k.Name })
 		if i < 0 || credential != "" && k.Name != credential {
 			continue
 		}
 		c := handed.Credentials[i]
-		key := &handoff.RouteKey{Value: c.Value, Credential: k.Name, Revision: handed.Revision, Renewed: handed.Renewed, Expires: c.Expires}
+		key := &proxyapi.RouteKey{Value: c.Value, Credential: k.Name, Revision: handed.Revision, Renewed: handed.Renewed, Expires: c.Expires}
 		switch key.Style = k.style(); key.Style {
 		case "bearer", "":
 			key.Style = "bearer"
@@ -43,8 +43,8 @@ func (p *Profile) RouteKey(handed *handoff.Update, r *inferencefile.Route) (*han
 
 // Routes are the operator's routes with their keys, for sandboxes that run. A key
 // that comes from the environment of whoever creates a sandbox is not known here.
-func (s *Store) Routes(f *inferencefile.File) (*handoff.Inference, error) {
-	out := &handoff.Inference{File: *f, Keys: map[string]handoff.RouteKey{}}
+func (s *Store) Routes(f *inferencefile.File) (*proxyapi.Inference, error) {
+	out := &proxyapi.Inference{File: *f, Keys: map[string]proxyapi.RouteKey{}}
 	for _, r := range f.Routes {
 		if r.Provider == "" {
 			continue

@@ -9,21 +9,21 @@ import (
 	"os"
 	"strconv"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // Listen opens the proxy's sockets inside ns, in the order of
-// handoff.Listeners. Those of a family that the namespace lacks are nil.
-func Listen(ns *os.File) (files [handoff.Listeners]*os.File, err error) {
+// proxyapi.Listeners. Those of a family that the namespace lacks are nil.
+func Listen(ns *os.File) (files [proxyapi.Listeners]*os.File, err error) {
 	err = Within(ns, func() error {
-		for i, at := range [handoff.Listeners]struct{ network, host string }{
-			handoff.ProxyTCP4: {"tcp4", "127.0.0.1"}, handoff.ProxyTCP6: {"tcp6", "::1"},
-			handoff.DNSUDP4: {"udp4", "127.0.0.1"}, handoff.DNSUDP6: {"udp6", "::1"},
-			handoff.DNSTCP4: {"tcp4", "127.0.0.1"}, handoff.DNSTCP6: {"tcp6", "::1"},
+		for i, at := range [proxyapi.Listeners]struct{ network, host string }{
+			proxyapi.ProxyTCP4: {"tcp4", "127.0.0.1"}, proxyapi.ProxyTCP6: {"tcp6", "::1"},
+			proxyapi.DNSUDP4: {"udp4", "127.0.0.1"}, proxyapi.DNSUDP6: {"udp6", "::1"},
+			proxyapi.DNSTCP4: {"tcp4", "127.0.0.1"}, proxyapi.DNSTCP6: {"tcp6", "::1"},
 		} {
-			port := handoff.PortDNS
-			if i == handoff.ProxyTCP4 || i == handoff.ProxyTCP6 {
-				port = handoff.PortProxy
+			port := proxyapi.PortDNS
+			if i == proxyapi.ProxyTCP4 || i == proxyapi.ProxyTCP6 {
+				port = proxyapi.PortProxy
 			}
 			f, err := listen(at.network, net.JoinHostPort(at.host, strconv.Itoa(port)))
 			if err != nil && at.host == "::1" && !hasIPv6() {

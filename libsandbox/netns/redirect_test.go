@@ -19,7 +19,7 @@ import (
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // redirected is a client's address, the port of it that the connection's mark says,
@@ -42,7 +42,7 @@ func proxy(t *testing.T, ns vnetns.NsHandle) (conns chan redirected, queries cha
 	conns, queries = make(chan redirected, 16), make(chan string, 16)
 	for i, file := range files {
 		switch i {
-		case handoff.ProxyTCP4, handoff.ProxyTCP6:
+		case proxyapi.ProxyTCP4, proxyapi.ProxyTCP6:
 			l, err := net.FileListener(file)
 			must(t, err)
 			t.Cleanup(func() { l.Close() })
@@ -53,12 +53,12 @@ func proxy(t *testing.T, ns vnetns.NsHandle) (conns chan redirected, queries cha
 						return
 					}
 					tcp := c.(*net.TCPConn)
-					conns <- redirected{c.RemoteAddr().(*net.TCPAddr).AddrPort(), started(tcp), wanted(tcp, i == handoff.ProxyTCP6)}
+					conns <- redirected{c.RemoteAddr().(*net.TCPAddr).AddrPort(), started(tcp), wanted(tcp, i == proxyapi.ProxyTCP6)}
 					_, _ = c.Write([]byte("proxy\n"))
 					_ = c.Close()
 				}
 			}()
-		case handoff.DNSUDP4, handoff.DNSUDP6:
+		case proxyapi.DNSUDP4, proxyapi.DNSUDP6:
 			c, err := net.FilePacketConn(file)
 			must(t, err)
 			t.Cleanup(func() { c.Close() })
@@ -78,7 +78,7 @@ func started(c *net.TCPConn) (port uint16) {
 	_ = raw.Control(func(fd uintptr) {
 		mark, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK)
 		b := binary.NativeEndian.AppendUint32(nil, uint32(mark))
-		if err == nil && [2]byte(b[2:]) == handoff.SourceTag {
+		if err == nil && [2]byte(b[2:]) == proxyapi.SourceTag {
 			port = binary.BigEndian.Uint16(b)
 		}
 	})
@@ -229,7 +229,7 @@ func TestMarkedLeaves(t *testing.T) {
 }
 
 func mark(_, _ string, raw syscall.RawConn) (err error) {
-	e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, handoff.Mark) })
+	e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, proxyapi.Mark) })
 	return errors.Join(e, err)
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // Table is the nftables table, family inet, that this package owns.
@@ -32,15 +32,15 @@ const (
 // so that one routing rule knows them all.
 const (
 	// markInbound is on what answers somebody outside: it may leave.
-	markInbound = handoff.Mark + 1
+	markInbound = proxyapi.Mark + 1
 	// markAnswer is on what answers the proxy, and on what the kernel says to that
 	// itself: it may leave. What begins a connection never has it, so no socket has.
-	markAnswer = handoff.Mark - 1
+	markAnswer = proxyapi.Mark - 1
 	// markProbe asks the routing tables where an address really is; no packet
 	// keeps it.
-	markProbe = handoff.Mark + 2
+	markProbe = proxyapi.Mark + 2
 	// markBase and markMask match the four.
-	markBase = handoff.Mark &^ 3
+	markBase = proxyapi.Mark &^ 3
 	markMask = ^uint32(3)
 )
 
@@ -103,7 +103,7 @@ func (t *table) zones() {
 	t.add(toLo(expr.CmpOpNeq), setZone(zoneOutside))
 	// A UDP server's answers to the outside seem to stay inside until they are known
 	// for what they are. Queries, and what answers them, do stay.
-	t.add(proto(unix.IPPROTO_UDP), port(expr.CmpOpNeq, handoff.PortDomain), sourcePort(expr.CmpOpNeq, handoff.PortDNS), setZone(zoneOutside))
+	t.add(proto(unix.IPPROTO_UDP), port(expr.CmpOpNeq, proxyapi.PortDomain), sourcePort(expr.CmpOpNeq, proxyapi.PortDNS), setZone(zoneOutside))
 }
 
 // marks makes answers to the outside routable. What arrives is marked, so that
@@ -115,7 +115,7 @@ func (t *table) zones() {
 func (t *table) marks() {
 	t.begin("inbound", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, priorityMark, nftables.ChainPolicyAccept)
 	t.add(fromLo(expr.CmpOpEq), setMark(0))
-	t.add(fromLo(expr.CmpOpEq), proto(unix.IPPROTO_TCP), port(expr.CmpOpEq, handoff.PortProxy), markSource())
+	t.add(fromLo(expr.CmpOpEq), proto(unix.IPPROTO_TCP), port(expr.CmpOpEq, proxyapi.PortProxy), markSource())
 	t.add(fromLo(expr.CmpOpNeq), setMark(markInbound))
 	t.add(fromLo(expr.CmpOpNeq), proto(unix.IPPROTO_TCP), flags(flagACK, flagACK), answers(), setMark(markAnswer))
 	t.begin("answers", nftables.ChainTypeRoute, nftables.ChainHookOutput, priorityMark, nftables.ChainPolicyAccept)
@@ -127,14 +127,14 @@ func (t *table) marks() {
 // (connect(2), AF_UNSPEC) still carries the inbound one.
 func (t *table) redirect() {
 	t.begin("redirect", nftables.ChainTypeNAT, nftables.ChainHookOutput, priorityRedirect, nftables.ChainPolicyAccept)
-	t.add(marked(handoff.Mark), accept())
+	t.add(marked(proxyapi.Mark), accept())
 	// Queries first: even a resolver at a local address would ask others
 	// (Docker's 127.0.0.11).
 	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
-		t.add(proto(p), port(expr.CmpOpEq, handoff.PortDomain), redirectTo(handoff.PortDNS))
+		t.add(proto(p), port(expr.CmpOpEq, proxyapi.PortDomain), redirectTo(proxyapi.PortDNS))
 	}
 	t.add(local(destination, expr.CmpOpEq), accept())
-	t.add(proto(unix.IPPROTO_TCP), redirectTo(handoff.PortProxy))
+	t.add(proto(unix.IPPROTO_TCP), redirectTo(proxyapi.PortProxy))
 }
 
 // filter stops whatever is not the proxy's, local or an answer.
@@ -144,12 +144,12 @@ func (t *table) filter() {
 	// never answered, would have this one taken for its answer: no address is
 	// translated, and it is led to the workload.
 	t.add(proto(unix.IPPROTO_TCP), opens(), answers(), reset())
-	t.add(marked(handoff.Mark), accept())
+	t.add(marked(proxyapi.Mark), accept())
 	// Nor does anybody connect from somebody else's address (as below), or from or to
 	// the one from which the proxy asks Docker's resolver.
 	t.add(proto(unix.IPPROTO_TCP), opens(), local(source, expr.CmpOpNeq), reset())
 	for _, offset := range []uint32{12, 16} {
-		t.add(proto(unix.IPPROTO_TCP), opens(), addressAt(offset, handoff.LoopbackSource), reset())
+		t.add(proto(unix.IPPROTO_TCP), opens(), addressAt(offset, proxyapi.LoopbackSource), reset())
 	}
 	// A socket may be bound to anybody's address (IPV6_FREEBIND) and would answer
 	// the proxy's questions in the resolver's name.
@@ -208,7 +208,7 @@ func markSource() []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeyPROTOSRC, Register: 1},
 		&expr.Bitwise{
-			SourceRegister: 1, DestRegister: 1, Len: 4, Mask: []byte{0xff, 0xff, 0, 0}, Xor: append([]byte{0, 0}, handoff.SourceTag[:]...),
+			SourceRegister: 1, DestRegister: 1, Len: 4, Mask: []byte{0xff, 0xff, 0, 0}, Xor: append([]byte{0, 0}, proxyapi.SourceTag[:]...),
 		},
 		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
 	}

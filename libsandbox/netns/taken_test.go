@@ -16,7 +16,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 
 	vnetns "github.com/vishvananda/netns"
 )
@@ -268,5 +268,5 @@ func leave(to string) error {
 }
 
 func proxySource() *net.TCPAddr {
-	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(handoff.LoopbackSource, 0))
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(proxyapi.LoopbackSource, 0))
 }

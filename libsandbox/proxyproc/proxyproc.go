@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/internal/decisionlog"
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 const (
@@ -54,7 +54,7 @@ type Proxy struct {
 
 // Start starts the proxy, which does all that it can before there is a container.
 // It keeps none of the files. The caller calls Attach or Abort.
-func Start(c *handoff.Config, netns *os.File, listeners [handoff.Listeners]*os.File) (_ *Proxy, err error) {
+func Start(c *proxyapi.Config, netns *os.File, listeners [proxyapi.Listeners]*os.File) (_ *Proxy, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", program, err)
@@ -90,7 +90,7 @@ func Start(c *handoff.Config, netns *os.File, listeners [handoff.Listeners]*os.F
 	}
 	defer readyProxy.Close()
 
-	cmd := exec.Command(filepath.Join(filepath.Dir(self), program), handoff.RoleGuard, c.ID)
+	cmd := exec.Command(filepath.Join(filepath.Dir(self), program), proxyapi.RoleGuard, c.ID)
 	cmd.Env, cmd.Dir, cmd.Stderr = []string{}, "/", log
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
 	cmd.ExtraFiles = []*os.File{documents, readyProxy, netns}
@@ -112,7 +112,7 @@ func Start(c *handoff.Config, netns *os.File, listeners [handoff.Listeners]*os.F
 }
 
 // Attach tells the proxy which container it serves and returns once it does.
-func (p *Proxy) Attach(c *handoff.Container) error {
+func (p *Proxy) Attach(c *proxyapi.Container) error {
 	_ = p.pipe.SetWriteDeadline(time.Now().Add(startPatience))
 	<-p.sent
 	_ = p.documents.Encode(c)
@@ -140,7 +140,7 @@ func await(ready *os.File) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("wait for it: %w", err)
-	case string(said) == handoff.ReadyWord:
+	case string(said) == proxyapi.ReadyWord:
 		return nil
 	case len(said) == 0:
 		return errors.New("it ended")
@@ -152,7 +152,7 @@ func await(ready *os.File) error {
 // it stays. A sandbox that never had one is none to wait for.
 func Stop(stateDir string) error {
 	// The guard first, which would start another standby.
-	return errors.Join(stop(filepath.Join(stateDir, handoff.Lock)), stop(filepath.Join(stateDir, handoff.StandbyLock)))
+	return errors.Join(stop(filepath.Join(stateDir, proxyapi.LockFile)), stop(filepath.Join(stateDir, proxyapi.StandbyLockFile)))
 }
 
 // stop waits until nobody holds a lock, or kills who does.

@@ -12,13 +12,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // TestStopKillsWhoStays: a guard and a standby that are stopped do not outlive the
 // sandbox.
 func TestStopKillsWhoStays(t *testing.T) {
-	for _, name := range []string{handoff.Lock, handoff.StandbyLock} {
+	for _, name := range []string{proxyapi.LockFile, proxyapi.StandbyLockFile} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()

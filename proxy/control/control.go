@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package control is how a sandbox's proxy is asked and told: HTTP/1.1 on a unix
-// socket that it is given, in the shapes of controlapi. A policy that is loaded is
+// socket that it is given, in the documents of proxyapi. A policy that is loaded is
 // enforced before the answer goes out, and kept as a revision that a proxy that
 // starts again begins with.
 //
@@ -29,7 +29,7 @@ import (
 
 	"golang.org/x/net/netutil"
 
-	"openshell.dev/runtime/internal/controlapi"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/policy"
 )
 
@@ -40,7 +40,7 @@ type Judge interface {
 	// cannot be used an *InvalidError, and with any error the old one stays, unless
 	// that says otherwise.
 	Load(name string, text []byte) (revision int, err error)
-	Status() controlapi.Status
+	Status() proxyapi.Status
 	// Metrics are the counters, as Prometheus reads them.
 	Metrics() []byte
 }
@@ -92,15 +92,15 @@ func New(j Judge, dir string) (*Server, error) {
 	}
 	s := &Server{judge: j, dir: dir, index: x}
 	mux := http.NewServeMux()
-	mux.Handle("GET "+controlapi.PathStatus, handler(s.status))
-	mux.Handle("GET "+controlapi.PathMetrics, handler(s.metrics))
-	mux.Handle("GET "+controlapi.PathPolicy, handler(s.policy))
-	mux.Handle("POST "+controlapi.PathPolicy, handler(s.set))
-	mux.Handle("GET "+controlapi.PathPolicies, handler(s.policies))
-	mux.Handle("POST "+controlapi.PathRollback, handler(s.rollback))
+	mux.Handle("GET "+proxyapi.PathStatus, handler(s.status))
+	mux.Handle("GET "+proxyapi.PathMetrics, handler(s.metrics))
+	mux.Handle("GET "+proxyapi.PathPolicy, handler(s.policy))
+	mux.Handle("POST "+proxyapi.PathPolicy, handler(s.set))
+	mux.Handle("GET "+proxyapi.PathPolicies, handler(s.policies))
+	mux.Handle("POST "+proxyapi.PathRollback, handler(s.rollback))
 	s.http = http.Server{
 		Handler: mux, MaxHeaderBytes: MaxHeader, ReadHeaderTimeout: HeaderPatience, ReadTimeout: BodyPatience,
-		WriteTimeout: controlapi.Patience, IdleTimeout: BodyPatience,
+		WriteTimeout: proxyapi.RequestTimeout, IdleTimeout: BodyPatience,
 	}
 	return s, nil
 }
@@ -117,7 +117,7 @@ func (s *Server) Serve(l net.Listener) error {
 // Close ends Serve and every connection.
 func (s *Server) Close() error { return s.http.Close() }
 
-// handler answers with what it returns: JSON, or a *controlapi.Failure's status.
+// handler answers with what it returns: JSON, or a *proxyapi.Failure's status.
 type handler func(w http.ResponseWriter, r *http.Request) (any, error)
 
 func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -140,17 +140,17 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 var statusOf = map[string]int{
-	controlapi.CodeStaticChange:  http.StatusConflict,
-	controlapi.CodeInvalidPolicy: http.StatusUnprocessableEntity,
-	controlapi.CodeBadRequest:    http.StatusBadRequest,
-	controlapi.CodeNotFound:      http.StatusNotFound,
-	controlapi.CodeTooLarge:      http.StatusRequestEntityTooLarge,
-	controlapi.CodeInternal:      http.StatusInternalServerError,
+	proxyapi.CodeStaticChange:  http.StatusConflict,
+	proxyapi.CodeInvalidPolicy: http.StatusUnprocessableEntity,
+	proxyapi.CodeBadRequest:    http.StatusBadRequest,
+	proxyapi.CodeNotFound:      http.StatusNotFound,
+	proxyapi.CodeTooLarge:      http.StatusRequestEntityTooLarge,
+	proxyapi.CodeInternal:      http.StatusInternalServerError,
 }
 
-func failure(err error) *controlapi.Failure {
+func failure(err error) *proxyapi.Failure {
 	var (
-		f       *controlapi.Failure
+		f       *proxyapi.Failure
 		static  *StaticError
 		invalid *InvalidError
 		large   *http.MaxBytesError
@@ -159,13 +159,13 @@ func failure(err error) *controlapi.Failure {
 	case errors.As(err, &f):
 		return f
 	case errors.As(err, &static):
-		return &controlapi.Failure{Code: controlapi.CodeStaticChange, Fields: static.Fields, Detail: static.Reason}
+		return &proxyapi.Failure{Code: proxyapi.CodeStaticChange, Fields: static.Fields, Detail: static.Reason}
 	case errors.As(err, &invalid):
-		return &controlapi.Failure{Code: controlapi.CodeInvalidPolicy, Detail: bounded(invalid.Error()), Denies: invalid.Denies}
+		return &proxyapi.Failure{Code: proxyapi.CodeInvalidPolicy, Detail: bounded(invalid.Error()), Denies: invalid.Denies}
 	case errors.As(err, &large):
-		return &controlapi.Failure{Code: controlapi.CodeTooLarge, Detail: fmt.Sprintf("the body is larger than %d bytes", large.Limit)}
+		return &proxyapi.Failure{Code: proxyapi.CodeTooLarge, Detail: fmt.Sprintf("the body is larger than %d bytes", large.Limit)}
 	}
-	return &controlapi.Failure{Code: controlapi.CodeInternal, Detail: bounded(err.Error())}
+	return &proxyapi.Failure{Code: proxyapi.CodeInternal, Detail: bounded(err.Error())}
 }
 
 // bounded keeps the first lines of what is too long.
@@ -201,21 +201,21 @@ func (s *Server) policies(_ http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make([]controlapi.Revision, len(s.index.Revisions))
+	out := make([]proxyapi.Revision, len(s.index.Revisions))
 	for i, k := range s.index.Revisions {
-		out[i] = controlapi.Revision{Revision: k.Revision, LoadedAt: k.LoadedAt, Name: k.Name, Status: controlapi.StatusSuperseded}
+		out[i] = proxyapi.Revision{Revision: k.Revision, LoadedAt: k.LoadedAt, Name: k.Name, Status: proxyapi.StatusSuperseded}
 	}
 	if k := s.index.Refused; k != nil {
-		return append(out, controlapi.Revision{Revision: k.Revision, LoadedAt: k.LoadedAt, Name: k.Name, Status: controlapi.StatusFailed}), nil
+		return append(out, proxyapi.Revision{Revision: k.Revision, LoadedAt: k.LoadedAt, Name: k.Name, Status: proxyapi.StatusFailed}), nil
 	}
 	if len(out) > 0 {
-		out[len(out)-1].Status = controlapi.StatusLoaded
+		out[len(out)-1].Status = proxyapi.StatusLoaded
 	}
 	return out, nil
 }
 
 func (s *Server) policy(w http.ResponseWriter, r *http.Request) (any, error) {
-	if err := onlyParams(r, controlapi.ParamRevision); err != nil {
+	if err := onlyParams(r, proxyapi.ParamRevision); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -224,19 +224,19 @@ func (s *Server) policy(w http.ResponseWriter, r *http.Request) (any, error) {
 	if len(s.index.Revisions) > 0 {
 		n = s.index.Revisions[len(s.index.Revisions)-1].Revision
 	}
-	if p := r.URL.Query().Get(controlapi.ParamRevision); p != "" {
+	if p := r.URL.Query().Get(proxyapi.ParamRevision); p != "" {
 		var err error
 		if n, err = strconv.Atoi(p); err != nil {
-			return nil, &controlapi.Failure{Code: controlapi.CodeBadRequest, Detail: fmt.Sprintf("%s %.20q is not a number", controlapi.ParamRevision, p)}
+			return nil, &proxyapi.Failure{Code: proxyapi.CodeBadRequest, Detail: fmt.Sprintf("%s %.20q is not a number", proxyapi.ParamRevision, p)}
 		}
 	} else if k := s.index.Refused; k != nil {
-		return nil, &controlapi.Failure{Code: controlapi.CodeNotFound, Detail: fmt.Sprintf("everything is denied: revision %d is invalid; %s N asks for an older one", k.Revision, controlapi.ParamRevision)}
+		return nil, &proxyapi.Failure{Code: proxyapi.CodeNotFound, Detail: fmt.Sprintf("everything is denied: revision %d is invalid; %s N asks for an older one", k.Revision, proxyapi.ParamRevision)}
 	}
 	_, text, err := s.revision(n)
 	if err != nil {
 		return nil, err
 	}
-	w.Header().Set(controlapi.HeaderRevision, strconv.Itoa(n))
+	w.Header().Set(proxyapi.HeaderRevision, strconv.Itoa(n))
 	return text, nil
 }
 
@@ -244,19 +244,19 @@ func (s *Server) policy(w http.ResponseWriter, r *http.Request) (any, error) {
 func (s *Server) revision(n int) (*kept, []byte, error) {
 	k := s.index.find(n)
 	if k == nil {
-		return nil, nil, &controlapi.Failure{Code: controlapi.CodeNotFound, Detail: fmt.Sprintf("revision %d is not kept", n)}
+		return nil, nil, &proxyapi.Failure{Code: proxyapi.CodeNotFound, Detail: fmt.Sprintf("revision %d is not kept", n)}
 	}
 	text, err := readRevision(s.dir, *k)
 	return k, text, err
 }
 
 func (s *Server) set(w http.ResponseWriter, r *http.Request) (any, error) {
-	if err := onlyParams(r, controlapi.ParamName); err != nil {
+	if err := onlyParams(r, proxyapi.ParamName); err != nil {
 		return nil, err
 	}
-	name := r.URL.Query().Get(controlapi.ParamName)
-	if bad := func(c rune) bool { return !unicode.IsPrint(c) }; len(name) > controlapi.MaxNameLength || !utf8.ValidString(name) || strings.ContainsFunc(name, bad) {
-		return nil, &controlapi.Failure{Code: controlapi.CodeBadRequest, Detail: fmt.Sprintf("%s is longer than %d bytes or not printable", controlapi.ParamName, controlapi.MaxNameLength)}
+	name := r.URL.Query().Get(proxyapi.ParamName)
+	if bad := func(c rune) bool { return !unicode.IsPrint(c) }; len(name) > proxyapi.MaxNameLength || !utf8.ValidString(name) || strings.ContainsFunc(name, bad) {
+		return nil, &proxyapi.Failure{Code: proxyapi.CodeBadRequest, Detail: fmt.Sprintf("%s is longer than %d bytes or not printable", proxyapi.ParamName, proxyapi.MaxNameLength)}
 	}
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, policy.MaxSize))
 	if err != nil {
@@ -275,9 +275,9 @@ func (s *Server) rollback(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, unreadable(err)
 	}
-	var to controlapi.Loaded
+	var to proxyapi.Loaded
 	if err := json.Unmarshal(body, &to); err != nil {
-		return nil, &controlapi.Failure{Code: controlapi.CodeBadRequest, Detail: err.Error()}
+		return nil, &proxyapi.Failure{Code: proxyapi.CodeBadRequest, Detail: err.Error()}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -307,7 +307,7 @@ func (s *Server) load(name string, text []byte) (any, error) {
 	if err := s.index.add(s.dir, kept{Revision: n, LoadedAt: time.Now().UTC(), Name: name, Size: len(text)}); err != nil {
 		return nil, fmt.Errorf("revision %d is enforced, but a proxy that starts again will not know it: %w", n, err)
 	}
-	return controlapi.Loaded{Revision: n}, nil
+	return proxyapi.Loaded{Revision: n}, nil
 }
 
 // unreadable is a body that did not come whole: the sender's fault.
@@ -316,18 +316,18 @@ func unreadable(err error) error {
 	if errors.As(err, &large) {
 		return err
 	}
-	return &controlapi.Failure{Code: controlapi.CodeBadRequest, Detail: "read the body: " + err.Error()}
+	return &proxyapi.Failure{Code: proxyapi.CodeBadRequest, Detail: "read the body: " + err.Error()}
 }
 
 // onlyParams refuses parameters that would be ignored.
 func onlyParams(r *http.Request, known ...string) error {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return &controlapi.Failure{Code: controlapi.CodeBadRequest, Detail: err.Error()}
+		return &proxyapi.Failure{Code: proxyapi.CodeBadRequest, Detail: err.Error()}
 	}
 	for name, values := range query {
 		if !slices.Contains(known, name) || len(values) != 1 {
-			return &controlapi.Failure{Code: controlapi.CodeBadRequest, Detail: fmt.Sprintf("parameter %.40q is unknown or there twice", name)}
+			return &proxyapi.Failure{Code: proxyapi.CodeBadRequest, Detail: fmt.Sprintf("parameter %.40q is unknown or there twice", name)}
 		}
 	}
 	return nil

@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"openshell.dev/runtime/internal/controlapi"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/policy"
 )
 
@@ -64,10 +64,10 @@ func (c *court) Load(name string, text []byte) (int, error) {
 	return c.revision, nil
 }
 
-func (c *court) Status() controlapi.Status {
+func (c *court) Status() proxyapi.Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return controlapi.Status{ID: "box", Revision: c.revision, Connections: 3, Pid: 42}
+	return proxyapi.Status{ID: "box", Revision: c.revision, Connections: 3, Pid: 42}
 }
 
 func (c *court) Metrics() []byte { return []byte("counted 1\n") }
@@ -76,7 +76,7 @@ type fixture struct {
 	judge  *court
 	dir    string
 	socket string
-	client *controlapi.Client
+	client *proxyapi.Client
 }
 
 // start serves a judge that enforces what dir says, as a proxy's worker does.
@@ -107,7 +107,7 @@ func start(t *testing.T, dir string) *fixture {
 	if err := os.Mkdir(long, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	f.socket = controlapi.Socket(long)
+	f.socket = proxyapi.ControlSocket(long)
 	folder, err := os.Open(long)
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +127,7 @@ func start(t *testing.T, dir string) *fixture {
 			t.Error(err)
 		}
 	})
-	f.client = controlapi.Dial(f.socket)
+	f.client = proxyapi.Dial(f.socket)
 	return f
 }
 
@@ -170,10 +170,10 @@ func TestSetGetListRollback(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []controlapi.Revision{
+	want := []proxyapi.Revision{
 		{Revision: 1, Name: "created.yaml", Status: "superseded"}, {Revision: 2, Name: "second.yaml", Status: "superseded"}, {Revision: 3, Name: "created.yaml", Status: "loaded"},
 	}
-	if d := cmp.Diff(want, list, cmpopts.IgnoreFields(controlapi.Revision{}, "LoadedAt")); d != "" {
+	if d := cmp.Diff(want, list, cmpopts.IgnoreFields(proxyapi.Revision{}, "LoadedAt")); d != "" {
 		t.Error(d)
 	}
 	if st, err := f.client.Status(ctx); err != nil || st.Revision != 3 || st.Pid != 42 || st.Connections != 3 {
@@ -187,37 +187,37 @@ func TestRefusedSetLeavesTheOldPolicy(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		ask  func(ctx context.Context) (int, error)
-		want controlapi.Failure
+		want proxyapi.Failure
 	}{
 		{
 			"static change", func(ctx context.Context) (int, error) { return f.client.SetPolicy(ctx, "p", []byte("static")) },
-			controlapi.Failure{Code: "static_change", Fields: []string{"filesystem_policy", "process"}},
+			proxyapi.Failure{Code: "static_change", Fields: []string{"filesystem_policy", "process"}},
 		},
 		{
 			"static change with a reason", func(ctx context.Context) (int, error) {
 				return f.client.SetPolicy(ctx, "p", []byte("static: programs"))
 			},
-			controlapi.Failure{Code: "static_change", Fields: []string{"network_policies.a.binaries[0]"}, Detail: "because"},
+			proxyapi.Failure{Code: "static_change", Fields: []string{"network_policies.a.binaries[0]"}, Detail: "because"},
 		},
 		{
 			"invalid", func(ctx context.Context) (int, error) { return f.client.SetPolicy(ctx, "p", []byte("invalid")) },
-			controlapi.Failure{Code: "invalid_policy", Detail: "p:1:1: invalid"},
+			proxyapi.Failure{Code: "invalid_policy", Detail: "p:1:1: invalid"},
 		},
 		{
 			"terminal escape in the name", func(ctx context.Context) (int, error) { return f.client.SetPolicy(ctx, "\x1b[2J", []byte("x")) },
-			controlapi.Failure{Code: "bad_request", Detail: "name is longer than 1024 bytes or not printable"},
+			proxyapi.Failure{Code: "bad_request", Detail: "name is longer than 1024 bytes or not printable"},
 		},
 		{"too large", func(ctx context.Context) (int, error) {
 			return f.client.SetPolicy(ctx, "p", make([]byte, policy.MaxSize+1))
-		}, controlapi.Failure{Code: "too_large", Detail: "the body is larger than 4194304 bytes"}},
+		}, proxyapi.Failure{Code: "too_large", Detail: "the body is larger than 4194304 bytes"}},
 		{
 			"rollback to what never was", func(ctx context.Context) (int, error) { return f.client.Rollback(ctx, 9) },
-			controlapi.Failure{Code: "not_found", Detail: "revision 9 is not kept"},
+			proxyapi.Failure{Code: "not_found", Detail: "revision 9 is not kept"},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := tc.ask(t.Context())
-			var got *controlapi.Failure
+			var got *proxyapi.Failure
 			if !errors.As(err, &got) {
 				t.Fatalf("error %v, want a *Failure", err)
 			}
@@ -241,8 +241,8 @@ func TestRefusedSetLeavesTheOldPolicy(t *testing.T) {
 func TestInvalidDetailIsBounded(t *testing.T) {
 	f := start(t, filepath.Join(t.TempDir(), "policies"))
 	_, err := f.client.SetPolicy(t.Context(), "p", []byte("invalid"+strings.Repeat("é wrong\n", 1<<18)))
-	var got *controlapi.Failure
-	if !errors.As(err, &got) || got.Code != controlapi.CodeInvalidPolicy || len(got.Detail) > MaxDetail+8 || len(got.Detail) < MaxDetail/2 {
+	var got *proxyapi.Failure
+	if !errors.As(err, &got) || got.Code != proxyapi.CodeInvalidPolicy || len(got.Detail) > MaxDetail+8 || len(got.Detail) < MaxDetail/2 {
 		t.Errorf("%.100v", err)
 	}
 }
@@ -278,8 +278,8 @@ func TestBypass_B74_DenyingIsKept(t *testing.T) {
 	f.set(t, "second")
 	for want := 3; want <= 4; want++ {
 		_, err := f.client.SetPolicy(t.Context(), "bad", []byte("closes"))
-		var got *controlapi.Failure
-		if !errors.As(err, &got) || got.Code != controlapi.CodeInvalidPolicy || got.Denies != want {
+		var got *proxyapi.Failure
+		if !errors.As(err, &got) || got.Code != proxyapi.CodeInvalidPolicy || got.Denies != want {
 			t.Fatalf("%v, want that revision %d denies", err, want)
 		}
 		if n, name, err := Refused(dir); n != want || name != "bad" || err != nil {
@@ -287,10 +287,10 @@ func TestBypass_B74_DenyingIsKept(t *testing.T) {
 		}
 	}
 	list, err := f.client.Policies(t.Context())
-	want := []controlapi.Revision{
+	want := []proxyapi.Revision{
 		{Revision: 1, Name: "created.yaml", Status: "superseded"}, {Revision: 2, Name: "second.yaml", Status: "superseded"}, {Revision: 4, Name: "bad", Status: "failed"},
 	}
-	if d := cmp.Diff(want, list, cmpopts.IgnoreFields(controlapi.Revision{}, "LoadedAt")); d != "" || err != nil {
+	if d := cmp.Diff(want, list, cmpopts.IgnoreFields(proxyapi.Revision{}, "LoadedAt")); d != "" || err != nil {
 		t.Error(d, err)
 	}
 	if text, _, err := f.client.Policy(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "revision 4 is invalid") {

@@ -11,17 +11,17 @@ import (
 	"strings"
 	"testing"
 
-	"openshell.dev/runtime/internal/controlapi"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // FuzzControl: whatever is asked is answered in the API's shapes, and what is
 // enforced afterwards is the text that the answer says, or the one before.
 func FuzzControl(f *testing.F) {
-	f.Add("POST", controlapi.PathPolicy, "name=a.yaml", []byte("version: 1\n"))
-	f.Add("POST", controlapi.PathPolicy, "name=a&name=b", []byte("invalid"))
-	f.Add("POST", controlapi.PathRollback, "", []byte(`{"revision":1}`))
-	f.Add("POST", controlapi.PathRollback, "", []byte(`{"revision":-1e9}`))
-	f.Add("GET", controlapi.PathPolicy, "revision=99999999999999999999", []byte(nil))
+	f.Add("POST", proxyapi.PathPolicy, "name=a.yaml", []byte("version: 1\n"))
+	f.Add("POST", proxyapi.PathPolicy, "name=a&name=b", []byte("invalid"))
+	f.Add("POST", proxyapi.PathRollback, "", []byte(`{"revision":1}`))
+	f.Add("POST", proxyapi.PathRollback, "", []byte(`{"revision":-1e9}`))
+	f.Add("GET", proxyapi.PathPolicy, "revision=99999999999999999999", []byte(nil))
 	f.Add("GET", "/v1/../v1//status", "%zz", []byte(nil))
 	f.Fuzz(func(t *testing.T, method, path, query string, body []byte) {
 		target := &url.URL{Scheme: "http", Host: "proxy", Path: path, RawQuery: query}
@@ -40,7 +40,7 @@ func FuzzControl(f *testing.F) {
 		}
 		w := httptest.NewRecorder()
 		s.http.Handler.ServeHTTP(w, r)
-		var loaded controlapi.Loaded
+		var loaded proxyapi.Loaded
 		switch took := r.Method == http.MethodPost && w.Code == http.StatusOK; {
 		case took:
 			if err := json.Unmarshal(w.Body.Bytes(), &loaded); err != nil || loaded.Revision != j.revision {

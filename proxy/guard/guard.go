@@ -30,7 +30,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/internal/trust"
 	"openshell.dev/runtime/proxy/ca"
 	"openshell.dev/runtime/proxy/identity"
@@ -59,9 +59,9 @@ const (
 )
 
 // Worker is what a worker gets on its standard input, beside the descriptors;
-// the handoff.Container follows it.
+// the proxyapi.Container follows it.
 type Worker struct {
-	handoff.Config
+	proxyapi.Config
 	CACert, CAKey []byte
 	// Generation is that of the secrets in Config.
 	Generation int
@@ -75,28 +75,28 @@ const (
 	FDSockets
 	// FDControl is the control socket's listener.
 	FDControl
-	// FDListeners is the first of handoff.Listeners.
+	// FDListeners is the first of proxyapi.Listeners.
 	FDListeners
 )
 
 // Guard supervises one container's proxy.
 type Guard struct {
-	Config *handoff.Config
-	// Documents gives the handoff.Container, or ends.
+	Config *proxyapi.Config
+	// Documents gives the proxyapi.Container, or ends.
 	Documents *json.Decoder
 	// Ready, Netns and Listeners are donated by the runtime. Ready is nil for a
 	// guard that takes the place of another, and so is Check.
 	Ready, Netns *os.File
 	// Check fails if no worker could serve.
 	Check     func(*Worker) (Checked, error)
-	Listeners [handoff.Listeners]*os.File
+	Listeners [proxyapi.Listeners]*os.File
 	// Init is a pidfd of the container's first process; nil until it is known.
 	Init *os.File
 
 	// attached is closed once container and who are set; ended once the container
 	// has ended, or will not be.
 	attached, ended chan struct{}
-	container       handoff.Container
+	container       proxyapi.Container
 	who             *identity.Resolver
 	// secrets are Config's as updates have made them; refreshes has a refresher run for
 	// them.
@@ -148,7 +148,7 @@ func (o *opening) say(refused string) {
 		return
 	}
 	if o.ready != nil {
-		_, _ = o.ready.WriteString(handoff.ReadyWord)
+		_, _ = o.ready.WriteString(proxyapi.ReadyWord)
 		_ = o.ready.Close()
 	}
 	close(o.said)
@@ -183,7 +183,7 @@ func (g *Guard) Run() error {
 			return err
 		}
 	}
-	control, err := listen(filepath.Join(g.Config.StateDir, handoff.ControlSocket))
+	control, err := listen(filepath.Join(g.Config.StateDir, proxyapi.ControlSocketFile))
 	if err != nil {
 		return err
 	}
@@ -203,13 +203,13 @@ func (g *Guard) Run() error {
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		if g.Config.Egress == handoff.EgressNamespace {
+		if g.Config.Egress == proxyapi.EgressNamespace {
 			if err := netns.Set(netns.NsHandle(g.Netns.Fd())); err != nil {
 				result <- fmt.Errorf("enter the container's network namespace: %w", err)
 				return
 			}
 		}
-		if err := dropCapabilities(g.Config.Egress == handoff.EgressNamespace); err != nil {
+		if err := dropCapabilities(g.Config.Egress == proxyapi.EgressNamespace); err != nil {
 			result <- err
 			return
 		}
@@ -345,7 +345,7 @@ func (g *Guard) work(w *Worker, control *os.File) error {
 		}
 		files = append(files, l)
 	}
-	p, err := os.StartProcess("/proc/self/exe", []string{"openshell-proxy", handoff.RoleWorker, g.Config.ID}, &os.ProcAttr{
+	p, err := os.StartProcess("/proc/self/exe", []string{"openshell-proxy", proxyapi.RoleWorker, g.Config.ID}, &os.ProcAttr{
 		Files: files, Env: []string{},
 		Sys: &unix.SysProcAttr{Pdeathsig: unix.SIGKILL},
 	})
@@ -393,8 +393,8 @@ func (g *Guard) work(w *Worker, control *os.File) error {
 
 // authority loads the sandbox's CA, or makes it: it outlives every worker and the
 // guard, because the container trusts this one.
-func authority(c *handoff.Config) (cert, key []byte, err error) {
-	certFile, keyFile := filepath.Join(c.StateDir, handoff.CACert), filepath.Join(c.StateDir, handoff.CAKey)
+func authority(c *proxyapi.Config) (cert, key []byte, err error) {
+	certFile, keyFile := filepath.Join(c.StateDir, proxyapi.CACertFile), filepath.Join(c.StateDir, proxyapi.CAKeyFile)
 	cert, err = os.ReadFile(certFile)
 	if err == nil {
 		key, err = os.ReadFile(keyFile)

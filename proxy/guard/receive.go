@@ -19,14 +19,13 @@ import (
 
 	"golang.org/x/net/netutil"
 
-	"openshell.dev/runtime/internal/controlapi"
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // receive opens the guard's socket and serves it until leave is called. Who has
 // credentials shows that in the store's folder.
 func (g *Guard) receive() (leave func(), err error) {
-	f, err := listen(filepath.Join(g.Config.StateDir, handoff.SecretsSocket))
+	f, err := listen(filepath.Join(g.Config.StateDir, proxyapi.SecretsSocketFile))
 	if err != nil {
 		return nil, err
 	}
@@ -36,26 +35,26 @@ func (g *Guard) receive() (leave func(), err error) {
 		return nil, fmt.Errorf("use the socket for credentials: %w", err)
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+controlapi.PathProviders, func(w http.ResponseWriter, _ *http.Request) { answer(w, g.secrets.attached(), nil) })
-	mux.HandleFunc("PUT "+controlapi.PathProvider, func(w http.ResponseWriter, r *http.Request) {
-		var u handoff.Update
-		change(g, w, r, &u, func(s *handoff.Secrets) (*handoff.Secrets, error) { return s.Apply(&u) })
+	mux.HandleFunc("GET "+proxyapi.PathProviders, func(w http.ResponseWriter, _ *http.Request) { answer(w, g.secrets.attached(), nil) })
+	mux.HandleFunc("PUT "+proxyapi.PathProvider, func(w http.ResponseWriter, r *http.Request) {
+		var u proxyapi.Update
+		change(g, w, r, &u, func(s *proxyapi.Secrets) (*proxyapi.Secrets, error) { return s.Apply(&u) })
 	})
-	mux.HandleFunc("PUT "+controlapi.PathAttach, func(w http.ResponseWriter, r *http.Request) {
-		var a controlapi.Attachment
-		change(g, w, r, &a, func(s *handoff.Secrets) (*handoff.Secrets, error) { return g.attachProvider(s, &a) })
+	mux.HandleFunc("PUT "+proxyapi.PathAttach, func(w http.ResponseWriter, r *http.Request) {
+		var a proxyapi.Attachment
+		change(g, w, r, &a, func(s *proxyapi.Secrets) (*proxyapi.Secrets, error) { return g.attachProvider(s, &a) })
 	})
-	mux.HandleFunc("PUT "+controlapi.PathDetach, func(w http.ResponseWriter, r *http.Request) {
-		var d controlapi.Detachment
-		change(g, w, r, &d, func(s *handoff.Secrets) (*handoff.Secrets, error) { return s.Detach(d.Name) })
+	mux.HandleFunc("PUT "+proxyapi.PathDetach, func(w http.ResponseWriter, r *http.Request) {
+		var d proxyapi.Detachment
+		change(g, w, r, &d, func(s *proxyapi.Secrets) (*proxyapi.Secrets, error) { return s.Detach(d.Name) })
 	})
-	mux.HandleFunc("PUT "+controlapi.PathInference, func(w http.ResponseWriter, r *http.Request) {
-		var i handoff.Inference
-		change(g, w, r, &i, func(s *handoff.Secrets) (*handoff.Secrets, error) {
+	mux.HandleFunc("PUT "+proxyapi.PathInference, func(w http.ResponseWriter, r *http.Request) {
+		var i proxyapi.Inference
+		change(g, w, r, &i, func(s *proxyapi.Secrets) (*proxyapi.Secrets, error) {
 			if s.Inference == nil {
-				return nil, handoff.ErrNotAttached // its workload has no variables that lead there
+				return nil, proxyapi.ErrNotAttached // its workload has no variables that lead there
 			}
-			return &handoff.Secrets{Providers: s.Providers, Inference: &i}, nil
+			return &proxyapi.Secrets{Providers: s.Providers, Inference: &i}, nil
 		})
 	})
 	server := &http.Server{
@@ -75,7 +74,7 @@ func (g *Guard) receive() (leave func(), err error) {
 }
 
 // attachProvider makes one more provider the sandbox's, if news of it would be heard.
-func (g *Guard) attachProvider(s *handoff.Secrets, a *controlapi.Attachment) (*handoff.Secrets, error) {
+func (g *Guard) attachProvider(s *proxyapi.Secrets, a *proxyapi.Attachment) (*proxyapi.Secrets, error) {
 	if ours := filepath.Dir(g.Config.Attached); a.Store != ours {
 		return nil, fmt.Errorf("the sandbox has its providers from %s, not from %s", ours, a.Store)
 	}
@@ -127,32 +126,32 @@ func (g *Guard) show() error {
 }
 
 // change reads a document, edits the secrets by it and answers when they are in use.
-func change(g *Guard, w http.ResponseWriter, r *http.Request, into any, edit func(*handoff.Secrets) (*handoff.Secrets, error)) {
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, controlapi.MaxUpdate))
+func change(g *Guard, w http.ResponseWriter, r *http.Request, into any, edit func(*proxyapi.Secrets) (*proxyapi.Secrets, error)) {
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, proxyapi.MaxUpdate))
 	d.DisallowUnknownFields()
 	if d.Decode(into) != nil {
 		// The reason might quote a value.
-		answer(w, nil, &controlapi.Failure{Code: controlapi.CodeBadRequest, Detail: "the document cannot be read"})
+		answer(w, nil, &proxyapi.Failure{Code: proxyapi.CodeBadRequest, Detail: "the document cannot be read"})
 		return
 	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(workerPatience + requestPatience))
 	n, err := g.secrets.change(edit)
-	answer(w, controlapi.Updated{Generation: n}, err)
+	answer(w, proxyapi.Updated{Generation: n}, err)
 }
 
 func answer(w http.ResponseWriter, v any, err error) {
 	status := http.StatusOK
 	if err != nil {
-		f := &controlapi.Failure{Code: controlapi.CodeInternal, Detail: err.Error()}
+		f := &proxyapi.Failure{Code: proxyapi.CodeInternal, Detail: err.Error()}
 		var refused *refusedError
 		switch {
 		case errors.As(err, &f):
-		case errors.Is(err, handoff.ErrNotAttached):
-			f.Code = controlapi.CodeNotAttached
-		case errors.Is(err, handoff.ErrDeleted):
-			f.Code = controlapi.CodeDeleted
+		case errors.Is(err, proxyapi.ErrNotAttached):
+			f.Code = proxyapi.CodeNotAttached
+		case errors.Is(err, proxyapi.ErrDeleted):
+			f.Code = proxyapi.CodeDeleted
 		case errors.As(err, &refused):
-			f.Code = controlapi.CodeBadRequest
+			f.Code = proxyapi.CodeBadRequest
 		}
 		status, v = http.StatusConflict, f
 	}
@@ -162,10 +161,10 @@ func answer(w http.ResponseWriter, v any, err error) {
 }
 
 // attached says which providers there are, without a value.
-func (l *live) attached() []controlapi.Attached {
-	s, out := l.current(), []controlapi.Attached{}
+func (l *live) attached() []proxyapi.Attached {
+	s, out := l.current(), []proxyapi.Attached{}
 	for _, p := range s.Providers {
-		a := controlapi.Attached{Name: p.Name, Revision: p.Revision, Renewed: p.Renewed, Gone: p.Gone}
+		a := proxyapi.Attached{Name: p.Name, Revision: p.Revision, Renewed: p.Renewed, Gone: p.Gone}
 		for _, c := range p.Credentials {
 			if c.Revision == p.Revision && !c.Expires.IsZero() {
 				if a.Expires == nil {
@@ -193,7 +192,7 @@ func (l *live) attached() []controlapi.Attached {
 	}
 	for name, of := range routes {
 		k := s.Inference.Keys[of[0]]
-		out = append(out, controlapi.Attached{Name: name, Revision: k.Revision, Renewed: k.Renewed, Routes: of})
+		out = append(out, proxyapi.Attached{Name: name, Revision: k.Revision, Renewed: k.Renewed, Routes: of})
 	}
 	return out
 }

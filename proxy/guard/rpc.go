@@ -7,7 +7,7 @@ import (
 	"net/netip"
 	"net/rpc"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/proxy/identity"
 )
 
@@ -55,7 +55,7 @@ func (a *answers) Begun(refused string, _ *struct{}) error {
 }
 
 // Secrets answers what the secrets are once they are others than the worker knows.
-func (a *answers) Secrets(k Known, out *handoff.Secrets) error {
+func (a *answers) Secrets(k Known, out *proxyapi.Secrets) error {
 	s, err := a.g.secrets.after(k, a.gone)
 	if err != nil {
 		return err
@@ -93,8 +93,8 @@ func (c *Client) Begun(err error) error {
 
 // Secrets waits for other secrets than the known ones, about which it tells the
 // guard.
-func (c *Client) Secrets(k Known) (*handoff.Secrets, error) {
-	var out handoff.Secrets
+func (c *Client) Secrets(k Known) (*proxyapi.Secrets, error) {
+	var out proxyapi.Secrets
 	err := c.c.Call(service+".Secrets", k, &out)
 	return &out, err
 }

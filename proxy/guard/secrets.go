@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // live are the secrets of a running proxy. The guard is who knows them: workers and
@@ -20,7 +20,7 @@ type live struct {
 	one sync.Mutex
 
 	mu  sync.Mutex
-	now *handoff.Secrets
+	now *proxyapi.Secrets
 	// changed is closed when now is another, told when the worker has spoken.
 	changed, told chan struct{}
 	known         Known
@@ -31,12 +31,12 @@ type live struct {
 	process   *os.Process
 }
 
-func (l *live) begin(c *handoff.Config) {
-	l.now = &handoff.Secrets{Generation: 1, Providers: c.Providers, Inference: c.Inference}
+func (l *live) begin(c *proxyapi.Config) {
+	l.now = &proxyapi.Secrets{Generation: 1, Providers: c.Providers, Inference: c.Inference}
 	l.changed, l.told = make(chan struct{}), make(chan struct{})
 }
 
-func (l *live) current() *handoff.Secrets {
+func (l *live) current() *proxyapi.Secrets {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.now
@@ -53,7 +53,7 @@ func (l *live) document(w *Worker) *Worker {
 var errWorkerGone = errors.New("the worker has ended")
 
 // after notes what the worker knows and gives what it does not, once there is such.
-func (l *live) after(k Known, gone <-chan struct{}) (*handoff.Secrets, error) {
+func (l *live) after(k Known, gone <-chan struct{}) (*proxyapi.Secrets, error) {
 	l.mu.Lock()
 	l.known = k
 	close(l.told)
@@ -74,7 +74,7 @@ func (l *live) after(k Known, gone <-chan struct{}) (*handoff.Secrets, error) {
 
 // change makes the secrets what edit returns: the worker uses them when change
 // returns, and the standby knows them. Those that the worker refuses are taken back.
-func (l *live) change(edit func(*handoff.Secrets) (*handoff.Secrets, error)) (generation int, err error) {
+func (l *live) change(edit func(*proxyapi.Secrets) (*proxyapi.Secrets, error)) (generation int, err error) {
 	l.one.Lock()
 	defer l.one.Unlock()
 	before := l.current()
@@ -92,7 +92,7 @@ func (l *live) change(edit func(*handoff.Secrets) (*handoff.Secrets, error)) (ge
 }
 
 // put makes s the secrets and tells the standby.
-func (l *live) put(s handoff.Secrets) int {
+func (l *live) put(s proxyapi.Secrets) int {
 	l.mu.Lock()
 	s.Generation = l.now.Generation + 1
 	l.now = &s

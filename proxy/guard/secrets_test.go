@@ -14,21 +14,20 @@ import (
 	"testing"
 	"time"
 
-	"openshell.dev/runtime/internal/controlapi"
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 const theKey = "sk-the-real-key-0123456789"
 
 // guarded is a guard without a container, with its socket open.
-func guarded(t *testing.T) (*Guard, *controlapi.Client) {
+func guarded(t *testing.T) (*Guard, *proxyapi.Client) {
 	t.Helper()
 	dir := t.TempDir()
 	g := &Guard{
 		ended: make(chan struct{}),
-		Config: &handoff.Config{
+		Config: &proxyapi.Config{
 			ID: "box", StateDir: dir, Attached: filepath.Join(dir, "attached"),
-			Providers: []handoff.Provider{{Name: "work", Revision: 1, Credentials: []handoff.Credential{{Key: "A", Name: "a", Value: "old", Revision: 1}}}},
+			Providers: []proxyapi.Provider{{Name: "work", Revision: 1, Credentials: []proxyapi.Credential{{Key: "A", Name: "a", Value: "old", Revision: 1}}}},
 		},
 	}
 	g.secrets.begin(g.Config)
@@ -37,11 +36,11 @@ func guarded(t *testing.T) (*Guard, *controlapi.Client) {
 		t.Fatal(err)
 	}
 	t.Cleanup(leave)
-	return g, controlapi.Dial(controlapi.Secrets(dir))
+	return g, proxyapi.Dial(proxyapi.SecretsSocket(dir))
 }
 
 // work is a worker: it takes what it is told, or says why not.
-func work(t *testing.T, g *Guard, refuse func(*handoff.Secrets) string) {
+func work(t *testing.T, g *Guard, refuse func(*proxyapi.Secrets) string) {
 	t.Helper()
 	gone := make(chan struct{})
 	t.Cleanup(func() { close(gone) })
@@ -57,13 +56,13 @@ func work(t *testing.T, g *Guard, refuse func(*handoff.Secrets) string) {
 	}()
 }
 
-func value(s *handoff.Secrets) string { return s.Providers[0].Credentials[0].Value }
+func value(s *proxyapi.Secrets) string { return s.Providers[0].Credentials[0].Value }
 
 func TestUpdate(t *testing.T) {
 	g, c := guarded(t)
-	work(t, g, func(*handoff.Secrets) string { return "" })
+	work(t, g, func(*proxyapi.Secrets) string { return "" })
 	ctx := context.Background()
-	u := &handoff.Update{Name: "work", Revision: 2, Credentials: []handoff.Credential{{Key: "A", Name: "a", Value: theKey, Expires: time.Now().Add(time.Hour)}}}
+	u := &proxyapi.Update{Name: "work", Revision: 2, Credentials: []proxyapi.Credential{{Key: "A", Name: "a", Value: theKey, Expires: time.Now().Add(time.Hour)}}}
 	if err := c.Update(ctx, u); err != nil {
 		t.Fatal(err)
 	}
@@ -74,17 +73,17 @@ func TestUpdate(t *testing.T) {
 	if err != nil || len(all) != 1 || all[0].Revision != 2 || all[0].Expires["A"].IsZero() {
 		t.Errorf("%+v, %v", all, err)
 	}
-	var f *controlapi.Failure
-	if err := c.Update(ctx, &handoff.Update{Name: "other"}); !errors.As(err, &f) || f.Code != controlapi.CodeNotAttached {
+	var f *proxyapi.Failure
+	if err := c.Update(ctx, &proxyapi.Update{Name: "other"}); !errors.As(err, &f) || f.Code != proxyapi.CodeNotAttached {
 		t.Errorf("error %v", err)
 	}
-	if err := c.SetInference(ctx, &handoff.Inference{}); !errors.As(err, &f) || f.Code != controlapi.CodeNotAttached {
+	if err := c.SetInference(ctx, &proxyapi.Inference{}); !errors.As(err, &f) || f.Code != proxyapi.CodeNotAttached {
 		t.Errorf("error %v", err)
 	}
-	if err := c.Update(ctx, &handoff.Update{Name: "work", Deleted: true}); err != nil {
+	if err := c.Update(ctx, &proxyapi.Update{Name: "work", Deleted: true}); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Update(ctx, u); !errors.As(err, &f) || f.Code != controlapi.CodeDeleted {
+	if err := c.Update(ctx, u); !errors.As(err, &f) || f.Code != proxyapi.CodeDeleted {
 		t.Errorf("error %v", err)
 	}
 	if text, err := json.Marshal(g.secrets.current()); err != nil || strings.Contains(string(text), theKey) {
@@ -99,7 +98,7 @@ func TestBypass_B94_LongIDShowsItself(t *testing.T) {
 	id := strings.Repeat("n", 255)
 	links := map[string]bool{}
 	for _, root := range []string{"a", "b"} {
-		g := &Guard{Config: &handoff.Config{ID: id, StateDir: filepath.Join(dir, root, id), Attached: filepath.Join(dir, "attached")}}
+		g := &Guard{Config: &proxyapi.Config{ID: id, StateDir: filepath.Join(dir, root, id), Attached: filepath.Join(dir, "attached")}}
 		if err := g.show(); err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +116,7 @@ func TestBypass_B94_LongIDShowsItself(t *testing.T) {
 // when it has the first, and gives away no values.
 func TestAttachProvider(t *testing.T) {
 	dir := t.TempDir()
-	g := &Guard{ended: make(chan struct{}), Config: &handoff.Config{ID: "box", StateDir: filepath.Join(dir, "box"), Attached: filepath.Join(dir, "store", "attached")}}
+	g := &Guard{ended: make(chan struct{}), Config: &proxyapi.Config{ID: "box", StateDir: filepath.Join(dir, "box"), Attached: filepath.Join(dir, "store", "attached")}}
 	if err := os.Mkdir(g.Config.StateDir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -127,12 +126,12 @@ func TestAttachProvider(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer leave()
-	work(t, g, func(*handoff.Secrets) string { return "" })
+	work(t, g, func(*proxyapi.Secrets) string { return "" })
 	if _, err := os.Lstat(g.link()); err == nil {
 		t.Error("it shows itself without credentials")
 	}
-	c, ctx := controlapi.Dial(controlapi.Secrets(g.Config.StateDir)), context.Background()
-	p := handoff.Provider{Name: "work", Revision: 2, Credentials: []handoff.Credential{{Key: "A", Name: "a", Value: theKey, Revision: 2}}}
+	c, ctx := proxyapi.Dial(proxyapi.SecretsSocket(g.Config.StateDir)), context.Background()
+	p := proxyapi.Provider{Name: "work", Revision: 2, Credentials: []proxyapi.Credential{{Key: "A", Name: "a", Value: theKey, Revision: 2}}}
 	for _, tc := range []struct {
 		store   string
 		renewed bool
@@ -143,7 +142,7 @@ func TestAttachProvider(t *testing.T) {
 	} {
 		refused := p
 		refused.Renewed = tc.renewed
-		if err := c.Attach(ctx, &controlapi.Attachment{Store: tc.store, Provider: refused}); err == nil || !strings.Contains(err.Error(), tc.want) {
+		if err := c.Attach(ctx, &proxyapi.Attachment{Store: tc.store, Provider: refused}); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("error %v, want …%s…", err, tc.want)
 		}
 	}
@@ -151,7 +150,7 @@ func TestAttachProvider(t *testing.T) {
 		t.Fatalf("%d providers", n)
 	}
 	for range 2 {
-		if err := c.Attach(ctx, &controlapi.Attachment{Store: filepath.Join(dir, "store"), Provider: p}); err != nil {
+		if err := c.Attach(ctx, &proxyapi.Attachment{Store: filepath.Join(dir, "store"), Provider: p}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -164,11 +163,11 @@ func TestAttachProvider(t *testing.T) {
 	if err := c.Detach(ctx, "work"); err != nil {
 		t.Fatal(err)
 	}
-	var f *controlapi.Failure
-	if err := c.Detach(ctx, "none"); !errors.As(err, &f) || f.Code != controlapi.CodeNotAttached {
+	var f *proxyapi.Failure
+	if err := c.Detach(ctx, "none"); !errors.As(err, &f) || f.Code != proxyapi.CodeNotAttached {
 		t.Errorf("error %v", err)
 	}
-	if all, err := c.Providers(ctx); err != nil || len(all) != 1 || all[0].Gone != handoff.Detached {
+	if all, err := c.Providers(ctx); err != nil || len(all) != 1 || all[0].Gone != proxyapi.Detached {
 		t.Errorf("%+v, %v", all, err)
 	}
 	if text, err := json.Marshal(g.secrets.current()); err != nil || strings.Contains(string(text), theKey) {
@@ -180,13 +179,13 @@ func TestAttachProvider(t *testing.T) {
 // would not start.
 func TestRefusedUpdate(t *testing.T) {
 	g, c := guarded(t)
-	work(t, g, func(s *handoff.Secrets) string {
+	work(t, g, func(s *proxyapi.Secrets) string {
 		if value(s) != "old" {
 			return "it is bad"
 		}
 		return ""
 	})
-	err := c.Update(context.Background(), &handoff.Update{Name: "work", Revision: 2, Credentials: []handoff.Credential{{Key: "A", Name: "a", Value: theKey}}})
+	err := c.Update(context.Background(), &proxyapi.Update{Name: "work", Revision: 2, Credentials: []proxyapi.Credential{{Key: "A", Name: "a", Value: theKey}}})
 	if err == nil || !strings.Contains(err.Error(), "it is bad") || strings.Contains(err.Error(), theKey) {
 		t.Errorf("error %v", err)
 	}
@@ -199,7 +198,7 @@ func TestRefusedUpdate(t *testing.T) {
 // link to the sandbox goes with the guard.
 func TestSocket(t *testing.T) {
 	g, _ := guarded(t)
-	socket := controlapi.Secrets(g.Config.StateDir)
+	socket := proxyapi.SecretsSocket(g.Config.StateDir)
 	st, err := os.Lstat(socket)
 	if err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", st.Mode(), err)
@@ -208,14 +207,14 @@ func TestSocket(t *testing.T) {
 	if err != nil || len(links) != 1 || filepath.Join(g.Config.Attached, links[0].Name()) != g.link() {
 		t.Fatalf("%v, %v", links, err)
 	}
-	for _, body := range []string{`{"name":"` + theKey, `{"` + theKey + `":1}`, `[]`, strings.Repeat(theKey, controlapi.MaxUpdate/len(theKey)+1)} {
+	for _, body := range []string{`{"name":"` + theKey, `{"` + theKey + `":1}`, `[]`, strings.Repeat(theKey, proxyapi.MaxUpdate/len(theKey)+1)} {
 		w := &answered{header: http.Header{}}
-		r, err := http.NewRequest(http.MethodPut, controlapi.PathProvider, strings.NewReader(body))
+		r, err := http.NewRequest(http.MethodPut, proxyapi.PathProvider, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
-		var u handoff.Update
-		change(g, w, r, &u, func(s *handoff.Secrets) (*handoff.Secrets, error) { return s.Apply(&u) })
+		var u proxyapi.Update
+		change(g, w, r, &u, func(s *proxyapi.Secrets) (*proxyapi.Secrets, error) { return s.Apply(&u) })
 		if w.status != http.StatusConflict || strings.Contains(w.text.String(), theKey) {
 			t.Errorf("%d %s", w.status, w.text.String())
 		}
@@ -236,12 +235,12 @@ func (a *answered) Write(p []byte) (int, error) { return a.text.Write(p) }
 // middle of a word.
 func TestFollow(t *testing.T) {
 	r, w := io.Pipe()
-	g := &Guard{Config: &handoff.Config{}, Documents: json.NewDecoder(r)}
+	g := &Guard{Config: &proxyapi.Config{}, Documents: json.NewDecoder(r)}
 	done := make(chan error)
 	go func() { done <- g.Follow() }()
 	out := json.NewEncoder(w)
 	for _, d := range []any{
-		handoff.Container{Pid: 7}, handoff.Secrets{Providers: []handoff.Provider{{Name: "a"}}}, handoff.Secrets{Providers: []handoff.Provider{{Name: "b"}}},
+		proxyapi.Container{Pid: 7}, proxyapi.Secrets{Providers: []proxyapi.Provider{{Name: "a"}}}, proxyapi.Secrets{Providers: []proxyapi.Provider{{Name: "b"}}},
 	} {
 		if err := out.Encode(d); err != nil {
 			t.Fatal(err)

@@ -10,13 +10,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"openshell.dev/runtime/internal/handoff"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // The standby's descriptors beyond the guard's own.
 const (
 	// FDInit is a pidfd of the container's first process.
-	FDInit = handoff.FDListeners + handoff.Listeners + iota
+	FDInit = proxyapi.FDListeners + proxyapi.Listeners + iota
 	// FDGuard is a pidfd of the guard.
 	FDGuard
 )
@@ -73,7 +73,7 @@ func (g *Guard) standby() error {
 		files = append(files, l)
 	}
 	files = append(files, g.Init, pidfd)
-	p, err := os.StartProcess("/proc/self/exe", []string{"openshell-standby", handoff.RoleStandby, g.Config.ID}, &os.ProcAttr{Files: files, Env: []string{}})
+	p, err := os.StartProcess("/proc/self/exe", []string{"openshell-standby", proxyapi.RoleStandby, g.Config.ID}, &os.ProcAttr{Files: files, Env: []string{}})
 	_ = documents.Close()
 	if err != nil {
 		return errors.Join(fmt.Errorf("start standby: %w", err), pipe.Close())
@@ -94,7 +94,7 @@ func (g *Guard) Follow() error {
 		return fmt.Errorf("read the guard's second document: %w", err)
 	}
 	for {
-		var s handoff.Secrets
+		var s proxyapi.Secrets
 		if err := g.Documents.Decode(&s); err != nil {
 			return nil //nolint:nilerr // the guard has ended, perhaps in the middle of a word
 		}

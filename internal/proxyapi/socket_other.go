@@ -2,7 +2,7 @@
 
 //go:build !linux
 
-package controlapi
+package proxyapi
 
 import (
 	"context"

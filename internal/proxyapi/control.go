@@ -1,22 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package controlapi is what is said on the control socket of a sandbox's proxy:
-// HTTP/1.1 with JSON and YAML over a unix socket that only root opens. The proxy
-// serves it, the person's CLI is its client.
-//
-// The paths are PathStatus, PathMetrics (GET), PathPolicy (GET, POST), PathPolicies (GET) and
-// PathRollback (POST). Credentials go to the guard, at a socket of its own: there
-// the paths are PathProviders (GET), PathProvider, PathAttach, PathDetach and
-// PathInference (PUT).
-package controlapi
+package proxyapi
 
 import (
 	"fmt"
 	"path/filepath"
 	"strings"
 	"time"
-
-	"openshell.dev/runtime/internal/handoff"
 )
 
 // The paths of the API.
@@ -59,11 +49,11 @@ const (
 	CodeDeleted       = "deleted"
 )
 
-// Socket is the control socket in a sandbox's state folder.
-func Socket(stateDir string) string { return filepath.Join(stateDir, handoff.ControlSocket) }
+// ControlSocket is the control socket in a sandbox's state folder.
+func ControlSocket(stateDir string) string { return filepath.Join(stateDir, ControlSocketFile) }
 
-// Secrets is the guard's socket in a sandbox's state folder.
-func Secrets(stateDir string) string { return filepath.Join(stateDir, handoff.SecretsSocket) }
+// SecretsSocket is the guard's socket in a sandbox's state folder.
+func SecretsSocket(stateDir string) string { return filepath.Join(stateDir, SecretsSocketFile) }
 
 // Attached is a provider that a sandbox has, without its values.
 type Attached struct {
@@ -71,7 +61,7 @@ type Attached struct {
 	Revision int    `json:"revision"`
 	Renewed  bool   `json:"renewed,omitempty"`
 	// Gone says why the sandbox has it no more; empty while it has it.
-	Gone handoff.Gone `json:"gone,omitempty"`
+	Gone Gone `json:"gone,omitempty"`
 	// Expires says when the newest value of a key ends, for those that do.
 	Expires map[string]time.Time `json:"expires,omitempty"`
 	// Routes are those of the privacy router that use it.
@@ -124,8 +114,8 @@ type Loaded struct {
 
 // Attachment is one more provider for a sandbox, out of the store in a folder.
 type Attachment struct {
-	Store    string           `json:"store"`
-	Provider handoff.Provider `json:"provider"`
+	Store    string   `json:"store"`
+	Provider Provider `json:"provider"`
 }
 
 // Detachment names a provider that a sandbox is to have no more.

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package handoff is what the runtime tells the proxy that it starts: two JSON
-// documents and open descriptors. Nothing of it comes from the environment.
-package handoff
+package proxyapi
 
 import (
 	"net/netip"
@@ -64,23 +62,23 @@ const ReadyWord = "ready"
 
 // Files in Config.StateDir.
 const (
-	// ControlSocket is the proxy's control socket (HTTP), for root alone.
-	ControlSocket = "control.sock"
-	// SecretsSocket is the guard's (HTTP), for root alone: credentials come in by it.
-	SecretsSocket = "secrets.sock"
-	// Policies is the folder of the policy's revisions.
-	Policies = "policies"
-	// CACert is the sandbox's CA (PEM).
-	CACert = "ca.pem"
-	// CAKey is the CA's key (PEM).
-	CAKey = "ca.key"
-	// Lock is held by the guard while it lives, and holds its pid.
-	Lock = "proxy.pid"
-	// StandbyLock is the same of the guard's standby.
-	StandbyLock = "standby.pid"
-	// Stores is the folder in which the container's overlays of CA stores are made, and
+	// ControlSocketFile is the proxy's control socket (HTTP), for root alone.
+	ControlSocketFile = "control.sock"
+	// SecretsSocketFile is the guard's (HTTP), for root alone: credentials come in by it.
+	SecretsSocketFile = "secrets.sock"
+	// PoliciesDir is the folder of the policy's revisions.
+	PoliciesDir = "policies"
+	// CACertFile is the sandbox's CA (PEM).
+	CACertFile = "ca.pem"
+	// CAKeyFile is the CA's key (PEM).
+	CAKeyFile = "ca.key"
+	// LockFile is held by the guard while it lives, and holds its pid.
+	LockFile = "proxy.pid"
+	// StandbyLockFile is the same of the guard's standby.
+	StandbyLockFile = "standby.pid"
+	// StoresDir is the folder in which the container's overlays of CA stores are made, and
 	// the files of stores that have none.
-	Stores = "trust"
+	StoresDir = "trust"
 )
 
 // The order of the donated listeners.
@@ -159,7 +157,7 @@ type Config struct {
 // guard finds none starts it.
 type Refresher struct {
 	Argv []string `json:"argv"`
-	// Lock is held by the one that runs.
+	// LockFile is held by the one that runs.
 	Lock string `json:"lock"`
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package controlapi
+package proxyapi
 
 import (
 	"bytes"
@@ -14,9 +14,6 @@ import (
 	"net/url"
 	"strconv"
 	"unicode/utf8"
-
-	"openshell.dev/runtime/internal/handoff"
-	"openshell.dev/runtime/policy"
 )
 
 // Client speaks to one sandbox's proxy.
@@ -29,7 +26,7 @@ type Client struct {
 func Dial(socket string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return connect(ctx, socket) }
 	return &Client{socket: socket, http: http.Client{
-		Timeout:   Patience,
+		Timeout:   RequestTimeout,
 		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true, MaxResponseHeaderBytes: 1 << 14},
 	}}
 }
@@ -102,7 +99,7 @@ func (c *Client) Providers(ctx context.Context) ([]Attached, error) {
 // Update gives a provider's new values; they are in use when Update returns. The
 // error wraps *Failure if the guard refused.
 // Preconditions: the client is of the guard's socket.
-func (c *Client) Update(ctx context.Context, u *handoff.Update) error {
+func (c *Client) Update(ctx context.Context, u *Update) error {
 	return c.put(ctx, PathProvider, u)
 }
 
@@ -115,7 +112,7 @@ func (c *Client) Detach(ctx context.Context, name string) error {
 }
 
 // SetInference gives all routes anew, with their keys; else as Update.
-func (c *Client) SetInference(ctx context.Context, i *handoff.Inference) error {
+func (c *Client) SetInference(ctx context.Context, i *Inference) error {
 	return c.put(ctx, PathInference, i)
 }
 
@@ -153,7 +150,7 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, out a
 	most := int64(MaxAnswer)
 	raw, isRaw := out.(*[]byte)
 	if isRaw {
-		most = policy.MaxSize
+		most = MaxText
 	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
 	switch {
