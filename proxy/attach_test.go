@@ -50,7 +50,7 @@ func TestAttachEndsTunnels(t *testing.T) {
 				t.Fatal(s, err)
 			}
 			before := len(w.log.all())
-			w.s.SetCredentials(provides(t, tc.host, 25, secretValue, ""))
+			w.sandbox.SetCredentials(provides(t, tc.host, 25, secretValue, ""))
 			if all := w.log.all()[before:]; !tc.stays && (len(all) == 0 || all[0].Reason != notInspected) {
 				t.Errorf("recorded %+v", all)
 			}
@@ -69,17 +69,17 @@ func TestDetachEndsWebSockets(t *testing.T) {
 	w := newWorld(t, endpoints(wsRules+wsRewrite))
 	s := newChat()
 	w.site("api.example.com", 443, s, "http/1.1")
-	w.s.SetCredentials(provides(t, "api.example.com", 443, secretValue, ""))
+	w.sandbox.SetCredentials(provides(t, "api.example.com", 443, secretValue, ""))
 	c, _ := w.begin(t, "/open", "")
 	c.text(secretKey)
 	s.arrives(t, "t"+secretValue)
-	w.s.SetCredentials(provides(t, "api.example.com", 443, "sk-another-value", ""))
+	w.sandbox.SetCredentials(provides(t, "api.example.com", 443, "sk-another-value", ""))
 	c.text("after another value")
 	s.arrives(t, "t"+secretValue, "tafter another value")
-	w.s.SetCredentials(provides(t, "other.example.com", 443, "", "detached"))
+	w.sandbox.SetCredentials(provides(t, "other.example.com", 443, "", "detached"))
 	c.text("after another's end")
 	s.arrives(t, "t"+secretValue, "tafter another value", "tafter another's end")
-	w.s.SetCredentials(provides(t, "api.example.com", 443, "", "detached"))
+	w.sandbox.SetCredentials(provides(t, "api.example.com", 443, "", "detached"))
 	_ = ws.WriteFrame(c.conn, ws.MaskFrame(ws.NewTextFrame([]byte(secretKey)))) // it may be gone already
 	if _, err := c.br.ReadByte(); err == nil {
 		t.Error("it goes on")

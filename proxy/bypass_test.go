@@ -416,7 +416,7 @@ func TestNothingIsAllowedBeforeLoad(t *testing.T) {
 	if status, head := connect(t, w.dial(), "api.example.com:443"); status != 403 {
 		t.Error(head)
 	}
-	if w.s.MayResolve("api.example.com") {
+	if w.sandbox.MayResolve("api.example.com") {
 		t.Error("names are known")
 	}
 }
@@ -536,7 +536,7 @@ func TestSilentClientOfSharedAddress(t *testing.T) {
 				"host: twin.test, ports: [8080, 8081], protocol: rest, enforcement: enforce, rules: [{allow: {method: GET, path: /a}}]",
 			))
 			shared := hosts["named.test"][0]
-			w.s.names = map[netip.Addr][]string{shared: {"named.test", "twin.test"}}
+			w.sandbox.names = map[netip.Addr][]string{shared: {"named.test", "twin.test"}}
 			s := w.site("twin.test", port, nil)
 			for _, tc := range []struct {
 				host, path string

@@ -228,11 +228,11 @@ func (h *http1) watch() {
 	}
 	h.watched = true
 	if h.watcher != nil {
-		h.watcher.Reset(h.c.s.waits.gone)
+		h.watcher.Reset(h.c.server.waits.gone)
 		return
 	}
 	h.looked = make(chan struct{})
-	h.watcher = time.AfterFunc(h.c.s.waits.gone, func() {
+	h.watcher = time.AfterFunc(h.c.server.waits.gone, func() {
 		if _, err := h.br.Peek(1); err != nil && !timedOut(err) {
 			h.cancel(errClientGone)
 		}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strconv"
@@ -16,15 +15,16 @@ import (
 	"time"
 
 	"openshell.dev/runtime/policy"
-	"openshell.dev/runtime/proxy/identity"
 	"openshell.dev/runtime/proxy/inspect"
 	"openshell.dev/runtime/proxy/memory"
 )
 
-// connection is one of the sandbox's, from its accept to its end.
+// connection is one client connection, from its accept to its end.
 type connection struct {
-	s      *Server
-	client *clientConn
+	server *Server
+	// sandbox is that of the caller's container; nil until the caller is identified.
+	sandbox *Sandbox
+	client  *clientConn
 	// local and wanted are the connection's ends as the client sees them.
 	local, wanted netip.AddrPort
 	began         time.Time
@@ -63,16 +63,6 @@ type connection struct {
 	requests map[*policy.Request]*judged
 }
 
-// holders are the programs that hold a connection.
-type holders struct {
-	who []identity.Process
-	// learnt is when, and renew the age at which they are asked for again.
-	learnt time.Time
-	renew  time.Duration
-}
-
-func (h *holders) age() time.Duration { return time.Since(h.learnt) }
-
 // place is where a host was reached.
 type place struct {
 	host    string
@@ -96,7 +86,7 @@ func (t target) String() string {
 
 // newConnection returns a connection that holds no memory yet.
 func (s *Server) newConnection(ctx context.Context, tcp *net.TCPConn) *connection {
-	c := &connection{s: s, client: &clientConn{TCPConn: tcp}, requests: map[*policy.Request]*judged{}, began: time.Now()}
+	c := &connection{server: s, client: &clientConn{TCPConn: tcp}, requests: map[*policy.Request]*judged{}, began: time.Now()}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	c.account = s.memory.Open(c.cutForMemory)
 	return c
@@ -113,9 +103,12 @@ func (c *connection) abandon() {
 // wait for memory.
 func (c *connection) cutForMemory() {
 	c.mu.Lock()
-	to := c.to
+	to, b := c.to, c.sandbox
 	c.mu.Unlock()
-	c.recordExhausted(to, "tcp", 0, errCut)
+	if b == nil {
+		b = c.server.only()
+	}
+	c.recordIn(b, record{dec: policy.Decision{Reason: errCut.Error(), Revision: b.revision()}, to: to, protocol: "tcp"})
 	c.cancel(errCut)
 }
 
@@ -123,7 +116,7 @@ var errCut = errors.New("the connection holds more memory than any other, and ot
 
 // exhausted returns the decision to refuse for want of memory.
 func (c *connection) exhausted(err error) policy.Decision {
-	return policy.Decision{Reason: err.Error(), Revision: c.s.engine.Load().engine.Revision()}
+	return policy.Decision{Reason: err.Error(), Revision: c.sandbox.engine.Load().engine.Revision()}
 }
 
 // recordExhausted records a refusal for want of memory, with the status that the client
@@ -140,7 +133,7 @@ func (c *connection) recordExhausted(to target, protocol string, status int, err
 //
 // Preconditions: the account has taken connectionCost.
 func (c *connection) handle() {
-	s, tcp, ctx := c.s, c.client.TCPConn, c.ctx
+	tcp, ctx := c.client.TCPConn, c.ctx
 	defer c.account.Close()
 	defer c.account.Release(connectionCost)
 	defer tcp.Close()
@@ -150,24 +143,10 @@ func (c *connection) handle() {
 		c.cut()
 	})
 	defer stop()
-	s.mu.Lock()
-	s.open[c] = struct{}{}
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.open, c)
-		s.mu.Unlock()
-	}()
-	var err error
-	if c.local, c.wanted, err = s.ends(tcp); err != nil {
-		c.wanted = addrPort(tcp.LocalAddr())
-		c.refuseUnknown(err)
+	if !c.enter() {
 		return
 	}
-	if err := c.identify(); err != nil {
-		c.refuseUnknown(err)
-		return
-	}
+	defer c.sandbox.leave(c)
 	if c.wanted == addrPort(tcp.LocalAddr()) {
 		c.explicit(ctx)
 	} else {
@@ -195,56 +174,10 @@ func (c *connection) cut() {
 	}
 }
 
-// identify learns who holds the connection, if that is not known freshly. What will
-// soon be too old is learnt anew meanwhile, so that requests rarely wait for it.
-func (c *connection) identify() error {
-	h := c.held.Load()
-	switch {
-	case h == nil || h.age() >= IdentityAge:
-		c.asking.Lock()
-		defer c.asking.Unlock()
-		// The requests of one connection need one answer.
-		if h := c.held.Load(); h != nil && h.age() < IdentityAge {
-			return nil
-		}
-		return c.ask()
-	case h.age() >= h.renew && c.asking.TryLock():
-		if !c.s.start(func() {
-			defer c.asking.Unlock()
-			_ = c.ask() // who is still not known then is asked for again
-		}) {
-			c.asking.Unlock()
-		}
-	}
-	return nil
-}
-
-// ask learns who holds the connection. Preconditions: c.asking is held.
-func (c *connection) ask() error {
-	who, err := c.s.c.Identity.Holders(c.local, c.wanted)
-	if err == nil && len(who) == 0 {
-		err = errors.New("no program holds the connection")
-	}
-	if err != nil {
-		return err
-	}
-	// Connections that began together do not ask together for ever.
-	c.held.Store(&holders{who, time.Now(), identityRenewal + rand.N(IdentityAge/4)})
-	return nil
-}
-
-// who are the programs that hold the connection; none if that is not known.
-func (c *connection) who() []identity.Process {
-	if h := c.held.Load(); h != nil {
-		return h.who
-	}
-	return nil
-}
-
 // transparent serves a connection that was made to some address and led here.
 func (c *connection) transparent(ctx context.Context) {
 	to := target{host: c.wanted.Addr().String(), port: c.wanted.Port()}
-	name, synthetic := c.s.c.NameOf(c.wanted.Addr())
+	name, synthetic := c.sandbox.name(c.wanted.Addr())
 	if synthetic {
 		to.host = name
 		// The name is known, and nothing needs to be said first.
@@ -253,9 +186,9 @@ func (c *connection) transparent(ctx context.Context) {
 			return
 		}
 	}
-	first, err := c.peek(c.s.waits.serverFirst)
+	first, err := c.peek(c.server.waits.serverFirst)
 	if err == nil && first.Kind == inspect.Unknown && !synthetic && c.byAddress(&to).Verdict != policy.Allow {
-		first, err = c.peek(c.s.waits.idle) // it may still say a name
+		first, err = c.peek(c.server.waits.idle) // it may still say a name
 	}
 	if err == nil && !synthetic && first.said != "" {
 		to.host, _, err = splitHost(first.said, to.port)
@@ -267,7 +200,7 @@ func (c *connection) transparent(ctx context.Context) {
 		return
 	}
 	if err != nil {
-		c.refuseRaw(to, denied(policy.Decision{Revision: c.s.engine.Load().engine.Revision()}, err.Error()))
+		c.refuseRaw(to, denied(policy.Decision{Revision: c.sandbox.engine.Load().engine.Revision()}, err.Error()))
 		return
 	}
 	c.toAddress(ctx, first, to)
@@ -276,7 +209,7 @@ func (c *connection) transparent(ctx context.Context) {
 // toAddress judges a connection by the host that the client names, or by its address if
 // the client has named none, and serves it.
 func (c *connection) toAddress(ctx context.Context, first opening, to target) {
-	if c.s.isRouter(to.host) {
+	if c.sandbox.isRouter(to.host) {
 		c.route(ctx, first, to)
 		return
 	}
@@ -295,7 +228,7 @@ func (c *connection) byAddress(to *target) policy.Decision {
 	if dec.Verdict == policy.Allow || to.host != c.wanted.Addr().String() {
 		return dec
 	}
-	for _, name := range c.s.names[c.wanted.Addr()] {
+	for _, name := range c.sandbox.names[c.wanted.Addr()] {
 		if d := c.judge(target{host: name, port: to.port}, nil); d.Verdict == policy.Allow {
 			to.host, c.guessed = name, true
 			return d
@@ -330,7 +263,7 @@ func (c *connection) peek(wait time.Duration) (first opening, err error) {
 		}
 		return first, err
 	}
-	_ = c.client.SetReadDeadline(time.Now().Add(c.s.waits.head))
+	_ = c.client.SetReadDeadline(time.Now().Add(c.server.waits.head))
 	if first.First, err = inspect.Peek(br); err != nil {
 		return first, err
 	}
@@ -394,7 +327,7 @@ func (c *connection) serve(ctx context.Context, first opening, to target, dec po
 		c.splice(ctx, to, dec, up, nil, "tls")
 	case first.Kind == inspect.TLS:
 		to.tls = true
-		reads := dec.Inspect || c.s.c.TerminatePlainTLS || c.s.hasCredentials(to, dec) || c.s.hasMiddlewares(to.host)
+		reads := dec.Inspect || c.sandbox.config.TerminatePlainTLS || c.sandbox.hasCredentials(to, dec) || c.sandbox.hasMiddlewares(to.host)
 		// At a plain endpoint TLS without a server name is forwarded, because the host is
 		// known and the proxy dials its address. The proxy does not see a name in an
 		// encrypted ClientHello, which browsers always send, mostly with random content
@@ -466,7 +399,7 @@ func (c *connection) dial(ctx context.Context, to target, dec policy.Decision) (
 		}
 		return conn, nil
 	}
-	conn, address, err := c.s.c.Upstream.Dial(ctx, to.host, to.port, func(a netip.Addr) error {
+	conn, address, err := c.sandbox.config.Upstream.Dial(ctx, to.host, to.port, func(a netip.Addr) error {
 		if why, ok := dec.Destination.Check(a, to.port); !ok {
 			e := &destinationError{a, why, fmt.Sprintf("%s resolves to %s: %s", to.host, a, why)}
 			c.blocked.Store(e)
@@ -478,7 +411,7 @@ func (c *connection) dial(ctx context.Context, to target, dec policy.Decision) (
 		return nil, &connectError{err}
 	}
 	c.reached.Store(&place{to.host, to.port, address})
-	if c.s.changedSince(dec) && !c.rejudge() {
+	if c.sandbox.changedSince(dec) && !c.rejudge() {
 		_ = conn.Close()
 		return nil, errReloaded
 	}

@@ -28,26 +28,26 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 	c := h.c
 	host, port, err := splitHost(req.RequestURI, 0)
 	if err != nil {
-		h.refuse(req, target{}, nil, badRequest(err.Error()), policy.Decision{Reason: err.Error(), Revision: c.s.engine.Load().engine.Revision()})
+		h.refuse(req, target{}, nil, badRequest(err.Error()), policy.Decision{Reason: err.Error(), Revision: c.sandbox.engine.Load().engine.Revision()})
 		return
 	}
-	to := target{host: host, port: port, own: len(c.s.ownAddresses(host)) > 0}
+	to := target{host: host, port: port, own: len(c.sandbox.ownAddresses(host)) > 0}
 	// A connection that asked for other things before may have changed hands.
 	if err := c.identify(); err != nil {
 		if clientClosed(c.client.TCPConn) {
-			c.recordLeft(to, "tcp", err)
+			c.recordLeft(c.sandbox, to, "tcp", err)
 			return
 		}
-		h.refuse(req, to, nil, refusedConnection("CONNECT", to, err.Error()), policy.Decision{Reason: err.Error(), Revision: c.s.engine.Load().engine.Revision()})
+		h.refuse(req, to, nil, refusedConnection("CONNECT", to, err.Error()), policy.Decision{Reason: err.Error(), Revision: c.sandbox.engine.Load().engine.Revision()})
 		return
 	}
-	if c.s.isRouter(to.host) {
+	if c.sandbox.isRouter(to.host) {
 		if _, err := io.WriteString(c.client, established); err != nil {
 			return
 		}
 		c.client.unread(h.br)
 		h.giveReader()
-		if first, err := c.peek(c.s.waits.idle); err == nil {
+		if first, err := c.peek(c.server.waits.idle); err == nil {
 			c.route(ctx, first, to)
 		}
 		return
@@ -57,7 +57,7 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 		h.refuse(req, to, nil, refusedConnection("CONNECT", to, dec.Reason), dec)
 		return
 	}
-	if opaque(dec) && c.s.uninspected(to, dec) {
+	if opaque(dec) && c.sandbox.uninspected(to, dec) {
 		h.refuse(req, to, nil, answer{status: http.StatusForbidden, body: simpleBody{"uninspected_credentials", notInspected, ""}}, denied(dec, notInspected))
 		return
 	}
@@ -77,7 +77,7 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 	h.giveReader()
 	var first opening
 	if !opaque(dec) {
-		if first, err = c.peek(c.s.waits.serverFirst); err != nil {
+		if first, err = c.peek(c.server.waits.serverFirst); err != nil {
 			_ = up.Close()
 			if !closedByPeer(err) {
 				c.refuseRaw(to, denied(dec, err.Error()))

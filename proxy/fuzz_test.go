@@ -67,7 +67,7 @@ func FuzzForward(f *testing.F) {
 		_ = c.(*net.TCPConn).CloseWrite()
 		_, _ = io.Copy(io.Discard, c)
 		c.Close()
-		if !settles(func() bool { return w.s.Connections() == 0 }) {
+		if !settles(func() bool { return w.sandbox.Connections() == 0 }) {
 			t.Fatal("the connection does not end")
 		}
 		time.Sleep(time.Millisecond) // the server's end notices

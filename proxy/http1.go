@@ -68,7 +68,7 @@ func (h *http1) serve(whole context.Context) {
 			return
 		}
 		h.hold.Add(streamCost)
-		_ = h.conn.SetReadDeadline(time.Now().Add(h.c.s.waits.head))
+		_ = h.conn.SetReadDeadline(time.Now().Add(h.c.server.waits.head))
 		if err := h.checkHead(ctx); err != nil {
 			h.named, _ = h.headTarget()
 			h.malformed(err)
@@ -76,7 +76,7 @@ func (h *http1) serve(whole context.Context) {
 		}
 		var tunnel bool
 		h.named, tunnel = h.headTarget()
-		if h.forward && !tunnel && h.c.s.isRouter(h.named.host) {
+		if h.forward && !tunnel && h.c.sandbox.isRouter(h.named.host) {
 			h.hold.Release()
 			h.route(ctx, h.named)
 			return
@@ -110,7 +110,7 @@ func (h *http1) await() bool {
 	if h.br.Size() > smallHead && h.br.Buffered() <= smallHead {
 		h.resize(&smallReaders)
 	}
-	quiet := min(quietAfter, h.c.s.waits.idle)
+	quiet := min(quietAfter, h.c.server.waits.idle)
 	_ = h.conn.SetReadDeadline(time.Now().Add(quiet))
 	_, err := h.br.Peek(1)
 	if !timedOut(err) {
@@ -121,7 +121,7 @@ func (h *http1) await() bool {
 		h.up.rest()
 	}
 	tidySoon()
-	_ = h.conn.SetReadDeadline(time.Now().Add(h.c.s.waits.idle - quiet))
+	_ = h.conn.SetReadDeadline(time.Now().Add(h.c.server.waits.idle - quiet))
 	var first [1]byte
 	if _, err := io.ReadFull(h.conn, first[:]); err != nil {
 		return false
@@ -195,7 +195,7 @@ func (h *http1) malformed(err error) {
 	case timedOut(err):
 		a.status = http.StatusRequestTimeout
 	}
-	dec := policy.Decision{Reason: "malformed request: " + err.Error(), Layer: policy.L7, Revision: h.c.s.engine.Load().engine.Revision()}
+	dec := policy.Decision{Reason: "malformed request: " + err.Error(), Layer: policy.L7, Revision: h.c.sandbox.engine.Load().engine.Revision()}
 	h.c.record(record{dec: dec, to: h.named, protocol: h.named.protocol(), status: a.status})
 	h.end(a, false)
 }
@@ -245,7 +245,7 @@ func (h *http1) end(a answer, head bool) {
 func (h *http1) request(ctx context.Context, req *http.Request) (more bool) {
 	c, to, uri := h.c, h.to, req.RequestURI
 	refuse := func(a answer, reason string) bool {
-		h.refuse(req, to, nil, a, policy.Decision{Reason: reason, Layer: policy.L7, Revision: c.s.engine.Load().engine.Revision()})
+		h.refuse(req, to, nil, a, policy.Decision{Reason: reason, Layer: policy.L7, Revision: c.sandbox.engine.Load().engine.Revision()})
 		return false
 	}
 	switch {
@@ -254,7 +254,7 @@ func (h *http1) request(ctx context.Context, req *http.Request) (more bool) {
 		if to, uri, err = absolute(uri); err != nil {
 			return refuse(badRequest(err.Error()), err.Error())
 		}
-		to.own = len(c.s.ownAddresses(to.host)) > 0
+		to.own = len(c.sandbox.ownAddresses(to.host)) > 0
 	case uri == "*":
 		return refuse(badTarget("OPTIONS * is for no path"), "no request for a path")
 	default:
@@ -268,7 +268,7 @@ func (h *http1) request(ctx context.Context, req *http.Request) (more bool) {
 	}
 	if err := c.identify(); err != nil {
 		if clientClosed(c.client.TCPConn) {
-			c.recordLeft(to, to.protocol(), err)
+			c.recordLeft(c.sandbox, to, to.protocol(), err)
 			return false
 		}
 		return refuse(refusedConnection(req.Method, to, err.Error()), err.Error())

@@ -64,10 +64,10 @@ type gatedHandler struct {
 }
 
 func (g *gatedHandler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if !g.c.s.begin() { // the sandbox has ended
+	if !g.c.server.begin() { // the sandbox has ended
 		panic(http.ErrAbortHandler)
 	}
-	defer g.c.s.tasks.Done()
+	defer g.c.server.tasks.Done()
 	hold, refused := g.gate.begin()
 	defer g.gate.end(hold, refused)
 	if refused {
@@ -100,7 +100,7 @@ const fieldOverhead = int64(len(": \r\n"))
 
 // malformed returns the decision about a malformed request.
 func (c *connection) malformed(reason string) policy.Decision {
-	return policy.Decision{Reason: "malformed request: " + reason, Layer: policy.L7, Revision: c.s.engine.Load().engine.Revision()}
+	return policy.Decision{Reason: "malformed request: " + reason, Layer: policy.L7, Revision: c.sandbox.engine.Load().engine.Revision()}
 }
 
 // headCost returns the memory that a head takes, in bytes, and the number of its fields.
@@ -143,7 +143,7 @@ func (h *http2Handler) serve(w http.ResponseWriter, req *http.Request, hold *mem
 		a.serve(w)
 	}
 	no := func(reason string) policy.Decision {
-		return policy.Decision{Reason: reason, Layer: policy.L7, Revision: h.c.s.engine.Load().engine.Revision()}
+		return policy.Decision{Reason: reason, Layer: policy.L7, Revision: h.c.sandbox.engine.Load().engine.Revision()}
 	}
 	if !h.to.is(req.Host) {
 		a := wrongAuthority(req.Host, h.to)
@@ -161,7 +161,7 @@ func (h *http2Handler) serve(w http.ResponseWriter, req *http.Request, hold *mem
 	}
 	if err := h.c.identify(); err != nil {
 		if clientClosed(h.c.client.TCPConn) {
-			h.c.recordLeft(h.to, "h2", err)
+			h.c.recordLeft(h.c.sandbox, h.to, "h2", err)
 			panic(http.ErrAbortHandler)
 		}
 		refuse(no(err.Error()), refusedConnection(req.Method, h.to, err.Error()))

@@ -28,9 +28,9 @@ func (s *slowIdentity) Holders(local, remote netip.AddrPort) ([]identity.Process
 func TestHoldersAreAskedForAgain(t *testing.T) {
 	id := &slowIdentity{asked: make(chan struct{}, 1), answer: make(chan struct{})}
 	id.set(nil, curl)
-	c := &connection{s: New(Config{Identity: id})}
+	c := &connection{server: New(Config{Identity: id})}
 	known := func(age time.Duration) {
-		c.held.Store(&holders{[]identity.Process{{Binary: "/bin/old"}}, time.Now().Add(-age), 0})
+		c.held.Store(&holders{[]identity.Process{{Container: container, Binary: "/bin/old"}}, time.Now().Add(-age), 0})
 	}
 	known(0)
 	for range 3 {
@@ -43,7 +43,7 @@ func TestHoldersAreAskedForAgain(t *testing.T) {
 		t.Errorf("before the answer: %s", got)
 	}
 	id.answer <- struct{}{}
-	c.s.tasks.Wait()
+	c.server.tasks.Wait()
 	if got := c.who()[0].Binary; got != curl || len(id.asked) != 0 {
 		t.Errorf("after the answer: %s, asked %d times more", got, len(id.asked))
 	}
@@ -54,7 +54,7 @@ func TestHoldersAreAskedForAgain(t *testing.T) {
 		t.Errorf("while the answer is young enough: %v", err)
 	}
 	id.answer <- struct{}{}
-	c.s.tasks.Wait()
+	c.server.tasks.Wait()
 	<-id.asked
 	known(IdentityAge)
 	failed := make(chan error, 1)
@@ -74,9 +74,9 @@ func TestHoldersAreAskedForAgain(t *testing.T) {
 // nobody waits for it.
 func TestIdentifyAfterWait(t *testing.T) {
 	id := &fakeIdentity{}
-	c := &connection{s: New(Config{Identity: id})}
-	c.held.Store(&holders{[]identity.Process{{Binary: "/bin/old"}}, time.Now(), 0})
-	c.s.Wait()
+	c := &connection{server: New(Config{Identity: id})}
+	c.held.Store(&holders{[]identity.Process{{Container: container, Binary: "/bin/old"}}, time.Now(), 0})
+	c.server.Wait()
 	for range 2 {
 		if err := c.identify(); err != nil {
 			t.Error(err)

@@ -28,24 +28,24 @@ type refusedBody struct{ credentials.Refusal }
 func (r *refusedBody) Unwrap() error { return r.Refusal }
 
 // keys are the sandbox's credentials; nil if it has none.
-func (s *Server) keys() *credentials.Set { return s.credentials.Load() }
+func (s *Sandbox) keys() *credentials.Set { return s.credentials.Load() }
 
 // lost says whether the sandbox has lost a provider where a request went since the
 // request began.
-func (s *Server) lost(j *judged) bool {
+func (s *Sandbox) lost(j *judged) bool {
 	set := s.keys()
 	return set != nil && set.Lost(j.set, credentials.Target{Host: j.to.host, Port: j.to.port})
 }
 
 // hasCredentials says that requests to the target must be read for the sake of the
 // credentials that belong there, whatever policy asks.
-func (s *Server) hasCredentials(to target, dec policy.Decision) bool {
+func (s *Sandbox) hasCredentials(to target, dec policy.Decision) bool {
 	set := s.keys()
 	return dec.Credentials.Provider != "" || set != nil && set.Needed(credentials.Target{Host: to.host, Port: to.port})
 }
 
 // uninspected says that bytes which nobody looks at may not go to the target.
-func (s *Server) uninspected(to target, dec policy.Decision) bool {
+func (s *Sandbox) uninspected(to target, dec policy.Decision) bool {
 	return !dec.Credentials.AllowUninspected && s.hasCredentials(to, dec)
 }
 
@@ -65,7 +65,7 @@ func options(p *policy.Credentials) credentials.Options {
 // answer is nil if it may go. A client that waits to be told to send its body is
 // told on interim, if that must be read first.
 func (c *connection) inject(req *http.Request, j *judged, interim io.Writer) (*http.Request, *answer) {
-	set, says := c.s.keys(), j.dec.Credentials
+	set, says := c.sandbox.keys(), j.dec.Credentials
 	j.set = set
 	if set == nil {
 		says.AllowUninspected, says.AllowUnsearched = false, false

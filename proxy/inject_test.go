@@ -34,7 +34,7 @@ func withSecret(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.s.SetCredentials(set)
+	w.sandbox.SetCredentials(set)
 	return w
 }
 
@@ -128,8 +128,8 @@ func TestEmptyAnswersThatSayTheyAreCompressed(t *testing.T) {
 func TestRouterWaitsForSlowClients(t *testing.T) {
 	w := newWorld(t, endpoints(`host: api.example.com, ports: [443]`))
 	router := netip.MustParseAddr("198.18.0.9")
-	w.s.c.NameOf = func(a netip.Addr) (string, bool) { return RouterHost, a == router }
-	w.s.SetRouter(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "routed") }))
+	w.sandbox.config.NameOf = func(a netip.Addr) (string, bool) { return RouterHost, a == router }
+	w.sandbox.SetRouter(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "routed") }))
 	c := w.to(router.String() + ":443")
 	time.Sleep(3 * w.s.waits.serverFirst)
 	_, body := ask(t, w.secure(c, RouterHost), "GET / HTTP/1.1\r\nHost: "+RouterHost+"\r\nConnection: close\r\n\r\n")

@@ -20,10 +20,10 @@ import (
 // request on it. Every program that holds the connection must be allowed.
 func (c *connection) judge(to target, asked *policy.HTTP) policy.Decision {
 	if to.own {
-		return c.s.ownDecision()
+		return c.sandbox.ownDecision()
 	}
 	dec, _ := c.judgeAll(&policy.Request{Host: to.host, Port: to.port, HTTP: asked})
-	if m := c.s.mustSee(to.host); m != "" && dec.Verdict == policy.Allow && opaque(dec) {
+	if m := c.sandbox.mustSee(to.host); m != "" && dec.Verdict == policy.Allow && opaque(dec) {
 		return denied(dec, unseen(m))
 	}
 	return dec
@@ -31,7 +31,7 @@ func (c *connection) judge(to target, asked *policy.HTTP) policy.Decision {
 
 // judgeAll returns the strictest of the decisions on each holder, and the holder.
 func (c *connection) judgeAll(r *policy.Request) (policy.Decision, *identity.Process) {
-	engine := c.s.engine.Load().engine
+	engine := c.sandbox.engine.Load().engine
 	worst := policy.Decision{Reason: "nobody is known to hold the connection", Revision: engine.Revision()}
 	var who *identity.Process
 	held := c.who()
@@ -122,7 +122,7 @@ func (c *connection) judgeRequest(to target, req *http.Request, uri string, forw
 		}
 		return refuse(refusedRequest(to, j.asked, dec, who.Binary, forward))
 	}
-	l := c.s.engine.Load()
+	l := c.sandbox.engine.Load()
 	j.chain, j.stages = l.engine.Middlewares(to.host), l.stages
 	return j, nil
 }
@@ -134,7 +134,7 @@ func (c *connection) track(j *judged, cancel context.CancelCauseFunc) {
 	c.mu.Lock()
 	c.requests[&j.request] = j
 	c.mu.Unlock()
-	if c.s.changedSince(j.dec) {
+	if c.sandbox.changedSince(j.dec) {
 		c.rejudge()
 	}
 }
@@ -162,7 +162,11 @@ type record struct {
 	err error
 }
 
-func (c *connection) record(r record) {
+// record records an outcome in the sandbox's log.
+func (c *connection) record(r record) { c.recordIn(c.sandbox, r) }
+
+// recordIn records an outcome in the log of b; if b is nil, in that of the server.
+func (c *connection) recordIn(b *Sandbox, r record) {
 	if r.began.IsZero() {
 		r.began = c.began
 	}
@@ -184,7 +188,7 @@ func (c *connection) record(r record) {
 	if r.http != nil {
 		rec.Method, rec.Path = r.http.Method, r.http.Path
 	}
-	if w := c.blamed(r); w != nil {
+	if w := c.blamed(b, r); w != nil {
 		rec.Pid, rec.Binary, rec.Digest, rec.Ancestors = w.Pid, w.Binary, w.Digest, w.Ancestors
 	}
 	if a := c.addressOf(r.to); a.IsValid() {
@@ -192,13 +196,20 @@ func (c *connection) record(r record) {
 	} else if b := c.blocked.Load(); b != nil && strings.Contains(r.dec.Reason, b.text) {
 		rec.Address = b.address.String()
 	}
-	c.s.c.Log.Record(rec)
+	log := c.server.config.Log
+	if b != nil {
+		log = b.config.Log
+	}
+	log.Record(rec)
 }
 
-// blamed is the holder that a record names: of several, the one that a refusal fell
-// on.
-func (c *connection) blamed(r record) *identity.Process {
-	if held := c.who(); len(held) == 1 {
+// blamed returns the process that a record names; nil if none is known. Of several it is the
+// one with the strictest decision.
+func (c *connection) blamed(b *Sandbox, r record) *identity.Process {
+	switch held := c.who(); {
+	case len(held) == 0:
+		return nil
+	case len(held) == 1 || b == nil:
 		return &held[0]
 	}
 	_, who := c.judgeAll(&policy.Request{Host: r.to.host, Port: r.to.port, HTTP: r.http})

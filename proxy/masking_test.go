@@ -337,13 +337,13 @@ func TestBypass_B82_StoredThere(t *testing.T) {
 			}
 		}
 		check("attached")
-		set, err := credentials.New(credentials.Config{AnyPlace: true, Before: w.s.keys()}, []credentials.Provider{{Name: "api", Gone: "detached"}})
+		set, err := credentials.New(credentials.Config{AnyPlace: true, Before: w.sandbox.keys()}, []credentials.Provider{{Name: "api", Gone: "detached"}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.s.SetCredentials(set)
+		w.sandbox.SetCredentials(set)
 		check("detached")
-		w.s.SetCredentials(nil)
+		w.sandbox.SetCredentials(nil)
 		if _, body, err := w.askWith("GET", "raw.example.com", "/", proto); err != nil || !shownIn(body) {
 			t.Errorf("%s: the control is %q, %v", proto, body, err)
 		}

@@ -202,7 +202,7 @@ func TestBypass_B86_KeptBodies(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorldOf(t, endpoints("host: api.example.com, port: 443, protocol: rest, enforcement: enforce, access: full"), tc.budget)
-			w.s.SetCredentials(provides(t, "api.example.com", 443, secretValue, ""))
+			w.sandbox.SetCredentials(provides(t, "api.example.com", 443, secretValue, ""))
 			w.site("api.example.com", 443, nil, "h2", "http/1.1")
 			grown := peak()
 			var sending sync.WaitGroup

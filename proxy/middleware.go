@@ -22,7 +22,7 @@ import (
 const prepareTimeout = middleware.MaxTimeout
 
 // prepare makes a policy's middlewares ready.
-func (s *Server) prepare(p *policy.Policy) (*middleware.Set, error) {
+func (s *Sandbox) prepare(p *policy.Policy) (*middleware.Set, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), prepareTimeout)
 	defer cancel()
 	return s.middlewares.Prepare(ctx, p.Middlewares)
@@ -30,13 +30,13 @@ func (s *Server) prepare(p *policy.Policy) (*middleware.Set, error) {
 
 // hasMiddlewares says that requests to host must be read for the sake of
 // middlewares, whatever the rules ask.
-func (s *Server) hasMiddlewares(host string) bool {
+func (s *Sandbox) hasMiddlewares(host string) bool {
 	return len(s.engine.Load().engine.Middlewares(host)) > 0
 }
 
 // mustSee is the key of a middleware without which nothing may go to host; empty
 // if there is none.
-func (s *Server) mustSee(host string) string {
+func (s *Sandbox) mustSee(host string) string {
 	return mustSee(s.engine.Load().engine.Middlewares(host))
 }
 
@@ -55,7 +55,7 @@ const unseenReason = "only requests can be seen by the middleware "
 func unseen(m string) string { return unseenReason + m + ", and it must see all that goes there" }
 
 // passedOver are the middlewares of a host that did not see what was spliced to it.
-func (s *Server) passedOver(host string) (out []decisionlog.Middleware) {
+func (s *Sandbox) passedOver(host string) (out []decisionlog.Middleware) {
 	for _, m := range s.engine.Load().engine.Middlewares(host) {
 		out = append(out, decisionlog.Middleware{Name: m.Key, Failed: "uninspectable"})
 	}
@@ -75,7 +75,7 @@ func (c *connection) transform(ctx context.Context, req *http.Request, j *judged
 		j.dec.Layer = policy.L7
 		return nil, &a
 	}
-	leave, err := c.s.middlewares.Enter(ctx)
+	leave, err := c.sandbox.middlewares.Enter(ctx)
 	if err != nil {
 		return refuse(err)
 	}
@@ -226,7 +226,7 @@ type callerKey struct{}
 
 // Transform puts a request's body through the middlewares of the router's host. The
 // header that it returns is what they wrote.
-func (s *Server) Transform(req *http.Request, body []byte) ([]byte, http.Header, []decisionlog.Middleware, error) {
+func (s *Sandbox) Transform(req *http.Request, body []byte) ([]byte, http.Header, []decisionlog.Middleware, error) {
 	l := s.engine.Load()
 	if l.closed { // since the request was let in; nobody knows what it must go through
 		return nil, nil, nil, errors.New(deniesAll)

@@ -45,7 +45,7 @@ func guarded(t *testing.T, s *fake.Service, policyText string) *world {
 	}
 	t.Cleanup(server.Stop)
 	w := newWorld(t, "")
-	w.s.middlewares, err = middleware.New(middleware.Config{
+	w.sandbox.middlewares, err = middleware.New(middleware.Config{
 		Sandbox: "box",
 		Services: []middleware.Service{{
 			Name: "guard", URL: &url.URL{Scheme: "http", Host: "guard.test:1"}, MaxBody: 64 << 10, Timeout: 2 * time.Second,
@@ -173,7 +173,7 @@ func TestMiddlewareIsBeforeCredentials(t *testing.T) {
 		t.Run(proto, func(t *testing.T) {
 			secret := withSecret(t)
 			w := guarded(t, s, endpoints("host: api.example.com, ports: [443]")+"network_middlewares:\n"+guard)
-			w.s.SetCredentials(secret.s.credentials.Load())
+			w.sandbox.SetCredentials(secret.sandbox.credentials.Load())
 			site := w.site("api.example.com", 443, nil, proto)
 			req, err := http.NewRequest("POST", "https://api.example.com/", strings.NewReader("body"))
 			if err != nil {
@@ -477,11 +477,11 @@ func TestMiddlewareChangedIsJudgedAgain(t *testing.T) {
 // A policy that names an unknown service is not loaded.
 func TestLoadRefusesUnknownMiddleware(t *testing.T) {
 	w := newWorld(t, endpoints(everything))
-	err := w.s.Load("test", []byte(endpoints(everything)+"network_middlewares:\n"+guard), 99)
+	err := w.sandbox.Load("test", []byte(endpoints(everything)+"network_middlewares:\n"+guard), 99)
 	if err == nil || !strings.Contains(err.Error(), "no service 'guard' is registered") {
 		t.Errorf("%v", err)
 	}
-	if _, n, _ := w.s.Loaded(); n == 99 {
+	if _, n, _ := w.sandbox.Loaded(); n == 99 {
 		t.Error("is loaded")
 	}
 }

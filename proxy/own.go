@@ -25,11 +25,11 @@ var loopbacks = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6L
 
 // ownAddresses returns the container's addresses that host means; none if host is not the
 // container itself.
-func (s *Server) ownAddresses(host string) (out []netip.Addr) {
-	if s.c.Own == nil {
+func (s *Sandbox) ownAddresses(host string) (out []netip.Addr) {
+	if s.config.Own == nil {
 		return nil
 	}
-	addrs := s.c.OwnNames[host]
+	addrs := s.config.OwnNames[host]
 	if a, err := netip.ParseAddr(host); err == nil {
 		addrs = []netip.Addr{a}
 	} else if policy.IsLocalhost(host) {
@@ -41,7 +41,7 @@ func (s *Server) ownAddresses(host string) (out []netip.Addr) {
 			out = append(out, loopbacks[0])
 		case a == netip.IPv6Unspecified():
 			out = append(out, loopbacks[1])
-		case a.IsLoopback() || s.c.Own.Is(a):
+		case a.IsLoopback() || s.config.Own.Is(a):
 			out = append(out, a)
 		}
 	}
@@ -51,7 +51,7 @@ func (s *Server) ownAddresses(host string) (out []netip.Addr) {
 // ownDecision allows a connection to the container itself, which needs no policy: programs
 // reach it without the proxy, too. Nothing on the connection is looked at, and no
 // credential is put in.
-func (s *Server) ownDecision() policy.Decision {
+func (s *Sandbox) ownDecision() policy.Decision {
 	dec := policy.Decision{Reason: s.Closed(), Revision: s.engine.Load().engine.Revision()}
 	if dec.Reason == "" {
 		dec.Verdict, dec.Reason, dec.TCP = policy.Allow, "the sandbox itself", true
@@ -64,8 +64,8 @@ func (s *Server) ownDecision() policy.Decision {
 // dialOwn connects to the container itself.
 func (c *connection) dialOwn(ctx context.Context, to target) (net.Conn, error) {
 	var errs []error
-	for _, a := range c.s.ownAddresses(to.host) {
-		conn, err := c.s.c.Own.Dial(ctx, netip.AddrPortFrom(a, to.port))
+	for _, a := range c.sandbox.ownAddresses(to.host) {
+		conn, err := c.sandbox.config.Own.Dial(ctx, netip.AddrPortFrom(a, to.port))
 		if err == nil {
 			return conn, nil
 		}

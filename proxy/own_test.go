@@ -48,8 +48,8 @@ func withOwn(t *testing.T) (*world, *fakeOwn, *site) {
 		own.servers[netip.MustParseAddrPort(a)] = addr
 	}
 	delete(w.servers, addrPortOf("other.example.com", 8000))
-	w.s.c.Own = own
-	w.s.c.OwnNames = map[string][]netip.Addr{
+	w.sandbox.config.Own = own
+	w.sandbox.config.OwnNames = map[string][]netip.Addr{
 		"sandbox": {ownAddress}, "alias.test": {netip.MustParseAddr("127.0.0.1")}, "unspecified.test": {netip.IPv4Unspecified()},
 		"moved.test": {netip.MustParseAddr("172.17.0.9")}, "api.example.com": {netip.MustParseAddr("127.0.0.1")},
 	}
@@ -103,7 +103,7 @@ func TestOwnNames(t *testing.T) {
 		t.Errorf("after a reload: %d %s", resp.StatusCode, body)
 	}
 	w.revision++
-	w.s.DenyAll("invalid", w.revision)
+	w.sandbox.DenyAll("invalid", w.revision)
 	if err := gone(c); err != nil {
 		t.Errorf("everything is denied: %v", err)
 	}
@@ -148,7 +148,7 @@ func TestBypass_B23_TheMachine(t *testing.T) {
 		}
 	})
 	w := newWorld(t, "")
-	w.s.c.Machine = []netip.Addr{loopback}
+	w.sandbox.config.Machine = []netip.Addr{loopback}
 	w.load(endpoints("host: host.openshell.internal, port: 8080", "host: '*.docker.internal', port: 8080", "host: '*.wild.test', port: 8080",
 		"host: evil.wild.test, port: 8081", "host: 127.0.0.1, ports: [8080, 8081]", "port: 8082, allowed_ips: [10.0.0.0/8]", "host: api.example.com, port: 80"))
 	s := w.site("host.openshell.internal", 8080, nil)

@@ -158,7 +158,7 @@ func TestBypass_B07_EncryptedHello(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, endpoints("host: api.example.com, port: 443"+tc.rules))
-			w.s.c.TerminatePlainTLS = tc.terminates
+			w.sandbox.config.TerminatePlainTLS = tc.terminates
 			var got tap
 			w.raw("api.example.com", 443, got.serve)
 			_, _ = io.WriteString(w.to("198.18.0.1:443"), tc.text)
@@ -200,7 +200,7 @@ func echList(t *testing.T, name string) []byte {
 func TestBypass_B05_OperatorTerminatesPlainTLS(t *testing.T) {
 	for _, terminates := range []bool{true, false} {
 		w := newWorld(t, endpoints("host: api.example.com, port: 443"))
-		w.s.c.TerminatePlainTLS = terminates
+		w.sandbox.config.TerminatePlainTLS = terminates
 		_, secure := w.both(nil, "http/1.1")
 		roots := w.roots
 		if !terminates {

@@ -21,7 +21,7 @@ func TestBypass_B23_ControlPlanePorts(t *testing.T) {
 	for _, open := range []bool{false, true} {
 		w := newWorld(t, "")
 		if open {
-			w.s.c.ControlPlanePorts = []uint16{port}
+			w.sandbox.config.ControlPlanePorts = []uint16{port}
 		}
 		w.load(rules)
 		names := []string{"api.example.com", "named.test", "other.example.com", "raw.example.com", "evil.example.net"}

@@ -225,26 +225,6 @@ func (c *connection) refuseRaw(to target, dec policy.Decision) {
 	reset(c.client)
 }
 
-// refuseUnknown ends a connection of which nobody can say who holds it.
-func (c *connection) refuseUnknown(err error) {
-	to := target{port: c.wanted.Port(), host: c.wanted.Addr().Unmap().String()}
-	if name, ok := c.s.c.NameOf(c.wanted.Addr()); ok {
-		to.host = name
-	}
-	dec := policy.Decision{Reason: err.Error(), Revision: c.s.engine.Load().engine.Revision()}
-	if clientClosed(c.client.TCPConn) {
-		c.recordLeft(to, "tcp", err)
-		return
-	}
-	c.refuseRaw(to, dec)
-}
-
-// recordLeft records a client that left before the proxy could identify it.
-func (c *connection) recordLeft(to target, protocol string, err error) {
-	err = fmt.Errorf("the client left before it was identified: %w", err)
-	c.record(record{dec: policy.Decision{Reason: err.Error(), Revision: c.s.engine.Load().engine.Revision()}, to: to, protocol: protocol, err: leftEarly(err)})
-}
-
 // refuse ends a connection that policy denies, in the client's own protocol where
 // it speaks HTTP.
 func (c *connection) refuse(ctx context.Context, first opening, to target, dec policy.Decision) {
@@ -284,7 +264,7 @@ func (c *connection) refuseTLS(ctx context.Context, to target, dec policy.Decisi
 		serveHTTP2(ctx, c, conn, to, nil, &why)
 		return
 	}
-	_ = conn.SetDeadline(time.Now().Add(c.s.waits.head))
+	_ = conn.SetDeadline(time.Now().Add(c.server.waits.head))
 	br := takeReader(&smallReaders, conn)
 	defer giveReader(&smallReaders, br)
 	if err := inspect.CheckHead(br, MaxHead); err != nil && !errors.Is(err, inspect.ErrHeadTooLarge) {

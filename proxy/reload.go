@@ -37,7 +37,7 @@ var ErrInvalid = errors.New("invalid policy")
 // Load puts a policy in force; revision is another than that of the one before.
 // Connections and requests that it does not allow are ended when Load returns. On
 // an error the policy before stays.
-func (s *Server) Load(name string, text []byte, revision int) error {
+func (s *Sandbox) Load(name string, text []byte, revision int) error {
 	s.loading.Lock()
 	defer s.loading.Unlock()
 	p, err := policy.Parse(name, text)
@@ -53,18 +53,18 @@ func (s *Server) Load(name string, text []byte, revision int) error {
 			return &StaticError{Fields: fields}
 		}
 	}
-	if fields := p.ProgramFields(); len(fields) > 0 && !s.c.MayNamePrograms {
+	if fields := p.ProgramFields(); len(fields) > 0 && !s.config.MayNamePrograms {
 		return &StaticError{fields, tracingPossible}
 	}
 	if err := p.CheckBindings(bindings(s.keys())); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	aliases, err := s.c.Identity.Aliases(p.Binaries())
+	aliases, err := s.server.config.Identity.Aliases(s.config.Container, p.Binaries())
 	if err != nil {
 		return fmt.Errorf("find the policy's programs in the container: %w", err)
 	}
-	o := policy.CompileOptions{Aliases: aliases, Revision: revision, ControlPlanePorts: s.c.ControlPlanePorts, Machine: s.c.Machine}
-	if s.c.Enforce {
+	o := policy.CompileOptions{Aliases: aliases, Revision: revision, ControlPlanePorts: s.config.ControlPlanePorts, Machine: s.config.Machine}
+	if s.config.Enforce {
 		o.UnspecifiedEnforcement = policy.EnforcementBlock
 	}
 	engine, err := policy.Compile(p, o)
@@ -105,7 +105,7 @@ func bindings(set *credentials.Set) (out []policy.Attached) {
 // DenyAll puts in force that everything is denied, the router included, until Load
 // succeeds: name is of a policy that is invalid. What is open has ended when it
 // returns. Preconditions: Load has succeeded once; revision is as there.
-func (s *Server) DenyAll(name string, revision int) {
+func (s *Sandbox) DenyAll(name string, revision int) {
 	s.loading.Lock()
 	defer s.loading.Unlock()
 	s.engine.Store(&loaded{policy: s.engine.Load().policy, engine: policy.DenyAll(revision, deniesAll), name: name, since: time.Now(), closed: true})
@@ -113,7 +113,7 @@ func (s *Server) DenyAll(name string, revision int) {
 }
 
 // Closed is why everything is denied; empty if a policy is in force.
-func (s *Server) Closed() string {
+func (s *Sandbox) Closed() string {
 	if s.engine.Load().closed {
 		return deniesAll
 	}
@@ -121,7 +121,7 @@ func (s *Server) Closed() string {
 }
 
 // Loaded is the name of the policy in force, its revision, and since when.
-func (s *Server) Loaded() (name string, revision int, since time.Time) {
+func (s *Sandbox) Loaded() (name string, revision int, since time.Time) {
 	l := s.engine.Load()
 	return l.name, l.engine.Revision(), l.since
 }
@@ -131,13 +131,13 @@ func (s *Server) Loaded() (name string, revision int, since time.Time) {
 var errReloaded = errors.New("no longer allowed by the policy")
 
 // changedSince says whether another policy is in force than the one that made dec.
-func (s *Server) changedSince(dec policy.Decision) bool {
+func (s *Sandbox) changedSince(dec policy.Decision) bool {
 	return s.engine.Load().engine.Revision() != dec.Revision
 }
 
 // rejudge ends what the policy in force does not allow: connections, and single
 // requests on those that stay.
-func (s *Server) rejudge() {
+func (s *Sandbox) rejudge() {
 	s.mu.Lock()
 	open := make([]*connection, 0, len(s.open))
 	for c := range s.open {
@@ -156,7 +156,7 @@ func (c *connection) begin(to target, dec policy.Decision, inspected bool) (poli
 	c.mu.Lock()
 	c.to, c.inspected = to, inspected
 	c.mu.Unlock()
-	if !c.s.changedSince(dec) {
+	if !c.sandbox.changedSince(dec) {
 		return dec, true
 	}
 	return c.judge(to, nil), c.rejudge()
@@ -169,7 +169,7 @@ func (c *connection) becomes(j *judged, rec record, looks bool) bool {
 	j.socket = true
 	c.mu.Unlock()
 	_, ok := c.begin(rec.to, rec.dec, looks)
-	if ok && c.s.keys() != j.set {
+	if ok && c.sandbox.keys() != j.set {
 		ok = c.rejudge()
 	}
 	return ok
@@ -197,7 +197,7 @@ func (c *connection) rejudge() bool {
 			continue
 		}
 		again := *r
-		if dec, _ := c.judgeAll(&again); !stays || dec.Verdict == policy.Deny || j.socket && (!dec.CarriesWebSocket() || c.s.lost(j)) {
+		if dec, _ := c.judgeAll(&again); !stays || dec.Verdict == policy.Deny || j.socket && (!dec.CarriesWebSocket() || c.sandbox.lost(j)) {
 			j.cancel(errReloaded)
 		}
 	}
@@ -206,8 +206,8 @@ func (c *connection) rejudge() bool {
 
 // stays judges the connection again. Preconditions: c.mu is held.
 func (c *connection) stays() bool {
-	if why := c.s.Closed(); why != "" { // which asks no target: the router's are not noted
-		c.record(record{dec: policy.Decision{Reason: why, Revision: c.s.engine.Load().engine.Revision()}, to: c.to, protocol: "tcp"})
+	if why := c.sandbox.Closed(); why != "" { // which asks no target: the router's are not noted
+		c.record(record{dec: policy.Decision{Reason: why, Revision: c.sandbox.engine.Load().engine.Revision()}, to: c.to, protocol: "tcp"})
 		return false
 	}
 	if c.to.host == "" || c.to.own {
@@ -218,9 +218,9 @@ func (c *connection) stays() bool {
 	// Bytes that nobody looks at must not go on where requests are judged now.
 	switch {
 	case c.inspected:
-	case allowed && c.s.uninspected(c.to, dec):
+	case allowed && c.sandbox.uninspected(c.to, dec):
 		allowed, why = false, notInspected
-	case dec.Inspect || c.s.mustSee(c.to.host) != "":
+	case dec.Inspect || c.sandbox.mustSee(c.to.host) != "":
 		allowed = false
 	}
 	if a := c.addressOf(c.to); a.IsValid() {

@@ -158,7 +158,7 @@ func TestBypass_B30_ReloadBetweenJudgingAndBeginning(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tcp.Close()
-	c := &connection{s: w.s, client: &clientConn{TCPConn: tcp.(*net.TCPConn)}, requests: map[*policy.Request]*judged{}}
+	c := &connection{server: w.s, sandbox: w.sandbox, client: &clientConn{TCPConn: tcp.(*net.TCPConn)}, requests: map[*policy.Request]*judged{}}
 	if err := c.identify(); err != nil {
 		t.Fatal(err)
 	}
@@ -189,10 +189,10 @@ func TestLoadKeepsThePolicyBefore(t *testing.T) {
 		"same revision": {endpoints("host: other.example.com, port: 80"), w.revision},
 		"locked field":  {"process: {run_as_user: nobody}\n" + endpoints(everything), 7},
 	} {
-		if err := w.s.Load("x", []byte(tc.text), tc.revision); err == nil {
+		if err := w.sandbox.Load("x", []byte(tc.text), tc.revision); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
-		if n, rev, _ := w.s.Loaded(); n != "test" || rev != w.revision || !w.s.MayResolve("api.example.com") {
+		if n, rev, _ := w.sandbox.Loaded(); n != "test" || rev != w.revision || !w.sandbox.MayResolve("api.example.com") {
 			t.Errorf("%s: %s %d", name, n, rev)
 		}
 	}
@@ -208,7 +208,10 @@ func TestBypass_B37_LoadRefusesPrograms(t *testing.T) {
 		t.Fatal("the policy names no program")
 	}
 	for _, names := range []bool{true, false} {
-		s := New(Config{Identity: w.id, Log: w.log, MayNamePrograms: names})
+		s, err := New(Config{Identity: w.id, Log: w.log}).Add(SandboxConfig{Container: container, Log: w.log, MayNamePrograms: names})
+		if err != nil {
+			t.Fatal(err)
+		}
 		for revision, text := range map[int]string{1: endpoints(everything), 2: every} {
 			err := s.Load("x", []byte(text), revision)
 			var static *StaticError
@@ -239,7 +242,7 @@ func TestBypass_B74_DenyAll(t *testing.T) {
 	})
 	plain, _ := w.both(streams, "http/1.1")
 	asked := 0
-	w.s.SetRouter(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.sandbox.SetRouter(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		asked++
 		streams(rw, r)
 	}))
@@ -266,7 +269,7 @@ func TestBypass_B74_DenyAll(t *testing.T) {
 	}
 	dials, noted := len(w.dials()), len(w.log.all())
 	w.revision++
-	w.s.DenyAll("bad.yaml", w.revision)
+	w.sandbox.DenyAll("bad.yaml", w.revision)
 	for range open {
 		select {
 		case <-ended:
@@ -306,17 +309,17 @@ func TestBypass_B74_DenyAll(t *testing.T) {
 	if resp, body := answerOf(t, br, "GET"); resp.StatusCode != 403 || asked != 1 {
 		t.Errorf("the router, asked %d times: %d %s", asked, resp.StatusCode, body)
 	}
-	if body, _, _, err := w.s.Transform(&http.Request{}, []byte("prompt")); err == nil {
+	if body, _, _, err := w.sandbox.Transform(&http.Request{}, []byte("prompt")); err == nil {
 		t.Errorf("the router sends %q on", body)
 	}
-	if n := len(w.dials()); n != dials || len(plain.got()) > 0 || w.s.MayResolve("api.example.com") {
+	if n := len(w.dials()); n != dials || len(plain.got()) > 0 || w.sandbox.MayResolve("api.example.com") {
 		t.Errorf("%d dials, were %d", n, dials)
 	}
-	if err := w.s.Load("x", []byte("process: {run_as_user: nobody}\n"+endpoints(everything)), w.revision+1); err == nil || w.s.Closed() == "" {
+	if err := w.sandbox.Load("x", []byte("process: {run_as_user: nobody}\n"+endpoints(everything)), w.revision+1); err == nil || w.sandbox.Closed() == "" {
 		t.Errorf("a locked field was changed: %v", err)
 	}
 	w.load(endpoints(openHost))
-	if w.s.Closed() != "" {
+	if w.sandbox.Closed() != "" {
 		t.Error("still closed")
 	}
 	for _, host := range []string{"api.example.com", RouterHost} {

@@ -213,15 +213,15 @@ func TestBypass_B69_RouterWithoutTLS(t *testing.T) {
 	w := newWorld(t, endpoints("host: api.example.com, port: 80"))
 	api := w.site("api.example.com", 80, nil)
 	router := netip.MustParseAddr("198.18.0.9")
-	before := w.s.c.NameOf
-	w.s.c.NameOf = func(a netip.Addr) (string, bool) {
+	before := w.sandbox.config.NameOf
+	w.sandbox.config.NameOf = func(a netip.Addr) (string, bool) {
 		if a == router {
 			return RouterHost, true
 		}
 		return before(a)
 	}
 	var asked []string
-	w.s.SetRouter(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w.sandbox.SetRouter(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)
 		asked = append(asked, r.Method+" "+r.RequestURI+" "+r.Host+" "+string(b))
 		_, _ = io.WriteString(rw, "routed")

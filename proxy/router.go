@@ -23,7 +23,7 @@ const routerPorts = RouterHost + " answers HTTPS on port 443 and HTTP on port 80
 
 // SetRouter has h answer what is asked of RouterHost from now on, whatever the policy
 // says unless that is DenyAll; nil leaves that name a name like any other.
-func (s *Server) SetRouter(h http.Handler) {
+func (s *Sandbox) SetRouter(h http.Handler) {
 	if h == nil {
 		s.router.Store(nil)
 		return
@@ -31,16 +31,16 @@ func (s *Server) SetRouter(h http.Handler) {
 	s.router.Store(&h)
 }
 
-func (s *Server) isRouter(host string) bool { return host == RouterHost && s.router.Load() != nil }
+func (s *Sandbox) isRouter(host string) bool { return host == RouterHost && s.router.Load() != nil }
 
 // route serves a connection to the router: HTTPS on 443, HTTP on 80, nothing else.
 func (c *connection) route(ctx context.Context, first opening, to target) {
 	refuse := func(reason string) {
-		c.refuseRaw(to, policy.Decision{Reason: reason, Revision: c.s.engine.Load().engine.Revision()})
+		c.refuseRaw(to, policy.Decision{Reason: reason, Revision: c.sandbox.engine.Load().engine.Revision()})
 	}
 	if first.Kind == inspect.Unknown { // it may have been silent so far
 		var err error
-		if first, err = c.peek(c.s.waits.idle); err != nil {
+		if first, err = c.peek(c.server.waits.idle); err != nil {
 			refuse(err.Error())
 			return
 		}
@@ -59,7 +59,7 @@ func (c *connection) route(ctx context.Context, first opening, to target) {
 		conn, err := c.accept(ctx, to, known)
 		if err != nil {
 			c.account.Release(tlsCost)
-			c.refuseHandshake(to, policy.Decision{Reason: err.Error(), Revision: c.s.engine.Load().engine.Revision()}, err)
+			c.refuseHandshake(to, policy.Decision{Reason: err.Error(), Revision: c.sandbox.engine.Load().engine.Revision()}, err)
 			return
 		}
 		c.then = func(ctx context.Context) {
@@ -101,15 +101,15 @@ func (c *connection) routed(to target) http.Handler {
 			refusedConnection(req.Method, to, err.Error()).serve(w)
 			return
 		}
-		if why := c.s.Closed(); why != "" {
-			c.record(record{dec: policy.Decision{Reason: why, Revision: c.s.engine.Load().engine.Revision()}, to: to, protocol: "http", status: http.StatusForbidden})
+		if why := c.sandbox.Closed(); why != "" {
+			c.record(record{dec: policy.Decision{Reason: why, Revision: c.sandbox.engine.Load().engine.Revision()}, to: to, protocol: "http", status: http.StatusForbidden})
 			refusedConnection(req.Method, to, why).serve(w)
 			return
 		}
 		if who := c.who(); len(who) > 0 {
 			req = req.WithContext(context.WithValue(req.Context(), callerKey{}, processOf(&who[0])))
 		}
-		h := c.s.router.Load()
+		h := c.sandbox.router.Load()
 		if h == nil {
 			answer{status: http.StatusServiceUnavailable, body: simpleBody{"inference_not_configured", "inference is no longer configured", ""}}.serve(w)
 			return
@@ -146,7 +146,7 @@ func (h *http1) headTarget() (to target, tunnel bool) {
 func (h *http1) route(ctx context.Context, to target) {
 	c := h.c
 	if to.port != to.standardPort() {
-		c.refuseRaw(to, policy.Decision{Reason: routerPorts, Revision: c.s.engine.Load().engine.Revision()})
+		c.refuseRaw(to, policy.Decision{Reason: routerPorts, Revision: c.sandbox.engine.Load().engine.Revision()})
 		return
 	}
 	c.client.unread(h.br)

@@ -11,100 +11,48 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"net"
-	"net/http"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/internal/decisionlog"
-	"openshell.dev/runtime/policy"
-	"openshell.dev/runtime/proxy/ca"
-	"openshell.dev/runtime/proxy/credentials"
-	"openshell.dev/runtime/proxy/identity"
 	"openshell.dev/runtime/proxy/memory"
-	"openshell.dev/runtime/proxy/middleware"
-	"openshell.dev/runtime/proxy/upstream"
 )
-
-// Identifier says which programs hold a connection and where their paths lead.
-type Identifier interface {
-	Holders(local, remote netip.AddrPort) ([]identity.Process, error)
-	Aliases(paths []string) (map[string][]string, error)
-}
 
 // Recorder keeps decisions. It never blocks.
 type Recorder interface{ Record(decisionlog.Record) }
 
-// Config is what a Server works with. Hosts, Middlewares, Enforce, TerminatePlainTLS,
-// Machine, Own, OwnNames, ControlPlanePorts and Memory may be zero.
+// Config is what a [Server] needs. Identity and Log are required.
 type Config struct {
+	// Identity tells which processes hold a connection, and their container.
 	Identity Identifier
-	Upstream *upstream.Dialer
-	CA       *ca.Authority
-	// Roots gives what upstreams' certificates are verified with.
-	Roots func() *x509.CertPool
-	// NameOf gives the name that a synthetic address stands for.
-	NameOf func(netip.Addr) (string, bool)
-	// Hosts are names with addresses that the workload may know without asking.
-	Hosts map[string][]netip.Addr
-	Log   Recorder
-	// Middlewares runs the policy's; nil runs those that are built in.
-	Middlewares *middleware.Runner
-	// Enforce makes an absent enforcement block.
-	Enforce bool
-	// TerminatePlainTLS ends TLS at endpoints without a protocol, so that each request's
-	// host is compared. False carries TLS as it is after its server name was compared.
-	TerminatePlainTLS bool
-	// Own reaches the container itself; nil refuses connections to it.
-	Own Own
-	// OwnNames are names of the container itself, beside localhost, and their addresses.
-	OwnNames map[string][]netip.Addr
-	// Machine are the addresses of the machine that runs the sandbox; none if it cannot be
-	// reached.
-	Machine []netip.Addr
-	// MayNamePrograms lets policies name programs. The zero value refuses such a policy: a
-	// program that can trace a named one acts as that one.
-	MayNamePrograms bool
-	// ControlPlanePorts are the control-plane ports that the operator has opened; empty
-	// blocks all of them.
-	ControlPlanePorts []uint16
-	// Memory is the budget of all connections together, in bytes; 0 is
-	// [memory.Default].
+	// Log gets one record for each refused connection that belongs to no sandbox.
+	Log Recorder
+	// Memory is the budget of all connections together, in bytes; 0 is [memory.Default].
 	Memory int64
 }
 
-// Server serves one sandbox. It denies everything until Load has succeeded.
+// Server serves the connections of one network namespace, which belong to the containers
+// in it. It has the listeners, the limits and a set of sandboxes ([Server.Add]). It refuses
+// a connection of a container without a sandbox.
 type Server struct {
-	c      Config
-	engine atomic.Pointer[loaded]
-	router atomic.Pointer[http.Handler]
-	// credentials are put into requests; nil if the sandbox has none.
-	credentials atomic.Pointer[credentials.Set]
-	// tls is for upstreams; tickets has the keys of the clients' session tickets
-	// and changes them from time to time.
-	tls, tickets *tls.Config
-	names        map[netip.Addr][]string
-	middlewares  *middleware.Runner
-	slots        chan struct{}
-	waits        waits
+	config Config
+	slots  chan struct{}
+	waits  waits
 	// ends are a connection's as the client sees them.
 	ends func(*net.TCPConn) (local, wanted netip.AddrPort, err error)
-
 	// memory is the budget of all connections; refusals has a place for each request
 	// that is refused for want of memory.
 	memory   *memory.Budget
 	refusals chan struct{}
 
-	loading sync.Mutex
-	mu      sync.Mutex
-	open    map[*connection]struct{}
+	mu sync.Mutex
+	// sandboxes has the sandbox of each container, by the container's ID.
+	sandboxes map[string]*Sandbox
 
 	// tasks are the goroutines that Wait waits for. None is started once waiting is
 	// true, which startMu protects.
@@ -113,36 +61,13 @@ type Server struct {
 	waiting bool
 }
 
-// loaded is one policy and what it was compiled to.
-type loaded struct {
-	policy *policy.Policy
-	engine *policy.Engine
-	stages *middleware.Set
-	name   string
-	since  time.Time
-	// closed says that everything is denied; policy is then the one before.
-	closed bool
-}
-
-// New makes a Server.
+// New makes a Server without a sandbox.
 func New(c Config) *Server {
-	s := &Server{
-		c: c, open: map[*connection]struct{}{}, names: map[netip.Addr][]string{}, slots: make(chan struct{}, maxConnections()),
-		tls:         &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(MaxSessions)},
-		tickets:     &tls.Config{MinVersion: tls.VersionTLS12},
-		middlewares: c.Middlewares, waits: usualWaits, ends: originalEnds,
+	return &Server{
+		config: c, sandboxes: map[string]*Sandbox{}, slots: make(chan struct{}, maxConnections()),
+		waits: usualWaits, ends: originalEnds,
 		memory: memory.New(c.Memory), refusals: make(chan struct{}, maxRefusals),
 	}
-	if s.middlewares == nil {
-		s.middlewares = middleware.Builtin()
-	}
-	for name, addrs := range c.Hosts {
-		for _, a := range addrs {
-			s.names[a] = append(s.names[a], name)
-		}
-	}
-	s.engine.Store(&loaded{engine: &policy.Engine{}})
-	return s
 }
 
 // maxConnections is how many connections the process has descriptors for. With
@@ -162,19 +87,6 @@ func connectionsWithin(limit uint64) int {
 		return least
 	}
 	return int(min((limit-reservedDescriptors)/descriptors, MaxConnections))
-}
-
-// SetCredentials has requests that begin from now on use other credentials. What has
-// begun keeps what it began with, but bytes that nobody looks at do not go on to where
-// credentials belong now, nor do WebSockets to where they belonged.
-func (s *Server) SetCredentials(set *credentials.Set) {
-	s.credentials.Store(set)
-	s.rejudge()
-}
-
-// MayResolve says whether host is the router's or the policy in force knows it.
-func (s *Server) MayResolve(host string) bool {
-	return s.isRouter(host) || s.engine.Load().engine.MayResolve(host)
 }
 
 // Serve takes connections from l until ctx ends, which ends the connections too.
@@ -251,11 +163,4 @@ func (s *Server) Wait() {
 	s.waiting = true
 	s.startMu.Unlock()
 	s.tasks.Wait()
-}
-
-// Connections is how many are open.
-func (s *Server) Connections() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.open)
 }

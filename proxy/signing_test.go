@@ -105,7 +105,7 @@ func TestSignedRequests(t *testing.T) {
 		} {
 			t.Run(proto+", "+tc.name, func(t *testing.T) {
 				w := newWorld(t, "")
-				w.s.SetCredentials(awsSet(t, "api.example.com"))
+				w.sandbox.SetCredentials(awsSet(t, "api.example.com"))
 				w.load(endpoints(s3Endpoint + `"` + tc.mode + `"`))
 				s := &service{t: t, as: sigv4.Service{Name: "s3", Region: "eu-west-1"}}
 				w.site("api.example.com", 443, s, proto)
@@ -167,10 +167,10 @@ func TestBypass_B64_B67_SignedNowhereElse(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t, "")
-			w.s.SetCredentials(awsSet(t, "api.example.com"))
+			w.sandbox.SetCredentials(awsSet(t, "api.example.com"))
 			w.load(endpoints(tc.endpoint))
 			if tc.set != nil { // the keys go after the policy was loaded
-				w.s.SetCredentials(tc.set(t))
+				w.sandbox.SetCredentials(tc.set(t))
 			}
 			s := &service{t: t, as: sigv4.Service{Name: "s3", Region: "eu-west-1"}}
 			w.both(s, "http/1.1")
@@ -225,10 +225,10 @@ func TestSigningNeedsKeys(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, "")
-			w.s.SetCredentials(tc.set)
-			_, before, _ := w.s.Loaded()
-			err := w.s.Load("signs", signs, before+1)
-			_, after, _ := w.s.Loaded()
+			w.sandbox.SetCredentials(tc.set)
+			_, before, _ := w.sandbox.Loaded()
+			err := w.sandbox.Load("signs", signs, before+1)
+			_, after, _ := w.sandbox.Loaded()
 			if tc.ok {
 				if err != nil || after != before+1 {
 					t.Errorf("revision %d, %v", after, err)
@@ -247,7 +247,7 @@ func TestSigningNeedsKeys(t *testing.T) {
 func TestSignedBodyThatIsAskedFor(t *testing.T) {
 	for mode, interim := range map[string]int{"sigv4:body": 1, "sigv4:no_body": 1} {
 		w := newWorld(t, "")
-		w.s.SetCredentials(awsSet(t, "api.example.com"))
+		w.sandbox.SetCredentials(awsSet(t, "api.example.com"))
 		w.load(endpoints(s3Endpoint + `"` + mode + `"`))
 		s := &service{t: t, as: sigv4.Service{Name: "s3", Region: "eu-west-1"}}
 		w.site("api.example.com", 443, s, "http/1.1")
@@ -286,7 +286,7 @@ func TestBypass_B64_UninspectedConnections(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t, "")
-			w.s.SetCredentials(awsSet(t, "api.example.com"))
+			w.sandbox.SetCredentials(awsSet(t, "api.example.com"))
 			w.load(endpoints(strings.Split(tc.endpoint, "|")...))
 			host, addr := "api.example.com", netip.Addr{}
 			if strings.Contains(tc.name, "no provider") {
@@ -338,8 +338,8 @@ func TestBindings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.s.SetCredentials(set)
-	if err := w.s.Load("test", []byte(endpoints("host: api.example.com, port: 443, credential_binding: {provider: nobody}")), 7); err == nil || !strings.Contains(err.Error(), "line 6: credential_binding references provider 'nobody', but that provider is not attached to the sandbox") {
+	w.sandbox.SetCredentials(set)
+	if err := w.sandbox.Load("test", []byte(endpoints("host: api.example.com, port: 443, credential_binding: {provider: nobody}")), 7); err == nil || !strings.Contains(err.Error(), "line 6: credential_binding references provider 'nobody', but that provider is not attached to the sandbox") {
 		t.Errorf("loaded, or %v", err)
 	}
 	w.load(endpoints(

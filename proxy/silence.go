@@ -29,7 +29,7 @@ func (c *connection) await(ctx context.Context, to target, dec policy.Decision, 
 	}
 	// In TLS and HTTP, which these are for, the client begins.
 	if dec.Inspect || to.port == 443 {
-		first, err := c.peek(c.s.waits.idle)
+		first, err := c.peek(c.server.waits.idle)
 		if err == nil && first.Kind == inspect.Unknown {
 			err = errSilent
 		}
@@ -55,7 +55,7 @@ func (c *connection) firstWord(ctx context.Context, up net.Conn) ([]byte, openin
 		err  error
 	}
 	said := make(chan word, 1)
-	_ = c.client.SetReadDeadline(time.Now().Add(c.s.waits.idle))
+	_ = c.client.SetReadDeadline(time.Now().Add(c.server.waits.idle))
 	go func() {
 		b := make([]byte, maxGreeting)
 		n, err := up.Read(b)
@@ -80,6 +80,6 @@ func (c *connection) firstWord(ctx context.Context, up net.Conn) ([]byte, openin
 	case err != nil:
 		return nil, opening{}, err
 	}
-	first, err := c.peek(c.s.waits.head)
+	first, err := c.peek(c.server.waits.head)
 	return nil, first, err
 }

@@ -15,7 +15,7 @@ import (
 // end. up is the other side if it has been reached, and greeting what it has said
 // already.
 func (c *connection) splice(ctx context.Context, to target, dec policy.Decision, up net.Conn, greeting []byte, protocol string) {
-	if m := c.s.mustSee(to.host); m != "" && !to.own {
+	if m := c.sandbox.mustSee(to.host); m != "" && !to.own {
 		c.refuseRaw(to, denied(dec, unseen(m)))
 		return
 	}
@@ -29,7 +29,7 @@ func (c *connection) splice(ctx context.Context, to target, dec policy.Decision,
 		c.refuseRaw(to, dec)
 		return
 	}
-	if c.s.uninspected(to, dec) {
+	if c.sandbox.uninspected(to, dec) {
 		c.refuseRaw(to, denied(dec, notInspected))
 		return
 	}
@@ -43,7 +43,7 @@ func (c *connection) splice(ctx context.Context, to target, dec policy.Decision,
 		}
 		defer up.Close()
 	}
-	rec := record{to: to, protocol: protocol, steps: c.s.passedOver(to.host)}
+	rec := record{to: to, protocol: protocol, steps: c.sandbox.passedOver(to.host)}
 	rec.in, rec.out, rec.err = relay(ctx, c.account, c.client, up, greeting)
 	rec.err = failure(ctx, rec.err)
 	if rec.err != nil {

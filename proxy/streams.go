@@ -97,7 +97,7 @@ type streamReset struct {
 }
 
 func newStreamGate(ctx context.Context, c *connection, conn *tls.Conn, refused func(error)) *streamGate {
-	g := &streamGate{Conn: conn, ctx: ctx, s: c.s, a: c.account, refused: refused, open: map[uint32]openStream{}, done: make(chan struct{}, 1)}
+	g := &streamGate{Conn: conn, ctx: ctx, s: c.server, a: c.account, refused: refused, open: map[uint32]openStream{}, done: make(chan struct{}, 1)}
 	g.in.left = uint32(len(http2.ClientPreface))
 	return g
 }

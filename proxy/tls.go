@@ -53,7 +53,7 @@ func (c *connection) accept(ctx context.Context, to target, protocols func(offer
 		return nil, err
 	}
 	defer c.account.Release(handshakeCost)
-	leaf, err := c.s.c.CA.Leaf(to.host)
+	leaf, err := c.sandbox.config.CA.Leaf(to.host)
 	if err != nil {
 		return nil, fmt.Errorf("make a certificate for %s: %w", to.host, err)
 	}
@@ -62,14 +62,14 @@ func (c *connection) accept(ctx context.Context, to target, protocols func(offer
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			next := protocols(h.SupportedProtos)
 			// Only now it is the client that is waited for.
-			_ = c.client.SetDeadline(time.Now().Add(c.s.waits.handshake))
+			_ = c.client.SetDeadline(time.Now().Add(c.server.waits.handshake))
 			return &tls.Config{
 				MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*leaf}, NextProtos: next,
-				WrapSession: c.s.tickets.EncryptTicket, UnwrapSession: c.s.tickets.DecryptTicket,
+				WrapSession: c.sandbox.tickets.EncryptTicket, UnwrapSession: c.sandbox.tickets.DecryptTicket,
 			}, nil
 		},
 	})
-	_ = c.client.SetDeadline(time.Now().Add(c.s.waits.handshake))
+	_ = c.client.SetDeadline(time.Now().Add(c.server.waits.handshake))
 	err = conn.HandshakeContext(ctx)
 	_ = c.client.SetDeadline(time.Time{})
 	if err != nil {

@@ -110,8 +110,8 @@ func (u *upstreamHTTP) connect(ctx context.Context, dec policy.Decision, alpn []
 	if !u.to.tls {
 		return conn, "http/1.1", nil
 	}
-	config := u.c.s.tls.Clone()
-	config.RootCAs = u.c.s.c.Roots()
+	config := u.c.sandbox.tls.Clone()
+	config.RootCAs = u.c.sandbox.config.Roots()
 	config.ServerName, config.NextProtos = u.to.host, alpn
 	asked := false
 	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
@@ -429,7 +429,7 @@ func (u *upstreamHTTP) newHTTP2(conn net.Conn, window int) (*h2Conn, error) {
 // freeWindow returns the first of downloadWindows, from the given one on, for which
 // there is memory, or the last.
 func (u *upstreamHTTP) freeWindow(from int) int {
-	b, last := u.c.s.memory, len(downloadWindows)-1
+	b, last := u.c.server.memory, len(downloadWindows)-1
 	for ; from < last; from++ {
 		if w := downloadWindows[from]; b.Used()+w.size <= b.Limit()-b.Limit()/w.leaves {
 			break

@@ -31,6 +31,9 @@ import (
 
 const curl = "/usr/bin/curl"
 
+// container is the ID of the container whose sandbox a world has.
+const container = "c1"
+
 // patience is how long a test waits for what must come.
 const patience = 10 * time.Second
 
@@ -82,7 +85,7 @@ func (f *fakeIdentity) set(err error, binaries ...string) {
 	defer f.mu.Unlock()
 	f.who, f.err = nil, err
 	for i, b := range binaries {
-		f.who = append(f.who, identity.Process{Pid: 100 + i, Binary: b, Digest: "sha256:00"})
+		f.who = append(f.who, identity.Process{Container: container, Pid: 100 + i, Binary: b, Digest: "sha256:00"})
 	}
 }
 
@@ -95,7 +98,7 @@ func (f *fakeIdentity) Holders(_, _ netip.AddrPort) ([]identity.Process, error) 
 	return f.who, f.err
 }
 
-func (f *fakeIdentity) Aliases([]string) (map[string][]string, error) { return nil, nil }
+func (f *fakeIdentity) Aliases(string, []string) (map[string][]string, error) { return nil, nil }
 
 // journal keeps decisions.
 type journal struct {
@@ -119,6 +122,7 @@ func (j *journal) all() []decisionlog.Record {
 type world struct {
 	t        testing.TB
 	s        *Server
+	sandbox  *Sandbox
 	id       *fakeIdentity
 	log      *journal
 	addr     string // of the explicit proxy
@@ -184,13 +188,17 @@ func newWorldOf(t testing.TB, policyText string, memory int64) *world {
 		servers: map[netip.AddrPort]string{}, redirected: map[netip.AddrPort]netip.AddrPort{},
 	}
 	w.id.set(nil, curl)
-	w.s = New(Config{
-		Memory:          memory,
+	w.s = New(Config{Identity: w.id, Log: w.log, Memory: memory})
+	w.sandbox, err = w.s.Add(SandboxConfig{
+		Container:       container,
 		MayNamePrograms: true,
-		Identity:        w.id, CA: authority, Roots: func() *x509.CertPool { return pool(servers) }, Log: w.log, Hosts: map[string][]netip.Addr{"named.test": hosts["named.test"]},
+		CA:              authority, Roots: func() *x509.CertPool { return pool(servers) }, Log: w.log, Hosts: map[string][]netip.Addr{"named.test": hosts["named.test"]},
 		NameOf:   func(a netip.Addr) (string, bool) { n, ok := synthetic[a]; return n, ok },
 		Upstream: upstream.New(upstream.Config{Hosts: hosts, Connect: w.connect}),
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.s.waits = waits{head: 2 * time.Second, idle: patience, handshake: 2 * time.Second, serverFirst: 50 * time.Millisecond, gone: 50 * time.Millisecond}
 	w.s.ends = func(c *net.TCPConn) (local, wanted netip.AddrPort, err error) {
 		w.mu.Lock()
@@ -215,7 +223,7 @@ func newWorldOf(t testing.TB, policyText string, memory int64) *world {
 		case <-ended:
 		case <-time.After(patience):
 			buf := make([]byte, 1<<20)
-			t.Errorf("%d connections do not end\n%s", w.s.Connections(), buf[:runtime.Stack(buf, true)])
+			t.Errorf("%d connections do not end\n%s", w.sandbox.Connections(), buf[:runtime.Stack(buf, true)])
 		}
 		if !settles(func() bool { return w.s.memory.Used() == 0 }) {
 			t.Errorf("%d bytes of memory are not given back", w.s.memory.Used())
@@ -244,7 +252,7 @@ func endpoints(list ...string) string {
 func (w *world) load(text string) {
 	w.t.Helper()
 	w.revision++
-	if err := w.s.Load("test", []byte(text), w.revision); err != nil {
+	if err := w.sandbox.Load("test", []byte(text), w.revision); err != nil {
 		w.t.Fatal(err)
 	}
 }

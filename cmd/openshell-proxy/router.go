@@ -152,10 +152,10 @@ func (w *worker) applyInference(c *proxyapi.Inference) error {
 		return err
 	}
 	if r == nil {
-		w.proxy.SetRouter(nil)
+		w.sandbox.SetRouter(nil)
 		return nil
 	}
-	w.proxy.SetRouter(r)
+	w.sandbox.SetRouter(r)
 	return nil
 }
 

@@ -73,7 +73,7 @@ func (w *worker) apply(s *proxyapi.Secrets) error {
 		return err
 	}
 	w.set = set
-	w.proxy.SetCredentials(set)
+	w.sandbox.SetCredentials(set)
 	for _, p := range s.Providers {
 		w.recordChange(p)
 	}

@@ -87,7 +87,8 @@ type worker struct {
 	config    *guard.Worker
 	documents *json.Decoder
 	started   time.Time
-	proxy     *proxy.Server
+	server    *proxy.Server
+	sandbox   *proxy.Sandbox
 	backends  *backends
 	guard     *guard.Client
 	// lost gets the error with which the guard's connection for sockets broke.
@@ -176,11 +177,11 @@ func (w *worker) run() error {
 		mark, loopback = proxyapi.Mark, proxyapi.LoopbackSource
 	}
 	names := dns.New(dns.Config{
-		MayResolve: func(name string) bool { return w.proxy.MayResolve(name) },
+		MayResolve: func(name string) bool { return w.sandbox.MayResolve(name) },
 		Normalize:  policy.NormalizeHost, V6: true,
 		Record: func(name, qtype string, allowed bool) {
 			if !allowed {
-				log.Record(decisionlog.Record{Time: time.Now(), Verdict: policy.Deny.String(), Layer: "dns", Host: name, Protocol: "dns", Method: qtype, Reason: cmp.Or(w.proxy.Closed(), "no endpoint of the policy has this name")})
+				log.Record(decisionlog.Record{Time: time.Now(), Verdict: policy.Deny.String(), Layer: "dns", Host: name, Protocol: "dns", Method: qtype, Reason: cmp.Or(w.sandbox.Closed(), "no endpoint of the policy has this name")})
 			}
 		},
 	})
@@ -201,16 +202,21 @@ func (w *worker) run() error {
 	// The process collects garbage more often instead of growing beyond its budget.
 	debug.SetMemoryLimit(memory.Default + memory.Base)
 	w.guard = guard.NewClient(conn)
-	w.proxy = proxy.New(proxy.Config{
-		Identity: w.guard, CA: w.authority, Roots: w.roots, NameOf: names.Name, Hosts: ctr.Hosts, Log: log, Enforce: c.Enforce,
-		TerminatePlainTLS: c.TerminatePlainTLS, MayNamePrograms: c.MayNamePrograms, Machine: machine, Own: own, OwnNames: ctr.Own, ControlPlanePorts: c.ControlPlanePorts, Upstream: dial, Middlewares: middlewares, Memory: memory.Default,
+	w.server = proxy.New(proxy.Config{Identity: w.guard, Log: log, Memory: memory.Default})
+	w.sandbox, err = w.server.Add(proxy.SandboxConfig{
+		Container: c.ID, CA: w.authority, Roots: w.roots, NameOf: names.Name, Hosts: ctr.Hosts, Log: log, Enforce: c.Enforce,
+		TerminatePlainTLS: c.TerminatePlainTLS, MayNamePrograms: c.MayNamePrograms, Machine: machine, Own: own, OwnNames: ctr.Own,
+		ControlPlanePorts: c.ControlPlanePorts, Upstream: dial, Middlewares: middlewares,
 	})
-	w.backends = newBackends(reach, w.roots, w.proxy.Transform, log)
+	if err != nil {
+		return err
+	}
+	w.backends = newBackends(reach, w.roots, w.sandbox.Transform, log)
 	if err := w.applyInference(c.Inference); err != nil {
 		return err
 	}
-	w.proxy.SetCredentials(w.set)
-	if err := w.proxy.Load(w.first.name, w.first.text, w.first.revision); err != nil {
+	w.sandbox.SetCredentials(w.set)
+	if err := w.sandbox.Load(w.first.name, w.first.text, w.first.revision); err != nil {
 		return errors.Join(err, w.guard.Begun(err))
 	}
 	dir := policies(&c.Config)
@@ -219,7 +225,7 @@ func (w *worker) run() error {
 		return err
 	}
 	if refused > 0 {
-		w.proxy.DenyAll(name, refused)
+		w.sandbox.DenyAll(name, refused)
 	}
 	commands, err := control.New(judge{w}, dir)
 	if err != nil {
@@ -277,7 +283,7 @@ func (w *worker) serve(ctx context.Context, names *dns.Server, commands *control
 	for _, i := range []int{proxyapi.ProxyTCP4, proxyapi.ProxyTCP6} {
 		if l := listener(guard.FDListeners + i); l != nil {
 			served++
-			run("serve connections", func() error { return w.proxy.Serve(ctx, l) })
+			run("serve connections", func() error { return w.server.Serve(ctx, l) })
 		}
 	}
 	for _, i := range []int{0, 1} {
@@ -303,7 +309,7 @@ func (w *worker) serve(ctx context.Context, names *dns.Server, commands *control
 	})
 	<-ctx.Done()
 	_ = commands.Close()
-	w.proxy.Wait()
+	w.server.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -314,8 +320,8 @@ func (w *worker) serve(ctx context.Context, names *dns.Server, commands *control
 type judge struct{ w *worker }
 
 func (j judge) Load(name string, text []byte) (int, error) {
-	_, n, _ := j.w.proxy.Loaded()
-	err := j.w.proxy.Load(name, text, n+1)
+	_, n, _ := j.w.sandbox.Loaded()
+	err := j.w.sandbox.Load(name, text, n+1)
 	var static *proxy.StaticError
 	switch {
 	case errors.As(err, &static):
@@ -324,7 +330,7 @@ func (j judge) Load(name string, text []byte) (int, error) {
 		invalid := &control.InvalidError{Err: err}
 		if j.w.config.FailClosed {
 			invalid.Denies = n + 1
-			j.w.proxy.DenyAll(name, n+1)
+			j.w.sandbox.DenyAll(name, n+1)
 		}
 		return 0, invalid
 	case err != nil:
@@ -334,16 +340,16 @@ func (j judge) Load(name string, text []byte) (int, error) {
 }
 
 func (j judge) Status() proxyapi.Status {
-	name, n, since := j.w.proxy.Loaded()
+	name, n, since := j.w.sandbox.Loaded()
 	return proxyapi.Status{
-		ID: j.w.config.ID, Revision: n, Policy: name, Since: since, Closed: j.w.proxy.Closed(), Connections: j.w.proxy.Connections(),
+		ID: j.w.config.ID, Revision: n, Policy: name, Since: since, Closed: j.w.sandbox.Closed(), Connections: j.w.sandbox.Connections(),
 		Pid: os.Getpid(), Started: j.w.started,
 	}
 }
 
 func (j judge) Metrics() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# TYPE openshell_connections gauge\nopenshell_connections %d\n", j.w.proxy.Connections())
+	fmt.Fprintf(&b, "# TYPE openshell_connections gauge\nopenshell_connections %d\n", j.w.sandbox.Connections())
 	t := j.w.log.Totals()
 	fmt.Fprintf(&b, "# TYPE openshell_decisions_total counter\nopenshell_decisions_total{verdict=\"allow\"} %d\nopenshell_decisions_total{verdict=\"audit\"} %d\nopenshell_decisions_total{verdict=\"deny\"} %d\nopenshell_decisions_total{verdict=\"failed\"} %d\n", t.Allow, t.Audit, t.Deny, t.Failed)
 	j.w.backends.meter.WriteMetrics(&b)

@@ -237,7 +237,7 @@ func (g *Guard) attach() error {
 		g.Init = os.NewFile(uintptr(fd), "init")
 	}
 	var err error
-	if g.who, err = identity.Open(identity.Config{Pid: g.container.Pid, Netns: g.Netns}); err != nil {
+	if g.who, err = identity.Open(identity.Config{Container: g.Config.ID, Pid: g.container.Pid, Netns: g.Netns}); err != nil {
 		return err
 	}
 	if g.Check != nil {

@@ -3,6 +3,7 @@
 package guard
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"net/rpc"
@@ -37,14 +38,23 @@ func (a *answers) Holders(c Connection, out *[]identity.Process) (err error) {
 	return err
 }
 
-// Aliases answers where programs' paths lead in the container.
-func (a *answers) Aliases(paths []string, out *map[string][]string) error {
+// Programs is a question: where these paths lead in a container.
+type Programs struct {
+	Container string
+	Paths     []string
+}
+
+// Aliases answers where the paths of programs lead in the container.
+func (a *answers) Aliases(p Programs, out *map[string][]string) error {
+	if p.Container != a.g.Config.ID {
+		return fmt.Errorf("the guard has no container %q", p.Container)
+	}
 	// The first worker's are those before the workload could change a link.
 	if first := a.g.aliases.Swap(nil); first != nil {
 		*out = *first
 		return nil
 	}
-	*out = a.g.who.Aliases(paths)
+	*out = a.g.who.Aliases(p.Paths)
 	return nil
 }
 
@@ -76,9 +86,9 @@ func (c *Client) Holders(local, remote netip.AddrPort) (out []identity.Process, 
 	return out, err
 }
 
-// Aliases says where programs' paths lead in the container.
-func (c *Client) Aliases(paths []string) (out map[string][]string, err error) {
-	err = c.c.Call(service+".Aliases", paths, &out)
+// Aliases returns where the paths of programs lead in a container.
+func (c *Client) Aliases(container string, paths []string) (out map[string][]string, err error) {
+	err = c.c.Call(service+".Aliases", Programs{container, paths}, &out)
 	return out, err
 }
 

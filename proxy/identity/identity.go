@@ -41,8 +41,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Process is who holds a connection.
+// Process is a process that holds a connection.
 type Process struct {
+	// Container is the ID of the container that the process belongs to: [Config.Container].
+	Container string
 	// Pid is the process id in the host's PID namespace.
 	Pid int
 	// Binary is the path of the executable in the container.
@@ -57,13 +59,15 @@ type Process struct {
 	Cmdline []string
 }
 
-// same says whether two processes are one and the same to a policy.
+// same reports whether a policy cannot tell two processes apart.
 func (p Process) same(q Process) bool {
-	return p.Binary == q.Binary && p.Digest == q.Digest && slices.Equal(p.Ancestors, q.Ancestors)
+	return p.Container == q.Container && p.Binary == q.Binary && p.Digest == q.Digest && slices.Equal(p.Ancestors, q.Ancestors)
 }
 
 // Config says which container a Resolver is for.
 type Config struct {
+	// Container is the container's ID.
+	Container string
 	// Pid is the container's first process, in the host's PID namespace.
 	Pid int
 	// Netns is the container's network namespace.
@@ -72,14 +76,15 @@ type Config struct {
 
 // Resolver finds the processes of one container. It is safe for concurrent use.
 type Resolver struct {
-	first   int
-	firstFd *process
-	sockets *sockets
-	members *members
-	sweeps  sweeps
-	root    *root
-	digests *digests
-	slots   chan struct{}
+	container string
+	first     int
+	firstFd   *process
+	sockets   *sockets
+	members   *members
+	sweeps    sweeps
+	root      *root
+	digests   *digests
+	slots     chan struct{}
 }
 
 // Errors that a Resolve ends with. The text around them says which connection.
@@ -107,7 +112,7 @@ var errChanged = errors.New("processes changed while they were looked at")
 // Preconditions: CAP_SYS_ADMIN to enter the network namespace; CAP_SYS_PTRACE,
 // kept for as long as the Resolver is used; the host's PID namespace and /proc.
 func Open(c Config) (_ *Resolver, err error) {
-	r := &Resolver{first: c.Pid, digests: newDigests(), slots: make(chan struct{}, maxConcurrent)}
+	r := &Resolver{container: c.Container, first: c.Pid, digests: newDigests(), slots: make(chan struct{}, maxConcurrent)}
 	defer func() {
 		if err != nil {
 			_ = r.Close()
@@ -235,7 +240,7 @@ func (r *Resolver) attempt(local, remote netip.AddrPort) ([]Process, error) {
 
 // describe tells what a holder runs and who its ancestors are.
 func (r *Resolver) describe(h *holder, pids map[int]bool) (Process, error) {
-	p := Process{Pid: h.pid}
+	p := Process{Container: r.container, Pid: h.pid}
 	var err error
 	if h.exe, err = r.executable(h.process); err != nil {
 		return p, err
