@@ -9,6 +9,7 @@ import (
 	"openshell.dev/runtime/internal/inferencefile"
 	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/libsandbox/operator"
+	"openshell.dev/runtime/policy"
 )
 
 // inference reads the operator's routes with their credentials, and the variables
@@ -46,17 +47,17 @@ func baseURLs(routes []inferencefile.Route) []string {
 	}
 	const key = "openshell-router"
 	if has("anthropic", "vertex-claude") {
-		out = append(out, "ANTHROPIC_BASE_URL=https://inference.local", "ANTHROPIC_API_KEY="+key)
+		out = append(out, "ANTHROPIC_BASE_URL=https://"+policy.RouterHost, "ANTHROPIC_API_KEY="+key)
 	}
 	if has("openai", "nvidia") {
-		out = append(out, "OPENAI_BASE_URL=https://inference.local/v1", "OPENAI_API_KEY="+key)
+		out = append(out, "OPENAI_BASE_URL=https://"+policy.RouterHost+"/v1", "OPENAI_API_KEY="+key)
 		out = append(out, copilot(routes)...)
 	}
 	if has("gemini") {
-		out = append(out, "GOOGLE_GEMINI_BASE_URL=https://inference.local", "GEMINI_API_KEY="+key)
+		out = append(out, "GOOGLE_GEMINI_BASE_URL=https://"+policy.RouterHost, "GEMINI_API_KEY="+key)
 	}
 	if has("ollama") {
-		out = append(out, "OLLAMA_HOST=https://inference.local")
+		out = append(out, "OLLAMA_HOST=https://"+policy.RouterHost)
 	}
 	return out
 }
@@ -67,7 +68,7 @@ func baseURLs(routes []inferencefile.Route) []string {
 func copilot(routes []inferencefile.Route) []string {
 	for _, r := range routes {
 		if r.Dialect == "openai" && r.Model != "" {
-			return []string{"COPILOT_PROVIDER_BASE_URL=https://inference.local/v1", "COPILOT_MODEL=" + r.Model, "COPILOT_OFFLINE=true"}
+			return []string{"COPILOT_PROVIDER_BASE_URL=https://" + policy.RouterHost + "/v1", "COPILOT_MODEL=" + r.Model, "COPILOT_OFFLINE=true"}
 		}
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"openshell.dev/runtime/policy"
 	"openshell.dev/runtime/proxy/ca"
 	"openshell.dev/runtime/proxy/credentials"
 )
@@ -128,11 +129,11 @@ func TestEmptyAnswersThatSayTheyAreCompressed(t *testing.T) {
 func TestRouterWaitsForSlowClients(t *testing.T) {
 	w := newWorld(t, endpoints(`host: api.example.com, ports: [443]`))
 	router := netip.MustParseAddr("198.18.0.9")
-	w.sandbox.config.NameOf = func(a netip.Addr) (string, bool) { return RouterHost, a == router }
+	w.sandbox.config.NameOf = func(a netip.Addr) (string, bool) { return policy.RouterHost, a == router }
 	w.sandbox.SetRouter(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "routed") }))
 	c := w.to(router.String() + ":443")
 	time.Sleep(3 * w.s.waits.serverFirst)
-	_, body := ask(t, w.secure(c, RouterHost), "GET / HTTP/1.1\r\nHost: "+RouterHost+"\r\nConnection: close\r\n\r\n")
+	_, body := ask(t, w.secure(c, policy.RouterHost), "GET / HTTP/1.1\r\nHost: "+policy.RouterHost+"\r\nConnection: close\r\n\r\n")
 	if body != "routed" {
 		t.Errorf("the answer is %q", body)
 	}

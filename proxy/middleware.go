@@ -231,7 +231,7 @@ func (s *Sandbox) Transform(req *http.Request, body []byte) ([]byte, http.Header
 	if l.closed { // since the request was let in; nobody knows what it must go through
 		return nil, nil, nil, errors.New(deniesAll)
 	}
-	chain := l.engine.Middlewares(RouterHost)
+	chain := l.engine.Middlewares(policy.RouterHost)
 	if len(chain) == 0 {
 		return body, nil, nil, nil
 	}
@@ -247,7 +247,7 @@ func (s *Sandbox) Transform(req *http.Request, body []byte) ([]byte, http.Header
 	}
 	defer hold.Shrink(copies)
 	m := &middleware.Request{
-		Scheme: "https", Host: RouterHost, Port: 443, Method: req.Method, Path: req.URL.Path, Query: req.URL.RawQuery,
+		Scheme: "https", Host: policy.RouterHost, Port: 443, Method: req.Method, Path: req.URL.Path, Query: req.URL.RawQuery,
 		Header: callersHeader(req.Header), Body: body,
 	}
 	m.Process, _ = ctx.Value(callerKey{}).(middleware.Process)

@@ -6,26 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 	"time"
 
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/policy"
 	"openshell.dev/runtime/proxy/credentials"
 )
-
-// StaticError is a new policy that differs where a running sandbox cannot change.
-type StaticError struct {
-	Fields []string
-	// Reason is why they cannot change and the way out; empty if they never can.
-	Reason string
-}
-
-func (e *StaticError) Error() string {
-	if e.Reason != "" {
-		return strings.Join(e.Fields, ", ") + ": " + e.Reason
-	}
-	return "locked at creation, make a new sandbox to change: " + strings.Join(e.Fields, ", ")
-}
 
 // tracingPossible is why a policy that names programs is refused.
 const tracingPossible = "the programs of this sandbox can trace each other, so that each can act as a program that is named; " +
@@ -36,7 +22,9 @@ var ErrInvalid = errors.New("invalid policy")
 
 // Load puts a policy in force; revision is another than that of the one before.
 // Connections and requests that it does not allow are ended when Load returns. On
-// an error the policy before stays.
+// an error the policy before stays. The error is a *[proxyapi.Failure] with the code
+// [proxyapi.CodeStaticChange] if the policy differs where a running sandbox cannot
+// change, and wraps ErrInvalid if it cannot be used.
 func (s *Sandbox) Load(name string, text []byte, revision int) error {
 	s.loading.Lock()
 	defer s.loading.Unlock()
@@ -50,11 +38,11 @@ func (s *Sandbox) Load(name string, text []byte, revision int) error {
 	}
 	if before.policy != nil {
 		if fields := policy.StaticDiff(before.policy, p); len(fields) > 0 {
-			return &StaticError{Fields: fields}
+			return &proxyapi.Failure{Code: proxyapi.CodeStaticChange, Fields: fields}
 		}
 	}
 	if fields := p.ProgramFields(); len(fields) > 0 && !s.config.MayNamePrograms {
-		return &StaticError{fields, tracingPossible}
+		return &proxyapi.Failure{Code: proxyapi.CodeStaticChange, Fields: fields, Detail: tracingPossible}
 	}
 	if err := p.CheckBindings(bindings(s.keys())); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/policy"
 )
 
@@ -214,8 +215,8 @@ func TestBypass_B37_LoadRefusesPrograms(t *testing.T) {
 		}
 		for revision, text := range map[int]string{1: endpoints(everything), 2: every} {
 			err := s.Load("x", []byte(text), revision)
-			var static *StaticError
-			refused := errors.As(err, &static)
+			var static *proxyapi.Failure
+			refused := errors.As(err, &static) && static.Code == proxyapi.CodeStaticChange
 			if err != nil && !refused || refused != (!names && revision == 1) {
 				t.Errorf("programs may be named: %t, revision %d: %v", names, revision, err)
 			}
@@ -258,7 +259,7 @@ func TestBypass_B74_DenyAll(t *testing.T) {
 	}
 	tunnel := w.tunnel("api.example.com:25")
 	open := []*bufio.Reader{bufio.NewReader(tunnel)}
-	for _, host := range []string{"api.example.com", RouterHost} {
+	for _, host := range []string{"api.example.com", policy.RouterHost} {
 		_, br := get(host, "/a")
 		open = append(open, br)
 	}
@@ -305,7 +306,7 @@ func TestBypass_B74_DenyAll(t *testing.T) {
 		}
 	}
 	denials(map[uint16]int{25: 2, 443: 2, 80: 1, 0: 1})
-	_, br := get(RouterHost, "/a")
+	_, br := get(policy.RouterHost, "/a")
 	if resp, body := answerOf(t, br, "GET"); resp.StatusCode != 403 || asked != 1 {
 		t.Errorf("the router, asked %d times: %d %s", asked, resp.StatusCode, body)
 	}
@@ -322,7 +323,7 @@ func TestBypass_B74_DenyAll(t *testing.T) {
 	if w.sandbox.Closed() != "" {
 		t.Error("still closed")
 	}
-	for _, host := range []string{"api.example.com", RouterHost} {
+	for _, host := range []string{"api.example.com", policy.RouterHost} {
 		c, br := get(host, "/a")
 		if resp, err := http.ReadResponse(br, nil); err != nil || resp.StatusCode != 200 {
 			t.Errorf("%s: %v %v", host, resp, err)

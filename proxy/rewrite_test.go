@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"openshell.dev/runtime/policy"
 	"openshell.dev/runtime/proxy/credentials"
 )
 
@@ -216,7 +217,7 @@ func TestBypass_B69_RouterWithoutTLS(t *testing.T) {
 	before := w.sandbox.config.NameOf
 	w.sandbox.config.NameOf = func(a netip.Addr) (string, bool) {
 		if a == router {
-			return RouterHost, true
+			return policy.RouterHost, true
 		}
 		return before(a)
 	}

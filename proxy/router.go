@@ -16,12 +16,9 @@ import (
 	"openshell.dev/runtime/proxy/memory"
 )
 
-// RouterHost is the name of the privacy router in every sandbox that has one.
-const RouterHost = "inference.local"
+const routerPorts = policy.RouterHost + " answers HTTPS on port 443 and HTTP on port 80"
 
-const routerPorts = RouterHost + " answers HTTPS on port 443 and HTTP on port 80"
-
-// SetRouter has h answer what is asked of RouterHost from now on, whatever the policy
+// SetRouter has h answer what is asked of [policy.RouterHost] from now on, whatever the policy
 // says unless that is DenyAll; nil leaves that name a name like any other.
 func (s *Sandbox) SetRouter(h http.Handler) {
 	if h == nil {
@@ -31,7 +28,9 @@ func (s *Sandbox) SetRouter(h http.Handler) {
 	s.router.Store(&h)
 }
 
-func (s *Sandbox) isRouter(host string) bool { return host == RouterHost && s.router.Load() != nil }
+func (s *Sandbox) isRouter(host string) bool {
+	return host == policy.RouterHost && s.router.Load() != nil
+}
 
 // route serves a connection to the router: HTTPS on 443, HTTP on 80, nothing else.
 func (c *connection) route(ctx context.Context, first opening, to target) {

@@ -166,7 +166,7 @@ func usage(u inference.Usage) decisionlog.Record {
 		verdict = "deny"
 	}
 	return decisionlog.Record{
-		Time: time.Now(), Verdict: verdict, Layer: "inference", Host: inference.Host, Protocol: string(u.Dialect), Method: u.Method, Path: u.Path,
+		Time: time.Now(), Verdict: verdict, Layer: "inference", Host: policy.RouterHost, Protocol: string(u.Dialect), Method: u.Method, Path: u.Path,
 		Rule: u.Route, Reason: u.Error, Middlewares: u.Middlewares, Status: u.Status, Model: u.ModelUsed, TokensIn: u.TokensIn, TokensOut: u.TokensOut, Estimated: u.Estimated,
 		BytesIn: u.BytesIn, BytesOut: u.BytesOut, DurationMS: float64(u.Duration.Microseconds()) / 1000,
 		FirstByteMS: float64(u.FirstByte.Microseconds()) / 1000,

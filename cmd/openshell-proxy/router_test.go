@@ -19,7 +19,7 @@ import (
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/internal/inferencefile"
 	"openshell.dev/runtime/internal/proxyapi"
-	"openshell.dev/runtime/proxy/inference"
+	"openshell.dev/runtime/policy"
 )
 
 // backendsAt returns backends of which every address is a TLS server with the handler.
@@ -66,7 +66,7 @@ func TestBedrockIsSigned(t *testing.T) {
 		}
 		w := httptest.NewRecorder()
 		req := httptest.NewRequest("POST", "/model/us.meta.llama3-v1:0/invoke", strings.NewReader(`{"prompt":"x"}`))
-		req.Host = inference.Host
+		req.Host = policy.RouterHost
 		req.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=callers")
 		r.ServeHTTP(w, req)
 		return w
@@ -133,7 +133,7 @@ func TestBypass_B65_RouterMasksAnswers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Host = inference.Host
+		req.Host = policy.RouterHost
 		resp, err := front.Client().Do(req)
 		if err != nil {
 			t.Fatal(err)

@@ -322,12 +322,9 @@ type judge struct{ w *worker }
 func (j judge) Load(name string, text []byte) (int, error) {
 	_, n, _ := j.w.sandbox.Loaded()
 	err := j.w.sandbox.Load(name, text, n+1)
-	var static *proxy.StaticError
 	switch {
-	case errors.As(err, &static):
-		return 0, &control.StaticError{Fields: static.Fields, Reason: static.Reason}
 	case errors.Is(err, proxy.ErrInvalid):
-		invalid := &control.InvalidError{Err: err}
+		invalid := &proxyapi.Failure{Code: proxyapi.CodeInvalidPolicy, Detail: err.Error()}
 		if j.w.config.FailClosed {
 			invalid.Denies = n + 1
 			j.w.sandbox.DenyAll(name, n+1)

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"openshell.dev/runtime/policy"
 )
 
 // Budgets of the privacy router, in microseconds and KiB.
@@ -28,7 +30,7 @@ const (
 const (
 	// kindStream asks a model for streamed completions, again and again.
 	kindStream = "stream"
-	routerName = "inference.local"
+	routerName = policy.RouterHost
 	modelPort  = "8443"
 	// A completion is so many parts, one after each pause: a fast model.
 	parts     = 40

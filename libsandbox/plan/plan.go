@@ -17,6 +17,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/libsandbox/landlock"
 	"openshell.dev/runtime/policy"
 )
@@ -196,12 +197,12 @@ func scopes(spec *specs.Spec) (s landlock.Scopes) {
 }
 
 // proxyURL is the proxy as clients in the container name it.
-const proxyURL = "http://127.0.0.1:15001"
+var proxyURL = fmt.Sprintf("http://127.0.0.1:%d", proxyapi.PortProxy)
 
 // noProxy lists the destinations that programs of every sandbox reach without the proxy. It
 // has addresses beside prefixes, because some programs do not read prefixes, and ::1 also
 // in brackets, because some compare it so.
-const noProxy = "127.0.0.1,localhost,::1,inference.local,127.0.0.0/8,0.0.0.0,[::1]"
+const noProxy = "127.0.0.1,localhost,::1," + policy.RouterHost + ",127.0.0.0/8,0.0.0.0,[::1]"
 
 // environment are the variables by which programs find the proxy and the
 // sandbox's CA. Without them they are led to the proxy all the same; with them

@@ -36,38 +36,14 @@ import (
 // Judge is what the control plane commands.
 type Judge interface {
 	// Load parses, validates, compiles and swaps; open connections are judged again
-	// before it returns. A changed static section is a *StaticError, a policy that
-	// cannot be used an *InvalidError, and with any error the old one stays, unless
-	// that says otherwise.
+	// before it returns. The error is a *proxyapi.Failure if a static section has changed
+	// or the policy cannot be used. With any error the old policy stays, unless
+	// Failure.Denies says otherwise.
 	Load(name string, text []byte) (revision int, err error)
 	Status() proxyapi.Status
 	// Metrics are the counters, as Prometheus reads them.
 	Metrics() []byte
 }
-
-// StaticError names the sections of a policy that only a new sandbox can change.
-type StaticError struct {
-	Fields []string
-	// Reason is why they cannot change and the way out; empty if they never can.
-	Reason string
-}
-
-func (e *StaticError) Error() string {
-	return "static sections changed: " + strings.Join(e.Fields, ", ")
-}
-
-// InvalidError is a policy that cannot be used.
-type InvalidError struct {
-	Err error
-	// Denies is the revision with which everything is denied in its place; 0 if the
-	// old policy stays.
-	Denies int
-}
-
-func (e *InvalidError) Error() string { return e.Err.Error() }
-
-// Unwrap gives what is wrong with the policy.
-func (e *InvalidError) Unwrap() error { return e.Err }
 
 // Server answers on the control socket.
 type Server struct {
@@ -150,18 +126,14 @@ var statusOf = map[string]int{
 
 func failure(err error) *proxyapi.Failure {
 	var (
-		f       *proxyapi.Failure
-		static  *StaticError
-		invalid *InvalidError
-		large   *http.MaxBytesError
+		f     *proxyapi.Failure
+		large *http.MaxBytesError
 	)
 	switch {
 	case errors.As(err, &f):
-		return f
-	case errors.As(err, &static):
-		return &proxyapi.Failure{Code: proxyapi.CodeStaticChange, Fields: static.Fields, Detail: static.Reason}
-	case errors.As(err, &invalid):
-		return &proxyapi.Failure{Code: proxyapi.CodeInvalidPolicy, Detail: bounded(invalid.Error()), Denies: invalid.Denies}
+		out := *f
+		out.Detail = bounded(f.Detail)
+		return &out
 	case errors.As(err, &large):
 		return &proxyapi.Failure{Code: proxyapi.CodeTooLarge, Detail: fmt.Sprintf("the body is larger than %d bytes", large.Limit)}
 	}
@@ -296,10 +268,10 @@ func (s *Server) load(name string, text []byte) (any, error) {
 	n, err := s.judge.Load(name, text)
 	if err != nil {
 		err = errors.Join(err, os.Remove(filepath.Join(s.dir, pendingFile)))
-		var invalid *InvalidError
+		var invalid *proxyapi.Failure
 		if errors.As(err, &invalid) && invalid.Denies > 0 {
 			if rerr := s.index.refuse(s.dir, kept{Revision: invalid.Denies, LoadedAt: time.Now().UTC(), Name: name}); rerr != nil {
-				return nil, fmt.Errorf("everything is denied, but a proxy that starts again will not know it: %w; %w", rerr, invalid.Err)
+				return nil, fmt.Errorf("everything is denied, but a proxy that starts again will not know it: %w; %s", rerr, invalid.Detail)
 			}
 		}
 		return nil, err

@@ -46,18 +46,18 @@ func (c *court) Load(name string, text []byte) (int, error) {
 	case !alone:
 		return 0, errors.New("two loads at once")
 	case strings.HasPrefix(s, "static: programs"):
-		return 0, &StaticError{Fields: []string{"network_policies.a.binaries[0]"}, Reason: "because"}
+		return 0, &proxyapi.Failure{Code: proxyapi.CodeStaticChange, Fields: []string{"network_policies.a.binaries[0]"}, Detail: "because"}
 	case strings.HasPrefix(s, "static"):
-		return 0, &StaticError{Fields: []string{"filesystem_policy", "process"}}
+		return 0, &proxyapi.Failure{Code: proxyapi.CodeStaticChange, Fields: []string{"filesystem_policy", "process"}}
 	case strings.HasPrefix(s, "invalid"):
-		return 0, &InvalidError{Err: fmt.Errorf("%s:1:1: %s", name, s)}
+		return 0, &proxyapi.Failure{Code: proxyapi.CodeInvalidPolicy, Detail: fmt.Sprintf("%s:1:1: %s", name, s)}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if strings.HasPrefix(string(text), "closes") {
 		c.revision++
 		c.text = ""
-		return 0, &InvalidError{Err: errors.New(name), Denies: c.revision}
+		return 0, &proxyapi.Failure{Code: proxyapi.CodeInvalidPolicy, Detail: name, Denies: c.revision}
 	}
 	c.revision++
 	c.text = string(text)

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"openshell.dev/runtime/policy"
 )
 
 // first returns the time to the first part of a streamed answer.
@@ -40,11 +42,11 @@ func BenchmarkFirstByte(b *testing.B) {
 	var without, with []time.Duration
 	for range 50 {
 		first(b, direct, up.URL+"/v1/chat/completions")
-		first(b, s.client, "http://"+Host+"/v1/chat/completions")
+		first(b, s.client, "http://"+policy.RouterHost+"/v1/chat/completions")
 	}
 	for b.Loop() {
 		without = append(without, first(b, direct, up.URL+"/v1/chat/completions"))
-		with = append(with, first(b, s.client, "http://"+Host+"/v1/chat/completions"))
+		with = append(with, first(b, s.client, "http://"+policy.RouterHost+"/v1/chat/completions"))
 	}
 	for _, q := range []struct {
 		unit string
@@ -95,7 +97,7 @@ func BenchmarkMemoryPerStream(b *testing.B) {
 		before := inUse()
 		for range n {
 			all.Go(func() {
-				req, _ := http.NewRequest("POST", "http://"+Host+"/v1/chat/completions", strings.NewReader(body))
+				req, _ := http.NewRequest("POST", "http://"+policy.RouterHost+"/v1/chat/completions", strings.NewReader(body))
 				req.RequestURI = "/v1/chat/completions"
 				r.ServeHTTP(&discard{http.Header{}}, req)
 			})

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"openshell.dev/runtime/policy"
 )
 
 // The router's way out is what its maker hands in: nothing of the environment's.
@@ -103,8 +105,8 @@ func TestBypass_B68_CallerCannotNameTheBackend(t *testing.T) {
 		status                 int
 	}{
 		{name: "host", path: "/v1/chat/completions", host: evilHost, status: 421},
-		{name: "host with a port", path: "/v1/chat/completions", host: Host + ":22", status: 421},
-		{name: "host of another suffix", path: "/v1/chat/completions", host: Host + ".evil.example", status: 421},
+		{name: "host with a port", path: "/v1/chat/completions", host: policy.RouterHost + ":22", status: 421},
+		{name: "host of another suffix", path: "/v1/chat/completions", host: policy.RouterHost + ".evil.example", status: 421},
 		{name: "headers", path: "/v1/chat/completions", header: []string{"X-Forwarded-Host", evilHost, "X-Base-Url", evil.URL}, status: 200},
 		{name: "query", path: "/v1/chat/completions?base_url=" + url.QueryEscape(evil.URL), status: 200},
 		{name: "body", path: "/v1/chat/completions", body: `{"model":"m","base_url":"` + evil.URL + `","api_base":"` + evil.URL + `"}`, status: 200},
@@ -115,7 +117,7 @@ func TestBypass_B68_CallerCannotNameTheBackend(t *testing.T) {
 			tt.body = `{"model":"m"}`
 		}
 		req := httptest.NewRequest("POST", tt.path, strings.NewReader(tt.body))
-		req.Host = Host
+		req.Host = policy.RouterHost
 		if tt.host != "" {
 			req.Host = tt.host
 		}
@@ -232,7 +234,7 @@ func TestBypass_B69_OnlyTheAllowListPasses(t *testing.T) {
 	s := serve(t, Config{Routes: routes})
 	for _, tt := range notAllowed {
 		req := httptest.NewRequest("POST", "/", strings.NewReader(`{"model":"m"}`))
-		req.Method, req.RequestURI, req.Host = tt.method, tt.path, Host
+		req.Method, req.RequestURI, req.Host = tt.method, tt.path, policy.RouterHost
 		w := httptest.NewRecorder()
 		s.router.ServeHTTP(w, req)
 		if w.Code != 403 || w.Body.String() != `{"error":"connection not allowed by policy"}` || w.Header().Get("Connection") != "close" {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"openshell.dev/runtime/policy"
 	"openshell.dev/runtime/proxy/memory"
 )
 
@@ -139,7 +140,7 @@ func serve(t testing.TB, c Config) *sandbox {
 
 func (s *sandbox) do(t testing.TB, method, path, body string, header ...string) *http.Response {
 	t.Helper()
-	req, err := http.NewRequest(method, "http://"+Host+path, strings.NewReader(body))
+	req, err := http.NewRequest(method, "http://"+policy.RouterHost+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+
+	"openshell.dev/runtime/policy"
 )
 
 // Dialect is an API that a backend speaks.
@@ -168,8 +170,8 @@ func checkBase(u *url.URL) error {
 		return fmt.Errorf("base URL's scheme %q is not https or http", u.Scheme)
 	case u.User != nil || u.Fragment != "":
 		return errors.New("base URL with a user or a fragment; a credential belongs in the route's authentication")
-	case strings.EqualFold(u.Hostname(), Host):
-		return fmt.Errorf("base URL's host is %s, the router itself", Host)
+	case strings.EqualFold(u.Hostname(), policy.RouterHost):
+		return fmt.Errorf("base URL's host is %s, the router itself", policy.RouterHost)
 	case strings.Contains(u.Path, "//") || strings.Contains(u.Path+"/", "/../") || strings.Contains(u.Path+"/", "/./"):
 		return fmt.Errorf("base URL's path %q is not canonical", u.Path)
 	}

@@ -21,9 +21,6 @@ import (
 	"openshell.dev/runtime/internal/decisionlog"
 )
 
-// Host is the name that sandboxes reach the router by.
-const Host = "inference.local"
-
 // Config is what a [Router] is made of.
 type Config struct {
 	Routes []Route

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"openshell.dev/runtime/policy"
 	"openshell.dev/runtime/proxy/memory"
 	"openshell.dev/runtime/proxy/middleware"
 )
@@ -35,7 +36,7 @@ type exchange struct {
 	cut     bool        // the answer was cut off
 }
 
-// ServeHTTP answers one request to [Host].
+// ServeHTTP answers one request to [policy.RouterHost].
 func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	path, _, _ := strings.Cut(req.RequestURI, "?")
 	x := &exchange{r: r, w: w, rc: http.NewResponseController(w), req: req}
@@ -57,7 +58,7 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // serve answers the request, or says why not.
 func (x *exchange) serve() *failure {
 	if !isHost(x.req.Host) {
-		return &failure{status: http.StatusMisdirectedRequest, message: "the request is not for " + Host}
+		return &failure{status: http.StatusMisdirectedRequest, message: "the request is not for " + policy.RouterHost}
 	}
 	var ok bool
 	if x.call, ok = readCall(x.req); !ok {
@@ -259,7 +260,7 @@ func isHost(authority string) bool {
 		}
 		host = h
 	}
-	return strings.EqualFold(strings.TrimSuffix(host, "."), Host)
+	return strings.EqualFold(strings.TrimSuffix(host, "."), policy.RouterHost)
 }
 
 // short cuts off a text for the record.

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"openshell.dev/runtime/policy"
 )
 
 // Each part of a stream reaches the caller before the backend makes the next one.
@@ -83,7 +85,7 @@ func TestHTTP2(t *testing.T) {
 	}}
 	defer tr.CloseIdleConnections()
 	ask := func() (string, error) {
-		req, _ := http.NewRequest("POST", "https://"+Host+"/v1/messages", strings.NewReader(`{"model":"m","stream":true}`))
+		req, _ := http.NewRequest("POST", "https://"+policy.RouterHost+"/v1/messages", strings.NewReader(`{"model":"m","stream":true}`))
 		resp, err := tr.RoundTrip(req)
 		if err != nil {
 			t.Fatal(err)
@@ -239,7 +241,7 @@ func TestManyStreamsAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for range n {
 		all.Go(func() {
-			req, _ := http.NewRequest("POST", "http://"+Host+"/v1/chat/completions", strings.NewReader(`{"model":"m","stream":true}`))
+			req, _ := http.NewRequest("POST", "http://"+policy.RouterHost+"/v1/chat/completions", strings.NewReader(`{"model":"m","stream":true}`))
 			resp, err := s.client.Do(req)
 			if err != nil {
 				t.Error(err)

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"openshell.dev/runtime/policy"
 )
 
 // probes are the smallest requests that show a route to work, one after the other
@@ -65,7 +67,7 @@ func (r *Route) someModel() string {
 
 // probe sends one request through the router.
 func (r *Router) probe(ctx context.Context, path, body string) (int, Usage) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+Host+path, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+policy.RouterHost+path, strings.NewReader(body))
 	if err != nil {
 		return 0, Usage{Error: err.Error()}
 	}
