@@ -25,6 +25,8 @@ type leaving struct {
 	// perConnection is how many requests a connection processes before it sends GOAWAY, and
 	// refusals how many requests are refused first with REFUSED_STREAM.
 	perConnection, refusals int
+	// late says that it refuses only requests with a body, and reads the body first.
+	late bool
 
 	mu sync.Mutex
 	// bodies are those of requests that were processed, refused the number of the others.
@@ -51,6 +53,7 @@ func (l *leaving) serve(c net.Conn) {
 	var block bytes.Buffer
 	_ = hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
 	bodies, processed, last := map[uint32]*strings.Builder{}, 0, uint32(0)
+	refusing := map[uint32]bool{}
 	for {
 		f, err := fr.ReadFrame()
 		if err != nil {
@@ -65,11 +68,15 @@ func (l *leaving) serve(c net.Conn) {
 			}
 		case *http2.HeadersFrame:
 			l.mu.Lock()
-			refuse := l.refused < l.refusals
+			refuse := l.refused < l.refusals && !(l.late && f.StreamEnded())
 			if refuse || processed == l.perConnection {
 				l.refused++
 			}
 			l.mu.Unlock()
+			if refuse && l.late {
+				refusing[stream] = true
+				continue
+			}
 			if refuse {
 				_ = fr.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
 				continue
@@ -81,9 +88,14 @@ func (l *leaving) serve(c net.Conn) {
 			processed, last = processed+1, stream
 			bodies[stream], ended = &strings.Builder{}, f.StreamEnded()
 		case *http2.DataFrame:
+			// The data of refused requests counts for the connection's window, too: the proxy
+			// may have sent it before it read the refusal (RFC 9113, section 5.1).
+			_ = fr.WriteWindowUpdate(0, max(1, uint32(len(f.Data()))))
+			if refusing[stream] && f.StreamEnded() {
+				_ = fr.WriteRSTStream(stream, http2.ErrCodeRefusedStream)
+			}
 			if b := bodies[stream]; b != nil {
 				b.Write(f.Data())
-				_ = fr.WriteWindowUpdate(0, max(1, uint32(len(f.Data()))))
 				ended = f.StreamEnded()
 			}
 		}
@@ -99,7 +111,10 @@ func (l *leaving) serve(c net.Conn) {
 // TestUnprocessedRequests (issue 11, point 8): requests that the server's GOAWAY or
 // REFUSED_STREAM leaves unprocessed are sent again, and processed once.
 func TestUnprocessedRequests(t *testing.T) {
-	for how, l := range map[string]*leaving{"GOAWAY": {perConnection: 3}, "REFUSED_STREAM": {perConnection: 100, refusals: 4}} {
+	for how, l := range map[string]*leaving{
+		"GOAWAY": {perConnection: 3}, "REFUSED_STREAM": {perConnection: 100, refusals: 4},
+		"REFUSED_STREAM after the body": {perConnection: 100, refusals: 4, late: true},
+	} {
 		t.Run(how, func(t *testing.T) {
 			w := newWorld(t, endpoints(openHost))
 			l.w = w
