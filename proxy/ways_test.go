@@ -61,9 +61,13 @@ func (w *world) byConnect(authority string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if status, head := connect(w.t, c, authority); status != 200 {
+	status, head, err := tryConnect(c, authority)
+	if err == nil && status != 200 {
+		err = errors.New(head)
+	}
+	if err != nil {
 		c.Close()
-		return nil, errors.New(head)
+		return nil, err
 	}
 	return c, nil
 }

@@ -4,7 +4,6 @@ package proxy
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -494,19 +493,26 @@ func (w *world) tunnel(authority string) *net.TCPConn {
 
 func connect(t testing.TB, c net.Conn, authority string) (int, string) {
 	t.Helper()
+	status, head, err := tryConnect(c, authority)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return status, head
+}
+
+// tryConnect is connect for other goroutines than the test's.
+func tryConnect(c net.Conn, authority string) (status int, head string, err error) {
 	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", authority, authority)
-	var head []byte
-	for b := make([]byte, 1); !bytes.HasSuffix(head, []byte("\r\n\r\n")); {
+	for b := make([]byte, 1); !strings.HasSuffix(head, "\r\n\r\n"); {
 		if _, err := c.Read(b); err != nil {
-			t.Fatalf("CONNECT %s: %v after %q", authority, err, head)
+			return 0, "", fmt.Errorf("CONNECT %s: %w after %q", authority, err, head)
 		}
-		head = append(head, b[0])
+		head += string(b)
 	}
-	var status int
-	if _, err := fmt.Sscanf(string(head), "HTTP/1.1 %d", &status); err != nil {
-		t.Fatalf("CONNECT %s: %v in %q", authority, err, head)
+	if _, err := fmt.Sscanf(head, "HTTP/1.1 %d", &status); err != nil {
+		return 0, "", fmt.Errorf("CONNECT %s: %w in %q", authority, err, head)
 	}
-	return status, string(head)
+	return status, head, nil
 }
 
 // ask sends bytes and reads one answer.
