@@ -8,20 +8,20 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// networkPolicies is the field of a document that Add extends.
+// networkPolicies is the field of a document that [Add] extends.
 const networkPolicies = "network_policies"
 
-// Document is the text of a policy or an addition, and the name of its file.
+// Document is the text of a policy or an addition, with the name of its file.
 type Document struct {
 	File string
 	Text []byte
 }
 
-// Add returns the text of a policy with the network_policies of additions. An addition is a
-// document with network_policies alone: a preset of NemoClaw, which has the field preset
-// beside it, or a policy without other sections. An entry that the policy has with the same
-// fields is not added again; the same key with other fields is an error, and so is a result
-// that is no valid policy.
+// Add returns the text of the policy base, extended by the network_policies of the
+// additions. An addition is a document that has only network_policies. It may also have the
+// field preset, as NemoClaw's presets do. An entry that the policy already has with equal
+// fields is not added again. Add fails if the policy has an entry with the same key and
+// other fields, and if the result is not a valid policy.
 func Add(base Document, additions ...Document) ([]byte, error) {
 	_, doc, err := parse(&reader{file: base.File}, base.Text)
 	if err != nil {
@@ -46,8 +46,8 @@ func Add(base Document, additions ...Document) ([]byte, error) {
 	return []byte(text), err
 }
 
-// section returns the value of network_policies in a valid document, which it adds if it is
-// not there.
+// section returns the value of network_policies in a valid document. It adds the field if
+// it is absent.
 func section(document *yaml.Node) *yaml.Node {
 	for i := 0; i < len(document.Content); i += 2 {
 		v := document.Content[i+1]
@@ -65,7 +65,7 @@ func section(document *yaml.Node) *yaml.Node {
 	return v
 }
 
-// extend adds the entries of a mapping to another one.
+// extend adds the entries of one mapping to another.
 func extend(into, entries *yaml.Node, file string) error {
 	for i := 0; i < len(entries.Content); i += 2 {
 		k, v := entries.Content[i], entries.Content[i+1]
@@ -82,7 +82,7 @@ func extend(into, entries *yaml.Node, file string) error {
 	return nil
 }
 
-// value returns the value of a key of a mapping, nil if it has none.
+// value returns the value of a key in a mapping, or nil if the mapping does not have it.
 func value(mapping *yaml.Node, key string) *yaml.Node {
 	for i := 0; i < len(mapping.Content); i += 2 {
 		if mapping.Content[i].Value == key {
@@ -92,7 +92,7 @@ func value(mapping *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
-// sameNode reports whether two nodes have the same values, in whatever style.
+// sameNode reports whether two nodes have the same values, whatever their style.
 func sameNode(a, b *yaml.Node) bool {
 	if a.Kind != b.Kind || a.Tag != b.Tag || a.Value != b.Value || len(a.Content) != len(b.Content) {
 		return false

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// nemoClaw is a preset in the form of NemoClaw's.
+// nemoClaw is a preset in NemoClaw's format.
 const nemoClaw = `# A preset.
 preset:
   name: tracker
@@ -29,7 +29,7 @@ network_policies:
       - { path: /usr/bin/curl }
 `
 
-// TestAddPreset: a preset of NemoClaw is an addition to a policy: the result allows what
+// TestAddPreset adds a NemoClaw preset to a policy and checks that the result allows what
 // either of them allows.
 func TestAddPreset(t *testing.T) {
 	const own = "version: 1 # mine\nfilesystem_policy: {read_write: [/work]}\n"
@@ -90,7 +90,8 @@ func TestAddRefuses(t *testing.T) {
 	}
 }
 
-// FuzzAdd: what is added to a policy is a valid policy, which has each entry of both.
+// FuzzAdd checks that the result of Add is a valid policy with every entry of both
+// documents.
 func FuzzAdd(f *testing.F) {
 	f.Add([]byte("version: 1\n"), []byte(nemoClaw))
 	f.Add([]byte("version: 1\nnetwork_policies: {a: {}}\n"), []byte("network_policies:\n  ? b\n  : {name: '*'}\n"))

@@ -11,31 +11,32 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// contender is an endpoint as ambiguities compares it.
+// contender is an endpoint with the data that ambiguities compares.
 type contender struct {
 	*Endpoint
 	policy string
 	index  int
 	node   *yaml.Node
-	// ports are the endpoint's, sorted and once each.
+	// ports are the endpoint's ports, sorted and without duplicates.
 	ports []uint16
-	// pattern is true if the host may match what another host matches.
+	// pattern is true if the host may match a name that another host matches.
 	pattern bool
-	// tail is the end of the host that holds no pattern.
+	// tail is the end of the host without pattern characters.
 	tail string
-	// connection and request are equal for endpoints that say the same; request is
-	// 0 for those that have no say in how requests are treated.
+	// connection is equal for endpoints with equal settings for connections, and request
+	// for those with equal settings for requests. request is 0 for an endpoint without such
+	// settings.
 	connection, request int
-	// path is the endpoint's path as canonicalPattern spells it.
+	// path is the endpoint's path in the spelling of canonicalPattern.
 	path string
 	rank int
 }
 
-// rivals are two places in a list of contenders.
+// rivals are the indexes of two conflicting contenders.
 type rivals struct{ left, right int }
 
-// ambiguities refuses endpoints that can match the same connection or request and
-// disagree about how it is to be treated, because their order would decide.
+// ambiguities refuses endpoints that can match the same connection or request and have
+// different settings for it: otherwise their order would decide.
 func (r *reader) ambiguities(entries []entry) {
 	all := contenders(entries)
 	found, work := contradictions(all)
@@ -51,9 +52,9 @@ func (r *reader) ambiguities(entries []entry) {
 	}
 }
 
-// contradictions returns the pairs of all that are conflicting, at most MaxProblems and one
-// more, and what is left of MaxOverlapWork. Each pair that it looks at takes at least one
-// step. If less than nothing is left, the search has ended early.
+// contradictions returns the pairs of conflicting endpoints, at most MaxProblems+1 of them,
+// and what is left of MaxOverlapWork. Each compared pair costs at least one step. A
+// negative rest means that the search ended early.
 func contradictions(all []contender) (found []rivals, work int) {
 	literal := map[string][]int{}
 	for i, c := range all {
@@ -62,7 +63,7 @@ func contradictions(all []contender) (found []rivals, work int) {
 		}
 	}
 	work = MaxOverlapWork
-	// compare reports whether the search goes on.
+	// compare returns false when the search must end.
 	compare := func(i, j int) bool {
 		if work--; work >= 0 && conflicting(&all[i], &all[j], &work) {
 			found = append(found, rivals{min(i, j), max(i, j)})
@@ -72,7 +73,7 @@ func contradictions(all []contender) (found []rivals, work int) {
 	for i := range all {
 		if all[i].pattern {
 			for j := range all {
-				// The pairs with earlier patterns were compared there.
+				// Pairs with earlier patterns were compared in their turn.
 				if (j > i || !all[j].pattern) && !compare(i, j) {
 					return found, work
 				}
@@ -81,7 +82,7 @@ func contradictions(all []contender) (found []rivals, work int) {
 		}
 		group := literal[all[i].Host]
 		if len(group) == 0 || sameKind(all, group) {
-			delete(literal, all[i].Host) // the rest of the group is equal, too
+			delete(literal, all[i].Host) // the remaining endpoints of the group have equal settings
 			continue
 		}
 		literal[all[i].Host] = group[1:]
@@ -130,15 +131,15 @@ func sameKind(all []contender, group []int) bool {
 	})
 }
 
-// said is one thing that an endpoint says, as OpenShell would print it.
+// said is one setting of an endpoint, in OpenShell's notation.
 type said struct {
 	field, value string
-	// list has the elements, sorted and quoted, of a field that is a list.
+	// list has the elements of a field that is a list, sorted and quoted.
 	list []string
 }
 
-// conflict names the field and how the two values differ. Of lists it names the elements
-// that one of them lacks.
+// conflict returns the name of the field and how the two values differ. For lists it names
+// the elements that only one of them has.
 func (s *said) conflict(o *said) string {
 	a, b := s.value, o.value
 	if s.list != nil || o.list != nil {
@@ -187,7 +188,8 @@ func requestSays(e *Endpoint) []said {
 	}, e.Credentials.says()...)
 }
 
-// conflicting says whether a and b can match the same and disagree.
+// conflicting reports whether a and b can match the same traffic and have different
+// settings.
 func conflicting(a, b *contender, work *int) bool {
 	connection := a.connection != b.connection
 	requests := a.request != b.request && a.request != 0 && b.request != 0 && a.rank == b.rank
@@ -217,11 +219,11 @@ func (c *contender) sharesPort(o *contender, work *int) bool {
 	})
 }
 
-// rank is which of several endpoint paths that match a request selects it: the
-// one with most characters that are not *. path is as canonicalPattern spells it.
+// rank orders the endpoint paths that match a request: the one with the most characters
+// other than * is selected. path is in the spelling of canonicalPattern.
 func rank(path string) int { return len(path) - strings.Count(path, "*") }
 
-// ambiguous reports two endpoints that are conflicting.
+// ambiguous reports two conflicting endpoints.
 func (r *reader) ambiguous(a, b *contender) {
 	var common, conflicts []string
 	for _, p := range a.ports {

@@ -10,7 +10,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// ambiguous is a document with two endpoints.
+// ambiguous returns a document with two endpoints.
 func ambiguous(a, b string) string {
 	return "version: 1\nnetwork_policies:\n  a: {endpoints: [{" + a + "}]}\n  b: {endpoints: [{" + b + "}], name: B}\n"
 }
@@ -44,7 +44,7 @@ func TestParseRefusesAmbiguity(t *testing.T) {
 	}
 }
 
-func TestParseAcceptsWhatCannotMeet(t *testing.T) {
+func TestParseAcceptsDisjointEndpoints(t *testing.T) {
 	const rest = "host: h.example.com, port: 1, protocol: rest, access: full, "
 	for _, tc := range []struct{ name, a, b string }{
 		{"the same twice", rest, rest},
@@ -70,7 +70,7 @@ func TestParseAcceptsWhatCannotMeet(t *testing.T) {
 	}
 }
 
-// The other endpoints that contradict one another are found, too, in order.
+// All contradicting endpoints are reported, in order.
 func TestParseRefusesAmbiguityOfEach(t *testing.T) {
 	_, err := Parse("p.yaml", []byte(ambiguous("host: '*.b.c', port: 1}, {host: x, port: 1, tls: skip}, {host: x, port: 1", "host: a.b.c, port: 1, tls: skip")))
 	if err == nil {
@@ -86,8 +86,8 @@ func TestParseRefusesAmbiguityOfEach(t *testing.T) {
 	}
 }
 
-// TestAmbiguitiesOfOneHost: the search ends after one contradiction more than the reader
-// reports, also among endpoints of one host.
+// TestAmbiguitiesOfOneHost checks that the search ends after one contradiction more than
+// the reader reports, also among endpoints of one host.
 func TestAmbiguitiesOfOneHost(t *testing.T) {
 	e := entry{}
 	for i := range 2 * (MaxProblems + 2) {
@@ -100,8 +100,8 @@ func TestAmbiguitiesOfOneHost(t *testing.T) {
 	}
 }
 
-// TestParseBoundsAmbiguity: no document keeps the reader busy for long. The test counts
-// steps, because a loaded machine makes any time too short.
+// TestParseBoundsAmbiguity checks that no document keeps the reader busy for long. It
+// counts steps instead of time, because on a loaded machine any time limit is too short.
 func TestParseBoundsAmbiguity(t *testing.T) {
 	half := MaxEndpoints / 2
 	for _, tc := range []struct {
@@ -189,7 +189,7 @@ func TestOverlap(t *testing.T) {
 	}
 }
 
-// What two compiled patterns both match must be found to overlap.
+// overlap must return true for two patterns that match the same text.
 func FuzzOverlap(f *testing.F) {
 	f.Add("/**/[a-c]?", "/{x,y}/b*", "/x/bz")
 	f.Add("*.a.com", "**.com", "b.a.com")

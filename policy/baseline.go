@@ -8,17 +8,17 @@ import (
 )
 
 // baselineRead and baselineWrite are the paths that programs need to start. OpenShell's
-// lists have no /bin, /sbin and /lib64, because its images link them to /usr.
+// lists do not have /bin, /sbin and /lib64, because in its images they are links to /usr.
 var (
 	baselineRead  = []string{"/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/app", "/var/log", "/proc", "/dev/urandom"}
 	baselineWrite = []string{"/tmp", "/dev/null"}
 )
 
-// Baseline returns the paths that are added to filesystem_policy: those of the baseline that
-// the policy does not list, so that a listed path keeps its access, and that lie in no listed
-// path with at least that access, because they would add nothing. As in OpenShell, none
-// are added to a policy with filesystem_policy and without network rules. Without
-// filesystem_policy they are always added: no program could start.
+// Baseline returns the paths that are added to filesystem_policy. It omits a path that the
+// policy lists, so that the listed access applies, and a path below a listed one with at
+// least the same access, which would add nothing. As in OpenShell, nothing is added if the
+// policy has filesystem_policy but no network rules. If filesystem_policy is absent, the
+// paths are always added: no program could start without them.
 func (p *Policy) Baseline() (readOnly, readWrite []string) {
 	f := &p.Filesystem
 	if f.Line != 0 && len(p.Network) == 0 {

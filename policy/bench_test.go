@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// manyRules is a policy of n rules: half of the hosts are patterns, and one host
-// has as many rules as all others have endpoints.
+// manyRules returns a policy with n rules. Half of the hosts are patterns, and one host has
+// as many rules as all others have endpoints.
 func manyRules(t testing.TB, n int) *Engine {
 	p := &Policy{Network: []NetworkPolicy{{
 		Key: "api", Binaries: []Binary{{Path: "/usr/bin/curl"}},
@@ -90,7 +90,7 @@ func BenchmarkCompile(b *testing.B) {
 	}
 }
 
-// The workload chooses the text, so that no text may take long.
+// The workload controls the text, so no text may take long to match.
 func TestGlobTimeIsBounded(t *testing.T) {
 	path := "/" + strings.Repeat("a", MaxURLPath-1)
 	segments := strings.Repeat("/a", MaxURLPath/2)

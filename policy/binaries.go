@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// binarySet is which programs may use the endpoints of a policy.
+// binarySet holds the programs that may use the endpoints of a policy.
 type binarySet struct {
 	paths map[string]struct{}
 	globs []Glob
@@ -34,8 +34,8 @@ func compileBinaries(list []Binary, aliases map[string][]string) (binarySet, err
 	return s, nil
 }
 
-// match says whether the program or one of its ancestors is in the set. What is
-// not known (an empty path) never is, and vouches for nobody.
+// match reports whether the program or one of its ancestors is in the set. An empty path,
+// which means an unknown program, never is.
 func (s *binarySet) match(r *Request) bool {
 	if r.Binary == "" {
 		return false
@@ -61,8 +61,8 @@ func (s *binarySet) has(path string) bool {
 	return false
 }
 
-// Binaries are the literal paths of programs that the document names, sorted:
-// those whose links CompileOptions.Aliases is to follow.
+// Binaries returns the paths of programs that the document names in full, sorted. The
+// caller resolves their symbolic links for [CompileOptions.Aliases].
 func (p *Policy) Binaries() []string {
 	set := map[string]struct{}{}
 	for _, n := range p.Network {

@@ -71,7 +71,7 @@ func TestBypass_B29_PathSpellings(t *testing.T) {
 	}
 }
 
-// TestQuerySpellings (issue 11, point 12): unescaped UTF-8 is escaped.
+// TestQuerySpellings (issue 11, point 12) checks that unescaped UTF-8 is escaped.
 func TestQuerySpellings(t *testing.T) {
 	for in, want := range map[string]string{
 		"": "", "a=b&c": "a=b&c", "q=é": "q=%C3%A9", "é=%c3%a9&x=日": "%C3%A9=%c3%a9&x=%E6%97%A5", "q=%E9": "q=%E9", "[]|\"<>?\\": "[]|\"<>?\\",
@@ -87,8 +87,8 @@ func TestQuerySpellings(t *testing.T) {
 	}
 }
 
-// FuzzCanonicalQuery: the canonical spelling is ASCII, decodes to the same text, and is
-// its own canonical spelling.
+// FuzzCanonicalQuery checks that the canonical spelling is ASCII, decodes to the same text
+// and is its own canonical spelling.
 func FuzzCanonicalQuery(f *testing.F) {
 	for _, s := range append(slices.Clone(someQueries), "q=é", "é=%E9", "\xff") {
 		f.Add(s)
@@ -139,7 +139,7 @@ func FuzzCanonicalPath(f *testing.F) {
 				t.Fatalf("%q → %q has an escape that is not canonical", s, p)
 			}
 		}
-		// Its own pattern matches it, and denies it.
+		// The pattern of the path itself must match the path and deny it.
 		pattern := escapeGlob(p)
 		if len(pattern) > MaxGlob {
 			return

@@ -19,29 +19,29 @@ type endpoint struct {
 	glob     Glob
 	ports    []uint16
 
-	// config says that it has a say in how connections are treated; judged that its
-	// requests are.
+	// config is true if the endpoint has settings for connections, and judged if its
+	// requests are judged.
 	config, judged, tcp, tlsSkip bool
 	protocol                     Protocol
 	credentials                  Credentials
 	selector                     pathSelector
 	rank                         int
-	// path matches the endpoint's path for allow rules, and covered for deny rules.
-	// They count only with hasPath; without a path all requests match.
+	// path matches the endpoint's path for allow rules, and covered for deny rules. They
+	// are used only if hasPath is true; without a path, all requests match.
 	path         Glob
 	covered      denyPath
 	hasPath      bool
 	audit        bool
 	encodedSlash bool
-	// queried says that a rule is about query parameters, and readsPath that a rule or the
-	// endpoint is about some paths and not about others.
+	// queried is true if a rule reads query parameters. readsPath is true if a rule or the
+	// endpoint matches some paths and not others.
 	queried, readsPath bool
 	allow, deny        ruleTree
-	// options has the rules of allow that name the method OPTIONS.
+	// options holds the rules of allow that name the method OPTIONS.
 	options ruleTree
 
-	// destination is by the host alone; allowed are the addresses of allowed_ips
-	// and allowedErr what is wrong with them.
+	// destination depends on the host alone. allowed holds the addresses of allowed_ips,
+	// and allowedErr the error in them.
 	destination, allowed Destination
 	allowedErr           error
 
@@ -55,7 +55,8 @@ type compiledPolicy struct {
 	binaries binarySet
 }
 
-// Compile makes the Engine of a document.
+// Compile compiles a parsed document. It fails if the document or the options are not
+// valid; a document that [Parse] returned is.
 func Compile(p *Policy, o CompileOptions) (*Engine, error) {
 	audit, err := audits(EnforcementUnset, o)
 	if err != nil {
@@ -75,7 +76,7 @@ func Compile(p *Policy, o CompileOptions) (*Engine, error) {
 	for i, n := range policies {
 		where := fmt.Sprintf("network policy %q", n.Key)
 		if i > 0 && policies[i-1].Key == n.Key {
-			errs = append(errs, errors.New(where+" is there twice"))
+			errs = append(errs, errors.New(where+" occurs twice"))
 		}
 		binaries, err := compileBinaries(n.Binaries, o.Aliases)
 		if err != nil {
@@ -126,14 +127,14 @@ func compileEndpoint(in *Endpoint, o CompileOptions) (*endpoint, error) {
 		ep.covered, errs[6] = compileDenyPath(in.Path)
 	}
 	ep.audit, errs[4] = audits(in.Enforcement, o)
-	if ep.judged && ep.tlsSkip && !ep.audit { // the operator's unspecified_enforcement counts here
+	if ep.judged && ep.tlsSkip && !ep.audit { // Parse does not know unspecified_enforcement
 		errs[7] = errors.New(skippedRules)
 	}
 	ep.allow, ep.deny, ep.options, errs[5] = compileRules(in)
 	rules := slices.Concat(in.Rules, in.DenyRules)
 	ep.queried = slices.ContainsFunc(rules, func(r Rule) bool { return len(r.Query) > 0 })
 	ep.readsPath = ep.hasPath || slices.ContainsFunc(rules, func(r Rule) bool { return !everyPath(r.Path) })
-	// Without addresses the host alone cannot be wrong.
+	// Without allowed_ips there is no error.
 	ep.destination, _ = NewDestination(ep.host, nil)
 	ep.destination.open = o.ControlPlanePorts
 	if IsMachine(ep.host) {
@@ -156,13 +157,13 @@ func audits(e Enforcement, o CompileOptions) (bool, error) {
 	return e == EnforcementAudit, nil
 }
 
-// matches says whether the endpoint is one of host and port.
+// matches reports whether the endpoint matches host and port.
 func (ep *endpoint) matches(host string, port uint16) bool {
 	return slices.Contains(ep.ports, port) && ep.matchesHost(host)
 }
 
-// matchesHost reports whether the endpoint covers host. A name of the machine is covered
-// only by an endpoint that has it written out.
+// matchesHost reports whether the endpoint matches host. Only an endpoint that names the
+// machine in full, without a wildcard, matches a name of the machine.
 func (ep *endpoint) matchesHost(host string) bool {
 	if ep.named() {
 		return ep.host == host
@@ -170,6 +171,6 @@ func (ep *endpoint) matchesHost(host string) bool {
 	return (ep.host == "" || ep.glob.Match(host)) && !IsMachine(host)
 }
 
-// named says whether the endpoint's host is written out, which is what makes
-// internal addresses acceptable.
+// named reports whether the endpoint's host is a full name or an address. Only such a host
+// may have internal addresses.
 func (ep *endpoint) named() bool { return ep.host != "" && !ep.wildcard }

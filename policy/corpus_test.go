@@ -13,8 +13,8 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
-// corpusCase is a line of a story's requests: what is asked, in any spelling, and
-// what the answer must be.
+// corpusCase is one line of a corpus file: a request in any spelling, and the expected
+// decision.
 type corpusCase struct {
 	Host      string
 	Port      uint16
@@ -31,14 +31,14 @@ type corpusCase struct {
 type corpusAnswer struct {
 	Decision, Layer, Policy, Reason string
 	Rule                            string `json:",omitempty"`
-	// Inspect is compared if it is there, and so are Addresses: what is said about
-	// each.
+	// Inspect and Addresses are compared if they are present. Addresses maps an address to
+	// the expected result of Destination.Check.
 	Inspect   *bool             `json:",omitempty"`
 	Addresses map[string]string `json:",omitempty"`
 }
 
-// TestCorpus runs the stories in testdata/corpus. Each is a policy and requests;
-// options.json, if there is one, is what the operator and the container add.
+// TestCorpus runs the files in testdata/corpus. Each contains a policy and requests. If it
+// has options.json, that holds the settings of the operator and the container.
 func TestCorpus(t *testing.T) {
 	stories, err := filepath.Glob("testdata/corpus/*.txtar")
 	if err != nil || len(stories) < 20 {
@@ -91,7 +91,7 @@ func strictJSON(t *testing.T, text []byte, into any) {
 	}
 }
 
-// answer asks as the proxy does: the connection, then the request on it.
+// answer asks in the way the proxy does: first the connection, then the request on it.
 func (c *corpusCase) answer(t *testing.T, e *Engine) corpusAnswer {
 	host, err := NormalizeHost(c.Host)
 	if err != nil {

@@ -11,13 +11,14 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Signing is how an endpoint's requests are signed anew.
+// Signing is the way in which the proxy signs an endpoint's requests with the real
+// credentials.
 type Signing string
 
-// The ways to sign, all AWS Signature Version 4.
+// The ways to sign. All of them are AWS Signature Version 4.
 const (
 	SigningNone Signing = ""
-	// SigningAuto does what the client's x-amz-content-sha256 says.
+	// SigningAuto signs the body or not, as the client's x-amz-content-sha256 says.
 	SigningAuto Signing = "sigv4"
 	// SigningBody signs the body.
 	SigningBody Signing = "sigv4:body"
@@ -25,30 +26,31 @@ const (
 	SigningNoBody Signing = "sigv4:no_body"
 )
 
-// Credentials is what an endpoint says about credentials in what is sent to it.
-// They count for the requests that the endpoint answers; without a protocol only
-// AllowUninspected, AllowUnsearched and Provider do.
+// Credentials are the settings of an endpoint for the credentials in its traffic. They
+// apply to the requests for which the endpoint is selected. Without a protocol, only
+// AllowUninspected, AllowUnsearched and Provider apply. The zero value is the default of
+// each field.
 type Credentials struct {
-	// BodyRewrite puts them into bodies, MessageRewrite into the text messages of
-	// WebSockets.
+	// BodyRewrite replaces placeholders by credentials in the bodies of requests, and
+	// MessageRewrite in the text messages of WebSockets.
 	BodyRewrite, MessageRewrite bool
-	// AllowUninspected lets pass what cannot be searched for them.
+	// AllowUninspected lets traffic pass that the proxy cannot search for placeholders.
 	AllowUninspected bool
-	// AllowUnsearched lets the bodies of answers, and the messages of servers, pass
-	// without a search for credentials that they echo. OpenShell has no such field.
+	// AllowUnsearched lets response bodies and messages of servers pass without a search
+	// for credentials that they echo. OpenShell has no such field.
 	AllowUnsearched bool
-	// Signing needs Service; without Region the host says it.
+	// Signing requires Service. If Region is empty, it is taken from the host.
 	Signing         Signing
 	Service, Region string
-	// Provider is the only one whose credentials may go there; empty is each that
-	// belongs there.
+	// Provider is the only provider whose credentials may be used at the endpoint. If it is
+	// empty, every provider with this destination may be used.
 	Provider string
 }
 
-// signingCharacters are those of a signing_service or signing_region.
+// signingCharacters are the characters allowed in signing_service and signing_region.
 const signingCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
 
-// credentialFields reads the fields of Credentials.
+// credentialFields registers the fields of Credentials with the function field.
 func (e *endpointReader) credentialFields(field func(name string, read func(v *yaml.Node, what string))) {
 	c := &e.Credentials
 	flag := func(name string, into *bool) {
@@ -75,7 +77,7 @@ func (e *endpointReader) credentialFields(field func(name string, read func(v *y
 	})
 }
 
-// validateCredentials judges the fields of Credentials together.
+// validateCredentials checks the fields of Credentials together.
 func (e *endpointReader) validateCredentials() {
 	c := &e.Credentials
 	switch c.Signing {
@@ -93,7 +95,7 @@ func (e *endpointReader) validateCredentials() {
 		e.note(e.place("websocket_credential_rewrite"), "websocket_credential_rewrite with protocol: rest", "it lets requests become WebSockets")
 	}
 	for _, f := range []said{{field: "signing_service", value: c.Service}, {field: "signing_region", value: c.Region}} {
-		// They become part of a header and of what is signed.
+		// The values become part of a header and of the signed text.
 		if len(f.value) > MaxKey || strings.Trim(f.value, signingCharacters) != "" {
 			e.fail(e.place(f.field), e.about("endpoint '%s' has a %s with other characters than letters, digits and -._, or of more than %d bytes", e.Host, f.field, MaxKey), "")
 		}
@@ -110,29 +112,29 @@ func (e *endpointReader) validateCredentials() {
 	}
 }
 
-// Attached is a provider that is attached to a sandbox, for [Policy.CheckBindings].
+// Attached is a provider that is attached to the sandbox, for [Policy.CheckBindings].
 type Attached struct {
 	Name string
-	// Keys are the environment variables that the provider's credentials have in the
-	// sandbox.
+	// Keys are the names of the environment variables that hold the provider's placeholders
+	// in the sandbox.
 	Keys []string
-	// Endpoints are the destinations of the credentials. A provider without endpoints has
-	// the endpoints that name it in credential_binding.
+	// Endpoints are the destinations of the credentials. If it is empty, they are the
+	// endpoints of the policy that name the provider in credential_binding.
 	Endpoints []AttachedEndpoint
 }
 
 // AttachedEndpoint is a destination of a provider's credentials.
 type AttachedEndpoint struct {
-	// Host is a glob, see [CompileGlob].
+	// Host is a glob as in [CompileGlob].
 	Host  string
 	Ports []uint16
-	// Path is a prefix of whole path segments. If it is empty, the endpoint has all paths.
+	// Path is a prefix of whole path segments. If it is empty, it matches every path.
 	Path string
 }
 
-// CheckBindings compares the document with the providers of the sandbox. It returns an
-// error if an endpoint binds a provider that is not attached, or has credential_signing and
-// no provider with AWS keys covers it.
+// CheckBindings compares the document with the attached providers. It fails if an endpoint
+// binds a provider that is not attached, or has credential_signing and no provider with AWS
+// keys has the endpoint as a destination.
 func (p *Policy) CheckBindings(attached []Attached) error {
 	var errs []error
 	for i := range p.Network {
@@ -150,10 +152,10 @@ func (p *Policy) CheckBindings(attached []Attached) error {
 	return errors.Join(errs...)
 }
 
-// signingKeys are the keys that each AWS signature needs.
+// signingKeys are the keys that every AWS signature needs.
 var signingKeys = []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 
-// signs reports whether the provider's keys can sign the requests of e.
+// signs reports whether the provider has the keys to sign the requests of e.
 func (a *Attached) signs(e *Endpoint) bool {
 	for _, key := range signingKeys {
 		if !slices.Contains(a.Keys, key) {
@@ -174,11 +176,11 @@ func (a *Attached) signs(e *Endpoint) bool {
 	return true
 }
 
-// anyName replaces the wildcards of an endpoint's host by labels that only a wildcard
-// matches. ** is more labels than the host globs of profiles have.
+// anyName replaces the wildcards in an endpoint's host by labels that only a wildcard
+// matches. It replaces ** by more labels than the host globs of profiles have.
 var anyName = strings.NewReplacer("**", strings.Repeat("\x00.", 7)+"\x00", "*", "\x00")
 
-// covers reports whether c has each host and path of e, at one port of e.
+// covers reports whether c covers all hosts and paths of e, at one port of e.
 func (c *AttachedEndpoint) covers(e *Endpoint, port uint16) bool {
 	glob, err := CompileGlob(c.Host, '.')
 	if err != nil || !glob.Match(anyName.Replace(e.Host)) || !slices.Contains(c.Ports, port) {
@@ -188,7 +190,7 @@ func (c *AttachedEndpoint) covers(e *Endpoint, port uint16) bool {
 	return reach == "" || e.Path == reach || strings.HasPrefix(e.Path, reach+"/")
 }
 
-// says is what ambiguities compares, in OpenShell's names.
+// says returns the settings that ambiguities compares, with OpenShell's names.
 func (c *Credentials) says() []said {
 	return []said{
 		{field: "websocket_credential_rewrite", value: fmt.Sprint(c.MessageRewrite)},
@@ -201,7 +203,7 @@ func (c *Credentials) says() []said {
 	}
 }
 
-// credentials warns of fields that mean nothing where they stand.
+// credentials warns of fields that have no effect.
 func (l *linter) credentials(e *Endpoint) {
 	c := &e.Credentials
 	rest, websocket := e.Protocol == ProtocolREST, e.Protocol == ProtocolWebSocket
@@ -215,16 +217,16 @@ func (l *linter) credentials(e *Endpoint) {
 		l.warn(e.Line, "credential_signing is ignored unless protocol is rest or websocket")
 	}
 	if c.Signing == SigningNone && c.Service+c.Region != "" {
-		l.warn(e.Line, "signing_service and signing_region mean nothing without credential_signing")
+		l.warn(e.Line, "signing_service and signing_region have no effect without credential_signing")
 	}
 	if c.Provider != "" && e.Path != "" && !rest && !websocket {
 		l.warn(e.Line, "credential_binding with path is ignored unless protocol is rest or websocket: paths are not looked at")
 	}
 	if c.Provider != "" && (e.Protocol == ProtocolTCP || e.TLSSkip) {
-		l.warn(e.Line, "credential_binding where nothing is looked at: no credential is put in")
+		l.warn(e.Line, "credential_binding has no effect: the proxy does not read this traffic, so it inserts no credential")
 	}
 	if c.AllowUninspected {
-		l.warn(e.Line, "allow_uninspected_credentials lets what cannot be searched pass to an endpoint that has credentials")
+		l.warn(e.Line, "allow_uninspected_credentials lets traffic that cannot be searched pass to an endpoint with credentials")
 	}
 	if c.AllowUnsearched {
 		l.warn(e.Line, "allow_unsearched_answers lets the endpoint's answers show credentials to the sandbox")

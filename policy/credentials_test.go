@@ -66,8 +66,8 @@ func TestCheckBindings(t *testing.T) {
 	}
 }
 
-// TestCheckBindingsOfSigning: an endpoint that signs needs a provider with both AWS keys
-// that covers the endpoint.
+// TestCheckBindingsOfSigning checks that an endpoint that signs needs a provider which has
+// both AWS keys and covers the endpoint.
 func TestCheckBindingsOfSigning(t *testing.T) {
 	keys := []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 	at := func(host, path string, ports ...uint16) []AttachedEndpoint {
@@ -111,7 +111,8 @@ func TestCheckBindingsOfSigning(t *testing.T) {
 	}
 }
 
-// Decisions carry what the endpoint that answers says, and nothing of its siblings.
+// A decision has the credential settings of the selected endpoint and none of the other
+// ones.
 func TestDecisionsCarryCredentials(t *testing.T) {
 	e := compiled(t, parsed(t, `version: 1
 network_policies:
@@ -157,7 +158,7 @@ network_policies:
 	}
 }
 
-// OPTIONS is named by a rule that has the method, for the paths and queries of that rule.
+// OptionsNamed is true for the paths and queries of a rule with the method OPTIONS.
 func TestOptionsNamed(t *testing.T) {
 	e := compiled(t, parsed(t, `version: 1
 network_policies:

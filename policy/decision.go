@@ -2,111 +2,115 @@
 
 package policy
 
-// Verdict is the answer. The zero value is a refusal.
+// Verdict is the outcome of a [Decision]. The zero value is Deny.
 type Verdict uint8
 
 // The verdicts.
 const (
-	// Deny stops what was asked for.
+	// Deny blocks the connection or request.
 	Deny Verdict = iota
-	// Audit is a refusal by rules of an endpoint that only audits: it goes on and
-	// is recorded.
+	// Audit means that the rules refuse the request, but the endpoint has enforcement:
+	// audit. The request continues, and the refusal is recorded.
 	Audit
-	// Allow lets it pass.
+	// Allow lets the connection or request continue.
 	Allow
 )
 
 func (v Verdict) String() string { return [...]string{"deny", "audit", "allow"}[v] }
 
-// Layer says what was judged.
+// Layer says whether a [Decision] is about a connection or about a request.
 type Layer uint8
 
 // The layers.
 const (
 	// L4 is the connection.
 	L4 Layer = iota
-	// L7 is one request on it.
+	// L7 is one request on the connection.
 	L7
 )
 
 func (l Layer) String() string { return [...]string{"l4", "l7"}[l] }
 
-// Request is what is judged: a connection and, with HTTP, one request on it.
+// Request is the input of [Engine.Decide]: a connection and, if HTTP is set, one request on
+// it.
 type Request struct {
-	// Host is as NormalizeHost gives it.
+	// Host is the destination in the spelling of [NormalizeHost].
 	Host string
 	Port uint16
-	// Binary is the caller's program, Ancestors its parents' programs, nearest
-	// first: paths in the container.
+	// Binary is the path of the caller's program in the container. Ancestors are the
+	// programs of its parent processes, nearest first.
 	Binary    string
 	Ancestors []string
-	// HTTP is the request; nil judges the connection alone.
+	// HTTP is the request. If it is nil, only the connection is judged.
 	HTTP *HTTP
-	// Forward says the request came in absolute form to the proxy itself, where
-	// OpenShell refuses a path that no endpoint selects even if only one could
-	// (a tunnel with one endpoint asks its rules instead).
+	// Forward is true if the client sent the request in absolute form to the proxy instead
+	// of opening a tunnel. Then a path that no endpoint selects is refused, as in
+	// OpenShell, even if the connection has only one endpoint. In a tunnel, a single
+	// endpoint is used without regard to its path, and its rules decide.
 	Forward bool
 }
 
-// HTTP is one request.
+// HTTP is one HTTP request.
 type HTTP struct {
-	// Method is as sent; Path as CanonicalPath gives it; RawQuery is what follows
-	// the ?, undecoded.
+	// Method is the method as the client sent it. Path is in the spelling of
+	// [CanonicalPath]. RawQuery is the text after the ?, not decoded.
 	Method, Path, RawQuery string
-	// WebSocket says that it begins a WebSocket or, with MethodText, is a message
-	// on the one that it began.
+	// WebSocket is true if the request opens a WebSocket. With the method [MethodText] it
+	// is a message on an open one.
 	WebSocket bool
-	// Overrides, as the function of the same name finds them, are judged as requests of
-	// their own.
+	// Overrides are the values that [Overrides] found. Each of them is judged as a request
+	// of its own.
 	Overrides []Override
 }
 
-// MethodText is the method of a text message on a WebSocket.
+// MethodText is the method with which rules match a text message on a WebSocket.
 const MethodText = "WEBSOCKET_TEXT"
 
-// Decision is the answer to a Request and why. The zero value denies.
+// Decision is the result of [Engine.Decide] and the reason for it. The zero value denies.
 type Decision struct {
 	Verdict Verdict
 	Layer   Layer
-	// Policy is the key of the policy that decided, the smallest of those that
-	// matched; empty if none did.
+	// Policy is the key of the policy that decided. If several matched, it is the smallest
+	// key; if none matched, it is empty.
 	Policy string
-	// Rule is the rule that decided, for people; Line its place in the document.
+	// Rule describes the rule that decided, for people. Line is its line in the document.
 	Rule string
 	Line int
-	// Reason is why not, in OpenShell's words; empty if allowed.
+	// Reason says why the verdict is not Allow, in OpenShell's words. It is empty for
+	// Allow.
 	Reason   string
 	Revision int
 
-	// Inspect says that requests on the connection must be judged one by one.
+	// Inspect is true if each request on the connection must be judged.
 	Inspect bool
-	// TLSSkip leaves TLS as it is and unchecked; TCP that the endpoint is raw TCP.
+	// TLSSkip is true if the proxy must pass TLS through without decrypting it. TCP is true
+	// if the endpoint is protocol: tcp, so that the proxy passes the bytes through.
 	TLSSkip, TCP bool
-	// AllowEncodedSlash is how CanonicalPath is to be called for this endpoint.
+	// AllowEncodedSlash is the value of the argument of the same name with which to call
+	// [CanonicalPath] and [Overrides] for requests on this connection.
 	AllowEncodedSlash bool
-	// Protocol is that of the endpoint that answers for the request; ProtocolNone
-	// for a connection.
+	// Protocol is the protocol of the endpoint whose settings apply to the request. For a
+	// connection it is ProtocolNone.
 	Protocol Protocol
-	// Credentials is what that endpoint says about them; for a connection, as far as
-	// that is said without a request.
+	// Credentials are the credential settings of that endpoint. For a connection, only the
+	// fields that do not depend on the request are set.
 	Credentials Credentials
-	// OptionsNamed is true for an allowed OPTIONS request if a rule that allows it names
-	// this method; * and access presets do not.
+	// OptionsNamed is true if an OPTIONS request is allowed by a rule that names the method
+	// OPTIONS. The method * and access presets do not count.
 	OptionsNamed bool
-	// Destination is which addresses the host may have.
+	// Destination decides to which addresses of the host the proxy may connect.
 	Destination Destination
-	// DestinationErr is what is wrong with allowed_ips, which denies every
-	// connection.
+	// DestinationErr is the error in allowed_ips. If it is not nil, every connection is
+	// denied.
 	DestinationErr error
 }
 
-// NoWebSocket is the Reason of a Decision that refuses a WebSocket at protocol: rest, with
-// the fields that allow it.
+// NoWebSocket is the Reason of a Decision that refuses a WebSocket because its endpoint has
+// protocol: rest. It names the fields that allow WebSockets.
 const NoWebSocket = "a WebSocket is not carried at protocol: rest, where each request is judged and no message; write protocol: websocket, or websocket_credential_rewrite: true"
 
-// CarriesWebSocket reports whether the endpoint that answers for the request carries
-// WebSockets: one without protocol, one with protocol: websocket, or one with
-// websocket_credential_rewrite.
+// CarriesWebSocket reports whether the endpoint whose settings apply to the request allows
+// WebSockets: it has no protocol, protocol: websocket, or websocket_credential_rewrite.
 func (d *Decision) CarriesWebSocket() bool {
 	return d.Protocol == ProtocolNone || d.Protocol == ProtocolWebSocket || d.Credentials.MessageRewrite
 }

@@ -33,7 +33,7 @@ func bypassPolicy(t *testing.T, endpoints string) func(method, path, query strin
 
 const bypassRest = "    - {host: h.test, port: 443, protocol: rest, enforcement: enforce, allow_encoded_slash: true, "
 
-// TestBypass_B79_BracketsAroundNames: servers drop brackets around a parameter's name
+// TestBypass_B79_BracketsAroundNames: servers ignore brackets around a parameter's name
 // (qs, Rack) or read an unclosed one as _ (PHP).
 func TestBypass_B79_BracketsAroundNames(t *testing.T) {
 	deny := bypassPolicy(t, bypassRest+`access: full, deny_rules: [{method: "*", path: "**", query: {force: "true"}}, {method: "*", path: "**", query: {force_push: "true"}}]}`)
@@ -79,8 +79,8 @@ func TestBypass_B79_BracketsAroundNames(t *testing.T) {
 	}
 }
 
-// TestBypass_B79_EncodedSlashes: servers that decode %2F find the resource of a deny
-// rule behind it; an allow rule does not widen.
+// TestBypass_B79_EncodedSlashes: servers that decode %2F find the resource that a deny rule
+// protects. An allow rule does not match more because of that.
 func TestBypass_B79_EncodedSlashes(t *testing.T) {
 	one := bypassPolicy(t, bypassRest+`access: full, deny_rules: [{method: "*", path: /users/alice}, {method: "*", path: "/repo/**"}, {method: "*", path: "/p/a%2fb/admin"}, {method: "*", path: "/**/secret"}]}`)
 	allow := bypassPolicy(t, bypassRest+`rules: [{allow: {method: "*", path: /users/alice}}, {allow: {method: "*", path: "/p/a%2Fb"}}]}`)
@@ -117,8 +117,8 @@ func TestBypass_B79_EncodedSlashes(t *testing.T) {
 	}
 }
 
-// TestBypass_B79_ControlBytesInQueries: encoded tabs and line breaks pass where no rule
-// reads the query, other control bytes nowhere.
+// TestBypass_B79_ControlBytesInQueries: encoded tabs and line breaks pass only where no
+// rule reads the query. Other control bytes never pass.
 func TestBypass_B79_ControlBytesInQueries(t *testing.T) {
 	unread := bypassPolicy(t, bypassRest+`access: full, deny_rules: [{method: "*", path: /secret}]}`)
 	read := bypassPolicy(t, bypassRest+`path: /a, access: full}`+"\n"+bypassRest+`path: /b, access: full, deny_rules: [{method: "*", path: "**", query: {force: "true"}}]}`)
@@ -142,8 +142,8 @@ func TestBypass_B79_ControlBytesInQueries(t *testing.T) {
 	}
 }
 
-// TestBypass_B79_LinesOfHeaderFields: a parameter that holds header fields can hold
-// several, one in each line.
+// TestBypass_B79_LinesOfHeaderFields: a parameter that contains header fields can contain
+// several, one per line.
 func TestBypass_B79_LinesOfHeaderFields(t *testing.T) {
 	for query, want := range map[string]string{
 		"$httpHeaders=a:b%0D%0Ax-http-method-override:+PUT": "PUT", "$httpHeaders=a:b%0Ax-http-method-override:PUT%0A": "PUT", "[$httpHeaders]=x-http-method-override:PUT": "PUT",
@@ -163,8 +163,8 @@ func TestBypass_B79_LinesOfHeaderFields(t *testing.T) {
 	}
 }
 
-// The workload chooses how many overrides are wrong: the text of the error does not
-// grow with them.
+// The workload controls the number of invalid overrides. The length of the error does not
+// depend on it.
 func TestBypass_B79_ErrorsOfOverridesAreBounded(t *testing.T) {
 	_, err := Overrides(map[string][]string{"X-Http-Method": {"!", "!", "!"}}, &HTTP{Method: "POST", Path: "/", RawQuery: strings.Repeat("_method=!&", 1600)}, false)
 	if err == nil || len(err.Error()) > 100 {

@@ -9,22 +9,22 @@ import (
 	"strings"
 )
 
-// Reason is why an address was refused; the zero value is a refusal too.
+// Reason says why an address was refused. The zero value is a refusal, too.
 type Reason uint8
 
-// The reasons of Destination.Check.
+// The reasons of [Destination.Check].
 const (
-	// ReasonNoRule is the zero Destination, which allows nothing.
+	// ReasonNoRule is the reason of the zero Destination, which allows nothing.
 	ReasonNoRule Reason = iota
-	// ReasonOK is no refusal.
+	// ReasonOK means that the address is allowed.
 	ReasonOK
-	// ReasonAlwaysBlocked is loopback, link-local, unspecified or metadata.
+	// ReasonAlwaysBlocked refuses a loopback, link-local, unspecified or metadata address.
 	ReasonAlwaysBlocked
-	// ReasonInternal is an internal address behind a wildcard.
+	// ReasonInternal refuses an internal address for a host that matched a wildcard.
 	ReasonInternal
-	// ReasonNotInAllowedIPs is an address outside allowed_ips.
+	// ReasonNotInAllowedIPs refuses an address that allowed_ips does not contain.
 	ReasonNotInAllowedIPs
-	// ReasonControlPlanePort is a port of a cluster's control plane that the operator
+	// ReasonControlPlanePort refuses a port of a cluster's control plane that the operator
 	// has not opened.
 	ReasonControlPlanePort
 )
@@ -44,27 +44,27 @@ type mode uint8
 
 const (
 	modeNone    mode = iota
-	modePublic       // a wildcard: public addresses only
-	modePrivate      // a name written out: internal addresses too
-	modeLiteral      // an address written out: itself
+	modePublic       // host is a wildcard: public addresses only
+	modePrivate      // host is a full name: internal addresses, too
+	modeLiteral      // host is an address: only itself
 )
 
-// Destination is which addresses a name may have resolved to. The zero value
+// Destination decides to which addresses of a host the proxy may connect. The zero value
 // allows none.
 type Destination struct {
 	mode    mode
 	literal netip.Addr
 	allowed []netip.Prefix
-	// machine are the addresses of the machine that runs the sandbox, for a host that is a
-	// name of it. They may be always-blocked ones.
+	// machine holds the addresses of the machine that runs the sandbox, if the host is one
+	// of its names. They are allowed even if they are otherwise always blocked.
 	machine []netip.Addr
-	// open are the control-plane ports that the operator has opened.
+	// open holds the control-plane ports that the operator has opened.
 	open []uint16
 }
 
-// NewDestination makes the rules for an endpoint's host, as written in the
-// policy, and its allowed_ips. A list that is wrong or reaches addresses that are
-// always blocked is an error, and the Destination then allows nothing.
+// NewDestination returns the rules for an endpoint's host, as written in the policy, and
+// its allowed_ips. It fails if an entry is not valid or covers addresses that are always
+// blocked; the returned Destination then allows nothing.
 func NewDestination(host string, allowedIPs []string) (Destination, error) {
 	d := Destination{mode: modePrivate}
 	if a, err := netip.ParseAddr(host); err == nil {
@@ -85,8 +85,8 @@ func NewDestination(host string, allowedIPs []string) (Destination, error) {
 	return d, nil
 }
 
-// publicInstead says how to allow every public address in place of p, "" unless p is wider
-// than one of neverAllowed that it overlaps.
+// publicInstead returns the hint how to allow every public address instead of p. It returns
+// "" unless p overlaps an entry of neverAllowed and is wider than it.
 func publicInstead(host string, p netip.Prefix) string {
 	if !slices.ContainsFunc(neverAllowed, func(n netip.Prefix) bool { return p.Bits() < n.Bits() && p.Overlaps(n) }) {
 		return ""
@@ -98,12 +98,12 @@ func publicInstead(host string, p netip.Prefix) string {
 	return instead + ", or leave allowed_ips out"
 }
 
-// mappedBits is the length of the prefix of IPv6 that holds the IPv4 addresses (RFC 4291,
-// section 2.5.5.2).
+// mappedBits is the length of the IPv6 prefix that contains the IPv4-mapped addresses (RFC
+// 4291, section 2.5.5.2).
 const mappedBits = 96
 
-// allowedPrefix reads an entry of allowed_ips. An IPv4 address or prefix that is written
-// as an IPv6 one (::ffff:8.8.8.8/128) is the IPv4 one.
+// allowedPrefix parses an entry of allowed_ips. It converts an IPv4 address or prefix that
+// is written as IPv6 (::ffff:8.8.8.8/128) to IPv4.
 func allowedPrefix(s string) (netip.Prefix, bool) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
@@ -114,13 +114,13 @@ func allowedPrefix(s string) (netip.Prefix, bool) {
 		p = netip.PrefixFrom(a, a.BitLen())
 	}
 	if a := p.Addr(); a.Is4In6() {
-		p = netip.PrefixFrom(a.Unmap(), p.Bits()-mappedBits) // invalid if it holds more than IPv4
+		p = netip.PrefixFrom(a.Unmap(), p.Bits()-mappedBits) // invalid if p contains more than IPv4 addresses
 	}
 	return p, p.IsValid()
 }
 
-// Check says whether addr is an address the name may have. Every address of a
-// name must pass.
+// Check reports whether the proxy may connect to addr and port. Every address that a name
+// resolves to must pass, not only the one that is dialed.
 func (d Destination) Check(addr netip.Addr, port uint16) (Reason, bool) {
 	r := d.check(effective(addr), port)
 	return r, r == ReasonOK
@@ -151,9 +151,9 @@ func alwaysBlocked(addr netip.Addr) bool {
 	return !addr.IsValid() || contains(neverAllowed, addr) || contains(metadata, addr)
 }
 
-// blocks reports whether port is a control-plane port that the operator has not opened.
-// It does not depend on the host. OpenShell blocks these ports in every mode but the
-// public one; but a wildcard can lead to a cluster as well as a name can.
+// blocks reports whether port is a control-plane port that the operator has not opened, for
+// any host. OpenShell does not block these ports in its public mode; this package does,
+// because a wildcard can lead to a cluster as well as a name can.
 func (d Destination) blocks(port uint16) bool {
 	return slices.Contains(controlPlanePorts, port) && !slices.Contains(d.open, port)
 }
@@ -164,8 +164,8 @@ func BlockedPort(port uint16) string {
 	return fmt.Sprintf("port %d is a blocked control-plane port, connection rejected", port)
 }
 
-// CheckControlPlanePorts fails unless each of ports is a control-plane port: an operator
-// can open no other.
+// CheckControlPlanePorts fails if one of the ports is not a control-plane port. An operator
+// can open no others.
 func CheckControlPlanePorts(ports []uint16) error {
 	for _, p := range ports {
 		if !slices.Contains(controlPlanePorts, p) {
@@ -175,8 +175,9 @@ func CheckControlPlanePorts(ports []uint16) error {
 	return nil
 }
 
-// effective is the address a packet really reaches when addr wraps an IPv4 one,
-// if that one is blocked anyway; the wrapping ranges themselves are internal.
+// effective returns the IPv4 address that packets to addr reach, if addr embeds one that is
+// blocked. Otherwise it returns addr: the address ranges that embed IPv4 addresses are
+// internal.
 func effective(addr netip.Addr) netip.Addr {
 	addr = addr.WithZone("").Unmap()
 	if !addr.Is6() {
@@ -226,13 +227,13 @@ var (
 	teredo     = netip.MustParsePrefix("2001::/32")
 
 	neverAllowed = prefixes("127.0.0.0/8", "169.254.0.0/16", "0.0.0.0/32", "::1/128", "::/128", "fe80::/10")
-	// Where clouds serve credentials: EC2 over IPv6, Alibaba, Azure. The rest
-	// is link-local.
+	// The addresses at which clouds serve credentials: EC2 over IPv6, Alibaba and Azure.
+	// The others are link-local.
 	metadata = prefixes("fd00:ec2::254/128", "100.100.100.200/32", "168.63.129.16/32")
 	internal = prefixes("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24",
 		"192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
 		"64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/32", "2001:2::/48", "2001:db8::/32", "2002::/16", "3fff::/20",
 		"fc00::/7", "fec0::/10", "ff00::/8")
-	// etcd's two, the Kubernetes API and the kubelet's two.
+	// Two ports of etcd, the one of the Kubernetes API, and two of the kubelet.
 	controlPlanePorts = []uint16{2379, 2380, 6443, 10250, 10255}
 )

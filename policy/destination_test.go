@@ -54,8 +54,8 @@ func TestBypass_B15_SpecialRanges(t *testing.T) {
 	check(t, dest(t, "", "10.0.0.0/8", "2001:db8::7"), 443, ReasonNotInAllowedIPs, "8.8.8.8", "2001:db8::8")
 }
 
-// TestBypass_B23_ControlPlanePorts: the ports are blocked for every kind of host, at
-// the connection and at the address, unless the operator names them.
+// TestBypass_B23_ControlPlanePorts: the ports are blocked for every kind of host, for the
+// connection and for the address, unless the operator opens them.
 func TestBypass_B23_ControlPlanePorts(t *testing.T) {
 	const text = `version: 1
 network_policies:
@@ -92,7 +92,7 @@ network_policies:
 			if d.Verdict != Allow {
 				t.Errorf("%s:443: %+v", host, d)
 			}
-			// The address is judged on its own, whatever port the decision was about.
+			// Check judges the port itself, whatever port the decision was about.
 			for _, port := range []uint16{2379, 2380, 6443, 10250, 10255} {
 				want := ReasonControlPlanePort
 				if slices.Contains(open, port) {
@@ -131,7 +131,7 @@ func TestZeroDestinationDenies(t *testing.T) {
 	}
 }
 
-// TestAllowedIPsMapped: an IPv4 prefix that is written as an IPv6 one is the IPv4 prefix.
+// TestAllowedIPsMapped: an IPv4 prefix written as IPv6 equals the IPv4 prefix.
 func TestAllowedIPsMapped(t *testing.T) {
 	d := dest(t, "a.example", "::ffff:8.8.8.8/128", "::ffff:10.0.0.0/104", "::ffff:9.9.9.9")
 	check(t, d, 443, ReasonOK, "8.8.8.8", "::ffff:8.8.8.8", "10.255.0.1", "9.9.9.9")

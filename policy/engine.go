@@ -8,52 +8,57 @@ import (
 	"strings"
 )
 
-// CompileOptions are what the operator and the container add to a document.
+// CompileOptions are the settings of [Compile] that come from the operator and the
+// container instead of the document. The zero value is valid.
 type CompileOptions struct {
-	// UnspecifiedEnforcement is what an absent enforcement means; empty is audit.
+	// UnspecifiedEnforcement applies to endpoints without enforcement. The default, "",
+	// means EnforcementAudit. Compile fails for an unknown value.
 	UnspecifiedEnforcement Enforcement
-	// ControlPlanePorts are the ports of a cluster's control plane (etcd, the API
-	// server, the kubelet) that connections may be made to; none by default. A port
-	// of another kind is an error.
+	// ControlPlanePorts are the ports of a cluster's control plane (etcd, the API server,
+	// the kubelet) that policies may allow. The default is none. Compile fails for a port
+	// that is not a control-plane port; see [CheckControlPlanePorts].
 	ControlPlanePorts []uint16
-	// Machine are the addresses at which the proxy reaches the machine that runs the
-	// sandbox: its loopback or the gateway of the container's network. They are the
-	// addresses of MachineNames alone; none means that these names have no address.
+	// Machine holds the addresses at which the proxy reaches the machine that runs the
+	// sandbox: its loopback address or the gateway of the container's network. Only the
+	// names of [MachineNames] may resolve to them. The default is none: then these names
+	// have no address.
 	Machine []netip.Addr
-	// Aliases are further paths of the program that a literal path of the
-	// document names in the container: where links lead.
+	// Aliases maps the path of a program in the document to further paths of the same
+	// program in the container: the targets of symbolic links. The default is none.
 	Aliases map[string][]string
-	// Revision is carried into every Decision.
+	// Revision is the number of the document. It is copied to every [Decision]. The default
+	// is 0.
 	Revision int
 }
 
-// Engine is a compiled document. It is immutable and safe for use by many
-// goroutines. The zero value denies everything.
+// Engine is a compiled document. It is immutable, and many goroutines can use it at once.
+// The zero value denies everything.
 type Engine struct {
 	revision int
-	// policies are in the order of their keys, endpoints in that of their
-	// policies.
+	// policies are sorted by key; endpoints are in the order of their policies.
 	policies  []compiledPolicy
 	endpoints []*endpoint
 	index     hostIndex
-	// stages are the middlewares in their order.
+	// stages are the middlewares in the order in which they run.
 	stages []stage
-	// closed is why there is nothing in it, if there should be.
+	// closed is the Reason of every Decision of an Engine that [DenyAll] made; otherwise
+	// empty.
 	closed string
 }
 
-// DenyAll makes an Engine that denies everything, for a reason of the caller's.
+// DenyAll returns an Engine that denies everything with the given reason.
 func DenyAll(revision int, reason string) *Engine {
 	return &Engine{revision: revision, closed: reason}
 }
 
-// maxMisses bounds how many policies without the caller's binary a Reason names.
+// maxMisses limits how many policies a Reason names that match the host but not the
+// caller's binary.
 const maxMisses = 16
 
-// usualMatches is how many endpoints may match before Decide allocates.
+// usualMatches is the number of matching endpoints up to which Decide does not allocate.
 const usualMatches = 16
 
-// Decide judges one request. It does not modify r and keeps nothing of it.
+// Decide judges one request. It does not modify r or keep a reference to it.
 func (e *Engine) Decide(r *Request) Decision {
 	var usual [usualMatches]*endpoint
 	matched := e.match(r, usual[:0])
@@ -70,7 +75,7 @@ func (e *Engine) Decide(r *Request) Decision {
 	return d
 }
 
-// match appends the endpoints of r's host and port whose policies have its
+// match appends the endpoints that match r's host and port and whose policy allows r's
 // binary.
 func (e *Engine) match(r *Request, to []*endpoint) []*endpoint {
 	judged, allowed := -1, false
@@ -92,8 +97,8 @@ func (e *Engine) match(r *Request, to []*endpoint) []*endpoint {
 	}
 }
 
-// connect judges the connection by the endpoints that match it, of which there
-// are some. The first that says anything about connections speaks for all.
+// connect judges the connection. matched are the endpoints that match it; there is at least
+// one. The settings come from the first one that has settings for connections.
 func (d *Decision) connect(matched []*endpoint, port uint16) {
 	first, by := (*endpoint)(nil), matched[0]
 	d.TCP, d.Credentials.AllowUninspected, d.Credentials.AllowUnsearched = true, true, true
@@ -120,7 +125,7 @@ func (d *Decision) connect(matched []*endpoint, port uint16) {
 		return
 	}
 	d.TLSSkip = first.tlsSkip
-	if !first.hasPath { // paths are not looked at here
+	if !first.hasPath { // a connection has no path
 		d.Credentials.Provider = first.credentials.Provider
 	}
 	d.Destination.allowed = first.allowed.allowed
@@ -131,13 +136,13 @@ func (d *Decision) connect(matched []*endpoint, port uint16) {
 	}
 }
 
-// invalidAllowedIPs returns OpenShell's words for allowed_ips that allow nothing, and the
-// entry that is wrong.
+// invalidAllowedIPs returns OpenShell's message for an allowed_ips that is not valid,
+// followed by the entry that is wrong.
 func invalidAllowedIPs(err error) string {
 	return "invalid allowed_ips in policy: " + strings.TrimPrefix(err.Error(), "allowed_ips: ")
 }
 
-// whyNot is why no endpoint matched, in OpenShell's words.
+// whyNot returns the reason why no endpoint matched, in OpenShell's words.
 func (e *Engine) whyNot(r *Request) string {
 	if e.closed != "" {
 		return e.closed
@@ -171,8 +176,8 @@ func (e *Engine) whyNot(r *Request) string {
 	return strings.Join(misses, "; ")
 }
 
-// MayResolve says whether some endpoint could match host, on whatever port and
-// for whatever binary: only such names are looked up.
+// MayResolve reports whether an endpoint matches host, on any port and for any binary. The
+// proxy resolves only such names.
 func (e *Engine) MayResolve(host string) bool {
 	for c := e.index.candidates(host); ; {
 		i, ok := c.next()
@@ -185,5 +190,5 @@ func (e *Engine) MayResolve(host string) bool {
 	}
 }
 
-// Revision is the one the Engine was compiled with.
+// Revision returns the number of the document, as in [CompileOptions].
 func (e *Engine) Revision() int { return e.revision }

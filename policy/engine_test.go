@@ -29,7 +29,7 @@ func compiled(t *testing.T, p *Policy, o CompileOptions) *Engine {
 	return e
 }
 
-// what an attacker asks of an endpoint that allows everything.
+// Requests of an attacker to an endpoint that allows everything.
 func openEndpoint() Endpoint {
 	return Endpoint{Host: "api.example.com", Ports: []uint16{443}, Protocol: ProtocolREST, Access: AccessFull, AllowEncodedSlash: true}
 }
@@ -78,7 +78,7 @@ func TestUnknownIsDenied(t *testing.T) {
 	}
 }
 
-func TestEmptyAncestorVouchesForNobody(t *testing.T) {
+func TestEmptyAncestorMatchesNoBinary(t *testing.T) {
 	e := compiled(t, onePolicy(openEndpoint(), "**"), CompileOptions{})
 	if e.policies[0].binaries.has("") {
 		t.Error("an empty path matches **")
@@ -113,7 +113,7 @@ func TestCompileRefuses(t *testing.T) {
 		{"query pattern", rule(Rule{Method: "GET", Path: "/", Query: query("[")}), CompileOptions{}, "rules[0].query.k: "},
 		{"query without patterns", rule(Rule{Method: "GET", Path: "/", Query: query()}), CompileOptions{}, "rules[0].query: has no pattern for k"},
 		{"binary", onePolicy(openEndpoint(), "/*["), CompileOptions{}, `network policy "api": binaries[0]: `},
-		{"key twice", &Policy{Network: []NetworkPolicy{{Key: "a"}, {Key: "b"}, {Key: "a"}}}, CompileOptions{}, `network policy "a" is there twice`},
+		{"key twice", &Policy{Network: []NetworkPolicy{{Key: "a"}, {Key: "b"}, {Key: "a"}}}, CompileOptions{}, `network policy "a" occurs twice`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -173,7 +173,7 @@ network_policies:
 	}
 }
 
-// Many endpoints for one name are judged like few.
+// A name with many endpoints gets the same decisions as one with few.
 func TestManyMatches(t *testing.T) {
 	p := onePolicy(openEndpoint(), "/x")
 	for range 2 * usualMatches {
@@ -221,8 +221,8 @@ network_policies:
 	}
 }
 
-// TestBypass_B37_ProgramFields: each rule that names a program is found, by whatever
-// binary other than /**.
+// TestBypass_B37_ProgramFields: every rule that names a program is found, whatever binary
+// other than /** it has.
 func TestBypass_B37_ProgramFields(t *testing.T) {
 	for document, want := range map[string][]string{
 		"":                            nil,

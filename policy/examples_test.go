@@ -11,8 +11,7 @@ import (
 	"testing"
 )
 
-// The policies that people are given to begin with are valid and mean what they
-// say.
+// The example policies are valid and decide what their comments say.
 func TestExamples(t *testing.T) {
 	files, err := filepath.Glob("../docs/policies/*.yaml")
 	if err != nil || len(files) < 3 {
@@ -46,11 +45,11 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// policyBlock is a policy in a document: lines that are set off, one of which is a
-// section of a policy's.
+// policyBlock matches a policy in a document: an indented block in which a line is a
+// section of a policy.
 var policyBlock = regexp.MustCompile(`(?m)^(?: {4}.*\n|\n)*^ {4}(?:network_policies|filesystem_policy|network_middlewares):.*\n(?:(?: {4}.*)?\n)*`)
 
-// The policies that the documents show are valid.
+// The policies in the documentation are valid.
 func TestDocumentedPolicies(t *testing.T) {
 	files, err := filepath.Glob("../docs/*.md")
 	if err != nil {
@@ -68,7 +67,7 @@ func TestDocumentedPolicies(t *testing.T) {
 			for i := range lines {
 				lines[i] = strings.TrimPrefix(lines[i], "    ")
 			}
-			// A part of a policy, or one that follows commands, begins at its section.
+			// A fragment of a policy, or one after commands, begins at its section.
 			at := slices.IndexFunc(lines, func(l string) bool {
 				return strings.HasPrefix(l, "version: ") || strings.HasSuffix(l, ":") || strings.HasPrefix(l, "# ")
 			})

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// choices turns a fuzzer's bytes into small policies and requests.
+// choices converts a fuzzer's bytes to small policies and requests.
 type choices struct{ data []byte }
 
 func (c *choices) n(limit int) int {
@@ -33,7 +33,7 @@ var (
 	somePaths    = list{"/", "/a", "/a/", "/a/b", "/a/b/c", "/b/c", "/b", "/ab", "/a%2Fb", "/a/xbx/c", "/x/y/b", "/a/b/b", "/a/b/", "/@x", "/@x/", "/%C3%A9", "/%C3%A9/", "/*", "/a", "/a/", "/a%20b", "/@%20", "/%7B", "/%2Fa", "/a%2F", "/a%2Fb%2Fc", "/@x%2Fy", "/caf%E9", "/a/%FF/b"}
 	someHosts    = list{"a.example.com", "a.example.com", "a.example.com", "b.example.com", "a.b.example.com", "example.com", "10.1.2.3", "x.s3.eu.aws.com", "other.org"}
 	hostPatterns = list{"a.example.com", "a.example.com", "a.example.com", "b.example.com", "*.example.com", "**.example.com", "a*.example.com", "10.1.2.3", "*.s3.*.aws.com", "*.b.example.com", "{a,b}*.example.com", `*.exam\ple.com`, "*.exa[lm]ple.com"}
-	// selectorHosts are patterns of middlewares.
+	// selectorHosts are host patterns of middlewares.
 	selectorHosts = list{"**", "*", "a.example.com", "A.Example.com", "*.example.com", "**.example.com", "a.**.com", "?.example.com", "[ab].example.com", "[!a].example.com", "**.**.com", "x*.s3.**.com", "10.1.2.*", "other.org"}
 	somePorts     = []uint16{443, 443, 80}
 	someMethods   = list{"GET", "get", "HEAD", "POST", "DELETE", "*", "", "QUERY", "websocket_text"}
@@ -139,7 +139,7 @@ func (c *choices) request() *Request {
 	return r
 }
 
-// difference says in what the Engine and the reference disagree.
+// difference returns in what the Engine and the reference differ, or "".
 func difference(data []byte) error {
 	c := &choices{data}
 	p, o := c.policy()
@@ -175,8 +175,8 @@ func difference(data []byte) error {
 	return nil
 }
 
-// TestDecideAsReference runs the comparison without a fuzzer, and sees that it
-// compares something.
+// TestDecideAsReference runs the comparison without a fuzzer and checks that it compares
+// enough decisions of each kind.
 func TestDecideAsReference(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	seen := map[Verdict]int{}

@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestOldFilesLoad: what OpenShell 0.0.x accepted and 0.1 refuses is accepted, decides as it
-// did in 0.0.x, and has a warning.
+// TestOldFilesLoad checks that documents which OpenShell 0.0.x accepts and 0.1 refuses are
+// accepted, decide as in 0.0.x, and have a warning.
 func TestOldFilesLoad(t *testing.T) {
 	for _, tc := range []struct {
 		name, fields string
@@ -49,8 +49,8 @@ func TestOldFilesLoad(t *testing.T) {
 	}
 }
 
-// TestSkippedRules: an endpoint with tls: skip has rules only if they block nothing, also
-// where the operator decides that.
+// TestSkippedRules checks that an endpoint with tls: skip may have rules only if they block
+// nothing, also if the operator's configuration decides that.
 func TestSkippedRules(t *testing.T) {
 	p, err := Parse("p.yaml", []byte(rest("access: full, tls: skip")))
 	if err != nil {
@@ -64,7 +64,8 @@ func TestSkippedRules(t *testing.T) {
 	}
 }
 
-// TestNoNetworkPolicies: each way to write that there are none denies every connection.
+// TestNoNetworkPolicies checks that every way to write an empty network_policies denies all
+// connections.
 func TestNoNetworkPolicies(t *testing.T) {
 	for _, text := range []string{"", "network_policies: {}\n", "network_policies:\n", "network_policies: ~\nnetwork_middlewares:\n"} {
 		p, err := Parse("p.yaml", []byte("version: 1\n"+text))
@@ -90,8 +91,8 @@ func TestCedar(t *testing.T) {
 	}
 }
 
-// TestBaseline: the paths of the baseline that the policy does not list are added if the
-// policy has network rules or no filesystem_policy.
+// TestBaseline checks that the baseline's paths which the policy does not list are added if
+// the policy has network rules or no filesystem_policy.
 func TestBaseline(t *testing.T) {
 	const network = "network_policies: {a: {}}\n"
 	all := []string{"/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/app", "/var/log", "/proc", "/dev/urandom"}
@@ -131,7 +132,7 @@ func TestBaseline(t *testing.T) {
 	}
 }
 
-// TestSuggestNoReservedKey: the key that a suggestion chooses is one that a file may have.
+// TestSuggestNoReservedKey checks that a suggestion chooses a key that a document may have.
 func TestSuggestNoReservedKey(t *testing.T) {
 	p := &Policy{}
 	if key := freeKey(p, "_provider_.example.com"); key != "host_provider__example_com" {

@@ -7,20 +7,21 @@ import (
 	"unicode/utf8"
 )
 
-// MaxGlob bounds one pattern, in bytes.
+// MaxGlob is the longest pattern in bytes.
 const MaxGlob = 1024
 
-// Glob is a compiled pattern of OpenShell's rule matcher: * and ? do not cross
-// the separator, ** does where it is a whole segment and is * elsewhere; [a-z],
-// [!a], {a,b} and \ escapes work. The zero value matches nothing.
+// Glob is a compiled pattern of OpenShell's rule matcher. * and ? do not match the
+// separator. ** matches it if it is a whole segment, and means * elsewhere. [a-z], [!a],
+// {a,b} and \ escapes are supported. The zero value matches nothing. (No library has these
+// rules, which must be OpenShell's, and a time bound.)
 type Glob struct {
 	sep byte
-	// alternatives are the pattern with each choice of its braces: one if it has
-	// none.
+	// alternatives holds the pattern once for each choice of its braces; without braces, it
+	// has one element.
 	alternatives [][]globToken
 }
 
-// CompileGlob compiles pattern with a separator: '.' for hosts, '/' for binaries.
+// CompileGlob compiles a pattern. The separator sep is '.' for hosts and '/' for binaries.
 func CompileGlob(pattern string, sep byte) (Glob, error) {
 	if len(pattern) > MaxGlob {
 		return Glob{}, errLongGlob
@@ -29,7 +30,7 @@ func CompileGlob(pattern string, sep byte) (Glob, error) {
 	return p.glob(pattern)
 }
 
-// Match says whether all of s matches. It does not allocate.
+// Match reports whether the pattern matches all of s. It does not allocate.
 func (g Glob) Match(s string) bool {
 	for _, tokens := range g.alternatives {
 		if matchTokens(tokens, s, g.sep) {
@@ -44,20 +45,20 @@ type tokenKind uint8
 const (
 	literalToken tokenKind = iota
 	classToken             // one character
-	starToken              // any run without the separator
-	runToken               // any run
-	treeToken              // nothing, or any run that ends in the separator
+	starToken              // any text without the separator
+	runToken               // any text
+	treeToken              // nothing, or any text that ends in the separator
 )
 
 type globToken struct {
 	kind    tokenKind
 	literal string
 	class   charClass
-	// escapes makes a class take a whole percent-encoded character.
+	// escapes makes a class match a whole percent-encoded character.
 	escapes bool
 }
 
-// charClass is a set of ASCII characters, or all characters but those.
+// charClass is a set of ASCII characters, or with not all characters outside the set.
 type charClass struct {
 	bits [2]uint64
 	not  bool
@@ -73,7 +74,7 @@ func (c *charClass) has(r rune) bool {
 	return (r < 0x80 && c.bits[r>>6]>>(r&63)&1 == 1) != c.not
 }
 
-// take is how many bytes at the start of s a literal or class takes.
+// take returns how many bytes at the start of s a literal or class matches.
 func (t *globToken) take(s string) (int, bool) {
 	if t.kind == literalToken {
 		return len(t.literal), strings.HasPrefix(s, t.literal)
@@ -85,10 +86,10 @@ func (t *globToken) take(s string) (int, bool) {
 	return n, n > 0 && t.class.has(r)
 }
 
-// takeEscape is take for the percent-encoded character at the start of s; c is its first
-// byte.
+// takeEscape is take for the percent-encoded character at the start of s, whose first byte
+// is c.
 func (t *globToken) takeEscape(c byte, s string) (int, bool) {
-	if c == '/' { // encoded, it separates no segments
+	if c == '/' { // an encoded slash separates no segments
 		return len("%2F"), t.class.not
 	}
 	if c < utf8.RuneSelf {
@@ -100,11 +101,11 @@ func (t *globToken) takeEscape(c byte, s string) (int, bool) {
 	return min(3*n, len(s)), t.class.not
 }
 
-// matchTokens goes back only to the latest * and, when that has reached a
-// separator, to the latest token that crosses it. That is enough: what comes
-// before such a token matches best where it matches first, and a * has one place
-// to end before a given separator. So the time is bounded by the product of the
-// lengths for each of the two, never exponential.
+// matchTokens backtracks only to the last * and, once that has reached a separator, to the
+// last token that crosses separators. This is enough: the tokens before such a token match
+// best where they match first, and a * can end at only one place before a given separator.
+// The time is at most proportional to the product of both lengths, once for each of the two
+// tokens, and never exponential.
 func matchTokens(tokens []globToken, s string, sep byte) bool {
 	const none = -1
 	t, at := 0, 0

@@ -9,10 +9,11 @@ import (
 	"strings"
 )
 
-// MaxAlternatives bounds what the braces of one pattern multiply to.
+// MaxAlternatives is the largest number of alternatives of one pattern, the product of its
+// braces.
 const MaxAlternatives = 256
 
-// globParser reads one pattern into its alternatives.
+// globParser parses one pattern into its alternatives.
 type globParser struct {
 	pattern string
 	sep     byte
@@ -22,7 +23,7 @@ type globParser struct {
 	depth   int
 }
 
-// glob compiles the pattern. Errors show written, the pattern as the document has it.
+// glob compiles the pattern. Errors quote written, the pattern as it is in the document.
 func (p *globParser) glob(written string) (Glob, error) {
 	alternatives, err := p.parse()
 	if err != nil {
@@ -39,7 +40,7 @@ func (p *globParser) parse() ([][]globToken, error) {
 	return alternatives, err
 }
 
-// sequence reads up to the end of the pattern or of the branch of a brace.
+// sequence parses up to the end of the pattern or of the current alternative of a brace.
 func (p *globParser) sequence() ([][]globToken, error) {
 	out := [][]globToken{nil}
 	for p.at < len(p.pattern) {
@@ -106,7 +107,7 @@ func product(heads, tails [][]globToken) [][]globToken {
 	return out
 }
 
-// push joins neighbouring literals.
+// push appends t to list, and joins neighbouring literals.
 func push(list []globToken, t globToken) []globToken {
 	if n := len(list); n > 0 && t.kind == literalToken && list[n-1].kind == literalToken {
 		list[n-1].literal += t.literal
@@ -115,7 +116,7 @@ func push(list []globToken, t globToken) []globToken {
 	return append(list, t)
 }
 
-// token reads anything but braces.
+// token parses anything except braces.
 func (p *globParser) token() (globToken, error) {
 	c := p.pattern[p.at]
 	switch c {
@@ -145,14 +146,14 @@ func (p *globParser) token() (globToken, error) {
 	return globToken{literal: p.pattern[from:p.at]}, nil
 }
 
-// plain says whether c stands for itself.
+// plain reports whether c stands for itself.
 func (p *globParser) plain(c byte) bool {
 	return (c < 0x80 || p.unicode) && strings.IndexByte(`*?[{}\`, c) < 0 && (c != ',' || p.depth == 0)
 }
 
 var errNotASCII = errors.New("has a byte that is not ASCII: write it percent-encoded or in punycode")
 
-// stars reads a run of them.
+// stars parses a run of stars.
 func (p *globParser) stars() globToken {
 	s, from := p.pattern, p.at
 	for p.at < len(s) && s[p.at] == '*' {
@@ -196,7 +197,7 @@ func (p *globParser) class() (globToken, error) {
 			hi, n = set[2], 3
 		}
 		if lo > hi {
-			return globToken{}, fmt.Errorf("the range %s is upside down", set[:n])
+			return globToken{}, fmt.Errorf("the range %s ends before it begins", set[:n])
 		}
 		c.add(lo, hi)
 		set = set[n:]

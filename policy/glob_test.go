@@ -72,7 +72,7 @@ func TestGlobAlternatives(t *testing.T) {
 	globs(t, '/', "{**,a}", list{"a", "x"}, list{"x/y"})
 }
 
-// The matcher of an endpoint's path is not the one of rules.
+// The matcher of an endpoint's path differs from that of rules.
 func TestSelector(t *testing.T) {
 	for _, tt := range []struct {
 		pattern string
@@ -89,11 +89,11 @@ func TestSelector(t *testing.T) {
 		{"/[!a]x", list{"/bx", "//x"}, list{"/ax"}},
 		{"/[]]", list{"/]"}, list{"/a"}},
 		{"/[z-a]", nil, list{"/a", "/m", "/z"}},
-		// No globs, so that they are what they say and nothing else.
+		// These are not valid globs, so they match only their own text.
 		{"/a**", list{"/a**"}, list{"/a", "/ab"}},
 		{"/***", list{"/***"}, list{"/a"}},
 		{"/[", list{"/["}, list{"/a"}},
-		// Literal text is canonical.
+		// Literal text is in canonical spelling.
 		{"/%40a", list{"/@a"}, list{"/%40a", "/a"}},
 		{"/é/**", list{"/%C3%A9", "/%C3%A9/a"}, list{"/é"}},
 		{"/%2a", list{"/*"}, list{"/a"}},

@@ -13,15 +13,15 @@ import (
 
 // Limits of a host name, as DNS sets them.
 const (
-	// MaxHostLength bounds a name, without its trailing dot.
+	// MaxHostLength is the longest name in bytes, without its trailing dot.
 	MaxHostLength = 253
-	// MaxLabelLength bounds one label of a name.
+	// MaxLabelLength is the longest label in bytes.
 	MaxLabelLength = 63
 )
 
-// NormalizeHost gives the one spelling of a host that rules are matched against:
-// a lower-case ASCII name without its trailing dot, or the canonical text of an
-// address. What could be read in two ways is refused.
+// NormalizeHost returns the spelling of a host that rules are matched against: a lower-case
+// ASCII name without its trailing dot, or the canonical text of an address. It refuses a
+// host that programs read in different ways.
 func NormalizeHost(s string) (string, error) {
 	h, err := normalizeHost(s)
 	if err != nil {
@@ -46,7 +46,7 @@ func normalizeHost(s string) (string, error) {
 		return a.Unmap().String(), nil
 	}
 	h := strings.TrimSuffix(s, ".")
-	// Bounded before IDNA sees it: mapping shortens a name at most fourfold.
+	// The length is checked before IDNA, whose mapping shortens a name at most fourfold.
 	if len(h) > 4*MaxHostLength {
 		return "", errors.New("name is too long")
 	}
@@ -61,7 +61,7 @@ func normalizeHost(s string) (string, error) {
 		if lower, err = idna.Lookup.ToASCII(lower); err != nil {
 			return "", fmt.Errorf("not a valid international name: %w", err)
 		}
-		// The profile lets bytes that are not UTF-8 through once, not twice.
+		// The first pass accepts bytes that are not UTF-8; the second one does not.
 		if again, err := idna.Lookup.ToASCII(lower); err != nil || again != lower {
 			return "", errors.New("not a valid international name")
 		}
@@ -110,8 +110,8 @@ func isASCII(s string) bool {
 	return true
 }
 
-// asciiLower leaves other bytes alone, unlike strings.ToLower, which would turn
-// the Kelvin sign into a k.
+// asciiLower changes only ASCII letters. strings.ToLower would turn the Kelvin sign into a
+// k.
 func asciiLower(s string) string {
 	b := []byte(s)
 	for i, c := range b {

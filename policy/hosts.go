@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// hostIndex finds the endpoints whose host could match a name. Lists hold
-// positions in Engine.endpoints, which are in the order that decides.
+// hostIndex finds the endpoints whose host could match a name. Its lists hold indexes of
+// Engine.endpoints, in ascending order, which is the order in which endpoints decide.
 type hostIndex struct {
 	literal map[string][]int
-	// bySuffix holds the patterns whose last two labels are literal, under those;
-	// anywhere the others and the endpoints without a host.
+	// bySuffix holds the patterns whose last two labels are literal, by these labels.
+	// anywhere holds the other patterns and the endpoints without a host.
 	bySuffix map[string][]int
 	anywhere []int
 }
@@ -30,7 +30,7 @@ func (x *hostIndex) add(i int, ep *endpoint) {
 	}
 }
 
-// lastTwoLabels is false for a name of fewer than three.
+// lastTwoLabels returns false for a name with fewer than three labels.
 func lastTwoLabels(host string) (string, bool) {
 	last := strings.LastIndexByte(host, '.')
 	if last < 0 {
@@ -40,7 +40,7 @@ func lastTwoLabels(host string) (string, bool) {
 	return host[before+1:], before >= 0
 }
 
-// candidates goes through the lists for a host as one, in order.
+// candidates iterates over the lists for a host in ascending order.
 type candidates struct{ lists [3][]int }
 
 func (x *hostIndex) candidates(host string) candidates {

@@ -2,51 +2,52 @@
 
 package policy
 
-// Limits of a document, as OpenShell sets them.
+// Limits of a document that OpenShell has, too.
 const (
-	// MaxSize bounds the document, in bytes.
+	// MaxSize is the largest size of a document in bytes.
 	MaxSize = 4 << 20
-	// MaxPathLength bounds one path, in bytes.
+	// MaxPathLength is the length of the longest path in bytes.
 	MaxPathLength = 4096
-	// MaxPaths bounds the paths of both lists together.
+	// MaxPaths is the largest number of paths in both lists together.
 	MaxPaths = 256
-	// MaxMiddlewares bounds the entries of network_middlewares, MaxSelector the host
-	// patterns of one, and MaxMiddlewareConfig its config as JSON, in bytes.
+	// MaxMiddlewares is the largest number of entries of network_middlewares, MaxSelector
+	// that of the host patterns of one entry, and MaxMiddlewareConfig the largest size of
+	// its config as JSON in bytes.
 	MaxMiddlewares      = 10
 	MaxSelector         = 32
 	MaxMiddlewareConfig = 64 << 10
 )
 
-// Limits of a document that OpenShell does not have: no document can keep its
-// reader busy.
+// Limits of a document that OpenShell does not have. They bound the time and the memory
+// that a document can cost.
 const (
-	// MaxDepth bounds how deep lists and mappings nest. The schema needs 13.
+	// MaxDepth is the largest nesting depth of lists and mappings. The schema needs 13.
 	MaxDepth = 32
-	// MaxKey bounds a key, and the name of a policy, in bytes.
+	// MaxKey is the length of the longest key or policy name in bytes.
 	MaxKey = 1024
-	// MaxMessage bounds one message about a document, in bytes.
+	// MaxMessage is the length of the longest error message in bytes.
 	MaxMessage = 4096
-	// MaxPolicies bounds the entries of network_policies.
+	// MaxPolicies is the largest number of entries of network_policies.
 	MaxPolicies = 10_000
-	// MaxEndpoints bounds the endpoints of all entries together.
+	// MaxEndpoints is the largest number of endpoints in all entries together.
 	MaxEndpoints = 10_000
-	// MaxBinaries bounds the binaries of all entries together.
+	// MaxBinaries is the largest number of binaries in all entries together.
 	MaxBinaries = 10_000
-	// MaxRules bounds the rules and deny_rules of all endpoints together.
+	// MaxRules is the largest number of rules and deny_rules of all endpoints together.
 	MaxRules = 50_000
-	// MaxQueryGlobs bounds the query patterns of all rules together.
+	// MaxQueryGlobs is the largest number of query patterns of all rules together.
 	MaxQueryGlobs = 50_000
-	// MaxPorts bounds the ports of one endpoint.
+	// MaxPorts is the largest number of ports of one endpoint.
 	MaxPorts = 1024
-	// MaxAllowedIPs bounds the allowed_ips of one endpoint.
+	// MaxAllowedIPs is the largest number of allowed_ips of one endpoint.
 	MaxAllowedIPs = 1024
-	// MaxRegexes bounds the patterns of one openshell/regex, MaxRegex each of them,
-	// in bytes.
+	// MaxRegexes is the largest number of patterns of one openshell/regex, and MaxRegex the
+	// length of the longest one in bytes.
 	MaxRegexes = 32
 	MaxRegex   = 1024
-	// MaxProblems bounds what one error reports.
+	// MaxProblems is the largest number of problems that one error reports.
 	MaxProblems = 100
-	// MaxOverlapWork bounds the search for endpoints that contradict each other,
-	// in steps of some 10 ns.
+	// MaxOverlapWork is the largest number of steps, of about 10 ns each, in the search for
+	// endpoints that contradict each other.
 	MaxOverlapWork = 1 << 26
 )

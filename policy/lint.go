@@ -11,13 +11,13 @@ import (
 	"strings"
 )
 
-// Warning is something in a document that is allowed and may not be meant.
+// Warning is a part of a document that is valid but may not mean what the author expects.
 type Warning struct {
 	Line int
 	Msg  string
 }
 
-// Lint says what a valid document, compiled with o, does that its author may not
+// Lint returns the effects of a valid document, compiled with o, that its author may not
 // expect, sorted by line.
 func Lint(p *Policy, o CompileOptions) []Warning {
 	l := &linter{options: o, network: p.Network, work: MaxOverlapWork, out: slices.Clone(p.Notes)}
@@ -30,8 +30,8 @@ func Lint(p *Policy, o CompileOptions) []Warning {
 	return l.out
 }
 
-// AuditedByDefault are the lines of the endpoints whose rules refuse nothing
-// because enforcement is not set.
+// AuditedByDefault returns the lines of the endpoints whose rules refuse nothing because
+// enforcement is not set.
 func AuditedByDefault(p *Policy) (lines []int) {
 	for _, n := range p.Network {
 		for i := range n.Endpoints {
@@ -51,7 +51,7 @@ type linter struct {
 	options CompileOptions
 	network []NetworkPolicy
 	out     []Warning
-	// work is what is left for overlap, in the whole document.
+	// work is the number of steps that are left for overlap in the whole document.
 	work int
 }
 
@@ -92,7 +92,7 @@ func (l *linter) filesystem(f *Filesystem) {
 	}
 }
 
-// above is the nearest of paths that p lies in.
+// above returns the nearest of paths that contains p.
 func above(paths map[string]bool, p string) string {
 	for p != "/" {
 		if p = path.Dir(p); paths[p] {
@@ -134,7 +134,7 @@ func (l *linter) endpoint(e *Endpoint) {
 	l.credentials(e)
 	if !e.Protocol.judges() {
 		if e.Access != AccessNone || len(e.Rules) > 0 {
-			l.warn(e.Line, "access and rules are not asked without protocol: rest; every request of the connection passes")
+			l.warn(e.Line, "access and rules have no effect without protocol: rest; every request on the connection passes")
 		}
 		return
 	}
@@ -151,7 +151,7 @@ func (l *linter) endpoint(e *Endpoint) {
 	l.rules(e, true, e.DenyRules)
 }
 
-// host says which names a pattern reaches.
+// host says which names a pattern matches.
 func (l *linter) host(e *Endpoint) {
 	first, rest, _ := strings.Cut(e.Host, ".")
 	switch {
@@ -163,17 +163,18 @@ func (l *linter) host(e *Endpoint) {
 		l.warn(e.Line, "host %s: each * is any text within one label, so names with more labels do not match", e.Host)
 	default:
 		if h, err := NormalizeHost(e.Host); err != nil {
-			l.warn(e.Line, "host %s is no name that could be asked for: %v", e.Host, err)
+			l.warn(e.Line, "host %s is not a valid name: %v", e.Host, err)
 		} else if h != e.Host {
-			l.warn(e.Line, "host %s is asked for as %s, so it never matches", e.Host, h)
+			l.warn(e.Line, "host %s never matches: requests spell it %s", e.Host, h)
 		} else if why := cmp.Or(Sandbox(h), Unreachable(h)); why != "" {
-			l.warn(e.Line, "nothing can come of the endpoint: %s", why)
+			l.warn(e.Line, "the endpoint has no effect: %s", why)
 		}
 	}
 	l.machine(e)
 }
 
-// machine warns of a pattern that covers a name of the machine.
+// machine warns of a pattern that would match a name of the machine if it were not
+// excluded.
 func (l *linter) machine(e *Endpoint) {
 	if !strings.Contains(e.Host, "*") {
 		return
@@ -196,8 +197,7 @@ func (l *linter) ports(e *Endpoint) {
 	}
 }
 
-// addresses warns of an endpoint to which every connection is refused because of its
-// allowed_ips.
+// addresses warns of an endpoint whose allowed_ips refuses every connection.
 func (l *linter) addresses(e *Endpoint) {
 	d, err := NewDestination(e.Host, e.AllowedIPs)
 	switch {
@@ -216,7 +216,8 @@ func reachable(p netip.Prefix) bool {
 	return !slices.ContainsFunc(metadata, func(m netip.Prefix) bool { return m.Bits() <= p.Bits() && m.Contains(p.Addr()) })
 }
 
-// RouterHost is a host of every sandbox with a privacy router and of no policy.
+// RouterHost is the host of the privacy router. Every sandbox with a router has it, and no
+// policy names it.
 const RouterHost = "inference.local"
 
 func (l *linter) middlewares(p *Policy) {
@@ -226,13 +227,13 @@ func (l *linter) middlewares(p *Policy) {
 	}
 	for _, s := range stages {
 		if s.FailOpen {
-			l.warn(s.Line, "middleware config '%s' fails open: requests pass without it while it is not there", s.Key)
+			l.warn(s.Line, "middleware config '%s' fails open: requests pass unprocessed while it is unavailable", s.Key)
 		}
 		selects := s.selects(strings.Split(RouterHost, "."))
 		for i := range p.Network {
 			selects = selects || slices.ContainsFunc(p.Network[i].Endpoints, func(e Endpoint) bool {
 				h, err := newHostPattern(e.Host)
-				return err != nil || s.maySelect(&h) // what cannot be said may be
+				return err != nil || s.maySelect(&h) // without the pattern, assume that the host is selected
 			})
 		}
 		if !selects {
@@ -241,7 +242,7 @@ func (l *linter) middlewares(p *Policy) {
 	}
 }
 
-// methods are those that OpenShell knows, by protocol; another is likely a typo.
+// methods are the methods that OpenShell knows, by protocol. Any other is probably a typo.
 var methods = map[Protocol][]string{
 	ProtocolREST:      {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "*"},
 	ProtocolWebSocket: {"GET", MethodText, "*"},
@@ -265,7 +266,7 @@ func (l *linter) rules(e *Endpoint, deny bool, rules []Rule) {
 		}
 		l.denyQueries(r, deny)
 		if holdsQuery(r.Path) {
-			l.warn(r.Line, "%s path %s: the ? is any one character; write parameters under query", what, r.Path)
+			l.warn(r.Line, "%s path %s: ? matches any one character; write parameters under query", what, r.Path)
 		}
 		switch line := cmp.Or(all["*"], all[method]); {
 		case why != "":
@@ -273,21 +274,21 @@ func (l *linter) rules(e *Endpoint, deny bool, rules []Rule) {
 		case r.Path != "" && !l.within(e.Path, r.Path, deny):
 			l.warn(r.Line, "%s path %s lies outside the endpoint's path %s", what, r.Path, e.Path)
 		case line != 0:
-			l.warn(r.Line, "%s adds nothing to the one in line %d, which is for every path", what, line)
+			l.warn(r.Line, "%s adds nothing to the rule in line %d, which is for every path", what, line)
 		case len(r.Query) == 0 && slices.Contains([]string{"", "**", "/**"}, r.Path):
 			all[method] = r.Line
 		}
 	}
 }
 
-// holdsQuery reports whether a query is written in a path.
+// holdsQuery reports whether a path contains a query.
 func holdsQuery(path string) bool {
 	_, query, _ := strings.Cut(path, "?")
 	name, _, ok := strings.Cut(query, "=")
 	return ok && !strings.Contains(name, "/")
 }
 
-// denyQueries warns of patterns of a deny rule that a value with a dot passes.
+// denyQueries warns of patterns in a deny rule that do not match a value with a dot.
 func (l *linter) denyQueries(r Rule, deny bool) {
 	for _, q := range r.Query {
 		for _, g := range q.Globs {
@@ -298,8 +299,8 @@ func (l *linter) denyQueries(r Rule, deny bool) {
 	}
 }
 
-// within reports whether a rule's path and its endpoint's path can match the same path.
-// A deny rule also covers its path with or without a trailing slash, and with each %2F
+// within reports whether a rule's path and its endpoint's path can match the same path. A
+// deny rule also matches its path with or without a trailing slash, and with each %2F
 // decoded.
 func (l *linter) within(endpoint, rule string, deny bool) bool {
 	endpoint = cmp.Or(endpoint, "**")
@@ -323,7 +324,8 @@ func (l *linter) meet(a, b string) bool {
 	return overlap(tokens(a, '/', ruleDialect), tokens(b, '/', ruleDialect), &l.work)
 }
 
-// neverMatches says why no canonical path can match a pattern; empty if one may.
+// neverMatches returns the reason why no canonical path can match a pattern, or "" if one
+// may.
 func neverMatches(p string, encodedSlash bool) string {
 	if p == "" {
 		return ""

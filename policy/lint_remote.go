@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// remote is a kind of requests with an effect outside the sandbox: the service runs the
+// remote is a kind of request with an effect outside the sandbox: the service executes the
 // content, passes it on to others, or stores it for any tenant.
 type remote struct {
-	// what names the effect in a warning, and why gives the consequence.
+	// what names the effect in a warning, and why says what follows from it.
 	what, why string
 	requests  []remoteRequest
 }
@@ -19,18 +19,18 @@ type remoteRequest struct {
 	// hosts are names or patterns of the service.
 	hosts        []string
 	method, path string
-	// example is a path that the pattern matches, with which deny rules are asked.
+	// example is a path that the pattern matches. It is used to test deny rules.
 	example string
-	// mark, if it is not empty, identifies the request at every host: a rule is about
-	// it if the rule's path contains mark.
+	// mark, if it is not empty, identifies the request at any host: a rule whose path
+	// contains mark allows it.
 	mark string
 }
 
-// nobody is the name of a tenant that no policy names.
+// nobody stands for a tenant that no policy names.
 const nobody = "tenant-that-no-policy-names"
 
-// remotes is a short list of the services that policies usually name. A private forge or
-// registry is recognized by the paths of rules alone.
+// remotes lists the services that policies usually name. Private forges and registries are
+// recognized by the paths of rules.
 var remotes = []remote{
 	{
 		"git push", "the forge's CI runs what is pushed (.github/workflows and the like), with its own secrets and network; protect the branches, or push to a fork without CI",
@@ -74,7 +74,7 @@ var remotes = []remote{
 	},
 }
 
-// remotes warns of the listed effects that an endpoint e of n allows, once for each.
+// remotes warns once of each listed effect that the endpoint e of n allows.
 func (l *linter) remotes(n *NetworkPolicy, e *Endpoint) {
 	for i := range remotes {
 		what := &remotes[i]
@@ -87,8 +87,7 @@ func (l *linter) remotes(n *NetworkPolicy, e *Endpoint) {
 	}
 }
 
-// allows returns the line of the rule, or of the endpoint, that allows some of the
-// requests, 0 if none is found.
+// allows returns the line of the rule or endpoint that allows one of the requests, or 0.
 func (l *linter) allows(n *NetworkPolicy, e *Endpoint, r *remoteRequest) int {
 	known := isHost(e.Host, r.hosts)
 	if e.Protocol == ProtocolWebSocket || !known && r.mark == "" {
@@ -125,13 +124,14 @@ func (l *linter) allows(n *NetworkPolicy, e *Endpoint, r *remoteRequest) int {
 	return 0
 }
 
-// overlaps reports whether a path may match both patterns; pattern is as canonicalPattern
-// spells it. It returns false once the work is used up: then there is no reason to warn.
+// overlaps reports whether a path may match both patterns. pattern is in the spelling of
+// canonicalPattern. If the budget of work is used up, it returns false, so that there is no
+// warning.
 func (l *linter) overlaps(pattern string, path []step) bool {
 	return l.work > 0 && overlap(tokens(pattern, '/', ruleDialect), path, &l.work) && l.work > 0
 }
 
-// denies reports whether a deny rule of some endpoint for the host is about the request.
+// denies reports whether a deny rule of an endpoint for the host matches the request.
 func (l *linter) denies(host, method, path string) bool {
 	for i := range l.network {
 		for j := range l.network[i].Endpoints {
@@ -150,8 +150,8 @@ func (l *linter) denies(host, method, path string) bool {
 	return false
 }
 
-// judged reports whether another endpoint of n judges the requests to e's host. An
-// endpoint without rules then allows nothing more.
+// judged reports whether another endpoint of n judges requests to e's host. An endpoint
+// without rules then allows no further requests.
 func judged(n *NetworkPolicy, e *Endpoint) bool {
 	for i := range n.Endpoints {
 		if n.Endpoints[i].Protocol.judges() && n.Endpoints[i].Host == e.Host {
@@ -161,8 +161,8 @@ func judged(n *NetworkPolicy, e *Endpoint) bool {
 	return false
 }
 
-// isHost reports whether host, a name or a pattern, is or matches one of the services. It
-// does not compare two patterns.
+// isHost reports whether host, a name or a pattern, is one of the services or matches one.
+// It does not compare two patterns.
 func isHost(host string, services []string) bool {
 	for _, s := range services {
 		pattern, name := s, host

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestBypass_B92_PushesThatRunElsewhere: check warns where a policy allows what a
-// service runs, passes on, or takes for any tenant, and nowhere else.
+// TestBypass_B92_PushesThatRunElsewhere: Lint warns where a policy allows requests whose
+// content a service runs, passes on, or stores for any tenant, and nowhere else.
 func TestBypass_B92_PushesThatRunElsewhere(t *testing.T) {
 	const push, api, publish, storage = "git push", "changing files or starting workflows through the forge's API", "publishing packages or images", "writing to the storage of any tenant"
 	rules := func(list string) string { return "protocol: rest, enforcement: enforce, rules: [" + list + "]" }
@@ -73,24 +73,24 @@ func TestBypass_B92_PushesThatRunElsewhere(t *testing.T) {
 			t.Errorf("%s: warned of %q, want %q", tc.name, all, tc.want)
 		}
 	}
-	// What another endpoint of the entry judges does not pass by one without rules.
+	// An endpoint without rules does not bypass an endpoint of the same entry that judges.
 	text := inEntry(`binaries: [/b], endpoints: [{host: github.com, port: 443}, {host: github.com, port: 443, protocol: rest, enforcement: enforce, access: read-only}]`)
 	for _, w := range Lint(parsed(t, text), CompileOptions{}) {
 		t.Errorf("judged by another endpoint: %s", w.Msg)
 	}
-	// What another host denies is allowed at this one.
+	// A deny rule for another host does not apply to this one.
 	text = inEntry(`binaries: [/b], endpoints: [{host: other.test, port: 443, protocol: rest, enforcement: enforce, access: read-only, deny_rules: [{method: "*"}]}, {host: codeberg.org, port: 443, protocol: rest, enforcement: enforce, access: full}]`)
 	if w := Lint(parsed(t, text), CompileOptions{}); len(w) != 1 || !strings.HasPrefix(w[0].Msg, push) {
 		t.Errorf("denied at another host: %v", w)
 	}
-	// Without work left nothing is warned of.
+	// There are no warnings once the budget of work is used up.
 	l := &linter{}
 	if l.overlaps("/**", tokens("/**", '/', ruleDialect)) {
 		t.Error("overlap without work")
 	}
 }
 
-// The examples are what the patterns say.
+// The patterns match their examples.
 func TestRemoteExamples(t *testing.T) {
 	for _, what := range remotes {
 		for _, r := range what.requests {

@@ -11,21 +11,21 @@ import (
 // machineName is the first of machineNames.
 const machineName = "host.openshell.internal"
 
-// machineNames are the names of the machine that runs the sandbox, as OpenShell and
-// container engines write them.
+// machineNames are the names of the machine that runs the sandbox in OpenShell and in
+// container engines.
 var machineNames = []string{machineName, "host.docker.internal", "host.containers.internal"}
 
-// MachineNames returns the names of the machine that runs the sandbox. Only an endpoint
-// with such a name written out covers it. The name may resolve to the addresses of
-// CompileOptions.Machine, the loopback included.
+// MachineNames returns the names of the machine that runs the sandbox. An endpoint matches
+// such a name only if its host is that name, without a wildcard. The name may resolve to
+// the addresses in [CompileOptions.Machine], the loopback address included.
 func MachineNames() []string { return slices.Clone(machineNames) }
 
-// IsMachine reports whether host, as NormalizeHost spells it, is a name of the machine
-// that runs the sandbox.
+// IsMachine reports whether host is a name of the machine that runs the sandbox. host is in
+// the spelling of [NormalizeHost].
 func IsMachine(host string) bool { return slices.Contains(machineNames, host) }
 
-// Unreachable returns why every connection to host is refused although an endpoint may
-// allow it, "" if not. host is as NormalizeHost spells it.
+// Unreachable returns the reason why every connection to host is refused even if an
+// endpoint allows it, or "" if there is none. host is in the spelling of [NormalizeHost].
 func Unreachable(host string) string {
 	if a, err := netip.ParseAddr(host); err == nil && Sandbox(host) == "" && alwaysBlocked(effective(a)) {
 		return host + " is always blocked: a loopback, link-local, unspecified or metadata address"
@@ -33,15 +33,16 @@ func Unreachable(host string) string {
 	return ""
 }
 
-// IsLocalhost reports whether host, as NormalizeHost spells it, is a name of the loopback
-// (RFC 6761, section 6.3).
+// IsLocalhost reports whether host is a name of the loopback address (RFC 6761, section
+// 6.3). host is in the spelling of [NormalizeHost].
 func IsLocalhost(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
-// Sandbox returns why every connection to host is allowed whatever the policy says, ""
-// unless host is a name or an address of the sandbox itself. host is as NormalizeHost spells
-// it. The sandbox's host name and the names in its hosts file are not known here.
+// Sandbox returns the reason why connections to host never leave the sandbox and are
+// therefore allowed by any policy, or "" if host is not a name or an address of the
+// sandbox. host is in the spelling of [NormalizeHost]. Sandbox does not know the sandbox's
+// host name or hosts file.
 func Sandbox(host string) string {
 	a, err := netip.ParseAddr(host)
 	if err == nil && (a.IsLoopback() || a.IsUnspecified()) || IsLocalhost(host) {

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestBypass_B23_TheMachine: only an endpoint that has a name of the machine written out
-// reaches the machine's addresses, at its port.
+// TestBypass_B23_TheMachine: only an endpoint whose host is a name of the machine, without
+// a wildcard, reaches the machine's addresses, at its port.
 func TestBypass_B23_TheMachine(t *testing.T) {
 	loopback := []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")}
 	const text = `version: 1
@@ -63,7 +63,7 @@ network_policies:
 			t.Errorf("%s: %v, address %t", name, d.Verdict, ok)
 		}
 	}
-	// Only names that are written out are looked up.
+	// Only full names are resolved.
 	e := compiled(t, parsed(t, text), CompileOptions{Machine: loopback})
 	for _, host := range MachineNames() {
 		if got, want := e.MayResolve(host), host != "host.containers.internal"; got != want || !IsMachine(host) {

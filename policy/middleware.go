@@ -12,31 +12,34 @@ import (
 	"unicode"
 )
 
-// RegexMiddleware is the one middleware that is built in.
+// RegexMiddleware is the only built-in middleware.
 const RegexMiddleware = "openshell/regex"
 
-// builtinMiddleware is the prefix that no service's name has.
+// builtinMiddleware is a prefix that the name of a service never has.
 const builtinMiddleware = "openshell/"
 
-// Middleware is one entry of network_middlewares: what requests to some hosts go
-// through once the rules have let them pass.
+// Middleware is one entry of network_middlewares: a program that processes the requests to
+// some hosts after the rules have allowed them.
 type Middleware struct {
-	// Key is the entry's key in the map, which refusals name; Name is for people
-	// and defaults to Key.
+	// Key is the entry's key in the map; refusals name it. Name is for people; if the
+	// document has none, it is Key.
 	Key, Name string
-	// Uses is RegexMiddleware or the name of a service of the operator's.
+	// Uses is [RegexMiddleware] or the name of a service that the operator has configured.
 	Uses string
-	// Order is when it runs among those of the same request: the lowest first.
+	// Order decides which middleware of a request runs first: the one with the lowest
+	// value.
 	Order int32
-	// FailOpen lets a request pass when the middleware fails.
+	// FailOpen lets a request pass if the middleware fails.
 	FailOpen bool
-	// Include and Exclude select hosts; what Exclude matches is not selected.
+	// Include and Exclude are host patterns. A host is selected if it matches Include and
+	// does not match Exclude.
 	Include, Exclude []string
-	// Patterns are RegexMiddleware's own, beside those that are built in.
+	// Patterns are the regular expressions of [RegexMiddleware], in addition to its
+	// built-in ones.
 	Patterns []string
-	// Config is a service's, of the values that JSON has.
+	// Config is the configuration of a service. It holds the types of JSON values.
 	Config map[string]any
-	// Line is where the entry stands in its document.
+	// Line is the entry's line in its document.
 	Line int
 }
 
@@ -79,8 +82,8 @@ func (s *stage) selects(host []string) bool {
 	return matchesAny(s.include, host) && !matchesAny(s.exclude, host)
 }
 
-// maySelect says whether a host that candidate matches may be selected. Where two
-// patterns meet it is OpenShell's guess, which errs towards yes.
+// maySelect reports whether a host that matches candidate may be selected. For two patterns
+// it uses OpenShell's approximation, which returns true in case of doubt.
 func (s *stage) maySelect(candidate *hostPattern) bool {
 	return slices.ContainsFunc(s.include, func(in hostPattern) bool {
 		if !in.overlaps(candidate) {
@@ -99,7 +102,7 @@ func (s *stage) maySelect(candidate *hostPattern) bool {
 	})
 }
 
-// Middlewares are those that requests to host go through, in their order.
+// Middlewares returns the middlewares for requests to host, in the order in which they run.
 func (e *Engine) Middlewares(host string) (chain []*Middleware) {
 	if len(e.stages) == 0 {
 		return nil
@@ -113,17 +116,17 @@ func (e *Engine) Middlewares(host string) (chain []*Middleware) {
 	return chain
 }
 
-// hostPattern is OpenShell's pattern of a host in a middleware's selector. It is
-// another matcher than that of endpoints: each label is one of the selectors'
-// dialect, and a label ** is one label or more.
+// hostPattern is OpenShell's host pattern in a middleware's selector. It differs from the
+// patterns of endpoints: each label is a pattern of its own in the selectors' dialect, and
+// the label ** matches one or more labels.
 type hostPattern struct {
 	source string
 	labels []labelPattern
-	// literal says that it matches its own text alone.
+	// literal is true if the pattern matches only its own text.
 	literal bool
 }
 
-// labelPattern is one label; tree is the label **.
+// labelPattern is the pattern of one label. tree is true for the label **.
 type labelPattern struct {
 	tree, literal bool
 	source        string
@@ -164,7 +167,7 @@ func newHostPattern(p string) (hostPattern, error) {
 	return h, nil
 }
 
-// hasPort reports whether a host pattern has a colon that belongs to no IPv6 address.
+// hasPort reports whether a host pattern has a colon that is not part of an IPv6 address.
 func hasPort(pattern string) bool {
 	_, err := netip.ParseAddr(pattern)
 	return strings.Contains(pattern, ":") && err != nil
@@ -179,7 +182,8 @@ func (h *hostPattern) match(host []string) bool {
 		func(i, j int) bool { return h.labels[i].match(host[j]) })
 }
 
-// overlaps says whether some host may match both. Two labels with stars always may.
+// overlaps reports whether some host may match both patterns. It returns true for any two
+// labels with stars.
 func (h *hostPattern) overlaps(o *hostPattern) bool {
 	return meet(len(h.labels), len(o.labels), func(i int) bool { return h.labels[i].tree }, func(j int) bool { return o.labels[j].tree },
 		func(i, j int) bool {
@@ -196,18 +200,19 @@ func (h *hostPattern) overlaps(o *hostPattern) bool {
 		})
 }
 
-// meet says whether two lists of labels of these lengths can be one host. A tree
-// takes one label or more of the other list, and equal answers for a pair without
-// one.
+// meet reports whether two lists of a and b labels can match the same host. A tree label
+// matches one or more labels of the other list. equal compares two labels that are not
+// trees.
 func meet(a, b int, treeA, treeB func(int) bool, equal func(i, j int) bool) bool {
-	// can[j] is whether what is before i of the one and j of the other is one host.
+	// can[j] is true if the first i labels of the one list and the first j of the other can
+	// match the same labels.
 	can := make([]bool, b+1)
 	can[0] = true
 	for i := range a {
 		next := make([]bool, b+1)
 		for j := range b {
 			ta, tb := treeA(i), treeB(j)
-			// Each step takes a label of both. A tree that has one may take more.
+			// Each step consumes a label of both lists. A tree label can consume more.
 			next[j+1] = (ta || tb || equal(i, j)) && (can[j] || ta && next[j] || tb && can[j+1])
 		}
 		can = next

@@ -14,7 +14,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// The messages of this file are OpenShell's where it has one.
+// The messages in this file are OpenShell's, where it has one for the error.
 
 func (r *reader) middlewares(n *yaml.Node) []Middleware {
 	var out []Middleware
@@ -45,7 +45,7 @@ type middlewareReader struct {
 	Middleware
 }
 
-// invalid refuses the entry for what stands at n.
+// invalid refuses the entry because of the value at n.
 func (m *middlewareReader) invalid(n *yaml.Node, reason, fix string) {
 	m.fail(n, fmt.Sprintf("middleware config '%s' is invalid: %s", m.Key, reason), fix)
 }
@@ -100,7 +100,7 @@ func (m *middlewareReader) read(k, n *yaml.Node) {
 	m.selector(endpoints, where+".endpoints")
 }
 
-// selector reads which hosts the middleware is for.
+// selector reads the host patterns of the middleware.
 func (m *middlewareReader) selector(n *yaml.Node, where string) {
 	count := 0
 	list := func(name string, into *[]string) func(*yaml.Node) {
@@ -124,7 +124,7 @@ func (m *middlewareReader) selector(n *yaml.Node, where string) {
 	}
 }
 
-// regex reads the config of openshell/regex. OpenShell's has no patterns.
+// regex reads the config of openshell/regex. OpenShell's config has no patterns.
 func (m *middlewareReader) regex(n *yaml.Node, where string) {
 	m.fields(n, where, map[string]func(*yaml.Node){
 		"mode": func(v *yaml.Node) {
@@ -140,7 +140,7 @@ func (m *middlewareReader) regex(n *yaml.Node, where string) {
 				} else if re, err := regexp.Compile(p); err != nil {
 					m.invalid(e, err.Error(), "patterns are written as for RE2")
 				} else if re.MatchString("") {
-					m.invalid(e, fmt.Sprintf("pattern %q matches the empty text, so it is everywhere", p), "")
+					m.invalid(e, fmt.Sprintf("pattern %q matches the empty text, so it matches everywhere", p), "")
 				}
 				m.Patterns = append(m.Patterns, p)
 			}
@@ -148,7 +148,7 @@ func (m *middlewareReader) regex(n *yaml.Node, where string) {
 	})
 }
 
-// config reads what a service is configured with.
+// config reads the configuration of a service.
 func (m *middlewareReader) config(n *yaml.Node, where string) {
 	v, ok := m.value(n, where)
 	c, isObject := v.(map[string]any)
@@ -160,12 +160,12 @@ func (m *middlewareReader) config(n *yaml.Node, where string) {
 		return
 	}
 	if text, err := json.Marshal(c); err != nil || len(text) > MaxMiddlewareConfig {
-		m.fail(n, fmt.Sprintf("%s is larger than %d bytes, or has a number that JSON has not", where, MaxMiddlewareConfig), "")
+		m.fail(n, fmt.Sprintf("%s is larger than %d bytes, or contains a number that JSON cannot represent", where, MaxMiddlewareConfig), "")
 	}
 	m.Config = c
 }
 
-// value is n as JSON would have it; false if something is wrong with it.
+// value converts n to the JSON type of its value. It returns false if n has an error.
 func (m *middlewareReader) value(n *yaml.Node, where string) (any, bool) {
 	errs := len(m.errs)
 	switch n.Kind {
@@ -198,10 +198,10 @@ func (m *middlewareReader) value(n *yaml.Node, where string) (any, bool) {
 	}
 }
 
-// uninspectable refuses middlewares that must see what others say must not be
-// looked at.
+// uninspectable refuses middlewares for endpoints whose settings forbid to decrypt the
+// traffic that the middlewares have to see.
 func (r *reader) uninspectable(p *Policy) {
-	stages, _ := compileMiddlewares(p.Middlewares) // whose patterns were read without an error
+	stages, _ := compileMiddlewares(p.Middlewares) // selector has reported errors in the patterns
 	slices.SortFunc(stages, func(a, b stage) int { return cmp.Compare(a.Key, b.Key) })
 	for _, s := range stages {
 		if s.FailOpen {

@@ -74,7 +74,8 @@ func TestParseMiddlewares(t *testing.T) {
 }
 
 func TestParseRefusesMiddlewares(t *testing.T) {
-	// one is a document of one middleware with what a case says beside its hosts.
+	// one is a document with one middleware, which has the fields of the case in addition
+	// to its hosts.
 	one := func(fields string) string {
 		return "version: 1\nnetwork_middlewares:\n  m: {" + fields + ", endpoints: {include: [a.b]}}\n"
 	}
@@ -117,13 +118,13 @@ func TestParseRefusesMiddlewares(t *testing.T) {
 		{"regex mode", one("middleware: openshell/regex, config: {mode: drop}"), "p.yaml:3:51: " + invalid + `invalid openshell/regex config: mode "drop" (the only mode is redact)`},
 		{"regex field", one("middleware: openshell/regex, config: {keywords: []}"), `p.yaml:3:45: unknown field "keywords" in network_middlewares.m.config`},
 		{"regex pattern", one(`middleware: openshell/regex, config: {patterns: ["("]}`), "p.yaml:3:56: " + invalid + "error parsing regexp: missing closing ): `(` (patterns are written as for RE2)"},
-		{"regex pattern of nothing", one(`middleware: openshell/regex, config: {patterns: ["a*"]}`), "p.yaml:3:56: " + invalid + `pattern "a*" matches the empty text, so it is everywhere`},
+		{"regex pattern of nothing", one(`middleware: openshell/regex, config: {patterns: ["a*"]}`), "p.yaml:3:56: " + invalid + `pattern "a*" matches the empty text, so it matches everywhere`},
 		{"long regex pattern", one("middleware: openshell/regex, config: {patterns: [" + strings.Repeat("a", MaxRegex+1) + "]}"), "p.yaml:3:56: network_middlewares.m.config.patterns: a pattern is longer than 1024 bytes"},
 		{"config that is a list", one("middleware: x, config: [1]"), "p.yaml:3:30: network_middlewares.m.config must be a mapping"},
 		{"config with an alias", one("middleware: x, config: {a: &a b, c: [*a]}"), "p.yaml:3:44: YAML aliases are not accepted in policies"},
-		{"config with infinity", one("middleware: x, config: {a: .inf}"), "p.yaml:3:30: network_middlewares.m.config is larger than 65536 bytes, or has a number that JSON has not"},
+		{"config with infinity", one("middleware: x, config: {a: .inf}"), "p.yaml:3:30: network_middlewares.m.config is larger than 65536 bytes, or contains a number that JSON cannot represent"},
 		{"config of an unknown type", one("middleware: x, config: {a: !!binary aGk=}"), "p.yaml:3:34: network_middlewares.m.config.a must be a string"},
-		{"config that is huge", one("middleware: x, config: {a: " + strings.Repeat("a", MaxMiddlewareConfig) + "}"), "p.yaml:3:30: network_middlewares.m.config is larger than 65536 bytes, or has a number that JSON has not"},
+		{"config that is huge", one("middleware: x, config: {a: " + strings.Repeat("a", MaxMiddlewareConfig) + "}"), "p.yaml:3:30: network_middlewares.m.config is larger than 65536 bytes, or contains a number that JSON cannot represent"},
 		{"tls: skip", skip("endpoints: {include: ['*.example.com']}", "host: api.example.com"), "p.yaml:8:1: middleware config 'm' selects network policy 'P' tls: skip endpoint 'api.example.com' (exclude the host, or write on_error: fail_open)"},
 		{"tls: skip of a pattern", skip("endpoints: {include: ['**.example.com'], exclude: ['a.example.com']}", "host: '*.b.example.com'"), "p.yaml:8:1: middleware config 'm' selects network policy 'P' tls: skip endpoint '*.b.example.com' (exclude the host, or write on_error: fail_open)"},
 	} {
@@ -143,7 +144,7 @@ func TestParseRefusesMiddlewares(t *testing.T) {
 	}
 }
 
-// OpenShell's own cases of its matcher.
+// The cases of OpenShell's own test of its matcher.
 func TestHostPattern(t *testing.T) {
 	for _, tc := range []struct {
 		pattern, host string
@@ -218,7 +219,7 @@ network_middlewares:
 	}
 	want := []Warning{
 		{5, "middleware config 'elsewhere' selects no host of the policy's endpoints"},
-		{6, "middleware config 'open' fails open: requests pass without it while it is not there"},
+		{6, "middleware config 'open' fails open: requests pass unprocessed while it is unavailable"},
 	}
 	if d := cmp.Diff(want, Lint(p, CompileOptions{})); d != "" {
 		t.Error(d)

@@ -2,45 +2,46 @@
 
 package policy
 
-// NetworkPolicy is one entry of network_policies: the endpoints that some
-// binaries may reach. Every binary may reach every endpoint of its own entry.
+// NetworkPolicy is one entry of network_policies. Each of its binaries may use each of its
+// endpoints.
 type NetworkPolicy struct {
-	// Key is the entry's key in the map, which decisions name; Name is for
-	// people and defaults to Key.
+	// Key is the entry's key in the map; decisions name it. Name is for people; if the
+	// document has none, it is Key.
 	Key, Name string
 	Endpoints []Endpoint
-	// Binaries may use the endpoints. None means no binary may.
+	// Binaries are the programs that may use the endpoints. If it is empty, none may.
 	Binaries []Binary
-	// Line is where the entry stands in its document.
+	// Line is the entry's line in its document.
 	Line int
 }
 
-// Binary is a path, or with a * a glob over paths, of a program in the container.
+// Binary is the path of a program in the container; a path with a * is a glob.
 type Binary struct {
 	Path string
 	Line int
 }
 
-// Protocol is what an endpoint speaks and how much of it is judged.
+// Protocol is the protocol of an endpoint. It decides how much of the traffic is judged.
 type Protocol string
 
-// The protocols that are enforced. Parse refuses the others of the schema.
+// The protocols that are enforced. [Parse] refuses the other protocols of the schema.
 const (
 	// ProtocolNone judges the connection alone (L4).
 	ProtocolNone Protocol = ""
-	// ProtocolTCP is raw TCP: nothing in it is looked at.
+	// ProtocolTCP is raw TCP: the proxy does not look at its bytes.
 	ProtocolTCP Protocol = "tcp"
 	// ProtocolREST judges each HTTP request.
 	ProtocolREST Protocol = "rest"
-	// ProtocolWebSocket judges the requests that begin WebSockets and each text
-	// message that the client sends on them.
+	// ProtocolWebSocket judges the requests that open WebSockets and each text message that
+	// the client sends on them.
 	ProtocolWebSocket Protocol = "websocket"
 )
 
-// Enforcement is what a refusal by L7 rules does.
+// Enforcement is the effect of a refusal by L7 rules.
 type Enforcement string
 
-// The enforcements. An absent one audits, unless the operator says otherwise.
+// The enforcements. EnforcementUnset means EnforcementAudit, unless
+// [CompileOptions.UnspecifiedEnforcement] says otherwise.
 const (
 	EnforcementUnset Enforcement = ""
 	EnforcementAudit Enforcement = "audit"
@@ -58,55 +59,57 @@ const (
 	AccessFull      Access = "full"
 )
 
-// Endpoint is one place on the network and what may be asked of it.
+// Endpoint is one destination on the network and the requests that are allowed there.
 type Endpoint struct {
-	// Host is a name, a pattern or an address, in lower case; empty only with
-	// AllowedIPs.
+	// Host is a name, a pattern or an address, in lower case. It is empty only if
+	// AllowedIPs is not.
 	Host string
-	// Ports are one or more, each 1 to 65535.
+	// Ports has at least one element, each from 1 to 65535.
 	Ports    []uint16
 	Protocol Protocol
-	// Path selects which requests of the host this endpoint is about; empty is
-	// all of them.
+	// Path selects the requests to which the endpoint applies. If it is empty, it applies
+	// to all.
 	Path string
-	// TLSSkip forwards TLS unread. Otherwise the proxy ends TLS where it has to read the
-	// content.
+	// TLSSkip makes the proxy forward TLS without decrypting it. Otherwise the proxy
+	// terminates TLS where it has to read the content.
 	TLSSkip     bool
 	Enforcement Enforcement
 	Access      Access
 	Rules       []Rule
 	DenyRules   []Rule
-	// AllowedIPs are addresses and prefixes, as written: they are judged when a
-	// connection is made.
+	// AllowedIPs holds addresses and prefixes as they are written. They are validated when
+	// a connection is judged.
 	AllowedIPs        []string
 	AllowEncodedSlash bool
 	Credentials       Credentials
-	// Line is where the endpoint stands in its document.
+	// Line is the endpoint's line in its document.
 	Line int
 }
 
-// configures says that the endpoint has a say in how connections or requests are
-// treated, besides allowing them.
+// configures reports whether the endpoint has settings for connections or requests besides
+// allowing them.
 func (e *Endpoint) configures() bool {
 	return e.Protocol.judges() || len(e.AllowedIPs) > 0 || e.TLSSkip || e.Credentials.Provider != ""
 }
 
-// judges says that requests are judged one by one.
+// judges reports whether each request is judged.
 func (p Protocol) judges() bool { return p == ProtocolREST || p == ProtocolWebSocket }
 
-// Rule is one allow or deny rule of an endpoint whose requests are judged.
+// Rule is one allow or deny rule of an endpoint that judges requests.
 type Rule struct {
-	// Method is a method or *; GET is HEAD, too. MethodText is a message.
+	// Method is a method or *. GET also matches HEAD. [MethodText] matches a WebSocket
+	// message.
 	Method string
-	// Path is a glob over the canonical path. Without one an allow rule matches
-	// nothing, as in OpenShell, and a deny rule every path.
+	// Path is a glob over the canonical path. An allow rule without a path matches nothing,
+	// as in OpenShell; a deny rule without one matches every path.
 	Path  string
 	Query []QueryRule
 	Line  int
 }
 
-// QueryRule is what the values of one query parameter must match: any of the
-// globs. An allow rule asks it of every value, a deny rule of at least one.
+// QueryRule is a condition on the values of one query parameter. A value matches if it
+// matches any of the globs. In an allow rule every value must match, in a deny rule at
+// least one.
 type QueryRule struct {
 	Key   string
 	Globs []string

@@ -12,13 +12,14 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// entry is an entry of network_policies with where its endpoints stand.
+// entry is an entry of network_policies together with the YAML nodes of its endpoints.
 type entry struct {
 	NetworkPolicy
 	nodes []*yaml.Node
 }
 
-// providerKey begins the keys of the rules that OpenShell makes of a provider's profile.
+// providerKey is the prefix of the keys that OpenShell gives to rules which it generates
+// from a provider's profile.
 const providerKey = "_provider_"
 
 func (r *reader) network(n *yaml.Node) []NetworkPolicy {
@@ -70,7 +71,7 @@ func (r *reader) entry(k, n *yaml.Node) entry {
 	if endpoints == nil {
 		return e
 	}
-	// Last, because messages about endpoints say the name.
+	// The endpoints are read last: messages about them contain the name.
 	for i, v := range r.list(endpoints, where+".endpoints", MaxEndpoints) {
 		if r.full() || !r.more(&r.endpoints, MaxEndpoints, v, "endpoints") {
 			break
@@ -106,14 +107,14 @@ func (r *reader) binary(n *yaml.Node, where string) Binary {
 	return b
 }
 
-// glob refuses a pattern that OpenShell would find out about when it is asked,
-// and deny.
+// glob reports an error in a pattern. OpenShell finds it only when it judges a connection,
+// and then denies.
 func (r *reader) glob(n *yaml.Node, pattern string, sep byte) {
 	_, err := CompileGlob(pattern, sep)
 	r.pattern(n, err)
 }
 
-// pattern reports the error of a pattern, if there is one.
+// pattern reports err, the error of a pattern, unless it is nil.
 func (r *reader) pattern(n *yaml.Node, err error) {
 	if err != nil {
 		r.fail(n, err.Error(), "")
@@ -128,13 +129,14 @@ func (r *reader) pathGlob(n *yaml.Node, pattern string) {
 // endpointReader reads one endpoint.
 type endpointReader struct {
 	*reader
-	// policy is the policy's name, index the endpoint's place in it.
+	// policy is the policy's name, and index the endpoint's index in it.
 	policy string
 	index  int
-	// node is the endpoint, at its fields.
+	// node is the endpoint, and at maps the names of its fields to their nodes.
 	node *yaml.Node
 	at   map[string]*yaml.Node
-	// known are the fields that there are, made once for all endpoints.
+	// known maps field names to the functions that read them. It is made once for all
+	// endpoints.
 	known map[string]func(*yaml.Node)
 	Endpoint
 }
@@ -166,7 +168,7 @@ func (e *endpointReader) fieldsOfEndpoint() map[string]func(*yaml.Node) {
 		}
 	}
 	field("host", func(v *yaml.Node, what string) { e.Host = asciiLower(e.str(v, what)) })
-	// Read by ports, which is once the host is known.
+	// validate calls ports to read it, once the host is known.
 	field("port", func(*yaml.Node, string) {})
 	field("ports", func(*yaml.Node, string) {})
 	field("path", func(v *yaml.Node, what string) { e.Path = e.str(v, what) })
@@ -197,7 +199,7 @@ func (e *endpointReader) where() string {
 	return "network policy '" + e.policy + "': endpoint " + strconv.Itoa(e.index)
 }
 
-// place is where a field stands, or else its endpoint.
+// place returns the node of a field, or of the endpoint if the field is absent.
 func (e *endpointReader) place(field string) *yaml.Node {
 	if n, ok := e.at[field]; ok {
 		return n
@@ -205,8 +207,8 @@ func (e *endpointReader) place(field string) *yaml.Node {
 	return e.node
 }
 
-// tls reads how TLS is treated. Without skip it is automatic: the proxy looks at the
-// connection and ends TLS where the rest of the policy needs that.
+// tls reads the field tls. Without skip, the proxy detects TLS and terminates it where the
+// rest of the policy requires that.
 func (e *endpointReader) tls(n *yaml.Node) {
 	switch s := e.str(n, "tls"); s {
 	case "":
@@ -223,7 +225,8 @@ func (e *endpointReader) tls(n *yaml.Node) {
 	}
 }
 
-// ports reads port and ports. As in OpenShell 0.0.x ports wins.
+// ports reads the fields port and ports. If both are set, ports counts, as in OpenShell
+// 0.0.x.
 func (e *endpointReader) ports() {
 	single, list := e.at["port"], e.at["ports"]
 	if single != nil && list != nil {
@@ -234,7 +237,7 @@ func (e *endpointReader) ports() {
 			e.Ports = append(e.Ports, e.port(n))
 		}
 	}
-	if single != nil && !(single.Tag == "!!int" && single.Value == "0") { // 0 is no port
+	if single != nil && !(single.Tag == "!!int" && single.Value == "0") { // port: 0 means that no port is set
 		if p := e.port(single); len(e.Ports) == 0 {
 			e.Ports = []uint16{p}
 		}

@@ -89,18 +89,18 @@ func TestParseNetwork(t *testing.T) {
 	}
 }
 
-// inEntry is a document with the fields of one entry.
+// inEntry returns a document with the given fields of one entry.
 func inEntry(fields string) string {
 	return "version: 1\nnetwork_policies:\n  a: {" + fields + "}\n"
 }
 
-// inEndpoint is a document with the fields of one endpoint, in line 5 from
+// inEndpoint returns a document with the given fields of one endpoint, in line 5 from
 // column 8 on.
 func inEndpoint(fields string) string {
 	return "version: 1\nnetwork_policies:\n  a:\n   endpoints:\n    - {" + fields + "}\n"
 }
 
-// rest is an endpoint with protocol rest, further fields from column 46 on.
+// rest returns an endpoint with protocol rest; further fields begin in column 46.
 func rest(fields string) string {
 	return inEndpoint("host: h.example, port: 80, protocol: rest, " + fields)
 }
@@ -140,8 +140,8 @@ func TestParseRefusesNetwork(t *testing.T) {
 		{"TLD at any depth", inEndpoint("host: '**.com', port: 1"), "p.yaml:5:14: network policy 'a': TLD wildcard '**.com' is not allowed; use subdomain wildcards like '*.example.com' instead"},
 		{"part of a TLD's label", inEndpoint("host: 'a*.com', port: 1"), "p.yaml:5:14: network policy 'a': TLD wildcard 'a*.com' is not allowed; use subdomain wildcards like '*.example.com' instead"},
 		{"host that is no pattern", inEndpoint("host: '*[.b.c', port: 1"), `p.yaml:5:14: pattern "*[.b.c": [ without ]`},
-		{"host that only looks like a pattern", inEndpoint("host: '{a,b}.example.com', port: 1"), "p.yaml:5:14: network policy 'a': host '{a,b}.example.com' has a character that no name has, and without a * it is no pattern"},
-		{"host that is not ASCII", inEndpoint("host: bücher.example, port: 1"), "p.yaml:5:14: network policy 'a': host 'bücher.example' has a character that no name has, and without a * it is no pattern"},
+		{"host that only looks like a pattern", inEndpoint("host: '{a,b}.example.com', port: 1"), "p.yaml:5:14: network policy 'a': host '{a,b}.example.com' has a character that is not valid in a name, and without a * it is not a pattern"},
+		{"host that is not ASCII", inEndpoint("host: bücher.example, port: 1"), "p.yaml:5:14: network policy 'a': host 'bücher.example' has a character that is not valid in a name, and without a * it is not a pattern"},
 
 		{"no port", inEndpoint("host: a.b"), "p.yaml:5:7: network policy 'a': endpoint 'a.b' must declare at least one port"},
 		{"port 0 is none", inEndpoint("host: a.b, port: 0, ports: []"), "p.yaml:5:7: network policy 'a': endpoint 'a.b' must declare at least one port"},
@@ -156,7 +156,7 @@ func TestParseRefusesNetwork(t *testing.T) {
 		{"path that is no pattern", inEndpoint("host: a.b, port: 1, path: '/{'"), `p.yaml:5:34: pattern "/{": { without }`},
 		{"tls with a typo", inEndpoint("host: a.b, port: 1, tls: skp"), `p.yaml:5:33: unsupported tls value "skp" (remove the tls field to keep automatic TLS termination)`},
 		{"tls in capitals", inEndpoint("host: a.b, port: 1, tls: SKIP"), `p.yaml:5:33: unsupported tls value "SKIP" (did you mean "skip"?)`},
-		{"tls: skip with rules that are enforced", rest("access: full, enforcement: enforce, tls: skip"), "p.yaml:5:92: " + l7 + "with tls: skip nothing inside TLS is judged, so that the rules would block nothing, although enforcement is enforce (remove tls: skip, or the protocol and its rules)"},
+		{"tls: skip with rules that are enforced", rest("access: full, enforcement: enforce, tls: skip"), "p.yaml:5:92: " + l7 + "with tls: skip the requests inside TLS are not judged, so the rules would block nothing although enforcement is enforce (remove tls: skip, or the protocol and its rules)"},
 		{"mcp that is null", rest("access: full, mcp: null"), "p.yaml:5:70: network policy 'a': endpoint 0: mcp is not enforced by this version, so a policy that sets it is refused"},
 		{"json_rpc that is null", rest("access: full, json_rpc: ~"), "p.yaml:5:75: network policy 'a': endpoint 0: json_rpc is not enforced by this version, so a policy that sets it is refused"},
 		{"reserved key", "version: 1\nnetwork_policies:\n  _provider_github: {}\n", `p.yaml:3:3: rule keys that begin with "_provider_" are reserved (choose another key for _provider_github)`},
@@ -209,7 +209,7 @@ func TestParseRefusesNetwork(t *testing.T) {
 	}
 }
 
-// A field that is accepted and not enforced would be a hole.
+// A field that is accepted but not enforced would be a hole.
 func TestParseRefusesWhatIsNotEnforced(t *testing.T) {
 	for field, value := range map[string]string{
 		"persisted_queries": "deny", "graphql_persisted_queries": "{a: {}}", "graphql_max_body_bytes": "1",

@@ -27,25 +27,25 @@ func (s *byteSet) meets(t *byteSet) bool {
 	return s[0]&t[0]|s[1]&t[1]|s[2]&t[2]|s[3]&t[3] != 0
 }
 
-// step is one of some bytes, once or any number of times.
+// step matches one byte of the set or, with star, any number of them.
 type step struct {
 	set  byteSet
 	star bool
 }
 
-// dialect is which patterns tokens reads.
+// dialect selects the syntax of a pattern.
 type dialect uint8
 
 const (
-	// ruleDialect is CompileGlob's.
+	// ruleDialect is the syntax of [CompileGlob].
 	ruleDialect dialect = iota
-	// selectorDialect is that of an endpoint's path, where * and ? match / too
-	// and { and } are nothing special. Only canonicalPattern writes a \ in it.
+	// selectorDialect is the syntax of an endpoint's path. * and ? match /, too, and { and
+	// } have no special meaning. Only canonicalPattern writes a \ in it.
 	selectorDialect
 )
 
-// tokens reads a pattern as a list that overlap understands. Where a list cannot
-// say it, as with {a,b}, it matches more.
+// tokens parses a pattern into a list for overlap. Where a list cannot express the pattern,
+// as with {a,b}, it matches more than the pattern does.
 func tokens(p string, sep byte, d dialect) []step {
 	var all byteSet
 	all.invert()
@@ -89,7 +89,7 @@ func tokens(p string, sep byte, d dialect) []step {
 	return out
 }
 
-// setOf is the set that is written in [ ].
+// setOf returns the set of bytes in the brackets of a class.
 func setOf(s string) (set byteSet) {
 	not := len(s) > 1 && (s[0] == '!' || s[0] == '^')
 	if not {
@@ -109,7 +109,7 @@ func setOf(s string) (set byteSet) {
 	return set
 }
 
-// closing is where the { at i is closed, or the end.
+// closing returns the index of the brace that closes the one at i, or len(p).
 func closing(p string, i int) int {
 	depth := 0
 	for ; i < len(p); i++ {
@@ -127,11 +127,11 @@ func closing(p string, i int) int {
 	return i
 }
 
-// overlapCost is what a call of overlap and its memory are worth in steps.
+// overlapCost is the cost of one call of overlap and its memory, in steps.
 const overlapCost = 100
 
-// overlap says whether something matches both a and b. It takes its steps from
-// work and says true if there are none left.
+// overlap reports whether some text matches both a and b. It subtracts its steps from work,
+// and returns true if none are left.
 func overlap(a, b []step, work *int) bool {
 	type state struct{ a, b int }
 	width := len(b) + 1

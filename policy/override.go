@@ -7,23 +7,23 @@ import (
 	"strings"
 )
 
-// MaxOverrides bounds the Overrides of one request, because each combination of a
-// method and a path is judged. Clients send one.
+// MaxOverrides is the largest number of overrides of one request. Each combination of a
+// method and a path is judged, and clients send one override.
 const MaxOverrides = 8
 
-// Override is a header or parameter that some servers take for the method or the
-// path of a request.
+// Override is a header or query parameter that some servers use as the method or path of a
+// request.
 type Override struct {
-	// Source names the header or parameter.
+	// Source names the header or the parameter.
 	Source string
-	// Method replaces the request's method; if it is empty, Path and RawQuery replace
+	// Method replaces the method of the request. If it is empty, Path and RawQuery replace
 	// its path and query.
 	Method, Path, RawQuery string
 }
 
-// Overrides returns the overrides in the header and the query of a request. It fails if a
-// value could be read in different ways, or if there are more than [MaxOverrides].
-// allowEncodedSlash is as for [CanonicalPath].
+// Overrides returns the overrides in the header and the query of a request. It fails if
+// servers could read a value in different ways, or if there are more than [MaxOverrides].
+// allowEncodedSlash is the argument of [CanonicalPath].
 func Overrides(header map[string][]string, h *HTTP, allowEncodedSlash bool) ([]Override, error) {
 	o := overrides{request: h, encodedSlash: allowEncodedSlash}
 	for name, values := range header {
@@ -38,7 +38,7 @@ func Overrides(header map[string][]string, h *HTTP, allowEncodedSlash bool) ([]O
 	return o.found, o.err
 }
 
-// overrides collects the overrides of request.
+// overrides collects the overrides of one request.
 type overrides struct {
 	request      *HTTP
 	encodedSlash bool
@@ -46,8 +46,9 @@ type overrides struct {
 	err          error
 }
 
-// header adds the override in a header field, if it is one. Some servers read every byte
-// of a name that is no letter or digit as _, so header takes all these bytes as equal.
+// header adds the override in a header field, if the field is one. Some servers replace
+// every byte of a field name that is neither a letter nor a digit by _, so header treats
+// all these bytes as equal.
 func (o *overrides) header(name, value string) {
 	var buf [len("x-http-method-override")]byte
 	if len(name) > len(buf) {
@@ -71,8 +72,8 @@ func (o *overrides) header(name, value string) {
 	}
 }
 
-// methodParameters are the parameters that override the method in many frameworks, at
-// Salesforce and at Google. headersParameter holds whole header fields, at Google.
+// methodParameters are the query parameters that override the method in many frameworks, at
+// Salesforce and at Google. headersParameter contains whole header fields, at Google.
 var (
 	methodParameters = []queryRule{{key: "_method"}, {key: "_HttpMethod"}, {key: "$httpMethod"}, {key: "X-HTTP-Method-Override"}, {key: "X-Method-Override"}}
 	headersParameter = queryRule{key: "$httpHeaders"}
@@ -94,8 +95,8 @@ func (o *overrides) query(query string) {
 	}
 }
 
-// headers adds the header fields of headersParameter, one in each line. A line that
-// may continue the line before it is an error.
+// headers adds the header fields in the value of headersParameter, one per line. A line
+// that may continue the previous one is an error.
 func (o *overrides) headers(source, lines string) {
 	for line := range strings.FieldsFuncSeq(lines, func(r rune) bool { return r == '\r' || r == '\n' }) {
 		name, value, ok := strings.Cut(line, ":")
@@ -119,8 +120,8 @@ func (o *overrides) method(source, value string) {
 	}
 }
 
-// path adds a path, or the path of a URL. It adds it with its own query and with the
-// request's, because servers differ.
+// path adds a path, or the path of a URL. It adds the path once with its own query and once
+// with the request's, because servers differ.
 func (o *overrides) path(source, value string) {
 	value = strings.TrimSpace(value)
 	if scheme, rest, ok := strings.Cut(value, "://"); ok && !strings.ContainsAny(scheme, "/?") {
@@ -148,15 +149,15 @@ func (o *overrides) path(source, value string) {
 	}
 }
 
-// fail keeps the first error: the workload chooses how many there are.
+// fail keeps only the first error: the workload controls how many there are.
 func (o *overrides) fail(source string, err error) {
 	if o.err == nil {
 		o.err = fmt.Errorf("%s: %w", source, err)
 	}
 }
 
-// eachOverridden yields the requests, other than h itself, that a server may read in h,
-// each with the headers and parameters that cause it.
+// eachOverridden yields the requests, other than h itself, that a server may read from h,
+// each with the names of the headers and parameters that cause it.
 func (h *HTTP) eachOverridden(yield func(asked *HTTP, source string) bool) {
 	whole := [...]Override{{Method: h.Method, Path: h.Path, RawQuery: h.RawQuery}}
 	all := append(whole[:], h.Overrides...)

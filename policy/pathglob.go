@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// canonicalPattern returns a path pattern whose literal text is spelled as CanonicalPath
-// spells paths: /%40a becomes /@a and /é becomes /%C3%A9. %2A becomes \*, a literal * in
-// both dialects.
+// canonicalPattern returns a path pattern whose literal text has the spelling of
+// [CanonicalPath]: /%40a becomes /@a, and /é becomes /%C3%A9. %2A becomes \*, a literal *
+// in both dialects.
 func canonicalPattern(p string, d dialect) string { return spellPattern(p, d, "%2F") }
 
-// decodedPattern is canonicalPattern for the pattern of a rule, with each %2F decoded as
-// decodeSlashes does in a path.
+// decodedPattern is canonicalPattern for the pattern of a rule. It also decodes each %2F,
+// as decodeSlashes does in a path.
 func decodedPattern(p string) string {
 	canonical, decoded := canonicalPattern(p, ruleDialect), spellPattern(p, ruleDialect, "/")
 	if decoded != canonical {
@@ -23,9 +23,9 @@ func decodedPattern(p string) string {
 	return decoded
 }
 
-// decodeSlashes returns a canonical path as a server that decodes %2F reads it. It
-// allocates only if the path has a %2F. The result has no dot segment, because
-// CanonicalPath refuses a dot segment next to %2F.
+// decodeSlashes returns a canonical path as a server reads it that decodes %2F. It
+// allocates only if the path contains %2F. The result has no dot segment: [CanonicalPath]
+// refuses one next to %2F.
 func decodeSlashes(path string) string {
 	if !strings.Contains(path, "%2F") {
 		return path
@@ -43,7 +43,7 @@ func collapseSlashes(s string) string {
 	return string(out)
 }
 
-// spellPattern returns a pattern in canonical spelling, with slash in place of each %2F.
+// spellPattern returns a pattern in canonical spelling, with slash instead of each %2F.
 func spellPattern(p string, d dialect, slash string) string {
 	out := make([]byte, 0, len(p))
 	literal := func(c byte) {
@@ -90,8 +90,8 @@ func spellPattern(p string, d dialect, slash string) string {
 	return string(out)
 }
 
-// classLength returns the length of the character class at the start of p, 0 if it has no
-// closing bracket.
+// classLength returns the length of the character class at the start of p, or 0 if it has
+// no closing bracket.
 func classLength(p string, d dialect) int {
 	if d == selectorDialect {
 		_, n := selectorClass(p)
@@ -115,17 +115,17 @@ func compileSpelled(spelled, written string) (Glob, error) {
 	return p.glob(written)
 }
 
-// denyPath is the path pattern of a deny rule. It covers the paths that its Glob matches
-// and other spellings of them that servers commonly treat as the same path.
+// denyPath is the path pattern of a deny rule. It also matches other spellings of a path
+// that servers commonly take for the same path.
 type denyPath struct {
 	whole Glob
-	// base matches the paths, without a trailing slash, that stand for a pattern
-	// that ends in / or /**.
+	// base matches the paths to which a pattern ending in / or /** refers, without their
+	// trailing slash.
 	base Glob
 }
 
-// compileDenyPath compiles the path pattern of a deny rule, in which a ? or [ ] also
-// matches a whole escape, and a %2F also a slash.
+// compileDenyPath compiles the path pattern of a deny rule. A ? or [ ] in it also matches a
+// whole escape, and a %2F also a slash.
 func compileDenyPath(pattern string) (denyPath, error) {
 	g, err := compilePath(pattern)
 	if decoded := decodedPattern(pattern); err == nil && decoded != canonicalPattern(pattern, ruleDialect) {
@@ -145,9 +145,8 @@ func compileDenyPath(pattern string) (denyPath, error) {
 	return d, err
 }
 
-// covers reports whether the pattern matches a canonical path, or the path without its
-// trailing slash, or whether the pattern ends in / or /** and the path is the part
-// before that.
+// covers reports whether the pattern matches a canonical path, with or without its trailing
+// slash. A pattern that ends in / or /** also covers the path before that ending.
 func (d *denyPath) covers(path string) bool {
 	if d.whole.Match(path) {
 		return true
@@ -156,8 +155,8 @@ func (d *denyPath) covers(path string) bool {
 	return bare != "" && (bare != path && d.whole.Match(bare) || d.base.Match(bare))
 }
 
-// escapesAreCharacters returns tokens with classes that match a whole escape as one
-// character; nil if tokens has no class.
+// escapesAreCharacters returns a copy of tokens whose classes match a whole escape as one
+// character, or nil if tokens has no class.
 func escapesAreCharacters(tokens []globToken) []globToken {
 	class := func(t globToken) bool { return t.kind == classToken }
 	if !slices.ContainsFunc(tokens, class) {
@@ -170,7 +169,7 @@ func escapesAreCharacters(tokens []globToken) []globToken {
 	return out
 }
 
-// bases returns the tokens of a pattern without its closing / or /**.
+// bases returns the tokens of a pattern without its final / or /**.
 func bases(tokens []globToken) (out [][]globToken) {
 	n := len(tokens)
 	if n > 0 && tokens[n-1].kind == treeToken { // /a/**/ is also /a/b

@@ -65,7 +65,7 @@ func TestPathPatterns(t *testing.T) {
 	}
 }
 
-func TestPathPatternsThatAreNone(t *testing.T) {
+func TestInvalidPathPatterns(t *testing.T) {
 	for _, p := range (list{"/[", `/a\`, "/[]", "/{a", strings.Repeat("a", MaxGlob+1)}) {
 		if _, err := compilePath(p); err == nil {
 			t.Errorf("%.20q is accepted", p)
@@ -79,8 +79,8 @@ func TestPathPatternsThatAreNone(t *testing.T) {
 	}
 }
 
-// FuzzPathPattern compares the patterns of paths with regular expressions, and sees
-// that a deny rule covers what an allow rule matches.
+// FuzzPathPattern compares path patterns with regular expressions, and checks that a deny
+// rule covers everything that an allow rule with the same pattern matches.
 func FuzzPathPattern(f *testing.F) {
 	for _, pattern := range append(slices.Clone(somePatterns), "/[ |]", "/**/**", "/%2C{a,b}", "/%", `/\%41`, "/é*", "/[^a]?", "**/", "/a//", "/%2f?") {
 		for _, path := range somePaths {
@@ -112,7 +112,7 @@ func FuzzPathPattern(f *testing.F) {
 	})
 }
 
-// FuzzQueryRule compares the rules about queries with the reference.
+// FuzzQueryRule compares query rules with the reference.
 func FuzzQueryRule(f *testing.F) {
 	for _, g := range queryGlobs {
 		for _, q := range someQueries {
@@ -128,7 +128,7 @@ func FuzzQueryRule(f *testing.F) {
 		if err := checkQuery(query, len(query)%2 == 0); (err3 != nil) != (err != nil) {
 			t.Fatalf("%q: %v, want %v", query, err, err3)
 		}
-		// Regular expressions and the reference read only ASCII alike.
+		// Regular expressions and the reference agree only on ASCII.
 		if err != nil || err2 != nil || err3 != nil || !isASCII(key+glob+query) || strings.Contains(glob, "%") {
 			return
 		}

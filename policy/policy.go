@@ -1,11 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package policy is the document that says what a sandbox may do: OpenShell's
-// schema, version 1. It is pure: no files, no network, no clock.
+// Package policy decides which connections and requests of a sandbox are allowed. It
+// implements version 1 of OpenShell's policy schema. It reads no files, opens no
+// connections and does not use the clock: the same input always gives the same answer.
 //
-// It knows every field of the schema. A document that uses one that is not
-// enforced is refused with the field's line, because a rule that is accepted and
-// not enforced would be worse than none.
+// The way of a policy from text to decision:
+//
+//  1. [Parse] reads a YAML document and returns a [Policy], or all errors in the document,
+//     each with its line.
+//  2. [Compile] turns the [Policy] into an [Engine], which many goroutines can use.
+//  3. [Engine.Decide] judges a [Request]. Without [Request.HTTP] it judges the connection
+//     alone. If the [Decision] has Inspect set, the caller must read the requests on the
+//     connection and ask again for each of them, with [Request.HTTP].
+//  4. [Destination.Check] judges the addresses that the host resolves to. All of them must
+//     pass before the caller dials one.
+//
+// A [Request] must have one spelling only, because servers read other spellings in
+// different ways. [NormalizeHost], [CanonicalPath] and [CanonicalQuery] produce that
+// spelling or fail; [Overrides] finds the headers and parameters that replace the method or
+// the path.
+//
+// The rest helps the author of a policy: [Lint] warns of rules that do not do what they
+// seem to do, [Suggest] proposes the smallest addition that allows a refused request, and
+// [Add] merges presets into a policy. [StaticDiff] reports changes that need a new
+// sandbox.
+//
+// The package fails closed. The zero [Decision], [Engine] and [Destination] deny. Parse
+// knows every field of the schema and refuses a document that uses a field which is not
+// enforced: a rule that is accepted but not enforced would be worse than no rule.
+//
+// The package does not find out who the caller is, does not resolve names and does not
+// enforce filesystem_policy, landlock or process: it parses them for the programs that do.
 package policy
 
 import (
@@ -20,60 +45,63 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Version is the only schema version there is.
+// Version is the only supported version of the schema.
 const Version = 1
 
-// HardRequirement is the landlock.compatibility that fails without Landlock, or if none of
-// the policy's paths can be opened.
+// HardRequirement is the value of landlock.compatibility with which a sandbox does not
+// start if the kernel has no Landlock or if none of the policy's paths can be opened.
 const HardRequirement = "hard_requirement"
 
-// cedarSuffix ends the names of files in Cedar, the second language of OpenShell's
-// policies.
+// cedarSuffix is the suffix of files in Cedar, the second policy language of OpenShell,
+// which this package does not support.
 const cedarSuffix = ".cedar"
 
-// Policy is one document.
+// Policy is one parsed document.
 type Policy struct {
 	Version    int
 	Filesystem Filesystem
 	Landlock   Landlock
 	Process    Process
-	// Network are the entries of network_policies, sorted by key.
+	// Network holds the entries of network_policies, sorted by key.
 	Network []NetworkPolicy
-	// Middlewares are the entries of network_middlewares, sorted by key.
+	// Middlewares holds the entries of network_middlewares, sorted by key.
 	Middlewares []Middleware
-	// Notes are the parts of the document that OpenShell 0.0.x accepts and 0.1 refuses,
-	// sorted by line. They are accepted here, and Lint warns of them.
+	// Notes holds warnings about the parts of the document that OpenShell 0.0.x accepts and
+	// 0.1 refuses, sorted by line. Parse accepts these parts; [Lint] returns the warnings.
 	Notes []Warning
 }
 
-// Filesystem is filesystem_policy. Absent, it includes the working directory;
-// present, it does so only when it says so.
+// Filesystem is filesystem_policy. If the field is absent, IncludeWorkdir is true. If it is
+// present, IncludeWorkdir is true only if the document sets it.
 type Filesystem struct {
 	IncludeWorkdir      bool
 	ReadOnly, ReadWrite []string
-	// Line is where it stands in its document; 0 if it is absent.
+	// Line is the line of the field in its document; 0 if the field is absent.
 	Line int
 }
 
-// Landlock says what happens if the kernel has no Landlock or the container lacks a path.
+// Landlock is the field landlock. It decides what happens if the kernel has no Landlock or
+// the container lacks a path.
 type Landlock struct {
-	// Hard is true for landlock.compatibility: hard_requirement.
+	// Hard is true for landlock.compatibility: [HardRequirement].
 	Hard bool
 }
 
-// Process is the identity the workload runs with; nil keeps the image's.
+// Process holds the IDs with which the workload runs. The workload keeps the image's user
+// or group if the field is nil.
 type Process struct {
 	User, Group *uint32
-	// SandboxUser and SandboxGroup ask for the IDs that the container's passwd and
-	// group give the name sandbox; without such a name create fails.
+	// SandboxUser and SandboxGroup are true if the document names the user or group
+	// "sandbox". Its ID comes from the container's passwd or group file; the creation of
+	// the sandbox fails if the file does not have the name.
 	SandboxUser, SandboxGroup bool
 }
 
-// SyntaxError is one thing wrong with a document.
+// SyntaxError is one error in a document.
 type SyntaxError struct {
 	File      string
 	Line, Col int
-	// Msg is what is wrong; Fix, if not empty, what to write instead.
+	// Msg describes the error. Fix, if not empty, says what to write instead.
 	Msg, Fix string
 }
 
@@ -85,14 +113,14 @@ func (e *SyntaxError) Error() string {
 	return s
 }
 
-// Parse reads and validates a document. The error joins all that is wrong, each
-// a *SyntaxError.
+// Parse reads and validates a document. file is used in error messages only. The error
+// joins all errors of the document, each a [*SyntaxError].
 func Parse(file string, data []byte) (*Policy, error) {
 	p, _, err := parse(&reader{file: file}, data)
 	return p, err
 }
 
-// parse also returns the YAML document.
+// parse is Parse with a given reader. It also returns the YAML document.
 func parse(r *reader, data []byte) (*Policy, *yaml.Node, error) {
 	file := r.file
 	if len(data) > MaxSize {

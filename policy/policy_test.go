@@ -93,7 +93,7 @@ func refuses(t *testing.T, text, want string) {
 	}
 }
 
-// A file must not make its reader print without end.
+// A document must not make the error message endless.
 func TestParseReportsSoMuch(t *testing.T) {
 	for _, tc := range []struct{ name, text, want string }{
 		{"fields", "version: 1\n" + numbered(10*MaxProblems, "x%d: 1\n"), "p.yaml:102:1"},
@@ -142,8 +142,8 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestWritesProc: read_write gives write access to /proc if it lists /proc or a path below it,
-// or if no path restricts files.
+// TestWritesProc checks that read_write gives write access to /proc if it lists /proc or a
+// path below it, or if no path restricts files.
 func TestWritesProc(t *testing.T) {
 	for _, tc := range []struct {
 		f    Filesystem

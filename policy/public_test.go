@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestPublicAddresses: docs/public-addresses.yaml has every public address and no other.
+// TestPublicAddresses checks that docs/public-addresses.yaml has all public addresses and
+// no others.
 func TestPublicAddresses(t *testing.T) {
 	const file = "../docs/public-addresses.yaml"
 	text, err := os.ReadFile(file)
@@ -28,7 +29,7 @@ func TestPublicAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	global := netip.MustParsePrefix("2000::/3")
-	// Where a range of either begins, the addresses before and after may differ.
+	// At the bounds of a range the addresses before and after it may differ.
 	for _, list := range [][]netip.Prefix{listed.allowed, internal, neverAllowed, metadata, {global}} {
 		for _, p := range list {
 			last := p.Addr().As16()

@@ -21,13 +21,13 @@ type queryRule struct {
 	globs []Glob
 }
 
-// compileQuery compiles the patterns of a parameter. A pattern with escapes in a deny
-// rule also matches the escapes as text.
+// compileQuery compiles the patterns of a parameter. In a deny rule, a pattern that
+// contains escapes also matches the text of the escapes.
 func compileQuery(q QueryRule, deny bool) (out queryRule, _ error) {
 	out.key = q.Key
 	var errs []error
 	for _, pattern := range q.Globs {
-		// OpenShell drops a single empty pattern, so that no value matches.
+		// OpenShell ignores a single empty pattern, so no value matches.
 		if pattern == "" && len(q.Globs) == 1 && !deny {
 			break
 		}
@@ -44,8 +44,8 @@ func compileQuery(q QueryRule, deny bool) (out queryRule, _ error) {
 	return out, errors.Join(errs...)
 }
 
-// compileQueryGlob compiles a pattern of decoded values. Escapes in it stand for the
-// characters that they encode.
+// compileQueryGlob compiles a pattern for decoded values. Escapes in the pattern stand for
+// the characters that they encode.
 func compileQueryGlob(pattern string) (Glob, error) {
 	if len(pattern) > MaxGlob {
 		return Glob{}, errLongGlob
@@ -65,7 +65,7 @@ func compileQueryGlob(pattern string) (Glob, error) {
 			class = true
 		case ok:
 			if c, i = b, i+2; c < utf8.RuneSelf {
-				text = append(text, '\\') // never a wildcard
+				text = append(text, '\\') // a decoded character is never a wildcard
 			}
 		}
 		text = append(text, c)
@@ -83,9 +83,9 @@ func (q *queryRule) match(value string) bool {
 	return false
 }
 
-// names reports whether some server reads a decoded name as the rule's parameter: upper
-// and lower case are equal, brackets do not count (PHP, Rack, qs), and a space, a dot or
-// a [ that is not closed is _ (PHP).
+// names reports whether any common server reads the decoded name as the rule's parameter.
+// It ignores case and brackets (PHP, Rack and qs do), and takes a space, a dot and an
+// unclosed [ as _ (as PHP does).
 func (q *queryRule) names(name string) bool {
 	key := bareName(q.key)
 	if sameName(key, bareName(name)) {
@@ -95,20 +95,20 @@ func (q *queryRule) names(name string) bool {
 	return i >= 0 && strings.IndexByte(name[i:], ']') < 0 && sameName(key, strings.Trim(name, blanks))
 }
 
-// blanks are the characters around a name that some server drops.
+// blanks are the characters around a name that some servers remove.
 const blanks = " \t\r\n"
 
-// bareName returns a parameter's name without brackets and the text that follows them:
-// force for force[0], [force], ]force and force].
+// bareName returns a parameter's name without brackets and what follows them: "force" for
+// force[0], [force], ]force and force].
 func bareName(name string) string {
 	name = strings.TrimLeft(name, blanks+"[]")
 	if i := strings.IndexAny(name, "[]"); i >= 0 {
 		name = name[:i]
 	}
-	return strings.TrimRight(name, "\t\r\n") // a space would be _
+	return strings.TrimRight(name, "\t\r\n") // names takes a space as _
 }
 
-// sameName compares names without regard to the differences that names describes.
+// sameName compares two names and ignores the differences that [queryRule.names] lists.
 func sameName(key, name string) bool {
 	same := len(key) == len(name)
 	for i := 0; same && i < len(key); i++ {
@@ -117,7 +117,7 @@ func sameName(key, name string) bool {
 	return same || !(isASCII(key) && isASCII(name)) && strings.EqualFold(key, name)
 }
 
-// foldName returns the byte that stands for c where names are compared.
+// foldName maps the bytes that names treats as equal to one byte.
 func foldName(c byte) byte {
 	switch {
 	case c == ' ', c == '.', c == '[':
@@ -128,8 +128,8 @@ func foldName(c byte) byte {
 	return c
 }
 
-// allows reports whether the query has the parameter and all of its values match, also
-// those of other names that some server reads as the parameter. Preconditions:
+// allows reports whether the query has the parameter and all of its values match. It also
+// checks the values of other names that some servers read as the parameter. Preconditions:
 // checkQuery accepts the query.
 func (q *queryRule) allows(query string) bool {
 	found := false
@@ -153,8 +153,8 @@ func (q *queryRule) allows(query string) bool {
 	return found
 }
 
-// allowsParts reports whether every value in a pair that some server reads as one of the
-// parameter matches.
+// allowsParts reports whether the pattern matches every value in pair that some server
+// reads as the parameter's.
 func (q *queryRule) allowsParts(pair string) bool {
 	for part := range parts(pair) {
 		rawName, rawValue, _ := strings.Cut(part, "=")
@@ -165,8 +165,8 @@ func (q *queryRule) allowsParts(pair string) bool {
 	return true
 }
 
-// denies reports whether a value matches, in some stage of decoding, that some server
-// reads as one of the parameter.
+// denies reports whether the pattern matches a value that some server reads as the
+// parameter's, in any stage of decoding.
 func (q *queryRule) denies(query string) bool {
 	for pair := range strings.SplitSeq(query, "&") {
 		for part := range parts(pair) {
@@ -179,8 +179,8 @@ func (q *queryRule) denies(query string) bool {
 	return false
 }
 
-// parts yields a pair of a query and, if it holds a ;, its pieces: some servers separate
-// parameters there.
+// parts yields pair and, if it contains a ;, its parts: some servers separate parameters by
+// semicolons.
 func parts(pair string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		if pair == "" || !yield(pair) || strings.IndexByte(pair, ';') < 0 {
@@ -194,9 +194,8 @@ func parts(pair string) iter.Seq[string] {
 	}
 }
 
-// eachDecoding reports whether ok is true for s as it is written or in some stage of
-// decoding. It returns true for an s that can be decoded more than MaxQueryDecodings
-// times.
+// eachDecoding reports whether ok is true for s or for s decoded one or more times. It
+// returns true if s can be decoded more than MaxQueryDecodings times.
 func eachDecoding(s string, ok func(string) bool) bool {
 	for range MaxQueryDecodings + 1 {
 		if ok(s) {
@@ -211,12 +210,12 @@ func eachDecoding(s string, ok func(string) bool) bool {
 	return true
 }
 
-// checkQuery returns an error for a query that servers read in different ways.
-// read says that a rule reads the query. Then an encoded tab or line break is an error
-// as well: servers that trim values take true%0A for true, and the rule does not. So are
-// escapes that are not UTF-8: a server with another encoding reads letters in them that the
-// rule does not. Elsewhere both pass, because texts such as GraphQL documents and older
-// sites need them.
+// checkQuery returns an error for a query that servers read in different ways. If read is
+// true, a rule reads the query, and two more things are errors: an encoded tab or line
+// break, because servers that trim values take true%0A for true and the rule does not; and
+// escapes that are not UTF-8, because a server with another encoding finds letters in them
+// that the rule does not. Without a rule both pass: GraphQL documents and older sites need
+// them.
 func checkQuery(query string, read bool) error {
 	if plainQuery(query) {
 		return nil
@@ -232,7 +231,7 @@ func checkQuery(query string, read bool) error {
 	return nil
 }
 
-// plainQuery reports whether a query has no byte that checkQuery must look at.
+// plainQuery reports whether a query contains no byte that checkQuery has to look at.
 func plainQuery(query string) bool {
 	for i := range len(query) {
 		if c := query[i]; c < ' ' || c >= 0x7f || c == '%' {
@@ -271,8 +270,8 @@ func checkComponent(raw string, read bool) error {
 
 func isControl(c byte) bool { return c < ' ' || c == 0x7f }
 
-// unescapeQuery decodes a key or value. A % that begins no escape stays. It allocates
-// only if there is something to decode.
+// unescapeQuery decodes a key or value. A % that begins no escape stays as it is. It
+// allocates only if there is something to decode.
 func unescapeQuery(s string) string {
 	if strings.IndexByte(s, '%') < 0 && strings.IndexByte(s, '+') < 0 {
 		return s

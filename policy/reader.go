@@ -13,23 +13,23 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// reader walks the document and keeps what is wrong with it.
+// reader walks the YAML document and collects its errors.
 type reader struct {
 	file string
-	// addition is true for a file that Add adds.
+	// addition is true for a document that [Add] adds to another one.
 	addition bool
 	errs     []error
 	// notes are Policy.Notes, in the order of the document.
 	notes []Warning
-	// What there is of each so far, in the whole document.
+	// The number of each in the document so far.
 	endpoints, binaries, rules, globs int
-	// reading is what reads endpoints, one after another.
+	// reading reads the endpoints, one after the other.
 	reading *endpointReader
 }
 
 func (r *reader) err() error { return errors.Join(r.errs...) }
 
-// full says that enough is wrong.
+// full reports whether more errors than MaxProblems were found.
 func (r *reader) full() bool { return len(r.errs) > MaxProblems }
 
 func (r *reader) fail(n *yaml.Node, msg, fix string) {
@@ -45,12 +45,13 @@ func (r *reader) fail(n *yaml.Node, msg, fix string) {
 	r.errs = append(r.errs, &SyntaxError{File: r.file, Line: n.Line, Col: n.Column, Msg: msg, Fix: fix})
 }
 
-// note adds to Policy.Notes what OpenShell 0.1 refuses at n and how it is read here.
+// note adds a warning to Policy.Notes: OpenShell 0.1 refuses refused at n, and this package
+// reads it as read.
 func (r *reader) note(n *yaml.Node, refused, read string) {
 	r.notes = append(r.notes, Warning{n.Line, "OpenShell 0.1 refuses " + refused + "; " + read})
 }
 
-// depth says whether n nests less than MaxDepth, so that the rest may recurse.
+// depth reports whether n nests at most MaxDepth levels deep, so that recursion is safe.
 func (r *reader) depth(n *yaml.Node, at int) bool {
 	if at > MaxDepth {
 		r.fail(n, fmt.Sprintf("policy nests deeper than %d", MaxDepth), "")
@@ -59,8 +60,8 @@ func (r *reader) depth(n *yaml.Node, at int) bool {
 	return !slices.ContainsFunc(n.Content, func(c *yaml.Node) bool { return !r.depth(c, at+1) })
 }
 
-// entries calls read for each key of a mapping and refuses duplicates and aliases
-// (which could make a small file a huge one).
+// entries calls read for each key of a mapping. It refuses duplicate keys, and aliases,
+// with which a small file could expand to a huge one.
 func (r *reader) entries(n *yaml.Node, where string, read func(k, v *yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
 		r.fail(n, where+" must be a mapping", "")
@@ -85,8 +86,7 @@ func (r *reader) entries(n *yaml.Node, where string, read func(k, v *yaml.Node))
 	}
 }
 
-// fields calls read for each key of a mapping and refuses what it has no entry
-// for.
+// fields calls the function in known for each key of a mapping. It refuses unknown keys.
 func (r *reader) fields(n *yaml.Node, where string, known map[string]func(*yaml.Node)) {
 	r.entries(n, where, func(k, v *yaml.Node) {
 		if read, ok := known[k.Value]; ok {
@@ -101,7 +101,7 @@ func (r *reader) fields(n *yaml.Node, where string, known map[string]func(*yaml.
 	})
 }
 
-// list gives the elements of a list of at most most.
+// list returns the elements of a list, which may have at most most elements.
 func (r *reader) list(n *yaml.Node, what string, most int) []*yaml.Node {
 	if n.Kind != yaml.SequenceNode {
 		r.fail(n, what+" must be a list", "")
@@ -120,8 +120,8 @@ func (r *reader) list(n *yaml.Node, what string, most int) []*yaml.Node {
 	return n.Content
 }
 
-// more counts one more of what there may be most of in the document, and says
-// whether there may.
+// more adds one to count, the number of such things in the document, and reports whether it
+// stays within most.
 func (r *reader) more(count *int, most int, n *yaml.Node, what string) bool {
 	*count++
 	if *count == most+1 {
@@ -130,8 +130,8 @@ func (r *reader) more(count *int, most int, n *yaml.Node, what string) bool {
 	return *count <= most
 }
 
-// str gives the text of a string. Numbers and booleans are strings as they are
-// written, as in OpenShell.
+// str returns the text of a string. As in OpenShell, numbers and booleans are strings with
+// the text that the document has.
 func (r *reader) str(n *yaml.Node, what string) string {
 	if n.Kind == yaml.ScalarNode {
 		switch n.Tag {
@@ -150,7 +150,7 @@ func (r *reader) boolean(n *yaml.Node, what string) (b bool) {
 	return b
 }
 
-// word gives a string that is empty or one of words.
+// word returns a string that is empty or one of words.
 func (r *reader) word(n *yaml.Node, what string, words ...string) string {
 	s := r.str(n, what)
 	if s == "" || slices.Contains(words, s) {
@@ -164,10 +164,11 @@ func (r *reader) word(n *yaml.Node, what string, words ...string) string {
 	return ""
 }
 
-// null says that an optional stanza is written and left empty.
+// null reports whether an optional section is present but empty.
 func null(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
 
-// nearest is the known word closest to s, if it is close enough to be a typo.
+// nearest returns the known word that is closest to s, if s is close enough to be a typo of
+// it.
 func nearest(s string, known iter.Seq[string]) string {
 	best, at := "", 3
 	for k := range known {
@@ -178,7 +179,7 @@ func nearest(s string, known iter.Seq[string]) string {
 	return best
 }
 
-// distance is Levenshtein's, of at most 64 bytes of each.
+// distance returns the Levenshtein distance between the first 64 bytes of a and of b.
 func distance(a, b string) int {
 	a, b = a[:min(len(a), 64)], b[:min(len(b), 64)]
 	row := make([]int, len(b)+1)

@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// The part of the reference that reads methods, queries and the patterns of paths.
+// This part of the reference reads methods, queries and path patterns.
 
 func refMethod(rule, method string) bool {
 	r, m := strings.ToUpper(rule), strings.ToUpper(method)
@@ -35,13 +35,13 @@ func refQuery(raw string, read bool) (map[string][]string, error) {
 	return out, nil
 }
 
-// refForeign reports whether a path has escapes of another encoding than UTF-8.
+// refForeign reports whether a path has escapes in an encoding other than UTF-8.
 func refForeign(path string) bool {
 	plain, err := url.PathUnescape(path)
 	return err != nil || !utf8.ValidString(plain)
 }
 
-// What the reference reads of queries and patterns.
+// How the reference reads queries and patterns.
 var (
 	refControl       = regexp.MustCompile(`[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]`)
 	refRawControl    = regexp.MustCompile(`[\x00-\x1f\x7f]`)
@@ -56,7 +56,7 @@ var (
 	refLiteral       = strings.NewReplacer("%21", "!", "%24", "$", "%26", "&", "%27", "'", "%28", "(", "%29", ")", "%2A", `\*`, "%2B", "+", "%2C", ",", "%3A", ":", "%3B", ";", "%3D", "=", "%40", "@")
 )
 
-// refVariants are the undecoded values of what servers take for a parameter.
+// refVariants returns the undecoded values that some server reads as a parameter's.
 func refVariants(key, raw string) (values []string) {
 	fold := func(name string) string {
 		return strings.NewReplacer(".", "_", " ", "_", "[", "_").Replace(strings.ToLower(name))
@@ -86,7 +86,8 @@ func refVariants(key, raw string) (values []string) {
 	return values
 }
 
-// refStages are what decoding makes of s again and again; deep says that it goes on.
+// refStages returns s decoded zero, one and more times. deep is true if it could be decoded
+// further.
 func refStages(s string) (stages []string, deep bool) {
 	for {
 		stages = append(stages, s)
@@ -121,10 +122,10 @@ func refAny(globs []string, value string, deny bool) bool {
 	})
 }
 
-// refCanon spells a pattern's literal text as paths are spelt.
+// refCanon returns a pattern with its literal text in the canonical spelling of paths.
 func refCanon(p string, selector bool) string { return refSpell(p, selector, "%2F") }
 
-// refSpell is refCanon with slash for an encoded slash.
+// refSpell is refCanon with slash in place of an encoded slash.
 func refSpell(p string, selector bool, slash string) string {
 	token := refPathToken
 	if selector {
@@ -151,21 +152,21 @@ func refSpell(p string, selector bool, slash string) string {
 	})
 }
 
-// refPath matches a pattern of paths.
+// refPath matches a path pattern.
 func refPath(pattern, path string) bool { return refGlob(refCanon(pattern, false), '/', path) }
 
-// refDenies says whether a deny rule with a pattern without braces is about a path or
-// about that path with each %2F decoded.
+// refDenies reports whether a deny rule, whose pattern has no braces, matches a path or the
+// path with each %2F decoded.
 func refDenies(pattern, path string) bool {
 	return refCovers(pattern, path) || refCovers(pattern, refDecoded(path))
 }
 
-// refDecoded is a path as servers read it that decode %2F.
+// refDecoded returns a path as servers read it that decode %2F.
 func refDecoded(path string) string {
 	return refSlashes.ReplaceAllString(strings.ReplaceAll(path, "%2F", "/"), "/")
 }
 
-// refCovers says whether a deny rule with a pattern without braces is about a path in
+// refCovers reports whether a deny rule, whose pattern has no braces, matches a path in
 // this spelling.
 func refCovers(pattern, path string) bool {
 	canon, decoded := refCanon(pattern, false), refSpell(pattern, false, "/")
@@ -194,5 +195,5 @@ func refEither(canon, path string) bool {
 	return refGlob(canon, '/', path) || refGlob(wideMark+canon, '/', path)
 }
 
-// wideMark before a pattern makes refGlobRegexp read escapes as characters.
+// wideMark before a pattern makes refGlobRegexp treat an escape as one character.
 const wideMark = "\x00wide\x00"

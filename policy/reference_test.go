@@ -12,9 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// The reference is the decision as the document of OpenShell's rules tells it:
-// slow, with regular expressions, and without any of the Engine's own code but
-// Destination.
+// The reference decides as OpenShell's documentation of rules describes it: slowly, with
+// regular expressions, and without the Engine's code except Destination.
 
 type reference struct {
 	p *Policy
@@ -122,7 +121,7 @@ func (ref reference) decide(r *Request) Decision {
 	return *worst
 }
 
-// request decides one request of a connection that is allowed.
+// request decides one request of an allowed connection.
 func (ref reference) request(r *Request, d Decision, matches []referenceMatch, l7 []*Endpoint) Decision {
 	d.Layer, d.Verdict = L7, Deny
 	path := r.HTTP.Path
@@ -216,7 +215,7 @@ func (ref reference) request(r *Request, d Decision, matches []referenceMatch, l
 	return ref.webSocket(r, d)
 }
 
-// webSocket denies what begins a WebSocket where none is carried.
+// webSocket denies a request that opens a WebSocket where WebSockets are not allowed.
 func (ref reference) webSocket(r *Request, d Decision) Decision {
 	if d.Verdict != Deny && r.HTTP.WebSocket && d.Protocol == "rest" && !d.Credentials.MessageRewrite {
 		d.Verdict, d.Reason = Deny, NoWebSocket
@@ -228,7 +227,7 @@ func (ref reference) audits(ep *Endpoint) bool {
 	return ep.Enforcement == EnforcementAudit || ep.Enforcement == EnforcementUnset && ref.o.UnspecifiedEnforcement != EnforcementBlock
 }
 
-// refSelected is the endpoint whose path selects the request.
+// refSelected returns the endpoint whose path selects the request.
 func refSelected(l7 []*Endpoint, path string, forward bool) (selected *Endpoint) {
 	rank := -1
 	for _, ep := range l7 {
@@ -242,7 +241,7 @@ func refSelected(l7 []*Endpoint, path string, forward bool) (selected *Endpoint)
 	return selected
 }
 
-// middlewares is the chain of a host, as keys.
+// middlewares returns the keys of the middlewares for a host.
 func (ref reference) middlewares(host string) (keys []string) {
 	all := slices.Clone(ref.p.Middlewares)
 	slices.SortFunc(all, func(a, b Middleware) int { return int(a.Order) - int(b.Order) })
@@ -261,7 +260,7 @@ func (ref reference) middlewares(host string) (keys []string) {
 	return keys
 }
 
-// refHostPattern is the matcher of middlewares' hosts.
+// refHostPattern matches the host patterns of middlewares.
 func refHostPattern(p string) *regexp.Regexp {
 	var labels []string
 	for _, l := range strings.Split(strings.ToLower(p), ".") {
@@ -329,7 +328,7 @@ func refGlob(pattern string, sep byte, s string) bool {
 
 var refGlobs sync.Map
 
-// refGlobRegexp reads patterns that CompileGlob takes.
+// refGlobRegexp converts a pattern of CompileGlob to a regular expression.
 func refGlobRegexp(p string, sep byte) (*regexp.Regexp, error) {
 	p, wide := strings.CutPrefix(p, wideMark)
 	q := regexp.QuoteMeta(string(sep))
@@ -405,7 +404,7 @@ func refGlobRegexp(p string, sep byte) (*regexp.Regexp, error) {
 	return regexp.Compile(`\A(?s:` + out.String() + `)\z`)
 }
 
-// refClass spells a set out, character by character.
+// refClass lists the characters of a class.
 func refClass(set string, never func(byte) bool) string {
 	not := set[0] == '!' || set[0] == '^'
 	if not {
@@ -438,7 +437,7 @@ func refClass(set string, never func(byte) bool) string {
 	return out + "]"
 }
 
-// refSelects is the matcher of endpoint paths.
+// refSelects matches endpoint paths.
 func refSelects(p, path string) bool {
 	p = refCanon(p, true)
 	if p == "" || p == "**" || p == "/**" || p == path {

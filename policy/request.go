@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// request judges r.HTTP, and every request that its overrides may make of it, by the
+// request judges r.HTTP and each request that its overrides can turn it into, by the
 // endpoints that match the connection. The strictest decision counts.
 func (d *Decision) request(r *Request, matched []*endpoint) {
 	d.ask(r.HTTP, r.Forward, matched)
@@ -83,7 +83,7 @@ func (d *Decision) ask(h *HTTP, forward bool, matched []*endpoint) {
 	}
 }
 
-// refuseWebSocket denies a request that begins a WebSocket which selected does not carry.
+// refuseWebSocket denies a request that opens a WebSocket which selected does not allow.
 func (d *Decision) refuseWebSocket(h *HTTP, selected *endpoint) {
 	if h.WebSocket && !d.CarriesWebSocket() {
 		d.Verdict, d.OptionsNamed = Deny, false
@@ -95,9 +95,9 @@ func (d *Decision) refuse(by *endpoint, reason string) {
 	d.Rule, d.Line, d.Reason = by.text, by.line, reason
 }
 
-// selectEndpoint is the one whose enforcement and encoded slashes count: the most
-// specific path, the last of equals. One alone in a tunnel is not asked for its
-// path; its rules then are.
+// selectEndpoint returns the endpoint whose enforcement and allow_encoded_slash apply to
+// the path: the one with the most specific path, and the last of several equal ones. A
+// single endpoint in a tunnel applies without regard to its path; its rules decide.
 func selectEndpoint(path string, forward bool, matched []*endpoint) *endpoint {
 	var best, only *endpoint
 	count := 0
@@ -118,8 +118,9 @@ func selectEndpoint(path string, forward bool, matched []*endpoint) *endpoint {
 }
 
 // siblingBlocks reports whether another spelling of the path belongs to an endpoint that
-// enforces its rules: with its trailing slash removed, or with one added, and with each
-// %2F decoded. A spelling must not lead past these rules to an endpoint that audits.
+// enforces its rules: the path without its trailing slash or with one added, or with each
+// %2F decoded. Otherwise a client could use a spelling that an auditing endpoint matches to
+// get past the enforced rules.
 func siblingBlocks(path string, forward bool, matched []*endpoint) bool {
 	blocks := func(path string) bool {
 		selected := selectEndpoint(path, forward, matched)
@@ -129,7 +130,7 @@ func siblingBlocks(path string, forward bool, matched []*endpoint) bool {
 	return blocks(decoded) || blocks(toggleSlash(path)) || blocks(toggleSlash(decoded))
 }
 
-// toggleSlash returns a path with a trailing slash, or without its own.
+// toggleSlash adds a trailing slash to the path, or removes the one it has.
 func toggleSlash(path string) string {
 	if bare, ok := strings.CutSuffix(path, "/"); ok {
 		return bare
@@ -137,9 +138,9 @@ func toggleSlash(path string) string {
 	return path + "/"
 }
 
-// judge asks the rules of every endpoint that the path is one of: any may allow,
-// and any may deny what others allow. Deny rules are asked about the path with each %2F
-// decoded, too.
+// judge asks the rules of every endpoint that matches the path. Any rule may allow the
+// request, and any deny rule refuses it, also one of another endpoint. Deny rules are asked
+// about the path with each %2F decoded, too.
 func judge(h *HTTP, matched []*endpoint) (by *compiledRule, denied bool) {
 	decoded := *h
 	decoded.Path = decodeSlashes(h.Path)

@@ -76,7 +76,7 @@ func (r *reader) queryGlobs(n *yaml.Node, where string) (globs []string) {
 	one := func(v *yaml.Node, where string) {
 		if r.more(&r.globs, MaxQueryGlobs, v, "query patterns") {
 			if v.Kind == yaml.ScalarNode && v.Tag != "!!str" && v.Tag != "!!null" {
-				// Loaders read 010, 1e3 and yes in different ways, and OpenShell's accepts
+				// YAML readers differ in what 010, 1e3 and yes are, and OpenShell's accepts
 				// only strings.
 				r.fail(v, fmt.Sprintf("%s must be a string, got %s", where, v.Value), fmt.Sprintf("write %q", v.Value))
 				return

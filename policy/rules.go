@@ -10,14 +10,14 @@ import (
 
 // compiledRule is one allow or deny rule.
 type compiledRule struct {
-	// method is in upper case; anyMethod is *.
+	// method is in upper case. anyMethod is true for the method *.
 	method    string
 	anyMethod bool
 	path      Glob
-	// denied matches the path of a deny rule; path is then not used.
+	// denied matches the path of a deny rule, which does not use path.
 	denied denyPath
 	query  []queryRule
-	// text and line name the rule to people.
+	// text and line identify the rule to people.
 	text string
 	line int
 }
@@ -46,7 +46,7 @@ func (r *compiledRule) denies(h *HTTP) bool {
 	return true
 }
 
-// sameMethod compares in ASCII, without regard to case; GET is HEAD, too.
+// sameMethod compares methods, ignoring ASCII case. A rule for GET matches HEAD, too.
 func sameMethod(rule, method string) bool {
 	return equalUpper(rule, method) || rule == "GET" && equalUpper("HEAD", method)
 }
@@ -67,14 +67,14 @@ func equalUpper(upper, s string) bool {
 	return true
 }
 
-// ruleTree finds the rules that could match a path by the whole segments that
-// their patterns begin with.
+// ruleTree finds the rules that could match a path by the literal segments at the start of
+// their patterns.
 type ruleTree struct {
 	rules    []*compiledRule
 	children map[string]*ruleTree
 }
 
-// find is the first rule on the way down the path that matches, or nil.
+// find walks down the path and returns the first rule that matches, or nil.
 func (t *ruleTree) find(h *HTTP, deny bool) *compiledRule {
 	rest := strings.TrimPrefix(h.Path, "/")
 	for {
@@ -109,8 +109,8 @@ func (t *ruleTree) add(pattern string, r *compiledRule) {
 	t.rules = append(t.rules, r)
 }
 
-// literalSegments are those at the start of a pattern that every path it matches
-// begins with. The pattern is as canonicalPattern spells it.
+// literalSegments returns the segments that every path matched by the pattern begins with.
+// The pattern is in the spelling of canonicalPattern.
 func literalSegments(pattern string) []string {
 	rest, ok := strings.CutPrefix(pattern, "/")
 	var out []string
@@ -128,7 +128,7 @@ func literalSegments(pattern string) []string {
 // ruleCompiler compiles the rules of one endpoint.
 type ruleCompiler struct {
 	rules, denials ruleTree
-	// options has the rules of rules that name the method OPTIONS.
+	// options holds the allow rules that name the method OPTIONS.
 	options ruleTree
 	errs    []error
 }
@@ -137,8 +137,9 @@ func (c *ruleCompiler) add(rule Rule, deny bool, name string) {
 	r := &compiledRule{method: strings.ToUpper(rule.Method), anyMethod: rule.Method == "*", line: rule.Line}
 	pattern := rule.Path
 	switch {
-	// A rule that lacks one of the two matches nothing in OpenShell. That is as
-	// it should be for an allow rule; a deny rule that denies nothing is not.
+	// In OpenShell, a rule that lacks one of the two matches nothing. For an allow rule
+	// that is safe. A deny rule that matches nothing is not, so the missing one matches
+	// everything.
 	case rule.Method != "" && rule.Path != "":
 	case !deny:
 		return
@@ -189,7 +190,7 @@ func (c *ruleCompiler) fail(where string, err error) {
 	c.errs = append(c.errs, fmt.Errorf("%s: %w", where, err))
 }
 
-// presets are the methods of each access, messagePresets those of WebSockets.
+// presets holds the methods of each access preset, messagePresets those for WebSockets.
 var (
 	presets = map[Access][]string{
 		AccessReadOnly:  {"GET", "HEAD", "OPTIONS"},
@@ -203,8 +204,8 @@ var (
 	}
 )
 
-// compileRules compiles what an endpoint allows and denies. A protocol is not
-// needed: rules of an endpoint without one count beside those of others.
+// compileRules compiles the allow and deny rules of an endpoint. An endpoint without a
+// protocol can have rules, too: they count with those of other endpoints.
 func compileRules(ep *Endpoint) (allow, deny, options ruleTree, err error) {
 	var c ruleCompiler
 	for i, r := range ep.Rules {

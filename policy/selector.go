@@ -4,12 +4,12 @@ package policy
 
 import "strings"
 
-// pathSelector is an endpoint's path as OpenShell chooses by it which endpoint
-// answers for a request. It is another matcher than the one of rules: a * crosses
-// slashes, a trailing /** takes the path before it too, and there are no braces
-// and no \ escapes. The zero value selects every path.
+// pathSelector matches the path of an endpoint in the way in which OpenShell selects the
+// endpoint whose settings apply to a request. It differs from the matcher of rules: a *
+// crosses slashes, a trailing /** also matches the path before it, and braces and \ escapes
+// have no meaning. The zero value matches every path.
 type pathSelector struct {
-	// pattern is as canonicalPattern spells it.
+	// pattern is in the spelling of canonicalPattern.
 	pattern string
 	any     bool
 	// subtree is the path before a trailing /**.
@@ -18,8 +18,8 @@ type pathSelector struct {
 	valid   bool
 }
 
-// newSelector never fails: as in OpenShell a pattern that is no glob selects the
-// path that is spelt like it and no other.
+// newSelector never fails. As in OpenShell, a pattern that is not a valid glob matches only
+// the path with the same text.
 func newSelector(pattern string) pathSelector {
 	pattern = canonicalPattern(pattern, selectorDialect)
 	s := pathSelector{pattern: pattern}
@@ -44,7 +44,7 @@ func (s *pathSelector) match(path string) bool {
 	return s.valid && matchTokens(s.tokens, path, '/')
 }
 
-// rank says which of several selecting endpoints answers: the highest.
+// rank orders the endpoints that match a path. The settings of the highest one apply.
 func (s *pathSelector) rank() int {
 	return rank(s.pattern)
 }
@@ -91,8 +91,9 @@ func selectorTokens(p string) ([]globToken, bool) {
 	return out, true
 }
 
-// selectorClass reads [...] at the start of p and says how long it is; 0 is an
-// error. The first character may be a ]; a range that is upside down is empty.
+// selectorClass reads the class [...] at the start of p and returns its length; 0 means
+// that it is not valid. The first character may be a ]. A range whose end is below its
+// start is empty.
 func selectorClass(p string) (charClass, int) {
 	var c charClass
 	from := 1
@@ -113,7 +114,7 @@ func selectorClass(p string) (charClass, int) {
 		if len(set) > 2 && set[1] == '-' {
 			hi, n = set[2], 3
 		}
-		// Paths are ASCII, so that a set may say what it likes beyond that.
+		// Paths are ASCII, so other characters in a class do not matter.
 		if lo < 0x80 {
 			c.add(lo, min(hi, 0x7f))
 		}

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// StaticDiff names the fields that cannot change while a sandbox runs and that
-// differ between two documents.
+// StaticDiff returns the names of the fields that differ between two documents and cannot
+// change while a sandbox runs.
 func StaticDiff(old, new *Policy) []string {
 	sameID := func(a, b *uint32) bool { return a == b || a != nil && b != nil && *a == *b }
 	var out []string
@@ -32,17 +32,17 @@ func StaticDiff(old, new *Policy) []string {
 	return out
 }
 
-// everyProgram is the binary that stands for all programs.
+// everyProgram is the binary pattern that matches every program.
 const everyProgram = "/**"
 
-// MaxProgramFields is the most fields that ProgramFields lists: the first ones show which
-// rules to change, and a document may have 10,000.
+// MaxProgramFields is the largest number of fields that [Policy.ProgramFields] returns. A
+// document may have 10,000; the first ones are enough to show which rules to change.
 const MaxProgramFields = 10
 
-// ProgramFields are the first fields of the document that name programs, by a binary other
-// than /**: with them the document allows some programs more than others. Only the
-// binaries of network_policies do: credentials are bound to hosts, middlewares select
-// hosts, and inference.local serves every program.
+// ProgramFields returns the first fields of the document that name programs by a binary
+// other than /**. With such a field the document allows some programs more than others.
+// Only the binaries of network_policies do that: credentials are bound to hosts,
+// middlewares select hosts, and inference.local serves every program.
 func (p *Policy) ProgramFields() (fields []string) {
 	for _, n := range p.Network {
 		i := slices.IndexFunc(n.Binaries, func(b Binary) bool { return b.Path != everyProgram })
@@ -53,12 +53,12 @@ func (p *Policy) ProgramFields() (fields []string) {
 	return fields
 }
 
-// NamesPrograms reports whether the document has ProgramFields.
+// NamesPrograms reports whether [Policy.ProgramFields] returns any field.
 func (p *Policy) NamesPrograms() bool { return len(p.ProgramFields()) > 0 }
 
-// WritesProc reports whether filesystem_policy gives write access to /proc or a part of
-// it, through which a program can write into the memory of another (/proc/PID/mem).
-// Without any path files are not restricted.
+// WritesProc reports whether filesystem_policy gives write access to /proc or a part of it.
+// Through /proc/PID/mem a program can write to the memory of another one. If
+// filesystem_policy lists no path, it does not restrict files.
 func (p *Policy) WritesProc() bool {
 	f := p.Filesystem
 	return len(f.ReadOnly)+len(f.ReadWrite) == 0 && !f.IncludeWorkdir || slices.ContainsFunc(f.ReadWrite, func(name string) bool {
@@ -66,7 +66,7 @@ func (p *Policy) WritesProc() bool {
 	})
 }
 
-// sameSet ignores order and repetition, which mean nothing in a list of paths.
+// sameSet compares two lists of paths and ignores order and repetition.
 func sameSet(a, b []string) bool {
 	set := func(s []string) []string { return slices.Compact(slices.Sorted(slices.Values(s))) }
 	return slices.Equal(set(a), set(b))

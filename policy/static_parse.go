@@ -101,7 +101,7 @@ func (r *reader) filesystem(n *yaml.Node, f *Filesystem) {
 	})
 }
 
-// badPath says what is wrong with a path, in OpenShell's words.
+// badPath returns what is wrong with a path, in OpenShell's words, or "".
 func badPath(p string, writable bool) string {
 	switch {
 	case len(p) > MaxPathLength:

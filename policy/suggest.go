@@ -11,26 +11,28 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Change is something to add to a document.
+// Change is an addition to a document, as [Suggest] proposes it.
 type Change struct {
-	// Where names the list or mapping that gets it, Line its entry in the document;
-	// 0 is none yet.
+	// Where names the list or mapping to extend. Line is the line of the entry that
+	// contains it; 0 if the document does not have the entry.
 	Where string
 	Line  int
-	// YAML is what to add.
+	// YAML is the text to add.
 	YAML string
 }
 
-// SuggestOptions say how a suggestion is tried and written.
+// SuggestOptions are the settings of [Suggest]. The zero value is valid.
 type SuggestOptions struct {
 	CompileOptions
-	// EveryProgram writes /** in place of r's program: for a sandbox whose programs can
-	// trace each other, which takes no policy that names a program.
+	// EveryProgram makes the suggestion name the binary /** instead of the request's
+	// program. It is for sandboxes whose programs can trace each other, which reject
+	// policies that name a program. The default is false.
 	EveryProgram bool
 }
 
-// Suggest is the smallest addition to the document that would allow r: one that
-// was tried. It is false if none would, as when a deny_rule is in the way.
+// Suggest returns the smallest addition to the document that allows r. It has tried the
+// result: the extended document compiles and allows r. It returns false if no addition
+// allows r, for example because a deny rule matches.
 func Suggest(p *Policy, so SuggestOptions, r *Request) (Change, bool) {
 	o, program := so.CompileOptions, r.Binary
 	if so.EveryProgram {
@@ -68,8 +70,8 @@ type candidateChange struct {
 	apply func(*Policy)
 }
 
-// candidateChanges are in the order of how much they add. program is the binary that they
-// name.
+// candidateChanges returns the possible changes, the smallest first. They name program as
+// the binary.
 func candidateChanges(p *Policy, o CompileOptions, r *Request, program string) (out []candidateChange) {
 	ep := Endpoint{Host: r.Host, Ports: []uint16{r.Port}}
 	if r.HTTP != nil {
@@ -102,7 +104,7 @@ func candidateChanges(p *Policy, o CompileOptions, r *Request, program string) (
 					},
 				})
 			}
-			// Endpoints that overlap have to agree on the rest.
+			// Endpoints that overlap must agree on their other settings.
 			ep, similar = *old, true
 			ep.Host, ep.Ports = r.Host, []uint16{r.Port}
 		}
@@ -137,7 +139,7 @@ func candidateChanges(p *Policy, o CompileOptions, r *Request, program string) (
 	})
 }
 
-// narrowed is an endpoint that allows r and nothing else.
+// narrowed returns a copy of ep that allows only r.
 func narrowed(ep Endpoint, r *Request) Endpoint {
 	ep.Access, ep.Rules, ep.DenyRules = AccessNone, nil, nil
 	if !ep.Protocol.judges() {
@@ -156,7 +158,7 @@ func narrowed(ep Endpoint, r *Request) Endpoint {
 	return ep
 }
 
-// escapeGlob is the pattern of one path.
+// escapeGlob returns the pattern that matches only path.
 func escapeGlob(path string) string {
 	var out strings.Builder
 	for i := range len(path) {
@@ -168,7 +170,7 @@ func escapeGlob(path string) string {
 	return out.String()
 }
 
-// freeKey is a key for a policy about host that is not taken.
+// freeKey returns a key for a policy about host that no entry has.
 func freeKey(p *Policy, host string) string {
 	key := strings.Map(func(r rune) rune {
 		if r < 0x80 && alnum(byte(r)) {
@@ -186,7 +188,7 @@ func freeKey(p *Policy, host string) string {
 	return key
 }
 
-// What a Change adds, in the schema's words.
+// The YAML of a Change, with the schema's field names.
 type (
 	policyYAML struct {
 		Endpoints []endpointYAML `yaml:"endpoints"`

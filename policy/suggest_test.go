@@ -27,7 +27,7 @@ network_policies:
   api_new_example: {}
 `
 
-// Every suggestion, written into the document, is read and allows the request.
+// Every suggestion, added to the document, is valid and allows the request.
 func TestSuggestionsWork(t *testing.T) {
 	for name, tt := range map[string]struct {
 		r     Request
@@ -73,8 +73,8 @@ func TestSuggestionsWork(t *testing.T) {
 	}
 }
 
-// TestSuggestsEveryProgram: for a sandbox whose programs can trace each other a suggestion
-// names no program, so that the sandbox takes it.
+// TestSuggestsEveryProgram checks that a suggestion for a sandbox whose programs can trace
+// each other names no program, so that the sandbox accepts it.
 func TestSuggestsEveryProgram(t *testing.T) {
 	const document = "version: 1\nnetwork_policies:\n  api:\n    endpoints: [{host: api.example.com, port: 443}]\n    binaries: []\n"
 	for host, where := range map[string]string{"api.example.com": "network_policies.api.binaries", "new.example.com": "network_policies"} {
@@ -92,7 +92,7 @@ func TestSuggestsEveryProgram(t *testing.T) {
 	}
 }
 
-func TestSuggestsNothingThatWouldNotHelp(t *testing.T) {
+func TestNoSuggestionIfNoneHelps(t *testing.T) {
 	for name, r := range map[string]Request{
 		"deny rule":       {Host: "auto.example.com", HTTP: &HTTP{Method: "POST", Path: "/no"}},
 		"no websocket":    {Host: "ws.example.com", HTTP: &HTTP{Method: "POST", Path: "/"}},
@@ -115,7 +115,7 @@ func TestSuggestsNothingThatWouldNotHelp(t *testing.T) {
 	}
 }
 
-// splice adds c to the document, at the place that it names.
+// splice adds c to the document at the place that it names.
 func splice(t *testing.T, document string, c Change) string {
 	t.Helper()
 	var doc, add yaml.Node

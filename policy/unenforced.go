@@ -8,9 +8,9 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// The fields that OpenShell knows and this version does not enforce, with the
-// type of their values. They may be written as long as they say nothing; a field without a
-// type always says something.
+// The fields of OpenShell's schema that are not enforced, with the type of their values. A
+// document may contain a field whose value equals its absence. A field without a type here
+// may not occur at all.
 var (
 	unenforcedEndpoint = map[string]string{
 		"persisted_queries":         "!!str",
@@ -29,8 +29,8 @@ var (
 	}
 )
 
-// unset refuses a field of unenforcedEndpoint or unenforcedRule that says
-// something.
+// unset refuses a field of unenforcedEndpoint or unenforcedRule whose value differs from
+// the field's absence.
 func (r *reader) unset(n *yaml.Node, what, tag string) {
 	nothing := []string{"", "false", "0"}
 	if n.Tag != tag || len(n.Content) > 0 || tag != "!!null" && !slices.Contains(nothing, n.Value) {
@@ -38,7 +38,7 @@ func (r *reader) unset(n *yaml.Node, what, tag string) {
 	}
 }
 
-// protocol reads the protocol and refuses those that are not enforced.
+// protocol reads the field protocol and refuses the protocols that are not enforced.
 func (e *endpointReader) protocol(n *yaml.Node) {
 	switch p := e.str(n, e.where()+": protocol"); p {
 	case "", "tcp", "rest", "websocket":

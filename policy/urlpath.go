@@ -9,16 +9,18 @@ import (
 	"unicode/utf8"
 )
 
-// MaxURLPath bounds the path of a request, in bytes.
+// MaxURLPath is the longest path of a request in bytes.
 const MaxURLPath = 4096
 
-// CanonicalPath returns the one spelling of a request's path (without its query)
-// that rules are matched against and that the proxy forwards. It decodes every
-// escape of a character that RFC 3986 allows unescaped in a path segment, escapes
-// every other character in upper case, drops ;parameters, collapses // and resolves
-// dot segments. Unescaped UTF-8 is escaped. Escapes that are not UTF-8 stay: [Engine.Decide]
-// refuses them where a rule reads the path. A path that servers read in different ways is
-// an error. It does not allocate if raw has no escape and is canonical.
+// CanonicalPath returns the spelling of a request's path (without the query) that rules are
+// matched against and that the proxy forwards. It decodes every escape of a character that
+// RFC 3986 allows unescaped in a path segment, escapes all other characters in upper case,
+// removes ;parameters, collapses // and resolves dot segments. It escapes unescaped UTF-8.
+// Escapes that are not UTF-8 stay: [Engine.Decide] refuses them where a rule reads the
+// path.
+//
+// It fails if servers read the path in different ways. A %2F is an error unless
+// allowEncodedSlash is true. It does not allocate if raw has no escape and is canonical.
 func CanonicalPath(raw string, allowEncodedSlash bool) (string, error) {
 	p, err := canonicalPath(raw, allowEncodedSlash)
 	if err != nil {
@@ -29,9 +31,9 @@ func CanonicalPath(raw string, allowEncodedSlash bool) (string, error) {
 
 var errNotUTF8 = errors.New("has bytes that are neither UTF-8 nor percent-encoded")
 
-// CanonicalQuery returns the one spelling of a request's query that is judged and sent.
-// It escapes unescaped UTF-8 and leaves the rest as it is written. Other bytes that a
-// query may not have are an error. It does not allocate if there is nothing to escape.
+// CanonicalQuery returns the spelling of a request's query that is judged and forwarded. It
+// escapes unescaped UTF-8 and leaves everything else as it is. It fails for other bytes
+// that a query must not contain. It does not allocate if there is nothing to escape.
 func CanonicalQuery(raw string) (string, error) {
 	ascii := true
 	for i := range len(raw) {
@@ -58,7 +60,7 @@ func CanonicalQuery(raw string) (string, error) {
 	return string(out), nil
 }
 
-// escapesUTF8 reports whether a path or its escapes, decoded once, are UTF-8.
+// escapesUTF8 reports whether a path is UTF-8 once its escapes are decoded.
 func escapesUTF8(path string) bool {
 	if strings.IndexByte(path, '%') < 0 {
 		return utf8.ValidString(path)
@@ -139,8 +141,8 @@ func plainPath(raw string) bool {
 	return true
 }
 
-// pchar is the characters that may stand unescaped in a path segment (RFC 3986,
-// appendix A).
+// pchar holds the characters that may be unescaped in a path segment (RFC 3986, appendix
+// A).
 var pchar = func() (s byteSet) {
 	s.add('a', 'z')
 	s.add('A', 'Z')
@@ -151,8 +153,8 @@ var pchar = func() (s byteSet) {
 	return s
 }()
 
-// canonicalSegment returns the canonical spelling of a segment up to its first ;, which
-// may be escaped.
+// canonicalSegment returns the canonical spelling of a segment up to its first ;, which may
+// be escaped.
 func canonicalSegment(s string, allowEncodedSlash bool) (string, error) {
 	var out, plain []byte
 	for i := 0; i < len(s); i++ {
@@ -178,7 +180,7 @@ func canonicalSegment(s string, allowEncodedSlash bool) (string, error) {
 		plain = append(plain, c)
 		out = appendSegmentByte(out, c)
 	}
-	// A server that decodes %2F must not find a dot segment beside it.
+	// A server that decodes %2F must not find a dot segment next to it.
 	if pieces := strings.Split(string(plain), "/"); len(pieces) > 1 {
 		for _, p := range pieces {
 			if p == "." || p == ".." {

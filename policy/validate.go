@@ -11,20 +11,20 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// The messages of this file are OpenShell's where it has one.
+// The messages in this file are OpenShell's, where it has one for the error.
 
-// about is a message about the endpoint's host.
+// about returns a message about the endpoint's host.
 func (e *endpointReader) about(format string, args ...any) string {
 	return fmt.Sprintf("network policy '%s': ", e.policy) + fmt.Sprintf(format, args...)
 }
 
-// invalid is a message about the endpoint's L7 fields.
+// invalid returns a message about the endpoint's L7 fields.
 func (e *endpointReader) invalid(reason string) string {
 	return e.where() + " has invalid L7 configuration: " + reason
 }
 
-// port reads one port. Only plain decimals: YAML readers differ in what 0443 and
-// 0x1bb are.
+// port reads one port. It accepts only plain decimal numbers, because YAML readers differ
+// in what 0443 and 0x1bb are.
 func (e *endpointReader) port(n *yaml.Node) uint16 {
 	p, err := strconv.ParseUint(n.Value, 10, 16)
 	if n.Tag != "!!int" || err != nil || p == 0 || n.Value[0] == '0' {
@@ -33,7 +33,7 @@ func (e *endpointReader) port(n *yaml.Node) uint16 {
 	return uint16(p)
 }
 
-// validate judges the fields together, all of which could be read.
+// validate checks the fields together. It is called only if each of them could be read.
 func (e *endpointReader) validate() {
 	e.validateHost()
 	if len(e.Ports) == 0 {
@@ -66,7 +66,7 @@ func (e *endpointReader) validateHost() {
 		if tcp {
 			e.fail(at, e.about("protocol tcp endpoint '%s' must use a DNS hostname, not an IP literal; direct IP connections bypass policy DNS and are blocked", e.Host), "")
 		}
-		e.Host = a.Unmap().String() // as NormalizeHost writes the host of a request
+		e.Host = a.Unmap().String() // the spelling of NormalizeHost
 		return
 	}
 	e.validateHostWildcard(at)
@@ -89,9 +89,10 @@ func (e *endpointReader) validateHost() {
 
 func (e *endpointReader) validateHostWildcard(at *yaml.Node) {
 	if !strings.Contains(e.Host, "*") {
-		// No pattern to OpenShell, so there is no name that it could match.
+		// Without a * OpenShell does not treat the host as a pattern, so it would match no
+		// name.
 		if strings.ContainsAny(e.Host, `?[{\`) || !isASCII(e.Host) {
-			e.fail(at, e.about("host '%s' has a character that no name has, and without a * it is no pattern", e.Host), "")
+			e.fail(at, e.about("host '%s' has a character that is not valid in a name, and without a * it is not a pattern", e.Host), "")
 		}
 		return
 	}
@@ -136,10 +137,10 @@ func (e *endpointReader) validateL7() {
 	}
 }
 
-// skippedRules is why an endpoint cannot have tls: skip and rules that are enforced.
-const skippedRules = "with tls: skip nothing inside TLS is judged, so that the rules would block nothing, although enforcement is enforce"
+// skippedRules says why an endpoint cannot have both tls: skip and enforced rules.
+const skippedRules = "with tls: skip the requests inside TLS are not judged, so the rules would block nothing although enforcement is enforce"
 
-// validateTCP refuses what would be about bytes that are not looked at.
+// validateTCP refuses the fields that need the content of the connection.
 func (e *endpointReader) validateTCP() {
 	if e.Access != AccessNone || len(e.Rules) > 0 || len(e.DenyRules) > 0 {
 		e.fail(e.place("protocol"), e.invalid("protocol tcp does not support access, rules, or deny_rules; remove those L7 fields"), "")
