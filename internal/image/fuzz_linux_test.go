@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// FuzzOpen: an index, a manifest and a configuration that nobody checked are an
-// image or an error, in a tar and in a folder alike.
+// FuzzOpen checks that an index, a manifest and a configuration of any content give an
+// image or an error, in a tar and in a folder.
 func FuzzOpen(f *testing.F) {
 	const digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
 	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"`+digest+`","size":2}]}`), []byte(`[{"Config":"config.json","RepoTags":["a:b"],"Layers":["../layer.tar"]}]`), []byte(`{"config":{"User":"root"}}`))

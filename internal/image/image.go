@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package image reads container images from files: an OCI layout as a folder or a
-// tar, and what `docker save` writes. It unpacks them into a folder so that
-// nothing lands outside, whatever the image says. It fetches nothing and does not
-// check signatures; digests are checked, so that a damaged image is not run.
+// Package image reads a container image from a file: an OCI layout in a folder or a tar, or
+// the output of `docker save`. It unpacks the image into a folder and writes nothing
+// outside that folder, whatever the image contains. It does not download images and does
+// not check signatures. It checks digests, so that a damaged image is refused.
 package image
 
 import (
@@ -24,16 +24,17 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// Image is one image in a file or folder.
+// Image is an open image.
 type Image struct {
 	image v1.Image
 	close func() error
-	// maxUnpacked and maxEntries are the limits of Unpack.
+	// The limits of Unpack: bytes of files, and entries.
 	maxUnpacked int64
 	maxEntries  int
 }
 
-// Open finds the image for this machine at path.
+// Open opens the image at path. If the file contains images for several platforms, it opens
+// the one for linux and this machine's architecture, and fails unless there is exactly one.
 func Open(path string) (*Image, error) {
 	img, err := open(path)
 	if err != nil {
@@ -69,10 +70,10 @@ func open(path string) (*Image, error) {
 	return out, nil
 }
 
-// Close lets the image's file go.
+// Close closes the image's file.
 func (i *Image) Close() error { return i.close() }
 
-// Config is what the image says about running it.
+// Config returns the image's configuration for running it: command, environment, user.
 func (i *Image) Config() (*v1.Config, error) {
 	c, err := i.image.ConfigFile()
 	if err != nil {
@@ -101,7 +102,7 @@ func saved(b blobs) (v1.Image, error) {
 	return tarball.Image(func() (io.ReadCloser, error) { return io.NopCloser(io.NewSectionReader(t.file, 0, t.size)), nil }, nil)
 }
 
-// find follows the index to the one image for this machine.
+// find follows the index to the only image for this machine.
 func find(b blobs) (v1.Image, error) {
 	data, err := document(b, indexFile)
 	if err != nil {
@@ -126,7 +127,7 @@ func find(b blobs) (v1.Image, error) {
 	return nil, fmt.Errorf("indexes are nested deeper than %d", MaxNesting)
 }
 
-// choose is the only image there is, or the only one for this machine.
+// choose returns the only image, or the only one for this machine.
 func choose(all []v1.Descriptor) (v1.Descriptor, error) {
 	if len(all) == 1 {
 		return all[0], nil
@@ -155,7 +156,8 @@ func imageOf(b blobs, t types.MediaType, manifest []byte) (v1.Image, error) {
 	return partial.CompressedToImage(&stored{b, t, manifest, config, m.Layers})
 }
 
-// verified is the document of a digest.
+// verified returns the document with the digest h, and fails if its content has another
+// one.
 func verified(b blobs, h v1.Hash) ([]byte, error) {
 	data, err := document(b, blobName(h))
 	if err != nil {
@@ -189,7 +191,7 @@ func document(b blobs, name string) ([]byte, error) {
 	return data, nil
 }
 
-// stored is an image whose layers are blobs.
+// stored is an image whose layers are blobs of a layout.
 type stored struct {
 	blobs            blobs
 	mediaType        types.MediaType
@@ -209,7 +211,7 @@ func (s *stored) LayerByDigest(h v1.Hash) (partial.CompressedLayer, error) {
 	return nil, fmt.Errorf("layer %s is not in the manifest", h)
 }
 
-// layer is one of a stored image's.
+// layer is one layer of a stored image.
 type layer struct {
 	blobs blobs
 	d     v1.Descriptor
@@ -223,13 +225,13 @@ func (l *layer) Compressed() (io.ReadCloser, error) {
 	return r, err
 }
 
-// blobs are the files of a layout; open of what is not there is fs.ErrNotExist.
+// blobs are the files of a layout. open returns fs.ErrNotExist for a missing file.
 type blobs interface {
 	open(name string) (r io.ReadCloser, size int64, err error)
 	io.Closer
 }
 
-// folder is a layout on disk. Links may not leave it.
+// folder is a layout in a folder. Links that lead out of the folder are refused.
 type folder struct{ *os.Root }
 
 func (f folder) open(name string) (io.ReadCloser, int64, error) {
@@ -247,7 +249,7 @@ func (f folder) open(name string) (io.ReadCloser, int64, error) {
 	return r, st.Size(), nil
 }
 
-// tarFile is a layout in a tar: where each file of it starts.
+// tarFile is a layout in a tar. It holds the offset and size of each file.
 type tarFile struct {
 	file *os.File
 	size int64
@@ -283,7 +285,7 @@ func (t *tarFile) scan() error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("read tar (a compressed one is not taken): %w", err)
+			return fmt.Errorf("read tar (compressed tars are not supported): %w", err)
 		}
 		if h.Typeflag != tar.TypeReg {
 			continue

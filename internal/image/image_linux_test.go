@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -25,7 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// entry is one entry of a test layer, owned by whoever runs the test.
+// entry is one entry of a test layer. Its owner is the user who runs the test.
 type entry struct {
 	tar.Header
 	content string
@@ -104,7 +105,7 @@ func writeLayout(t *testing.T, img v1.Image) string {
 	return d
 }
 
-// unpack opens what is at p and unpacks it beside a canary, which must stay.
+// unpack opens the image at p and unpacks it next to a canary file, which must not change.
 func unpack(t *testing.T, p string, change func(*Image)) (string, error) {
 	t.Helper()
 	img, err := Open(p)
@@ -136,7 +137,7 @@ func unpack(t *testing.T, p string, change func(*Image)) (string, error) {
 	return root, img.Unpack(root)
 }
 
-// tree lists what is below root: files as path=content, links as path->target.
+// tree lists the contents of root: files as path=content, links as path->target.
 func tree(t *testing.T, root string) string {
 	t.Helper()
 	var out []string
@@ -184,12 +185,17 @@ func TestUnpack(t *testing.T) {
 		{"whiteout of a folder", [][]entry{{file("a/b/f", "x"), file("g", "")}, {file(".wh.a", "")}}, "g="},
 		{"whiteout before its successor", [][]entry{{file("f", "old")}, {file(".wh.f", ""), file("f", "new")}}, "f=new"},
 		{"whiteout after its successor", [][]entry{{file("f", "old")}, {file("f", "new"), file(".wh.f", "")}}, "f=new"},
+		{"whiteout after files of its own layer in the folder", [][]entry{{file("a/old", "x"), file("a/b/old", "x")}, {file("a/b/new", "n"), file(".wh.a", "")}}, "a/ a/b/ a/b/new=n"},
+		{"whiteout after a link of its own layer", [][]entry{{file("a/f", "x")}, {dir("b/"), symlink("a", "b"), file("b/g", "y"), file(".wh.a", "")}}, "a->b b/ b/g=y"},
+		{"a folder that was removed and made again", [][]entry{{file("a/f", "x")}, {file("a/g", "y"), file("a", "file"), dir("a/"), file("a/h", "z")}}, "a/ a/h=z"},
+		{"a folder that became a link", [][]entry{{file("a/f", "x")}, {file("a/g", "y"), dir("b/"), symlink("a", "b"), file("a/h", "z")}}, "a->b b/ b/h=z"},
 		{"opaque", [][]entry{{file("a/f", "x"), file("a/b/g", "y")}, {file("a/b/new", "n"), file("a/.wh..wh..opq", "")}}, "a/ a/b/ a/b/new=n"},
 		{"opaque of what is not there", [][]entry{{file("f", "x")}, {file("a/.wh..wh..opq", "")}}, "f=x"},
 		{"aufs metadata", [][]entry{{file(".wh..wh.plnk", "x"), file("f", "x")}}, "f=x"},
 		{"overlayfs whiteout", [][]entry{{file("f", "x"), file("g", "y")}, {char("f", 0, 0)}}, "g=y"},
 		{"device below /dev", [][]entry{{char("dev/null", 1, 3), file("f", "x")}}, "f=x"},
 		{"hard link to a link", [][]entry{{symlink("s", "/etc/passwd"), link("h", "s")}}, "h->/etc/passwd s->/etc/passwd"},
+		{"a folder whose parent became a link up", [][]entry{{dir("a/b/"), symlink("a", "/")}}, "a->/"},
 		{"fifo", [][]entry{{entry{Header: tar.Header{Typeflag: tar.TypeFifo, Name: "p", Mode: 0o600}}}}, "p p---------"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -204,8 +210,8 @@ func TestUnpack(t *testing.T) {
 	}
 }
 
-// Hostile layers: nothing lands or vanishes outside (unpack watches), whether the
-// entry is refused or kept inside.
+// Hostile layers are refused or unpacked within the root. unpack checks that nothing is
+// written or removed outside.
 func TestUnpackHostile(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -263,7 +269,7 @@ func TestUnpackIsBounded(t *testing.T) {
 	}
 }
 
-// Modes come out whole, the set-user-ID bit as well.
+// Files keep all mode bits, including the set-user-ID bit.
 func TestUnpackModes(t *testing.T) {
 	e := file("su", "x")
 	e.Mode = 0o4751
@@ -277,7 +283,26 @@ func TestUnpackModes(t *testing.T) {
 	}
 }
 
-// The three forms of an image hold the same.
+// Files and folders keep their modification times, a folder also if files in it come later
+// in the layer. If a link replaces a folder, the time is not set on the link's target.
+func TestUnpackTimes(t *testing.T) {
+	then := time.Unix(1_000_000_000, 0)
+	old := func(e entry) entry { e.ModTime = then; return e }
+	root, err := unpack(t, writeLayout(t, imageWith(t,
+		[]entry{old(dir("./")), old(dir("a/")), old(file("a/f", "x")), old(dir("a/b/")), old(file("a/b/g", "x"))},
+		[]entry{old(dir("a/c/")), old(dir("d/")), dir("e/"), old(symlink("d", "e"))})), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"a/f": true, "a/b": true, "a/b/g": true, "a/c": true, "e": false} {
+		st, err := os.Stat(filepath.Join(root, name))
+		if err != nil || st.ModTime().Equal(then) != want {
+			t.Errorf("%s: %v, want 2001: %v, %v", name, st.ModTime(), want, err)
+		}
+	}
+}
+
+// The three forms of an image have the same contents.
 func TestOpenForms(t *testing.T) {
 	img := imageWith(t, []entry{file("f", "x")}, []entry{file("g", "y")})
 	folder := writeLayout(t, img)
@@ -411,7 +436,8 @@ func FuzzUnpackLayer(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer r.Close()
-		u := &unpacker{root: r, dir: root, bytes: 1 << 20, entries: 10, stream: 1 << 20, seen: map[string]bool{}}
+		u := &unpacker{root: r, dir: root, bytes: 1 << 20, entries: 10, stream: 1 << 20, seen: map[string]bool{}, folders: map[string]time.Time{}}
+		defer u.closeParent()
 		for _, h := range []tar.Header{
 			{Name: string(one), Linkname: string(to), Typeflag: typeOne, Mode: 0o755, Uid: os.Getuid(), Gid: os.Getgid()},
 			{Name: string(two), Linkname: string(one), Typeflag: typeTwo, Mode: 0o755, Uid: os.Getuid(), Gid: os.Getgid()},

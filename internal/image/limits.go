@@ -4,16 +4,17 @@ package image
 
 // Limits of an image.
 const (
-	// MaxUnpacked bounds the files of all layers together, and also what the layers
-	// decompress to, in bytes.
+	// MaxUnpacked is the largest number of bytes of all files together, and also of all
+	// decompressed layers together.
 	MaxUnpacked = 32 << 30
-	// MaxEntries bounds the entries of all layers together, MaxLayers the layers.
+	// MaxEntries is the largest number of entries of all layers together, and MaxLayers
+	// that of layers.
 	MaxEntries = 2_000_000
 	MaxLayers  = 256
-	// MaxDocument bounds an index, a manifest or a configuration, in bytes.
+	// MaxDocument is the largest size of an index, a manifest or a configuration in bytes.
 	MaxDocument = 4 << 20
-	// MaxBlobs bounds the files of an OCI tar.
+	// MaxBlobs is the largest number of files in an OCI tar.
 	MaxBlobs = 10_000
-	// MaxNesting bounds the indexes within indexes.
+	// MaxNesting is the largest depth of indexes within indexes.
 	MaxNesting = 3
 )

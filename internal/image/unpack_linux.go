@@ -15,21 +15,27 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
 )
 
-// Names of layers that take away (image-spec, layer.md, Whiteouts).
+// File names by which a layer removes files of the layers below it (image-spec,
+// layer.md, Whiteouts).
 const (
-	whiteout       = ".wh."
-	whiteoutMeta   = ".wh..wh." // aufs's own, no part of the image
-	whiteoutOpaque = ".wh..wh..opq"
+	whiteout       = ".wh."         // followed by the name of the removed file
+	whiteoutMeta   = ".wh..wh."     // followed by a name that aufs uses; not part of the image
+	whiteoutOpaque = ".wh..wh..opq" // removes the contents of its folder
 )
 
-// Unpack lays the image's layers out in dir, which must be empty and which nobody
-// else may be writing to. Owners and modes are the image's; extended attributes
-// are left out, as no process of a sandbox gains privileges by them.
+// Unpack unpacks the layers of the image into the folder dir, lowest first.
+// It sets owners, modes and the modification times of files and folders. It
+// ignores extended attributes: no process of a sandbox gains privileges by them.
+// It refuses an image beyond a limit of limits.go, and a layer whose digest is not
+// the one in the configuration; dir then holds what was unpacked until the error.
+//
+// Preconditions: dir is empty, and no other process writes to it.
 func (i *Image) Unpack(dir string) error {
 	layers, err := i.image.Layers()
 	if err != nil {
@@ -48,6 +54,7 @@ func (i *Image) Unpack(dir string) error {
 	}
 	defer root.Close()
 	u := &unpacker{root: root, dir: dir, bytes: i.maxUnpacked, entries: i.maxEntries, stream: i.maxUnpacked}
+	defer u.closeParent()
 	for n, l := range layers {
 		r, err := l.Uncompressed()
 		if err != nil {
@@ -64,24 +71,35 @@ func (i *Image) Unpack(dir string) error {
 	return nil
 }
 
-// unpacker writes below root, which is dir; every operation goes through root, and
-// dir only helps to follow the image's own links.
+// unpacker unpacks layers into one folder.
 type unpacker struct {
+	// Every file operation goes through root, or through a folder opened by root. dir
+	// is the path of root; only [unpacker.inside] uses it, to resolve symbolic links.
 	root *os.Root
 	dir  string
-	// What may still come: bytes of files, entries, and bytes of layers.
+	// The rest of the budget: bytes of file contents, number of entries, and bytes of
+	// decompressed layers.
 	bytes   int64
 	entries int
 	stream  int64
-	// seen are the paths of this layer and the folders above them, which its
-	// whiteouts leave alone.
+	// seen holds the paths that the current layer wrote and the folders above them. Its
+	// whiteouts do not remove these.
 	seen map[string]bool
+	// folders holds the modification times of the current layer's folders. They are
+	// set at the end of the layer, because each new file in a folder changes its time.
+	folders map[string]time.Time
+	// parent is the open folder of the last entry, and parentPath its path. A tar lists
+	// the files of a folder one after the other, and without parent each operation on a
+	// file would open all folders above it: unpacking Debian took twice the CPU time.
+	parent     *os.Root
+	parentPath string
 }
 
-// Read limits are errors of their own, so that a cut-off layer is no short one.
+// errTooLarge says that a layer exceeds its budget. A reader that stopped with io.EOF
+// instead would make a truncated layer look complete.
 var errTooLarge = fmt.Errorf("the image unpacks to more than %d bytes", int64(MaxUnpacked))
 
-// budget fails a read beyond what is left.
+// budget is a reader that fails with errTooLarge once more than left bytes were read.
 type budget struct {
 	r    io.Reader
 	left *int64
@@ -95,11 +113,11 @@ func (b budget) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// layer unpacks one and gives the digest of what was read.
+// layer unpacks one decompressed layer and returns the SHA-256 digest of its bytes.
 func (u *unpacker) layer(r io.Reader) (digest string, err error) {
 	sum := sha256.New()
 	in := io.TeeReader(budget{r, &u.stream}, sum)
-	u.seen = map[string]bool{}
+	u.seen, u.folders = map[string]bool{}, map[string]time.Time{}
 	for t := tar.NewReader(in); ; {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
@@ -115,14 +133,19 @@ func (u *unpacker) layer(r io.Reader) (digest string, err error) {
 			return "", fmt.Errorf("%.200q: %w", h.Name, err)
 		}
 	}
+	// The digest covers the bytes behind the end of the tar, too.
 	if _, err := io.Copy(io.Discard, in); err != nil {
+		return "", err
+	}
+	if err := u.folderTimes(); err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// inside is where name is below the root once the links of the folders above it
-// are followed, which all stay below the root.
+// inside resolves the symbolic links of the folders above name and returns the path
+// of its folder below the root, and its last element. A link that leads out of the root ends
+// at the root, as in a chroot. The last element is not resolved.
 func (u *unpacker) inside(name string) (folder, base string, err error) {
 	for part := range strings.SplitSeq(name, "/") {
 		if part == ".." {
@@ -144,6 +167,39 @@ func (u *unpacker) inside(name string) (folder, base string, err error) {
 	return folder, path.Base(clean), err
 }
 
+// open opens folder, a path below the root, and creates it if it is missing. It
+// stays open until open is called with another path or something is removed.
+func (u *unpacker) open(folder string) (*os.Root, error) {
+	if u.parent != nil && u.parentPath == folder {
+		return u.parent, nil
+	}
+	u.closeParent()
+	if err := u.root.MkdirAll(folder, 0o755); err != nil {
+		return nil, err
+	}
+	r, err := u.root.OpenRoot(folder)
+	if err != nil {
+		return nil, err
+	}
+	u.parent, u.parentPath = r, folder
+	return r, nil
+}
+
+func (u *unpacker) closeParent() {
+	if u.parent != nil {
+		_ = u.parent.Close() // no file was written through this descriptor
+		u.parent = nil
+	}
+}
+
+// remove removes target, a path below the root, and everything below it. It closes
+// the open folder, which may be one of the removed ones.
+func (u *unpacker) remove(target string) error {
+	u.closeParent()
+	return u.root.RemoveAll(target)
+}
+
+// entry unpacks one entry of a layer.
 func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	folder, base, err := u.inside(h.Name)
 	if err != nil {
@@ -157,33 +213,39 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 		return nil
 	}
 	device := h.Typeflag == tar.TypeChar || h.Typeflag == tar.TypeBlock
-	gone := h.Typeflag == tar.TypeChar && h.Devmajor == 0 && h.Devminor == 0 // overlayfs's whiteout
+	overlayWhiteout := h.Typeflag == tar.TypeChar && h.Devmajor == 0 && h.Devminor == 0
 	switch {
-	case gone && base != ".":
-		return u.root.RemoveAll(target)
+	case overlayWhiteout && base != ".":
+		return u.remove(target)
 	case device && strings.HasPrefix(target, "dev/"):
-		return nil // hidden by the sandbox's own /dev
+		return nil // the sandbox mounts its own /dev over it
 	case device:
 		return errors.New("device nodes are not unpacked")
 	}
-	if err := u.root.MkdirAll(folder, 0o755); err != nil {
-		return err
-	}
-	if err := u.make(h, target, content); err != nil {
+	if err := u.make(h, folder, base, content); err != nil {
 		return err
 	}
 	for p := target; p != "."; p = path.Dir(p) {
 		u.seen[p] = true
 	}
 	if h.Typeflag == tar.TypeLink {
-		return nil // owner and mode are the first name's
+		return nil // the entry of the file's first name has set them
 	}
-	return u.attributes(h, target)
+	if h.Typeflag == tar.TypeDir {
+		u.folders[target] = h.ModTime
+	}
+	return u.attributes(h, folder, base)
 }
 
-// make brings target into being, in the place of what a lower layer had there.
-func (u *unpacker) make(h *tar.Header, target string, content io.Reader) error {
-	old, err := u.root.Lstat(target)
+// make creates the file base in folder. It replaces a file of a lower layer; a folder
+// that is already there stays.
+func (u *unpacker) make(h *tar.Header, folder, base string, content io.Reader) error {
+	parent, err := u.open(folder)
+	if err != nil {
+		return err
+	}
+	target := path.Join(folder, base)
+	old, err := parent.Lstat(base)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -204,32 +266,35 @@ func (u *unpacker) make(h *tar.Header, target string, content io.Reader) error {
 		}
 	}
 	if err == nil {
-		if err := u.root.RemoveAll(target); err != nil {
+		if err := u.remove(target); err != nil {
+			return err
+		}
+		if parent, err = u.open(folder); err != nil {
 			return err
 		}
 	}
 	switch h.Typeflag {
 	case tar.TypeDir:
-		return u.root.Mkdir(target, 0o700)
+		return parent.Mkdir(base, 0o700)
 	case tar.TypeReg:
-		return u.file(target, content)
+		return u.file(parent, base, content)
 	case tar.TypeSymlink:
-		return u.root.Symlink(h.Linkname, target)
+		return parent.Symlink(h.Linkname, base)
 	case tar.TypeLink:
 		return u.root.Link(from, target)
 	case tar.TypeFifo:
-		folder, err := u.root.Open(path.Dir(target))
+		d, err := parent.Open(".")
 		if err != nil {
 			return err
 		}
-		defer folder.Close()
-		return unix.Mkfifoat(int(folder.Fd()), path.Base(target), 0o600)
+		defer d.Close()
+		return unix.Mkfifoat(int(d.Fd()), base, 0o600)
 	}
 	return fmt.Errorf("tar entries of type %q are not unpacked", h.Typeflag)
 }
 
-func (u *unpacker) file(target string, content io.Reader) error {
-	f, err := u.root.OpenFile(target, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func (u *unpacker) file(parent *os.Root, base string, content io.Reader) error {
+	f, err := parent.OpenFile(base, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -237,28 +302,66 @@ func (u *unpacker) file(target string, content io.Reader) error {
 	return errors.Join(err, f.Close())
 }
 
-func (u *unpacker) attributes(h *tar.Header, target string) error {
+// attributes sets the owner of base in folder and, unless it is a symbolic link, its mode. It
+// sets the modification time of a regular file; folderTimes sets those of folders.
+func (u *unpacker) attributes(h *tar.Header, folder, base string) error {
 	if h.Uid < 0 || h.Gid < 0 || h.Uid >= math.MaxUint32 || h.Gid >= math.MaxUint32 {
 		return fmt.Errorf("owner %d:%d is out of range", h.Uid, h.Gid)
 	}
-	if err := u.root.Lchown(target, h.Uid, h.Gid); err != nil {
+	parent, err := u.open(folder)
+	if err != nil {
+		return err
+	}
+	if err := parent.Lchown(base, h.Uid, h.Gid); err != nil {
 		return err
 	}
 	if h.Typeflag == tar.TypeSymlink {
 		return nil
 	}
-	// After the owner, whose change takes the set-user-ID bit away.
+	// The mode comes after the owner: chown clears the set-user-ID bit.
 	const bits = fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
-	if err := u.root.Chmod(target, h.FileInfo().Mode()&bits); err != nil {
+	if err := parent.Chmod(base, h.FileInfo().Mode()&bits); err != nil {
 		return err
 	}
-	if h.Typeflag == tar.TypeReg && h.ModTime.Unix() >= 0 && h.ModTime.Unix() <= math.MaxUint32 {
-		return u.root.Chtimes(target, h.ModTime, h.ModTime)
+	if h.Typeflag == tar.TypeReg && storable(h.ModTime) {
+		return parent.Chtimes(base, h.ModTime, h.ModTime)
 	}
 	return nil
 }
 
-// whiteout takes away what lower layers put there.
+// storable reports whether every Linux file system can store t.
+func storable(t time.Time) bool { return t.Unix() >= 0 && t.Unix() <= math.MaxUint32 }
+
+// folderTimes sets the modification times of the layer's folders. Programs compare them
+// with the times in their caches: fontconfig reads every font again if they differ.
+func (u *unpacker) folderTimes() error {
+	for p, t := range u.folders {
+		if !storable(t) {
+			continue
+		}
+		// A later entry of the layer may have removed the folder, or replaced it or a
+		// folder above it by a link.
+		folder, base, err := u.inside(p)
+		if err != nil {
+			return err
+		}
+		p = path.Join(folder, base)
+		st, err := u.root.Lstat(p)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !st.IsDir() {
+			continue
+		}
+		if err == nil {
+			err = u.root.Chtimes(p, t, t)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// whiteout applies the whiteout base in folder, which removes the file name of the lower
+// layers. Files of the current layer stay: in a layer, whiteouts and files have no order.
 func (u *unpacker) whiteout(folder, base, name string) error {
 	if base == whiteoutOpaque {
 		return u.empty(folder)
@@ -270,13 +373,18 @@ func (u *unpacker) whiteout(folder, base, name string) error {
 		return errors.New("the whiteout names nothing")
 	}
 	victim := path.Join(folder, name)
-	if u.seen[victim] {
-		return nil
+	if !u.seen[victim] {
+		return u.remove(victim)
 	}
-	return u.root.RemoveAll(victim)
+	// The layer has made a folder of this name: only the lower layers' files in it go.
+	st, err := u.root.Lstat(victim)
+	if err != nil || !st.IsDir() {
+		return err
+	}
+	return u.empty(victim)
 }
 
-// empty takes away all below folder that is not of this layer.
+// empty removes everything in folder that the current layer did not write.
 func (u *unpacker) empty(folder string) error {
 	d, err := u.root.Open(folder)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -293,7 +401,7 @@ func (u *unpacker) empty(folder string) error {
 		p := path.Join(folder, e.Name())
 		switch {
 		case !u.seen[p]:
-			err = u.root.RemoveAll(p)
+			err = u.remove(p)
 		case e.IsDir():
 			err = u.empty(p)
 		}
