@@ -263,8 +263,7 @@ func (c *connection) peek(wait time.Duration) (first opening, err error) {
 		}
 		return first, err
 	}
-	_ = c.client.SetReadDeadline(time.Now().Add(c.server.waits.head))
-	if first.First, err = inspect.Peek(br); err != nil {
+	if first.First, err = c.classify(br); err != nil {
 		return first, err
 	}
 	switch first.Kind {
@@ -357,6 +356,7 @@ func (c *connection) serve(ctx context.Context, first opening, to target, dec po
 	case to.port == 443:
 		c.refuseRaw(to, denied(dec, "not TLS on port 443: write protocol: tcp if the endpoint is meant for it"))
 	default:
+		c.client.open = first.Open
 		c.splice(ctx, to, dec, up, nil, "tcp")
 	}
 }

@@ -59,6 +59,11 @@ const (
 	// ServerFirst is the time after which the proxy connects a silent client to the other
 	// side, because the server may be the one that speaks first.
 	ServerFirst = 300 * time.Millisecond
+	// FirstLineTimeout bounds the time in which a client that does not speak TLS must end its
+	// first line. After it the proxy carries the bytes so far if they do not begin a request:
+	// clients of some protocols send a word without an end of line and wait for the server. It
+	// stops them if the rest of the line makes a request of them ([inspect.Line]).
+	FirstLineTimeout = 300 * time.Millisecond
 	// BodyTimeout bounds the time in which a client must send a body that a middleware
 	// reads as a whole.
 	BodyTimeout = 60 * time.Second

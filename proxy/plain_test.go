@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 )
@@ -30,6 +32,12 @@ func TestPlainEndpointCarriesText(t *testing.T) {
 		{"RTSP", "OPTIONS rtsp://api.example.com/ RTSP/1.0\r\nCSeq: 1\r\n\r\n", true},
 		{"NATS", "CONNECT {\"verbose\":false}\r\nPING\r\n", true},
 		{"Redis", "SET a 1\r\n", true},
+		{"Redis in RESP", "*2\r\n$3\r\nGET\r\n$1\r\na\r\n", true},
+		{"memcached", "get /a\r\n", true},
+		{"LDAP", "0\x0c\x02\x01\x01`\x07\x02\x01\x03\x04\x00\x80\x00", true},
+		{"MQTT with a length that is a blank", "\x10 \x00\x04MQTT\x04\x02\x00\x3c\x00\x14aaaaaaaaaaaaaaaaaaaa", true},
+		{"SOCKS5", "\x05\x01\x00", true},
+		{"XMPP", "<?xml version='1.0'?><stream:stream to='api.example.com'>", true},
 		{"SIP", "OPTIONS sip:api.example.com SIP/2.0\r\n\r\n", true},
 		{"HTTP with another Host", "GET / HTTP/1.1\r\nHost: evil.example.net\r\n\r\n", false},
 		{"HTTP with two spaces", "GET  / HTTP/1.1\r\nHost: evil.example.net\r\n\r\n", false},
@@ -220,4 +228,113 @@ func TestBypass_B05_OperatorTerminatesPlainTLS(t *testing.T) {
 			t.Errorf("terminates %t: %d requests arrived", terminates, n)
 		}
 	}
+}
+
+// TestBypass_B27_LenientRequestLines: a request for another host reaches no server behind a
+// plain endpoint, in any spelling that servers such as node, Python's http.server, waitress
+// and mini_httpd read, at once or in two parts. The control is an endpoint for raw TCP, which
+// carries the same bytes.
+func TestBypass_B27_LenientRequestLines(t *testing.T) {
+	for _, line := range []string{
+		strings.Repeat("\r\n", 5) + "GET /s HTTP/1.1", strings.Repeat("\r\n", 30) + "GET /s HTTP/1.1", strings.Repeat("\n", 9) + "GET /s HTTP/1.1",
+		" GET /s HTTP/1.1", "\fGET /s HTTP/1.1", "\x1cGET /s HTTP/1.1", "\xa0GET /s HTTP/1.1", "GET\t/s\tHTTP/1.1", "GET\v/s HTTP/1.1", "GET\t/s",
+		"\x01GET /s HTTP/1.1", "\xe9GET /s HTTP/1.1", "get /s HTTP/1.1", "G_T s HTTP/1.1", "GET s\x85http/1.1", "GET /\x00\x01\x01 HTTP/1.1",
+		"\r\n\r\n\x00\r\nQUIT\n \x00\x00\x00GET /s HTTP/1.1", "PING /s HTTP/1.1", "get /s x", "{ /s HTTP/1.1", "_ /s",
+	} {
+		for _, split := range []int{0, 1, len(line) - 2} {
+			t.Run(fmt.Sprintf("%.40q, %d", line, split), func(t *testing.T) {
+				t.Parallel()
+				text := line + "\r\nHost: denied.example.com\r\n\r\n"
+				for _, protocol := range []string{"", ", protocol: tcp"} {
+					w := newWorld(t, endpoints("host: other.example.com, port: 80"+protocol))
+					var got tap
+					w.raw("other.example.com", 80, got.serve)
+					c := w.tunnel("other.example.com:80")
+					before := len(w.log.all())
+					if split > 0 && protocol == "" {
+						_, _ = io.WriteString(c, text[:split])
+						time.Sleep(FirstLineTimeout + 50*time.Millisecond) // what the proxy carries by then is carried
+					} else {
+						split = 0
+					}
+					_, _ = io.WriteString(c, text[split:])
+					if protocol != "" {
+						if !settles(func() bool { return got.got() == text }) {
+							t.Errorf("raw TCP: the server got %q", got.got())
+						}
+						continue
+					}
+					if last := w.recorded(before); last.Verdict != "deny" || last.Reason == "" || last.Ended != "" {
+						t.Errorf("recorded %+v", last)
+					}
+					_, _ = io.ReadAll(c)
+					if s := got.got(); s != "" && s != text[:split] {
+						t.Errorf("the server got %q", s)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestFirstLineWithoutEnd: a client may send a part of a line and wait for the server, which
+// gets the bytes at once or after FirstLineTimeout. A method of HTTP gets the time of a head.
+func TestFirstLineWithoutEnd(t *testing.T) {
+	for _, tc := range []struct {
+		name, text string
+		delayed    bool
+	}{
+		{"small letters", "hello", false},
+		{"a blank", " ", false},
+		{"XMPP", "<stream:stream to='api.example.com'>", false},
+		{"JSON", `{"id": 1}`, false},
+		{"SOCKS5", "\x05\x01\x00", false},
+		{"Telnet", "\xff\xfb\x1f\xff\xfb\x20", false},
+		{"a command", "PING", true},
+		{"a command with a word", "STATS a", true},
+		{"an empty line", "\r\n", true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, endpoints("host: api.example.com, port: 8080"))
+			w.raw("api.example.com", 8080, func(c net.Conn) {
+				b := make([]byte, len(tc.text))
+				if _, err := io.ReadFull(c, b); err == nil {
+					_, _ = c.Write(append(b, "+OK "...))
+				}
+				_, _ = io.Copy(c, c)
+			})
+			c := w.tunnel("api.example.com:8080")
+			began := time.Now()
+			_, _ = io.WriteString(c, tc.text)
+			want := tc.text + "+OK "
+			b := make([]byte, len(want))
+			if _, err := io.ReadFull(c, b); err != nil || string(b) != want {
+				t.Fatalf("got %q, %v", b, err)
+			}
+			if took := time.Since(began); tc.delayed && took < FirstLineTimeout {
+				t.Errorf("the answer took %v", took)
+			}
+			// What follows is carried, too, in the same line and in others.
+			more := strings.Repeat("more ", 2000) + "\r\nGET / HTTP/1.1\r\n\r\n"
+			go func() {
+				_, _ = io.WriteString(c, more)
+				_ = c.CloseWrite()
+			}()
+			if rest, err := io.ReadAll(c); err != nil || string(rest) != more {
+				t.Errorf("the rest is %q, %v", rest, err)
+			}
+		})
+	}
+	t.Run("a slow method", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, endpoints("host: api.example.com, port: 80"))
+		plain, _ := w.both(nil)
+		c := w.tunnel("api.example.com:80")
+		_, _ = io.WriteString(c, "GET ")
+		time.Sleep(FirstLineTimeout + 100*time.Millisecond)
+		if resp, body := ask(t, c, "/ HTTP/1.1\r\nHost: api.example.com\r\n\r\n"); resp.StatusCode != 200 || len(plain.got()) != 1 {
+			t.Errorf("%d %s, %d requests arrived", resp.StatusCode, body, len(plain.got()))
+		}
+	})
 }

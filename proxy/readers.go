@@ -68,6 +68,9 @@ func giveWriter(bw *bufio.Writer) {
 type clientConn struct {
 	*net.TCPConn
 	first []byte
+	// open is true if the client's first line may still become a request, which
+	// carryLine stops.
+	open bool
 }
 
 // unread gives back what br holds, which was read from c.

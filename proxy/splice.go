@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 
@@ -46,7 +47,10 @@ func (c *connection) splice(ctx context.Context, to target, dec policy.Decision,
 	rec := record{to: to, protocol: protocol, steps: c.sandbox.passedOver(to.host)}
 	rec.in, rec.out, rec.err = relay(ctx, c.account, c.client, up, greeting)
 	rec.err = failure(ctx, rec.err)
-	if rec.err != nil {
+	switch {
+	case errors.Is(rec.err, errLateRequest):
+		dec, rec.err = denied(dec, errLateRequest.Error()), nil
+	case rec.err != nil:
 		dec.Reason = rec.err.Error()
 	}
 	rec.dec = dec

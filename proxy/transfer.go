@@ -25,9 +25,13 @@ import (
 // does whatever else that user runs.
 func transfer(account *memory.Account, to, from net.Conn) (n int64, err error) {
 	if c, ok := from.(*clientConn); ok {
+		if n, err = carryLine(to, c); err != nil {
+			return n, err
+		}
 		first := c.first
 		c.first = nil
-		if n, err = io.Copy(to, bytes.NewReader(first)); err != nil {
+		rest, err := io.Copy(to, bytes.NewReader(first))
+		if n += rest; err != nil {
 			return n, err
 		}
 		from = c.TCPConn

@@ -19,6 +19,11 @@ const (
 	// host is a host, with a port or brackets.
 	host
 	digit
+	// blank separates the words of a request line for some server. Python's http.server
+	// splits Latin-1 text at all of them.
+	blank
+	// control is a control byte of ASCII that is not a blank.
+	control
 )
 
 var classes = func() (t [256]class) {
@@ -32,6 +37,13 @@ var classes = func() (t [256]class) {
 	add(token, upper+lower+digits+"!#$%&'*+-.^_`|~")
 	add(host, upper+lower+digits+"-._:[]")
 	add(digit, digits)
+	add(blank, " \t\n\v\f\r\x1c\x1d\x1e\x1f\x85\xa0")
+	for i := range byte(' ') {
+		if t[i]&blank == 0 {
+			t[i] |= control
+		}
+	}
+	t[0x7f] |= control
 	for i := '!'; i <= '~'; i++ {
 		t[i] |= target | value
 	}

@@ -9,9 +9,9 @@ package inspect
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"io"
+	"strings"
 )
 
 // Kind is what a client speaks.
@@ -27,7 +27,7 @@ const (
 	HTTP1
 	// HTTP2 is the connection preface, without TLS.
 	HTTP2
-	// Other is anything else.
+	// Other is anything else. If First.Open is true it may still become a request.
 	Other
 )
 
@@ -35,18 +35,24 @@ func (k Kind) String() string {
 	return [...]string{"unknown", "tls", "http1", "http2", "other"}[k]
 }
 
-// First is what a client sends first. Hello is set for TLS only.
+// First is what a client sends first.
 type First struct {
-	Kind  Kind
+	Kind Kind
+	// Hello is set for TLS only.
 	Hello *Hello
+	// Open is true for a client of another protocol whose first line has not ended. Whoever
+	// carries its bytes must read them with a [Line] until that is decided, and stop if they
+	// become a request.
+	Open bool
 }
 
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 // Peek looks at what the client sends first and leaves all of it in br, whose
-// buffer must hold MaxHello bytes. A request after an empty line is a request, because
-// servers drop that line. TLS that is malformed or has two readings is
-// an error, and so is an end in the middle; io.EOF means that nothing came.
+// buffer must hold MaxHello bytes. A first line that some server reads as a request (see
+// [Line]) is HTTP1. Peek reads on while the client may be sending a request that [CheckHead]
+// accepts. TLS that is malformed, has two readings or ends in the middle is
+// an error; io.EOF means that nothing came.
 func Peek(br *bufio.Reader) (First, error) {
 	if br.Size() < MaxHello {
 		return First{}, errors.New("inspect: the reader's buffer is smaller than MaxHello")
@@ -62,92 +68,58 @@ func Peek(br *bufio.Reader) (First, error) {
 		}
 		return First{Kind: TLS, Hello: h}, nil
 	}
-	at := 0
-	for ; at < len(b) && (b[at] == '\r' || b[at] == '\n') && at < maxBlank; at++ {
-		if at+1 == len(b) {
-			if b, err = atLeast(br, at+2); err != nil {
-				return First{}, err
+	return peekText(br, b)
+}
+
+// peekText classifies bytes that are not TLS. b has those that are buffered.
+func peekText(br *bufio.Reader, b []byte) (First, error) {
+	var line Line
+	for read := 0; ; {
+		if len(b) >= len(preface) && string(b[:len(preface)]) == preface {
+			return First{Kind: HTTP2}, nil
+		}
+		if inPreface := strings.HasPrefix(preface, string(b[:min(len(b), len(preface))])); !inPreface {
+			reading := line.Read(b[read:])
+			read = len(b)
+			switch {
+			case reading == Request:
+				return First{Kind: HTTP1}, nil
+			case reading == NoRequest:
+				return First{Kind: Other}, nil
+			case line.improper || len(b) == br.Size():
+				return First{Kind: Other, Open: true}, nil
 			}
 		}
-	}
-	k, err := peekText(br, b, at)
-	return First{Kind: k}, err
-}
-
-// peekText classifies the text that begins at b[at].
-func peekText(br *bufio.Reader, b []byte, at int) (Kind, error) {
-	var err error
-	for i := at; ; i++ {
-		if i == len(b) {
-			if b, err = atLeast(br, i+1); err != nil {
-				return Unknown, err
+		more, err := atLeast(br, len(b)+1)
+		switch {
+		case noMore(err):
+			line.Read(b[read:])
+			if line.End() == Request {
+				return First{Kind: HTTP1}, nil
 			}
+			return First{Kind: Other}, nil
+		case err != nil:
+			return First{}, err
 		}
-		if b[i] == ' ' && i > at {
-			break
-		}
-		if i-at == MaxMethod || classes[b[i]]&method == 0 {
-			return Other, nil
-		}
+		b = more
 	}
-	if at > 0 {
-		return peekLine(br, at), nil
-	}
-	for i := range len(preface) {
-		if i == len(b) {
-			if b, err = atLeast(br, i+1); err != nil {
-				return Unknown, err
-			}
-		}
-		if b[i] != preface[i] {
-			return peekLine(br, 0), nil
-		}
-	}
-	return HTTP2, nil
 }
 
-// peekLine distinguishes HTTP/1 from other text protocols (IRC, RTSP, NATS, Redis) by the
-// whole first line, which begins at offset at. A line that does not end, or is longer
-// than MaxHead bytes, is HTTP1, so that CheckHead refuses it.
-func peekLine(br *bufio.Reader, at int) Kind {
-	for seen := at; seen < min(MaxHead, br.Size()); {
-		b, err := atLeast(br, seen+1)
-		if err != nil {
-			break
-		}
-		if i := bytes.IndexByte(b[seen:], '\n'); i >= 0 {
-			if requestLike(b[at : seen+i]) {
-				return HTTP1
-			}
-			return Other
-		}
-		seen = len(b)
+// Begins reports whether what br holds may be the beginning of TLS, of HTTP/2 or of a request
+// that [CheckHead] accepts, with a usual method. A client that sends anything else and then
+// waits speaks another protocol: its first line is open.
+func Begins(br *bufio.Reader) bool {
+	b, _ := br.Peek(br.Buffered())
+	if len(b) > 0 && b[0] == recordHandshake || strings.HasPrefix(preface, string(b[:min(len(b), len(preface))])) {
+		return true
 	}
-	return HTTP1
+	var line Line
+	return line.Read(b) == Undecided && line.begins()
 }
 
-// requestLike reports whether some HTTP server may read line as a request. Such a line
-// names a version anywhere (HTTP/1.1, http/1.0, after tabs or several spaces), or has the
-// target of HTTP/0.9, which has no version: a path or an http URL. The line of the PROXY
-// protocol counts, too, because a request may follow it.
-func requestLike(line []byte) bool {
-	first, rest, _ := bytes.Cut(line, []byte(" "))
-	rest = bytes.TrimLeft(rest, " \t")
-	return string(first) == "PROXY" || len(rest) > 0 && rest[0] == '/' ||
-		hasPrefixFold(rest, "http:") || hasPrefixFold(rest, "https:") || containsFold(line, "http/")
-}
-
-func hasPrefixFold(b []byte, lower string) bool {
-	return len(b) >= len(lower) && foldEqual(b[:len(lower)], lower)
-}
-
-func containsFold(b []byte, lower string) bool {
-	for i := range b {
-		if hasPrefixFold(b[i:], lower) {
-			return true
-		}
-	}
-	return false
+// noMore reports whether err is the end of the client's bytes.
+func noMore(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // atLeast returns all that is buffered once that is n bytes or more. The bytes

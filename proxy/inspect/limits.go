@@ -17,10 +17,13 @@ const (
 	// maxEmptyLines is how many empty lines before a request are dropped: RFC 9112, section
 	// 2.2, asks for one, which old clients send after a body.
 	maxEmptyLines = 1
-	// maxBlank is how many bytes of empty lines may come before the request line of HTTP/1:
-	// more than maxEmptyLines, so that such a request is refused as HTTP. After more bytes
-	// the connection counts as another protocol.
-	maxBlank = 8
+	// maxBlank is how many blanks are skipped before the first word of a connection. No known
+	// protocol begins with as many, so more are HTTP1, which CheckHead refuses.
+	maxBlank = 64
+	// maxControls is how many control bytes, without blanks and NUL, a first line of text may
+	// have. More are a binary protocol: one byte may come before a method, and the second byte
+	// of SOCKS and the third or fourth of LDAP exceed the limit.
+	maxControls = 1
 	// maxRecord is the longest plaintext record (RFC 8446, section 5.1).
 	maxRecord = 1 << 14
 	// maxExtensions bounds the extensions of a ClientHello, which are compared
