@@ -10,19 +10,19 @@ import (
 	"openshell.dev/runtime/internal/harden"
 )
 
-// keepToItself leaves the process no right that it does not need: it reads and writes
-// root's files as their owner, and speaks to the network.
+// keepToItself removes every right that the process does not need: it reads and writes
+// root's files as their owner and uses the network.
 func keepToItself() error {
 	if err := harden.Process(); err != nil {
 		return err
 	}
-	// Credentials in files may be another user's.
+	// Another user may own the files that contain credentials.
 	_, err := harden.Capabilities(1 << unix.CAP_DAC_READ_SEARCH) // the owner of the store needs none
 	return err
 }
 
-// lockDown leaves the process the right to write in these folders, to read, and to
-// run nothing: root's files elsewhere would be its own to change.
+// lockDown allows the process to write in these folders, to read everywhere and to execute
+// nothing. Without it, the process could change root's other files as their owner.
 func lockDown(folders ...string) error {
 	read := landlock.AccessFSSet(llsys.AccessFSReadFile | llsys.AccessFSReadDir)
 	return harden.Files(landlock.PathAccess(read, "/"), landlock.RWDirs(folders...))

@@ -14,7 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attempts names the folder for what a child of this test tries.
+// attempts is the variable with the folder for the attempts of a child process of this
+// test.
 const attempts = "OPENSHELL_TEST_ATTEMPTS"
 
 func TestMain(m *testing.M) {
@@ -39,7 +40,7 @@ func TestMain(m *testing.M) {
 	try("change elsewhere", func() error { return os.Truncate(filepath.Join(dir, "other", "there"), 0) })
 	try("run a program", func() error {
 		cmd := exec.Command("/proc/self/exe", "-test.list", "none")
-		cmd.Env = []string{"HOME=/"} // or it would try all of this, too
+		cmd.Env = []string{"HOME=/"} // without the variable, so that the child's child does not repeat the attempts
 		return cmd.Run()
 	})
 	try("be dumped", func() error {
@@ -52,8 +53,8 @@ func TestMain(m *testing.M) {
 	os.Exit(0)
 }
 
-// TestHardened: the refresher writes in its store, reads, and does nothing else; the
-// same program that is not hardened does all of it.
+// TestHardened checks that the refresher can write in its store and read, and can do
+// nothing else. The control, the same program without hardening, can do all of it.
 func TestHardened(t *testing.T) {
 	if abi, err := llsys.LandlockGetABIVersion(); err != nil || abi < 3 {
 		t.Skipf("Landlock's ABI is %d: %v", abi, err)

@@ -4,7 +4,7 @@
 
 package main
 
-// keepToItself has nothing to do where there are no sandboxes.
+// keepToItself does nothing: there are no sandboxes on this system.
 func keepToItself() error { return nil }
 
 func lockDown(...string) error { return nil }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command openshell-refresher makes credentials anew: it holds refresh tokens and
-// client secrets, which no proxy has, and speaks to token endpoints. The runtime and
-// the CLI run it for one provider; a sandbox's guard starts the one that serves.
+// Command openshell-refresher refreshes credentials. It holds refresh tokens and client
+// secrets, which no proxy has, and talks to token endpoints. The runtime and the CLI run it
+// for one provider; a sandbox's guard starts the one that serves all.
 package main
 
 import (
@@ -25,8 +25,8 @@ import (
 )
 
 const (
-	// maxRoots bounds one file of certificates, maxLog the log, in bytes; a full log
-	// is begun anew.
+	// maxRoots is the largest size of one file of certificates, and maxLog that of the log,
+	// in bytes. A full log is truncated.
 	maxRoots = 16 << 20
 	maxLog   = 4 << 20
 )
@@ -37,7 +37,7 @@ func main() {
 		&cli.StringSliceFlag{Name: "ca-file"},
 	}
 	app := &cli.App{
-		Name: "openshell-refresher", Usage: "make credentials anew; openshell provider refresh is for people",
+		Name: "openshell-refresher", Usage: "refresh credentials (for people: openshell provider refresh)",
 		DisableSliceFlagSeparator: true, HideHelpCommand: true,
 		Commands: []*cli.Command{
 			{Name: "refresh", ArgsUsage: "NAME...", Flags: append([]cli.Flag{&cli.StringSliceFlag{Name: "credential"}, &cli.BoolFlag{Name: "due"}}, flags...), Action: once},
@@ -76,11 +76,11 @@ func open(c *cli.Context) (*refresh.Refresher, error) {
 	}, nil
 }
 
-// roots are the system's and the operator's, as they are now.
+// roots returns the current certificate authorities of the system and of the operator.
 func roots(files []string) (*x509.CertPool, error) {
 	pool, err := x509.SystemCertPool()
 	if err != nil {
-		pool = x509.NewCertPool() // a machine without: the files decide
+		pool = x509.NewCertPool() // the system has none: use only the files
 	}
 	for _, f := range files {
 		pem, err := boundedfile.Read(f, maxRoots)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package atomicfile replaces files so that a reader, or a machine that starts
-// again, sees the old content or the new one and nothing between. One writer at a
-// time is the caller's to see to.
+// Package atomicfile replaces files atomically: a reader, also after a crash of the
+// machine, sees either the old content or the new one. The caller must ensure that only one
+// writer writes a file at a time.
 package atomicfile
 
 import (
@@ -13,13 +13,14 @@ import (
 	"path/filepath"
 )
 
-// Write replaces the file at path: temporary file beside it, fsync, rename.
+// Write replaces the file at path. It writes a temporary file next to it, syncs and renames
+// it.
 func Write(path string, data []byte, perm os.FileMode) (err error) {
 	dir := filepath.Dir(path)
 	tmp := filepath.Join(dir, "."+filepath.Base(path)+".tmp")
-	// A writer that was killed leaves one.
+	// A writer that was killed leaves its temporary file.
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove what an interrupted write left: %w", err)
+		return fmt.Errorf("remove the temporary file of an interrupted write: %w", err)
 	}
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 func TestWrite(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "f")
-	// What a writer that was killed left must not stop the next one.
+	// The temporary file of a killed writer must not stop the next one.
 	if err := os.WriteFile(filepath.Join(dir, ".f.tmp"), []byte("half"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,8 @@ func TestWrite(t *testing.T) {
 
 func TestWriteFailsClean(t *testing.T) {
 	dir := t.TempDir()
-	// A rename onto a folder fails after the temporary file is written.
+	// The rename fails because its target is a folder; the temporary file is written by
+	// then.
 	if err := os.Mkdir(filepath.Join(dir, "f"), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package attached finds the running sandboxes that have credentials of a store,
-// and tells them what has become of one. Values go to each sandbox's guard by a
-// socket that only root opens, and into no file.
+// Package attached finds the running sandboxes that use credentials of a store, and sends
+// them changes. Values go to each sandbox's guard through a socket that only root can open,
+// and are not written to a file.
 package attached
 
 import (
@@ -20,25 +20,25 @@ import (
 )
 
 const (
-	// comeback is how long a sandbox may be without a guard: a standby takes the
-	// place of one that was killed.
-	comeback = 3 * time.Second
-	// poll is the pause between two attempts.
-	poll = 50 * time.Millisecond
-	// atOnce are told at once.
-	atOnce = 16
+	// guardTimeout is how long a sandbox may be without a guard. If the guard is killed, a
+	// standby takes its place within this time.
+	guardTimeout = 3 * time.Second
+	// pollInterval is the pause between two attempts.
+	pollInterval = 50 * time.Millisecond
+	// maxParallel is the number of sandboxes that are contacted at the same time.
+	maxParallel = 16
 )
 
-// Sandbox is one that takes updates.
+// Sandbox is a sandbox that accepts updates.
 type Sandbox struct {
 	ID  string `json:"id"`
 	Dir string `json:"dir"`
-	// Providers are those it has.
+	// Providers are the providers attached to the sandbox.
 	Providers []proxyapi.Attached `json:"providers"`
 }
 
-// List asks every sandbox which providers it has. One that does not answer is an
-// error beside those that do.
+// List returns every sandbox with its providers. If some do not answer, it returns the
+// others together with an error.
 func List(ctx context.Context, store *provider.Store) (found []Sandbox, err error) {
 	var mu sync.Mutex
 	err = each(store.Attached(), func(s Sandbox) error {
@@ -57,8 +57,9 @@ func List(ctx context.Context, store *provider.Store) (found []Sandbox, err erro
 	return found, err
 }
 
-// Announce has every sandbox that has the provider use what the store has of it now,
-// and returns when all do. told are their IDs; the error names those that do not.
+// Announce sends the stored values of a provider to every sandbox that has it, and returns
+// when they are in use. told holds the IDs of these sandboxes. The error names the
+// sandboxes that do not use the values.
 func Announce(ctx context.Context, store *provider.Store, name string) (told []string, err error) {
 	u, err := store.Changes(name)
 	if err != nil {
@@ -66,12 +67,12 @@ func Announce(ctx context.Context, store *provider.Store, name string) (told []s
 	}
 	told, err = tell(ctx, store.Attached(), u)
 	if err != nil {
-		err = fmt.Errorf("provider %s: not every sandbox uses what is stored: %w", name, err)
+		err = fmt.Errorf("provider %s: not every sandbox uses the stored values: %w", name, err)
 	}
 	return told, err
 }
 
-// AnnounceRoutes has every sandbox with a router use other routes and keys.
+// AnnounceRoutes sends new routes and keys to every sandbox with a router.
 func AnnounceRoutes(ctx context.Context, store *provider.Store, i *proxyapi.Inference) (told []string, err error) {
 	return all(ctx, store.Attached(), func(c *proxyapi.Client) error { return c.SetInference(ctx, i) })
 }
@@ -80,13 +81,14 @@ func tell(ctx context.Context, dir string, u *proxyapi.Update) (told []string, e
 	return all(ctx, dir, func(c *proxyapi.Client) error { return c.Update(ctx, u) })
 }
 
-// all says something to every sandbox; told are those that it concerned.
-func all(ctx context.Context, dir string, say func(*proxyapi.Client) error) (told []string, err error) {
+// all calls send for the guard of every sandbox. told holds the IDs of the sandboxes that
+// accepted the message.
+func all(ctx context.Context, dir string, send func(*proxyapi.Client) error) (told []string, err error) {
 	var mu sync.Mutex
 	err = each(dir, func(s Sandbox) error {
 		taken := false
-		err := patiently(ctx, s.Dir, func(c *proxyapi.Client) error {
-			err := say(c)
+		err := askGuard(ctx, s.Dir, func(c *proxyapi.Client) error {
+			err := send(c)
 			var f *proxyapi.Failure
 			if errors.As(err, &f) && f.Code == proxyapi.CodeNotAttached {
 				return nil
@@ -107,17 +109,17 @@ func all(ctx context.Context, dir string, say func(*proxyapi.Client) error) (tol
 	return told, err
 }
 
-// each calls f for every sandbox that has shown itself in dir.
+// each calls f for every sandbox with a link in dir.
 func each(dir string, f func(Sandbox) error) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("look for sandboxes: %w", err)
+		return fmt.Errorf("list sandboxes: %w", err)
 	}
 	failed := make([]error, len(entries))
-	slots := make(chan struct{}, atOnce)
+	slots := make(chan struct{}, maxParallel)
 	var tasks sync.WaitGroup
 	for i, e := range entries {
 		link := filepath.Join(dir, e.Name())
@@ -126,7 +128,7 @@ func each(dir string, f func(Sandbox) error) error {
 			continue // it has just gone, or is not a guard's
 		}
 		if _, err := os.Stat(to); errors.Is(err, fs.ErrNotExist) {
-			_ = os.Remove(link) // the sandbox was deleted, and its guard killed before
+			_ = os.Remove(link) // the sandbox is deleted, and its guard was killed before it could remove the link
 			continue
 		}
 		id := filepath.Base(to)
@@ -142,14 +144,14 @@ func each(dir string, f func(Sandbox) error) error {
 	return errors.Join(failed...)
 }
 
-// errEnded is about a sandbox that is not there any more.
+// errEnded means that the sandbox no longer exists.
 var errEnded = errors.New("the sandbox has ended")
 
-// patiently asks the guard of the sandbox of a state folder, again for as long as there
-// may be another soon.
-func patiently(ctx context.Context, dir string, ask func(*proxyapi.Client) error) error {
+// askGuard calls ask with a client of the guard whose state folder is dir. If there is no
+// guard, it tries again until guardTimeout.
+func askGuard(ctx context.Context, dir string, ask func(*proxyapi.Client) error) error {
 	socket := proxyapi.SecretsSocket(dir)
-	for late := time.Now().Add(comeback); ; {
+	for late := time.Now().Add(guardTimeout); ; {
 		err := ask(proxyapi.Dial(socket))
 		var f *proxyapi.Failure
 		if err == nil || errors.As(err, &f) {
@@ -161,6 +163,6 @@ func patiently(ctx context.Context, dir string, ask func(*proxyapi.Client) error
 		if time.Now().After(late) || ctx.Err() != nil {
 			return err
 		}
-		time.Sleep(poll)
+		time.Sleep(pollInterval)
 	}
 }

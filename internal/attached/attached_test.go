@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestBypass_B94_IDOfALink: a sandbox's ID is its folder's name, whatever the link is
-// called, and the link of a sandbox that is gone is removed.
+// TestBypass_B94_IDOfALink: the ID of a sandbox is the name of its folder, whatever the
+// name of the link is. The link of a sandbox that no longer exists is removed.
 func TestBypass_B94_IDOfALink(t *testing.T) {
 	dir := t.TempDir()
 	long := strings.Repeat("n", 255)

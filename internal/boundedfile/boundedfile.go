@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package boundedfile reads files whole that should be small, whoever wrote them.
+// Package boundedfile reads whole files whose size is bounded, whoever wrote them.
 package boundedfile
 
 import (
@@ -9,7 +9,8 @@ import (
 	"os"
 )
 
-// Read reads a file of at most most bytes. An error names the file.
+// Read returns the content of a file, which may have at most most bytes. The error names
+// the file.
 func Read(file string, most int64) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {

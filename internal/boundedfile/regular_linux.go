@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotRegular means that a name leads to a file that is not a regular file.
+// ErrNotRegular means that the file is not a regular file.
 var ErrNotRegular = errors.New("not a regular file")
 
-// OpenRegular opens the regular file that name leads to from dir for reading. resolve has
-// the flags of openat2(2) for the way to it. No other kind of file is opened: to open a
-// device can have an effect, to open a FIFO tells its writers.
+// OpenRegular opens the regular file name, relative to the folder dir, for reading. resolve
+// are the RESOLVE_ flags of openat2(2). It never opens another kind of file: opening a
+// device can have an effect, and opening a FIFO wakes its writers.
 func OpenRegular(dir int, name string, resolve uint64) (*os.File, error) {
 	at, err := unix.Openat2(dir, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolve})
 	if err != nil {
@@ -29,7 +29,7 @@ func OpenRegular(dir int, name string, resolve uint64) (*os.File, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, &os.PathError{Op: "open", Path: name, Err: ErrNotRegular}
 	}
-	// O_NONBLOCK: a lease of another process (F_SETLEASE) does not delay the open.
+	// O_NONBLOCK: without it, a lease of another process (F_SETLEASE) would delay the open.
 	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", at), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}

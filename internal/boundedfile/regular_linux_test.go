@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestOpenRegular: inotify sees the open of the regular file, and none of a file of another
-// kind.
+// TestOpenRegular checks with inotify that a regular file is opened and a file of another
+// kind is not.
 func TestOpenRegular(t *testing.T) {
 	dir := t.TempDir()
 	file, fifo := filepath.Join(dir, "file"), filepath.Join(dir, "fifo")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package bytesize reads numbers of bytes with a unit.
+// Package bytesize parses numbers of bytes with a unit.
 package bytesize
 
 import (
@@ -12,12 +12,12 @@ import (
 	"sync"
 )
 
-// text is a size as engines write it: 64m, 1.5GiB, 1024.
+// text matches a size as container engines write it: 64m, 1.5GiB, 1024.
 var text = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?(?i:([kmgtp]?)(?:i?b)?)$`)
 })
 
-// Parse reads a number of bytes with a unit, a power of 1024.
+// Parse parses a number of bytes with an optional unit, a power of 1024.
 func Parse(s string) (int64, error) {
 	m := text().FindStringSubmatch(s)
 	if m == nil {

@@ -19,7 +19,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// FuzzParse: a size is never negative.
+// FuzzParse checks that a size is never negative.
 func FuzzParse(f *testing.F) {
 	f.Add("1.5GiB")
 	f.Add("99999999p")

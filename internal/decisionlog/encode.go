@@ -9,9 +9,10 @@ import (
 	"unicode/utf8"
 )
 
-// AppendLine adds r as one line. JSON escapes what is below a space and replaces
-// what is no UTF-8; the rest that terminals act on (DEL, C1 controls, letters
-// that change the direction) is escaped here, with all that is not ASCII.
+// AppendLine appends r as one line of ASCII. JSON escapes control characters and replaces
+// bytes that are not UTF-8. AppendLine also escapes DEL and all characters that are not
+// ASCII, because terminals act on some of them (C1 controls, characters that change the
+// text direction).
 func AppendLine(dst []byte, r *Record) ([]byte, error) {
 	text, err := json.Marshal(r)
 	if err != nil {

@@ -9,16 +9,16 @@ import (
 	"os"
 )
 
-// FileName is the name of the file that records are written to. Older files have the
-// same name and the suffix .1, .2 and so on.
+// FileName is the name of the current file. Older files have the same name with the suffix
+// .1, .2 and so on.
 const FileName = "decisions.jsonl"
 
-// ProxyFileName is the name of the file beside the records in which the proxy reports its
-// own failures.
+// ProxyFileName is the name of a file in the same folder in which the proxy reports its own
+// failures.
 const ProxyFileName = "proxy.log"
 
-// files are the files of one log. It opens them below the descriptor of their folder,
-// because Landlock lets the proxy write in that folder only.
+// files are the files of one log. It opens them relative to the descriptor of their folder,
+// because Landlock allows the proxy to write only there.
 type files struct {
 	root  *os.Root
 	max   int64
@@ -68,7 +68,7 @@ func (f *files) open() error {
 	}
 	st, err := now.Stat()
 	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s is no file", FileName)
+		err = fmt.Errorf("%s is not a regular file", FileName)
 	}
 	if err == nil {
 		err = f.private(FileName)
@@ -110,9 +110,9 @@ func (f *files) write(lines []byte) (int, error) {
 }
 
 // rotate renames each file to the next number and closes the current one. When there are
-// count files, the second oldest is lost instead of the oldest, so that a flood of records
-// does not remove the records of the sandbox's start. If rotate fails, the next call
-// continues it. Nothing is written in between, so that the bound holds.
+// count files, it removes the second oldest instead of the oldest, so that a flood of
+// records cannot remove the records of the sandbox's start. If rotate fails, the next call
+// continues it; no line is written in between, so that the size stays bounded.
 func (f *files) rotate() error {
 	last := f.count - 1
 	if _, err := f.root.Lstat(name(last)); err == nil && last > 1 {

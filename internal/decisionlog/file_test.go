@@ -41,7 +41,7 @@ func TestRotation(t *testing.T) {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
-	// One write may be longer than a file and is not cut.
+	// A single write may be longer than a file; it is not cut.
 	if _, err := f.write([]byte(strings.Repeat("9", 299) + "\n")); err != nil || len(read(t, dir, FileName)) != 300 {
 		t.Error("a long write", err)
 	}
@@ -81,7 +81,7 @@ func TestRotationThatFails(t *testing.T) {
 	if _, err := f.write(full); err != nil {
 		t.Fatal(err)
 	}
-	// A folder with something in it is in the way.
+	// The rename fails because its target is a folder that is not empty.
 	way := filepath.Join(dir, FileName+".1")
 	if err := os.MkdirAll(filepath.Join(way, "x"), 0o700); err != nil {
 		t.Fatal(err)

@@ -11,51 +11,50 @@ import (
 const (
 	// Deny is the verdict of refusals.
 	Deny = "deny"
-	// Failed is the verdict about a connection or request that the policy allows and for
-	// which there was no connection: the name did not resolve, no address answered, or TLS
-	// failed.
+	// Failed is the verdict for a connection or request that the policy allows but that
+	// failed: the name did not resolve, no address answered, or the TLS handshake failed.
 	Failed = "failed"
 )
 
 // folder decides which refusals get a record of their own. The first ownRecords of each
-// kind do, at once; later ones are counted, and every foldInterval one record has their
-// number. A workload can make its refusals differ as it likes, so the records of all
-// refusals together have a budget in bytes. Refusals of a new kind for which the budget
-// has no room, or while maxKinds kinds are counted, are counted by layer and policy. A part
-// of both bounds is for the first refusals of new places: paths are easier to vary than
-// hosts, and operators look for new hosts. The zero value is not usable: see newFolder.
+// kind get one at once. Later ones are counted, and every foldInterval one record reports
+// their number. A workload can vary its refusals at will, so all records of refusals
+// together have a budget in bytes. A refusal of a new kind is counted by layer and policy
+// alone if the budget is used up or maxKinds kinds are counted. Part of both limits is
+// reserved for the first refusals of new places: paths are easier to vary than hosts, and
+// operators look for new hosts. The zero value is not usable; see newFolder.
 type folder struct {
 	seed  maphash.Seed
 	kinds map[uint64]*kind
-	// places has the number of kinds of each place.
+	// places maps each place to its number of kinds.
 	places map[uint64]int
 	rest   map[group]*count
-	// newPlaces is the budget for the first refusals of new places for which budget has no
-	// room.
+	// newPlaces is the budget for the first refusals of new places, for use when budget has
+	// no room.
 	budget, newPlaces budget
 }
 
-// kind is the refusals that differ only in time, process, and digits in the reason, which
-// has the ports of clients.
+// kind is a set of refusals that differ only in the time, the process, and digits in the
+// reason (the client's port is one).
 type kind struct {
 	like Record // what they have in common
 	count
 	cost int64 // bytes of a record that counts them
-	// own is how many of them have a record of their own.
+	// own is the number of refusals of the kind that have a record of their own.
 	own int
 	// place is the hash of the layer, the host, the port and the program.
 	place uint64
 }
 
-// group is the refusals of kinds that are not counted each on its own. The workload cannot
-// make many groups: their fields come from the proxy and the policy.
+// group is a set of refusals whose kinds are not counted separately. The workload cannot
+// create many groups: their fields come from the proxy and the policy.
 type group struct {
 	layer, policy string
 	revision      int
 }
 
-// count is the number of refusals that are in no record yet, and the times of the first
-// and the last.
+// count holds the number of refusals that no record has reported yet, and the times of the
+// first and the last one.
 type count struct {
 	n           uint64
 	first, last time.Time
@@ -76,11 +75,12 @@ func newFolder(now time.Time) folder {
 	}
 }
 
-// first reports whether the refusal r gets a record of its own. If not, first counts it.
+// first reports whether the refusal r gets a record of its own. If not, it counts r.
 func (f *folder) first(r *Record) bool {
 	id := f.kindOf(r)
 	if k := f.kinds[id]; k != nil {
-		// Once one is counted the others are, too, so that records stay in order.
+		// Once one of a kind is counted, the later ones are, too, so that records stay in
+		// order.
 		if k.n == 0 && k.own < ownRecords && f.budget.take(r.Time, cost(r), reservedBytes) {
 			k.own++
 			return true
@@ -105,7 +105,7 @@ func (f *folder) first(r *Record) bool {
 	return false
 }
 
-// room takes n bytes for a refusal of a new kind, or returns false.
+// room takes n bytes from the budget for a refusal of a new kind, or returns false.
 func (f *folder) room(now time.Time, n int64, newPlace bool) bool {
 	return len(f.kinds) < maxKinds-placeKinds && f.budget.take(now, n, reservedBytes) ||
 		newPlace && len(f.kinds) < maxKinds && f.newPlaces.take(now, n, 0)
@@ -119,8 +119,8 @@ func (f *folder) remove(id uint64, k *kind) {
 	}
 }
 
-// forget undoes a call of first that returned true: the record of r found no place in the
-// queue, and the next refusal like it may have one.
+// forget undoes a call of first that returned true: the queue had no room for the record of
+// r, and the next refusal of its kind may have one.
 func (f *folder) forget(r *Record) {
 	id := f.kindOf(r)
 	if k := f.kinds[id]; k.own > 1 {
@@ -130,9 +130,9 @@ func (f *folder) forget(r *Record) {
 	}
 }
 
-// due calls put with a record of each count, as long as the budget lasts and put returns
-// true; the others stay counted. With all, the budget does not count. A kind without new
-// refusals is forgotten.
+// due calls put with a record of each count, until the budget is used up or put returns
+// false; the remaining ones stay counted. If all is true, it ignores the budget. It removes
+// kinds without new refusals.
 func (f *folder) due(now time.Time, all bool, put func(Record) bool) {
 	write := func(r Record, c *count, cost int64) bool {
 		if !all && !f.budget.take(now, cost, 0) {
@@ -163,8 +163,8 @@ func (f *folder) empty() bool { return len(f.kinds)+len(f.rest) == 0 }
 // restReason is the reason in the record of a group.
 const restReason = "refusals of more kinds than are recorded one by one"
 
-// likeness returns the fields that refusals of one kind have in common. It copies the
-// texts, because those of r may be parts of longer ones.
+// likeness returns a record with the fields that all refusals of r's kind share. It copies
+// the strings, because those in r may be parts of longer ones.
 func likeness(r *Record) Record {
 	return Record{
 		Verdict: r.Verdict, Layer: r.Layer, Binary: strings.Clone(r.Binary), Host: strings.Clone(r.Host), Port: r.Port, Address: strings.Clone(r.Address), Protocol: r.Protocol,
@@ -173,8 +173,8 @@ func likeness(r *Record) Record {
 	}
 }
 
-// kindOf hashes the fields that define a kind. The seed is secret, so that a workload
-// cannot make two kinds of one hash.
+// kindOf returns a hash of the fields that define a kind. The seed is secret, so that a
+// workload cannot construct two kinds with the same hash.
 func (f *folder) kindOf(r *Record) uint64 {
 	var h maphash.Hash
 	h.SetSeed(f.seed)
@@ -191,7 +191,7 @@ func (f *folder) kindOf(r *Record) uint64 {
 	return h.Sum64()
 }
 
-// placeOf hashes what makes a place.
+// placeOf returns a hash of the fields that define a place.
 func (f *folder) placeOf(r *Record) uint64 {
 	return maphash.Comparable(f.seed, struct {
 		layer, host, binary string
@@ -199,7 +199,7 @@ func (f *folder) placeOf(r *Record) uint64 {
 	}{r.Layer, r.Host, r.Binary, r.Port})
 }
 
-// cost returns an upper bound of the bytes that the line of r takes.
+// cost returns an upper limit for the length of r's line in bytes.
 func cost(r *Record) int64 {
 	n := lineOverhead
 	add := func(s string) {
@@ -228,7 +228,7 @@ func cost(r *Record) int64 {
 	return int64(n)
 }
 
-// budget is a token bucket of bytes. It has burst bytes at most, and gets rate bytes a
+// budget is a token bucket of bytes. It holds at most burst bytes and gains rate bytes per
 // second.
 type budget struct {
 	left, burst, rate int64
@@ -239,7 +239,7 @@ func newBudget(burst, rate int64, now time.Time) budget {
 	return budget{left: burst, burst: burst, rate: rate, at: now}
 }
 
-// take takes n bytes if that leaves reserve.
+// take takes n bytes if at least reserve bytes are left afterwards.
 func (b *budget) take(now time.Time, n, reserve int64) bool {
 	if d := now.Sub(b.at); d >= time.Second {
 		seconds := min(int64(d/time.Second), b.burst/b.rate+1)

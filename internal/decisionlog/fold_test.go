@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// floodSize is how many refusals once wrote 16 MB.
+// floodSize is the number of refusals that wrote 16 MB before refusals were counted.
 const floodSize = 51_000
 
-// kept reads all the files of dir, oldest first.
+// kept reads all files of dir, oldest first.
 func kept(t *testing.T, dir string) (all []Record, size int) {
 	t.Helper()
 	for i := MaxFiles - 1; i >= 0; i-- {
@@ -26,7 +26,7 @@ func kept(t *testing.T, dir string) (all []Record, size int) {
 	return all, size
 }
 
-// counted is how many refusals the records tell of.
+// counted returns how many refusals the records report.
 func counted(t *testing.T, all []Record) (n uint64) {
 	t.Helper()
 	for _, r := range all {
@@ -44,8 +44,8 @@ func counted(t *testing.T, all []Record) (n uint64) {
 	return n
 }
 
-// TestBypass_B62_RefusalFloods: however a workload varies its refusals, they do not push
-// out what was recorded before, the first of them has a record at once, and every one is
+// TestBypass_B62_RefusalFloods: however a workload varies its refusals, they do not
+// displace earlier records, the first of them has a record at once, and every one is
 // counted.
 func TestBypass_B62_RefusalFloods(t *testing.T) {
 	refusal := Record{
@@ -114,7 +114,7 @@ func TestBypass_B62_RefusalFloods(t *testing.T) {
 	}
 }
 
-// TestRefusalRecordsLast: the constants keep what they promise.
+// TestRefusalRecordsLast checks that the constants keep the promise in their comments.
 func TestRefusalRecordsLast(t *testing.T) {
 	if lasts := time.Duration(((MaxFiles-1)*MaxBytes-refusalBurst)/refusalRate) * time.Second; lasts < 48*time.Hour {
 		t.Errorf("a flood of refusals fills the files in %v", lasts)
@@ -123,7 +123,7 @@ func TestRefusalRecordsLast(t *testing.T) {
 	b := newBudget(refusalBurst, refusalRate, now)
 	b.left = 0
 	taken := int64(0)
-	for i := range 24 * 3600 * 10 { // ten a second, for a day
+	for i := range 24 * 3600 * 10 { // ten per second for one day
 		if now := now.Add(time.Duration(i) * 100 * time.Millisecond); b.take(now, 100, 0) {
 			taken += 100
 		}
@@ -136,8 +136,8 @@ func TestRefusalRecordsLast(t *testing.T) {
 	}
 }
 
-// A count comes by itself, a kind that does not go on is forgotten, and then nothing
-// wakes the log any more.
+// A count is written without a further record, a kind without new refusals is removed, and
+// then no timer of the log runs.
 func TestCountsComeByThemselves(t *testing.T) {
 	dir := t.TempDir()
 	l, err := Open(dir, "box", Options{})
@@ -178,13 +178,13 @@ func TestCountsComeByThemselves(t *testing.T) {
 	}
 }
 
-// A first refusal that finds no place in the queue is not what later ones are counted
-// against.
+// If the queue has no room for the first refusal of a kind, later ones are not counted as
+// its repetitions.
 func TestDroppedFirstIsNoFirst(t *testing.T) {
 	s := &slow{gate: make(chan struct{})}
 	l := start("box", s)
 	l.Record(Record{Verdict: "allow"})
-	for !s.waits.Load() { // until then the queue is read
+	for !s.waits.Load() { // until then, the queue is being read
 		time.Sleep(time.Millisecond)
 	}
 	for range 2 * MaxQueue {
@@ -197,7 +197,7 @@ func TestDroppedFirstIsNoFirst(t *testing.T) {
 	if kinds != 0 {
 		t.Error("the dropped refusal is known")
 	}
-	l.fold() // with no place in the queue
+	l.fold() // the queue is full
 	close(s.gate)
 	for len(l.queue) == cap(l.queue) {
 		time.Sleep(time.Millisecond)
@@ -213,8 +213,8 @@ func TestDroppedFirstIsNoFirst(t *testing.T) {
 	}
 }
 
-// TestBypass_B62_FirstRecordsStay: what a sandbox did first outlasts any number of
-// later records.
+// TestBypass_B62_FirstRecordsStay: the records of what a sandbox did first survive any
+// number of later records.
 func TestBypass_B62_FirstRecordsStay(t *testing.T) {
 	dir := t.TempDir()
 	l, err := Open(dir, "box", Options{MaxBytes: 20_000, MaxFiles: MaxFiles})
@@ -238,9 +238,9 @@ func TestBypass_B62_FirstRecordsStay(t *testing.T) {
 	}
 }
 
-// TestBypass_B62_NewPlaces: a flood of refusals at one host does not hide the first
-// refusal of another host, port, program or layer, also when it goes on for long. A flood
-// of hosts is bounded.
+// TestBypass_B62_NewPlaces: a flood of refusals at one host does not hide the first refusal
+// of another host, port, program or layer, however long it lasts. A flood of hosts is
+// bounded.
 func TestBypass_B62_NewPlaces(t *testing.T) {
 	now := time.Now()
 	f := newFolder(now)
@@ -256,7 +256,7 @@ func TestBypass_B62_NewPlaces(t *testing.T) {
 		for i := range 40 {
 			r := flood
 			r.Time, r.Path = now, fmt.Sprintf("/%d/%d", second, i%20)
-			if second > 30 { // then the same kinds, so that each one has a count to write
+			if second > 30 { // from here on the same kinds, so that each has a count to write
 				r.Path = fmt.Sprintf("/30/%d", i)
 			}
 			if f.first(&r) {
@@ -307,7 +307,7 @@ func TestBypass_B62_NewPlaces(t *testing.T) {
 	}
 }
 
-// TestKinds: refusals that differ in an address, or in which number they have, are of
+// TestKinds: refusals that differ in an address, or in the position of a number, are of
 // different kinds.
 func TestKinds(t *testing.T) {
 	f := newFolder(time.Now())

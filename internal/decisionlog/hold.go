@@ -11,15 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// holdTries bounds the attempts to lock a folder that a Prune removes at the same time.
+// holdTries limits the attempts to lock a folder that a concurrent Prune removes.
 const holdTries = 10
 
 // Holder marks the log of one folder as that of a running sandbox.
 type Holder struct{ dir *os.File }
 
-// Hold marks the log in dir, which it makes, as that of a running sandbox: Prune leaves
-// it alone and a Tail waits for more. Several processes may hold one log; the mark ends
-// with the last of them. It is a shared flock(2) of the folder.
+// Hold marks the log in dir, which it creates, as the log of a running sandbox: Prune does
+// not remove it, and a Tail waits for more records. Several processes may hold a log; the
+// mark remains until the last one closes it. It is a shared flock(2) on the folder.
 func Hold(dir string) (*Holder, error) {
 	for range holdTries {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -40,20 +40,20 @@ func Hold(dir string) (*Holder, error) {
 		if now, at := os.Stat(dir); err == nil && at == nil && os.SameFile(ours, now) {
 			return &Holder{f}, nil
 		}
-		_ = f.Close() // it was removed before it was locked
+		_ = f.Close() // Prune removed it before it was locked
 	}
-	return nil, fmt.Errorf("lock the folder of decisions %s: it is removed again and again", dir)
+	return nil, fmt.Errorf("lock the folder of decisions %s: it is repeatedly removed", dir)
 }
 
-// Close ends the mark. The folder's time of modification is then that of the end.
+// Close removes the mark and sets the folder's modification time to now.
 func (h *Holder) Close() error {
 	now := time.Now()
-	_ = os.Chtimes(h.dir.Name(), now, now) // without it the last record's time counts
+	_ = os.Chtimes(h.dir.Name(), now, now) // if this fails, the time of the last record counts
 	return h.dir.Close()
 }
 
-// tryLock locks the folder f exclusively and reports whether nobody holds its log. The
-// lock ends when f is closed.
+// tryLock locks the folder f exclusively and reports whether nobody holds its log. The lock
+// lasts until f is closed.
 func tryLock(f *os.File) bool {
 	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 }

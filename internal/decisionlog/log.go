@@ -8,11 +8,13 @@ import (
 	"time"
 )
 
-// Options are the operator's. The zero value means the constants.
+// Options are the limits of a log. In each field the zero value means the default.
 type Options struct {
-	// MaxBytes is how long one file becomes.
+	// MaxBytes is the largest size of one file in bytes. The default is the constant
+	// MaxBytes; Open fails if it is negative.
 	MaxBytes int64
-	// MaxFiles is how many files are kept, two or more.
+	// MaxFiles is the number of files to keep. The default is the constant MaxFiles; Open
+	// fails if it is less than 2.
 	MaxFiles int
 }
 
@@ -28,36 +30,37 @@ type Log struct {
 	dropped uint64 // since the last record that was queued
 	totals  Totals
 	folder  folder
-	// tick calls fold after interval; ticking is true while it is set.
+	// tick calls fold after interval. ticking is true while it is set.
 	tick     *time.Timer
 	ticking  bool
 	interval time.Duration
 
-	// The rest belongs to run.
+	// Only run uses the remaining fields.
 	files store
 	batch []byte
 	lines []line
 	lost  uint64 // since the last record that was written
-	err   error  // why
+	err   error  // the reason of lost
 }
 
-// Totals are how many decisions a Log was given, with a record of their own or not.
+// Totals counts the decisions that a Log was given, with or without records of their own.
 type Totals struct{ Allow, Audit, Deny, Failed uint64 }
 
-// store is where lines go; write says how many bytes arrived.
+// store is the destination of lines. write returns the number of bytes that were written.
 type store interface {
 	write(lines []byte) (int, error)
 	close() error
 }
 
-// line is a record in the batch: where it ends and how many records go with it
-// if it cannot be written.
+// line is a record in the batch: the offset of its end, and the number of records that are
+// lost if it cannot be written.
 type line struct {
 	end    int
 	weight uint64
 }
 
-// Open opens the log in dir, which it makes, and goes on behind what is there.
+// Open opens the log in dir, which it creates if necessary, and appends to the records
+// there.
 func Open(dir, container string, o Options) (*Log, error) {
 	if o.MaxBytes == 0 {
 		o.MaxBytes = MaxBytes
@@ -86,9 +89,9 @@ func start(container string, s store) *Log {
 	return l
 }
 
-// Record has r written. It sets Seq, Container and Dropped, and Time if that is
-// zero. It never waits: a record that finds no place in the queue is counted instead.
-// So is a refusal of a kind that has its own records already; see folder.
+// Record queues r for writing. It sets Seq, Container and Dropped, and Time if it is zero.
+// It never blocks: if the queue is full, it counts the record instead. It also counts a
+// refusal whose kind already has its records; see folder.
 func (l *Log) Record(r Record) {
 	r.Container = l.container
 	if r.Time.IsZero() {
@@ -129,8 +132,8 @@ func (l *Log) put(r Record) bool {
 	}
 }
 
-// fold queues records of the refusals that were counted, and sets tick again while any
-// kind of refusal is known.
+// fold queues records of the counted refusals. It sets tick again if a kind of refusal is
+// known.
 func (l *Log) fold() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -138,7 +141,7 @@ func (l *Log) fold() {
 		return
 	}
 	l.folder.due(time.Now().UTC(), false, func(r Record) bool {
-		return len(l.queue) < cap(l.queue) && l.put(r) // else it stays counted
+		return len(l.queue) < cap(l.queue) && l.put(r) // otherwise it stays counted
 	})
 	if l.ticking = !l.folder.empty(); l.ticking {
 		l.tick.Reset(l.interval)
@@ -165,8 +168,8 @@ func (t *Totals) add(verdict string) {
 	}
 }
 
-// Close writes what is queued. The error says how many records are not in the
-// files for another reason than a full queue.
+// Close writes the queued records. The error says how many records are missing from the
+// files for a reason other than a full queue.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	if l.closed {
@@ -212,7 +215,7 @@ func (l *Log) run() {
 	}
 }
 
-// gather adds what waits already, so that a flood costs few writes.
+// gather adds the waiting records to the batch, so that a flood needs few writes.
 func (l *Log) gather() {
 	for len(l.batch) < maxBatch {
 		select {
@@ -227,7 +230,7 @@ func (l *Log) gather() {
 	}
 }
 
-// note says that records were dropped if no record follows that could.
+// note writes a record about dropped records, if no later record reports them.
 func (l *Log) note() {
 	l.mu.Lock()
 	if l.dropped == 0 || len(l.queue) > 0 {
@@ -240,7 +243,7 @@ func (l *Log) note() {
 	l.flush()
 }
 
-// missing is a record of nothing but what is missing. The caller holds mu.
+// missing returns a record that only reports dropped records. The caller holds mu.
 func (l *Log) missing() Record {
 	l.seq++
 	r := Record{Time: time.Now().UTC(), Seq: l.seq, Container: l.container, Dropped: l.dropped}

@@ -30,7 +30,7 @@ func logged(t *testing.T, text []byte) (all []Record) {
 	return all
 }
 
-// complete fails if a record is missing that no later one counts.
+// complete fails the test if a record is missing that no later one counts.
 func complete(t *testing.T, all []Record) (dropped uint64) {
 	t.Helper()
 	last := uint64(0)
@@ -53,7 +53,7 @@ func TestBypass_B75_OneHarmlessLine(t *testing.T) {
 	nasty := []string{
 		"a\nb", "a\r\nb", `","verdict":"allow"}` + "\n{", "\x1b[2J\x1b[31m", "\x9b2J", "\u009b2J", "\x00\x7f", "\xff\xfe", "\u202egpj.exe", "\u2028", "😀\u0085", "</script>&",
 	}
-	// The last time they are counted.
+	// The last repetition of each is counted.
 	for _, s := range slices.Repeat(nasty, ownRecords+1) {
 		l.Record(Record{
 			Container: "other", Seq: 9, Dropped: 9, Verdict: "deny", Layer: "l7", Host: s, Path: "/" + s + "?token=SECRET#SECRET",
@@ -129,12 +129,12 @@ func TestBypass_B75_LongFieldsAreCut(t *testing.T) {
 	}
 }
 
-// slow is a store that waits until it may go on, and is full at times.
+// slow is a store that blocks until the gate opens, and that is full at times.
 type slow struct {
 	bytes.Buffer
 	gate chan struct{}
 	room func() int
-	// waits says that a write has come to the gate.
+	// waits is true once a write has reached the gate.
 	waits atomic.Bool
 }
 
@@ -147,7 +147,7 @@ func (s *slow) write(b []byte) (int, error) {
 	}
 	if s.room != nil {
 		if n := s.room(); n < len(b) {
-			// What is torn is ended before the next write, as files does.
+			// A torn line is ended before the next write, as in files.
 			whole := bytes.LastIndexByte(b[:n], '\n') + 1
 			s.Buffer.Write(b[:whole])
 			return n, errors.New("no space left")
@@ -184,7 +184,8 @@ func TestRecordNeverWaits(t *testing.T) {
 	}
 	all := logged(t, s.Bytes())
 	dropped := complete(t, all)
-	// One without a verdict only counts: the last, unless there was room again.
+	// A record without a verdict only reports a count. It is the last one, unless the queue
+	// had room again.
 	kept := uint64(0)
 	for _, r := range all {
 		if r.Verdict != "" {
@@ -323,7 +324,7 @@ func BenchmarkAppendLine(b *testing.B) {
 	}
 }
 
-// TestOneLine: the reason of a record is one line, also of joined errors.
+// TestOneLine checks that the reason of a record is one line, also for joined errors.
 func TestOneLine(t *testing.T) {
 	joined := fmt.Errorf("dial: %w", errors.Join(errors.New("connection refused"), errors.New("no server answers"))).Error()
 	for text, want := range map[string]string{

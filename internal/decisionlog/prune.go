@@ -16,19 +16,19 @@ import (
 )
 
 // pruneInterval is the time between two runs of PruneDue. A run looks at each log, which
-// takes about 50 µs for one.
+// takes about 50 µs per log.
 const pruneInterval = time.Hour
 
-// pruneStamp is the file in the folder of all logs whose time of modification is that of
-// the last PruneDue. No container has an ID with an at sign.
+// pruneStamp is a file in the folder of all logs. Its modification time is the time of the
+// last PruneDue. The ID of a container never contains an at sign.
 const pruneStamp = "@pruned"
 
-// Limits bound the logs of sandboxes that have ended.
+// Limits are the limits for the logs of sandboxes that have ended.
 type Limits struct {
-	// MaxAge is how long a log is kept after the end of its sandbox; 0 is without limit.
+	// MaxAge is how long a log is kept after the end of its sandbox. 0 means no limit.
 	MaxAge time.Duration
-	// MaxBytes bounds all logs together, in bytes; 0 is no bound. Logs of running
-	// sandboxes count and are not removed.
+	// MaxBytes is the largest size of all logs together in bytes. 0 means no limit. The
+	// logs of running sandboxes count, but are not removed.
 	MaxBytes int64
 }
 
@@ -36,11 +36,12 @@ type Limits struct {
 type Pruned struct {
 	ID    string `json:"id"`
 	Bytes int64  `json:"bytes"`
-	// Ended is when its sandbox ended, or wrote its last record if it was killed.
+	// Ended is the time when its sandbox ended. If the sandbox was killed, it is the time
+	// of its last record.
 	Ended time.Time `json:"ended"`
 }
 
-// PruneDue calls Prune, unless it has done so in the last hour.
+// PruneDue calls Prune, unless it was called within the last hour.
 func PruneDue(top string, l Limits) error {
 	stamp := filepath.Join(top, pruneStamp)
 	now := time.Now()
@@ -61,10 +62,10 @@ func PruneDue(top string, l Limits) error {
 	return err
 }
 
-// Prune removes logs below top of sandboxes that have ended: those older than l.MaxAge,
-// then the oldest ones until all logs together have at most l.MaxBytes. It ignores folders
-// that are not logs. If it cannot remove a log, it continues with the others and returns an
-// error.
+// Prune removes logs below top of sandboxes that have ended: first those older than
+// l.MaxAge, then the oldest ones until all logs together have at most l.MaxBytes. It
+// ignores folders that are not logs. If a log cannot be removed, it continues with the
+// others and returns an error.
 func Prune(top string, l Limits) (removed []Pruned, err error) {
 	root, err := os.OpenRoot(top)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -108,8 +109,8 @@ var logFile = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^(` + regexp.QuoteMeta(FileName) + `(\.[0-9]+)?|` + regexp.QuoteMeta(ProxyFileName) + `)$`)
 })
 
-// measure returns the size and the end of the log in the folder name; false if the folder
-// has no file FileName or has other files than a log's.
+// measure returns the size and the end time of the log in the folder name. It returns false
+// if the folder has no file FileName, or has files that are not part of a log.
 func measure(root *os.Root, name string) (p Pruned, ok bool) {
 	st, err := root.Stat(name)
 	if err != nil || !st.IsDir() || strings.HasPrefix(name, "@") {
@@ -134,8 +135,7 @@ func measure(root *os.Root, name string) (p Pruned, ok bool) {
 	return p, ok
 }
 
-// remove removes a log, unless a running sandbox holds it or it has changed since it was
-// measured.
+// remove removes a log, unless a running sandbox holds it or it has changed since measure.
 func remove(root *os.Root, p Pruned) (gone bool, err error) {
 	f, err := root.Open(p.ID)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -152,7 +152,8 @@ func remove(root *os.Root, p Pruned) (gone bool, err error) {
 		return false, nil
 	}
 	files, err := fs.ReadDir(root.FS(), p.ID)
-	// FileName is the first and goes last: without it the rest is not taken for a log.
+	// FileName comes first and is removed last: without it, the rest is not recognized as a
+	// log.
 	for _, e := range slices.Backward(files) {
 		if err == nil {
 			err = root.Remove(filepath.Join(p.ID, e.Name()))

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// endedLog writes a log of some size whose sandbox ended some time ago.
+// endedLog writes a log of the given size, whose sandbox ended the given time ago.
 func endedLog(t *testing.T, top, id string, size int, ago time.Duration) {
 	t.Helper()
 	dir := filepath.Join(top, id)
@@ -65,7 +65,7 @@ func TestPrune(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			// The oldest of all is still written to.
+			// The oldest log belongs to a running sandbox.
 			h, err := Hold(filepath.Join(top, "running"))
 			if err != nil {
 				t.Fatal(err)
@@ -83,8 +83,8 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// TestPruneLeavesTheRest: Prune keeps folders and files that are not logs, of any age, and a
-// log folder that contains another file.
+// TestPruneLeavesTheRest checks that Prune keeps folders and files that are not logs, of
+// any age, and a log folder that contains another file.
 func TestPruneLeavesTheRest(t *testing.T) {
 	top := t.TempDir()
 	outside := t.TempDir()
@@ -115,7 +115,7 @@ func TestPruneLeavesTheRest(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(outside, "log", FileName)); err != nil {
 		t.Error(err)
 	}
-	// The control: alone in its folder a log goes.
+	// The control: in a folder of its own, a log is removed.
 	endedLog(t, top, "control", 10, time.Hour)
 	if removed, err := Prune(top, Limits{MaxAge: 1}); err != nil || len(removed) != 1 || removed[0].ID != "control" {
 		t.Errorf("removed %+v, %v", removed, err)
@@ -125,8 +125,8 @@ func TestPruneLeavesTheRest(t *testing.T) {
 	}
 }
 
-// TestHoldMarksTheEnd: a log counts from the end of its sandbox, not from its last
-// record, and for as long as one of two holders is left it is not removed.
+// TestHoldMarksTheEnd checks that a log's age counts from the end of its sandbox, not from
+// its last record, and that it is not removed while one of two holders is left.
 func TestHoldMarksTheEnd(t *testing.T) {
 	top := t.TempDir()
 	dir := filepath.Join(top, "box")
@@ -156,8 +156,8 @@ func TestHoldMarksTheEnd(t *testing.T) {
 	}
 }
 
-// TestHoldWhilePruned: a sandbox that begins while its old log is removed holds the
-// folder that its records are in.
+// TestHoldWhilePruned checks that a sandbox which starts while its old log is removed holds
+// the folder that contains its records.
 func TestHoldWhilePruned(t *testing.T) {
 	top := t.TempDir()
 	dir := filepath.Join(top, "box")
@@ -172,7 +172,7 @@ func TestHoldWhilePruned(t *testing.T) {
 	})
 	file := filepath.Join(dir, FileName)
 	for range 100 {
-		// The old log of this ID, of which the other goroutine may remove any part.
+		// The old log of this ID. The other goroutine may remove any part of it.
 		_ = os.Mkdir(dir, 0o700)
 		_ = os.WriteFile(file, nil, 0o600)
 		h, err := Hold(dir)
@@ -197,7 +197,7 @@ func TestHoldWhilePruned(t *testing.T) {
 	wg.Wait()
 }
 
-// TestPruneDue prunes once in an interval.
+// TestPruneDue checks that it prunes once per interval.
 func TestPruneDue(t *testing.T) {
 	top := t.TempDir()
 	due := func(want string) {

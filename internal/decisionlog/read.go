@@ -11,9 +11,9 @@ import (
 	"iter"
 )
 
-// Read gives the records of one file. A line that is no record, because a disk
-// was full or a proxy was killed, gives an error with its number, and reading
-// goes on; an error of r ends it.
+// Read yields the records of one file. A line that is not a record, because the disk was
+// full or the proxy was killed, yields an error with its line number, and reading
+// continues. An error of r ends it.
 func Read(r io.Reader) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		br := bufio.NewReaderSize(r, MaxLine)

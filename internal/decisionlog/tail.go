@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// pollEvery is the pause of a waiting Tail between two looks for more records.
+// pollEvery is the pause after which a waiting Tail looks for more records.
 const pollEvery = 100 * time.Millisecond
 
-// Tail is an io.Reader over the files of one log, the oldest first, also while they are
+// Tail is an io.Reader that reads the files of one log, oldest first, while they are being
 // rotated. Pass it to [Read].
 type Tail struct {
 	ctx  context.Context //nolint:containedctx // an io.Reader has no other way to be told
@@ -57,7 +57,8 @@ func (t *Tail) Read(p []byte) (int, error) {
 			}
 			told = true
 		}
-		// The last records may have been written since: they are read before the end.
+		// The last records may have been written since the last read, so they are read
+		// first.
 		if ended = !Held(t.dir); ended {
 			continue
 		}
@@ -79,8 +80,8 @@ func (t *Tail) some(p []byte) (int, error) {
 		if err != nil || next == nil {
 			return 0, err
 		}
-		// Lines written between the end of the file and its rotation come first. If a
-		// killed writer left the last line without an end, a line feed ends it here.
+		// Lines that were written between the end of the read and the rotation come first.
+		// If a killed writer left an incomplete last line, a line feed ends it here.
 		if n, err := t.file(p); n > 0 || err != nil {
 			return n, errors.Join(err, next.Close())
 		}
@@ -112,9 +113,9 @@ func (t *Tail) file(p []byte) (int, error) {
 	return n, err
 }
 
-// newer opens the file after the open one, or returns nil if there is none. If none is
-// open, it opens the oldest file. If the open file was removed by rotations, it opens the
-// second oldest: rotation keeps the oldest.
+// newer opens the next file after the open one, or returns nil if there is none. If no file
+// is open, it opens the oldest. If rotations removed the open file, it opens the second
+// oldest, because rotation keeps the oldest.
 func (t *Tail) newer() (*os.File, error) {
 	from := MaxFiles - 1
 	if t.now != nil {

@@ -17,7 +17,7 @@ import (
 
 func TestTailReadsOldestFirst(t *testing.T) {
 	dir := t.TempDir()
-	// The oldest was cut off by a kill.
+	// A kill cut off the oldest file.
 	for name, text := range map[string]string{FileName: "e\n", FileName + ".1": "c\nd\n", FileName + ".3": "a\nb"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -39,8 +39,8 @@ func TestTailOfAnEmptyFolder(t *testing.T) {
 	}
 }
 
-// A tail that waits sees every record across rotations, in order, and ends when
-// it is told to.
+// A Tail that waits reads every record across rotations, in order, and ends when ctx is
+// done.
 func TestTailFollowsRotations(t *testing.T) {
 	dir := t.TempDir()
 	hold(t, dir)
@@ -59,7 +59,8 @@ func TestTailFollowsRotations(t *testing.T) {
 	defer cancel()
 	const last = 12
 	next := uint64(1)
-	// Each time all is read, two more are written: one rotation at most.
+	// Whenever everything is read, two more records are written, which causes at most one
+	// rotation.
 	tail := NewTail(ctx, dir, func() error {
 		for range 2 {
 			if next > last {
@@ -92,7 +93,7 @@ func TestTailFollowsRotations(t *testing.T) {
 	}
 }
 
-// hold marks a log as a running sandbox's until the test ends.
+// hold marks a log as that of a running sandbox until the test ends.
 func hold(t *testing.T, dir string) *Holder {
 	t.Helper()
 	h, err := Hold(dir)
@@ -103,8 +104,9 @@ func hold(t *testing.T, dir string) *Holder {
 	return h
 }
 
-// TestTailEndsWithTheSandbox: a Tail that follows reads the last records and ends when
-// the sandbox does; at the log of a sandbox that has ended it ends at once.
+// TestTailEndsWithTheSandbox checks that a Tail that follows a log reads the last records
+// and ends when the sandbox does, and that it ends at once if the sandbox has already
+// ended.
 func TestTailEndsWithTheSandbox(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, FileName)
@@ -145,7 +147,7 @@ func TestTailEndsWithTheSandbox(t *testing.T) {
 	}
 }
 
-// The two halves of a line that is being written make one.
+// The two halves of a line that is being written are read as one.
 func TestTailWaitsForTheLinesEnd(t *testing.T) {
 	dir := t.TempDir()
 	hold(t, dir)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package harden is how a program of ours that holds credentials gives up what would
-// let others read them, and what it does not need: on all of its threads, for good.
+// Package harden removes rights from the calling process, on all of its threads and
+// irrevocably. Programs that hold credentials use it, so that no other process can read
+// them and the program keeps only the rights that it needs.
 package harden
 
 import (
@@ -14,8 +15,7 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/psx"
 )
 
-// Process keeps what the process knows to itself: no core, no tracing, no new
-// rights.
+// Process prevents core dumps, tracing by other processes, and new privileges.
 func Process() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("become non-dumpable: %w", err)
@@ -29,8 +29,8 @@ func Process() error {
 	return nil
 }
 
-// Capabilities drops all but those of keep, a bit for each, that the process has, and
-// returns these.
+// Capabilities drops all capabilities that are not in the bit mask keep, and returns those
+// that the process still has.
 func Capabilities(keep uint64) (has uint64, err error) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -52,9 +52,9 @@ func Capabilities(keep uint64) (has uint64, err error) {
 	return has, nil
 }
 
-// Files leaves the process these files and no others that it has not opened. A kernel
-// without Landlock runs it without: what a sandbox needs of Landlock is the
-// operator's floor, not this. The network is what such programs are for.
+// Files restricts the process to these files; open files stay open. Without Landlock in the
+// kernel it does nothing: the operator's configuration decides whether a sandbox requires
+// Landlock. Files does not restrict the network, which these programs need.
 func Files(rules ...landlock.Rule) error {
 	config := landlock.V7
 	config.HandledAccessNet = 0

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package inferencefile is the operator's file of the backends behind
-// inference.local. It names providers, never a credential.
+// Package inferencefile reads and writes the operator's file of the backends behind
+// inference.local. The file names providers and contains no credentials.
 package inferencefile
 
 import (
@@ -22,53 +22,58 @@ import (
 	"openshell.dev/runtime/internal/boundedfile"
 )
 
-// DefaultFile is where the routes are unless the operator says otherwise.
+// DefaultFile is the path of the file unless the operator configures another.
 const DefaultFile = "/etc/openshell/inference.yaml"
 
 const (
-	// MaxSize bounds the file, in bytes.
+	// MaxSize is the largest size of the file in bytes.
 	MaxSize = 1 << 20
-	// MaxRoutes bounds the routes of a sandbox.
+	// MaxRoutes is the largest number of routes.
 	MaxRoutes = 64
 )
 
-// Dialects are the APIs that a backend may speak.
+// Dialects are the APIs that a backend may have.
 var Dialects = []string{"openai", "anthropic", "bedrock", "gemini", "ollama", "nvidia", "vertex-claude"}
 
-// File is the document.
+// File is the content of the file.
 type File struct {
 	Routes []Route `yaml:"routes" json:"routes"`
 	Budget Budget  `yaml:"budget,omitempty" json:"budget"`
 }
 
-// Route is a backend, and which requests go to it.
+// Route is a backend with the requests that are sent to it.
 type Route struct {
 	Name string `yaml:"name" json:"name"`
-	// Dialect is one of Dialects; BaseURL what the dialect's own SDK takes.
+	// Dialect is one of [Dialects]. BaseURL is the base URL as the SDK of the dialect
+	// expects it. Both are required.
 	Dialect string `yaml:"dialect" json:"dialect"`
 	BaseURL string `yaml:"base_url" json:"base_url"`
-	// Provider brings the credential; none for a backend without one. Credential
-	// names which of the provider's, if it has several.
+	// Provider is the name of the provider with the credential; empty for a backend without
+	// one. Credential is the name of the credential, if the provider has several.
 	Provider   string `yaml:"provider,omitempty" json:"provider,omitempty"`
 	Credential string `yaml:"credential,omitempty" json:"credential,omitempty"`
-	// Region is what requests to AWS are signed for, where the URL does not say it.
+	// Region is the AWS region for which requests are signed. It is needed only if the URL
+	// does not contain it.
 	Region string `yaml:"region,omitempty" json:"region,omitempty"`
-	// Model is what the backend is asked for; empty keeps the caller's.
+	// Model is the name of the model in requests to the backend. If it is empty, the name
+	// in the client's request is kept.
 	Model string `yaml:"model,omitempty" json:"model,omitempty"`
-	// Models and Paths are what the route takes; without any it takes the rest.
+	// Models and Paths select the requests for the route. A route without either gets the
+	// requests that no other route selects.
 	Models  []string          `yaml:"models,omitempty" json:"models,omitempty"`
 	Paths   []string          `yaml:"paths,omitempty" json:"paths,omitempty"`
 	Aliases map[string]string `yaml:"aliases,omitempty" json:"aliases,omitempty"`
 	Headers map[string]string `yaml:"headers,omitempty" json:"headers,omitempty"`
 	Weight  int               `yaml:"weight,omitempty" json:"weight,omitempty"`
-	// Reserve routes take only what falls back to them.
+	// Reserve is true for a route that gets only requests for which another route failed.
 	Reserve            bool     `yaml:"reserve,omitempty" json:"reserve,omitempty"`
 	Fallbacks          []string `yaml:"fallbacks,omitempty" json:"fallbacks,omitempty"`
 	TimeoutSeconds     int      `yaml:"timeout_seconds,omitempty" json:"timeout_seconds,omitempty"`
 	IdleTimeoutSeconds int      `yaml:"idle_timeout_seconds,omitempty" json:"idle_timeout_seconds,omitempty"`
 }
 
-// Budget bounds what one sandbox may ask for; 0 is no bound.
+// Budget limits the requests of one sandbox. 0 means no limit; negative values are an
+// error.
 type Budget struct {
 	RequestsPerMinute int64 `yaml:"requests_per_minute,omitempty" json:"requests_per_minute,omitempty"`
 	TokensPerMinute   int64 `yaml:"tokens_per_minute,omitempty" json:"tokens_per_minute,omitempty"`
@@ -76,11 +81,12 @@ type Budget struct {
 	TotalTokens       int64 `yaml:"total_tokens,omitempty" json:"total_tokens,omitempty"`
 }
 
-// namePattern is compiled by who needs it: the runtime and the proxy start with
-// this package, and few of them have routes.
+// namePattern is compiled at first use: the runtime and the proxy import this package, and
+// most sandboxes have no routes.
 var namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`) })
 
-// Parse reads and validates a file. Unknown keys are errors.
+// Parse parses and validates a file. name is used in error messages. Unknown keys are
+// errors.
 func Parse(name string, text []byte) (*File, error) {
 	if len(text) > MaxSize {
 		return nil, fmt.Errorf("%s: larger than %d bytes", name, MaxSize)
@@ -104,7 +110,7 @@ func (f *File) validate() error {
 	seen := map[string]bool{}
 	for i, r := range f.Routes {
 		if !namePattern().MatchString(r.Name) || seen[r.Name] {
-			return fmt.Errorf("routes[%d]: name %q is no name, or there twice", i, r.Name)
+			return fmt.Errorf("routes[%d]: name %q is not a valid name, or occurs twice", i, r.Name)
 		}
 		seen[r.Name] = true
 		if err := r.validate(); err != nil {
@@ -120,7 +126,7 @@ func (f *File) validate() error {
 	}
 	b := f.Budget
 	if b.RequestsPerMinute < 0 || b.TokensPerMinute < 0 || b.TotalRequests < 0 || b.TotalTokens < 0 {
-		return errors.New("budget: a bound is negative")
+		return errors.New("budget: limits may not be negative")
 	}
 	return nil
 }
@@ -134,7 +140,7 @@ func (r *Route) validate() error {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
 		return fmt.Errorf("base_url %q: want an http or https URL", r.BaseURL)
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return errors.New("base_url: a user, a query or a fragment does not belong in it")
+		return errors.New("base_url: must not have a user, a query or a fragment")
 	case r.Provider != "" && u.Scheme != "https":
 		return errors.New("base_url: a credential needs https")
 	case r.Weight < 0 || r.TimeoutSeconds < 0 || r.IdleTimeoutSeconds < 0:
@@ -143,7 +149,7 @@ func (r *Route) validate() error {
 	return nil
 }
 
-// Load reads a file; one that is not there has no routes.
+// Load reads the file. A missing file has no routes.
 func Load(file string) (*File, error) {
 	text, err := boundedfile.Read(file, MaxSize)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -155,7 +161,7 @@ func Load(file string) (*File, error) {
 	return Parse(file, text)
 }
 
-// Save writes the file, whole or not at all.
+// Save replaces the file atomically.
 func (f *File) Save(file string) error {
 	if err := f.validate(); err != nil {
 		return err

@@ -32,10 +32,10 @@ func TestParseRefuses(t *testing.T) {
 	for _, tc := range []struct{ name, text, want string }{
 		{"unknown key", "route: []\n", "field route not found"},
 		{"name", "routes: [{name: A, dialect: openai, base_url: \"https://a\"}]\n", `name "A"`},
-		{"twice", "routes: [{name: a, dialect: openai, base_url: \"https://a\"}, {name: a, dialect: openai, base_url: \"https://a\"}]\n", "there twice"},
+		{"twice", "routes: [{name: a, dialect: openai, base_url: \"https://a\"}, {name: a, dialect: openai, base_url: \"https://a\"}]\n", "occurs twice"},
 		{"dialect", "routes: [{name: a, dialect: klingon, base_url: \"https://a\"}]\n", `dialect "klingon"`},
 		{"no URL", "routes: [{name: a, dialect: openai, base_url: a}]\n", "want an http or https URL"},
-		{"key in URL", "routes: [{name: a, dialect: openai, base_url: \"https://u:p@a\"}]\n", "does not belong in it"},
+		{"key in URL", "routes: [{name: a, dialect: openai, base_url: \"https://u:p@a\"}]\n", "must not have a user"},
 		{"key in clear", "routes: [{name: a, dialect: openai, base_url: \"http://a\", provider: p}]\n", "a credential needs https"},
 		{"fallback", "routes: [{name: a, dialect: openai, base_url: \"https://a\", fallbacks: [a]}]\n", "is not another route"},
 		{"budget", "budget: {total_tokens: -1}\n", "negative"},

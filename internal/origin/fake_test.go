@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// fake is the other side, over TLS, with what it received.
+// fake is a TLS server that keeps what it received.
 type fake struct {
 	*httptest.Server
 	mu     sync.Mutex
@@ -48,7 +48,7 @@ func (f *fake) config() Config {
 	return Config{Roots: pool, Now: time.Now}
 }
 
-// asked is the one request's form; nil if there was none.
+// asked returns the form and the header of the only request, or nil if there was none.
 func (f *fake) asked(t *testing.T) (url.Values, http.Header) {
 	t.Helper()
 	f.mu.Lock()

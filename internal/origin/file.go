@@ -13,7 +13,7 @@ import (
 	"openshell.dev/runtime/internal/provider"
 )
 
-// file is a credential in a file, without the line's end that editors leave.
+// file is a credential in a file. The line feed at the end, which editors add, is removed.
 type file struct{ path string }
 
 func (f file) Fetch(context.Context) (*Made, error) {

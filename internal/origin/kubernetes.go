@@ -15,8 +15,8 @@ import (
 	"openshell.dev/runtime/internal/provider"
 )
 
-// kubernetes is a key of a Secret, asked of the cluster's API. One that is mounted is
-// a file.
+// kubernetes is a key of a Secret that is read from the cluster's API. For a mounted
+// Secret, use file.
 type kubernetes struct {
 	c Config
 	o *provider.Origin

@@ -5,15 +5,17 @@ package origin
 import "time"
 
 const (
-	// Patience bounds getting one credential, dialPatience reaching the other side.
-	Patience     = 30 * time.Second
-	dialPatience = 10 * time.Second
-	// maxAnswer bounds an answer, maxHeader its header, in bytes: a Kubernetes
-	// Secret has at most 1 MiB, which base64 makes a third larger.
+	// Timeout limits fetching one credential, and dialTimeout connecting and the TLS
+	// handshake.
+	Timeout     = 30 * time.Second
+	dialTimeout = 10 * time.Second
+	// maxAnswer is the largest response and maxHeader the largest response header, in
+	// bytes. A Kubernetes Secret has at most 1 MiB, and base64 makes it a third larger.
 	maxAnswer = 2 << 20
 	maxHeader = 64 << 10
-	// maxError bounds what is said of a failure, in bytes.
+	// maxError is the length of the longest error text in bytes.
 	maxError = 500
-	// usualLifetime is that of a token whose maker does not say: OpenShell's.
+	// usualLifetime is the lifetime of a token if the response does not have it, as in
+	// OpenShell.
 	usualLifetime = time.Hour
 )

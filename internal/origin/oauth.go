@@ -19,7 +19,8 @@ import (
 	"openshell.dev/runtime/internal/provider"
 )
 
-// oauth exchanges what is kept for an access token at a token endpoint.
+// oauth exchanges a refresh token, a client secret or a signed assertion for an access
+// token at a token endpoint.
 type oauth struct {
 	c Config
 	o *provider.Origin
@@ -65,7 +66,7 @@ func (s *oauth) Fetch(ctx context.Context) (*Made, error) {
 			Subject: subject, Scopes: s.o.Scopes, TokenURL: s.o.TokenURL,
 		}
 		if s.o.Lifetime > 0 {
-			c.Expires = min(s.o.Lifetime, time.Hour) // Google's longest
+			c.Expires = min(s.o.Lifetime, time.Hour) // the longest that Google accepts
 		}
 		tokens = c.TokenSource(ctx)
 	}
@@ -89,14 +90,14 @@ func (s *oauth) Fetch(ctx context.Context) (*Made, error) {
 	return m, nil
 }
 
-// codes are the errors of token endpoints (RFC 6749, 7523) that are passed on. Other
-// words of theirs are not: an endpoint may quote what it was sent.
+// codes are the error codes of token endpoints (RFC 6749, 7523) that are passed on. Other
+// texts of an endpoint are not: it may quote the request.
 var codes = []string{
 	"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope",
 	"access_denied", "server_error", "temporarily_unavailable", "invalid_target",
 }
 
-// refused is an error of oauth2 without the answer that it quotes.
+// refused returns an error of oauth2 without the response that it quotes.
 func refused(err error) error {
 	var r *oauth2.RetrieveError
 	if errors.As(err, &r) && r.Response != nil {
@@ -112,7 +113,8 @@ func refused(err error) error {
 	return err
 }
 
-// bounded remembers why the other side was not reached: oauth2 makes words of it.
+// bounded is a transport that keeps the error of a failed request: oauth2 returns only its
+// text.
 type bounded struct {
 	next   http.RoundTripper
 	failed error

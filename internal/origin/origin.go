@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package origin gets credentials from where they come from: a file, Vault, a
-// Kubernetes Secret, or an endpoint that makes short-lived ones out of long-lived
-// ones. It is for the refresher alone: what it holds would be too much for a proxy.
+// Package origin fetches credentials from their origins: a file, Vault, a Kubernetes
+// Secret, or an endpoint that issues short-lived credentials for long-lived ones. Only the
+// refresher uses it: a proxy must not hold long-lived credentials.
 //
-// No error of it holds a secret, whatever the other side answers.
+// No error of this package contains a secret, whatever the other side answers.
 package origin
 
 import (
@@ -24,32 +24,32 @@ import (
 	"openshell.dev/runtime/internal/provider"
 )
 
-// Made is what an origin gave.
+// Made is the result of a [Source].
 type Made struct {
-	// Value is the credential's; Outputs are those that were made along.
+	// Value is the credential. Outputs are further values that were issued with it.
 	Value   provider.Secret
 	Outputs map[string]provider.Secret
-	// Expires is when they end; zero if the other side does not say.
+	// Expires is the time when they expire; zero if the other side does not say.
 	Expires time.Time
-	// Material takes the place of what the origin had: a refresh token that was
-	// exchanged for the next.
+	// Material replaces values of the origin's configuration, such as a refresh token that
+	// can be used only once.
 	Material map[string]provider.Secret
 }
 
-// Source is where a credential comes from.
+// Source is the origin of a credential.
 type Source interface {
 	Fetch(ctx context.Context) (*Made, error)
 }
 
-// Config is what sources work with.
+// Config contains what all sources need.
 type Config struct {
-	// Roots verify the other sides.
+	// Roots are the certificate authorities for the other side.
 	Roots *x509.CertPool
-	// Now is the clock.
+	// Now returns the current time.
 	Now func() time.Time
 }
 
-// Open finds the source that an origin names.
+// Open returns the source for an origin.
 func Open(c Config, o *provider.Origin) (Source, error) {
 	switch o.Kind {
 	case provider.FromFile:
@@ -63,12 +63,13 @@ func Open(c Config, o *provider.Origin) (Source, error) {
 	case provider.AssumeRole:
 		return &assumeRole{c, o}, nil
 	}
-	return nil, fmt.Errorf("no credential comes from %q", o.Kind)
+	return nil, fmt.Errorf("unknown kind of origin %q", o.Kind)
 }
 
-// Fetch opens the source of o and asks it, with the limits that hold for all.
+// Fetch opens the source of o and fetches from it, with the limits that apply to all
+// sources.
 func Fetch(ctx context.Context, c Config, o *provider.Origin) (*Made, error) {
-	ctx, cancel := context.WithTimeout(ctx, Patience)
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	s, err := Open(c, o)
 	if err != nil {
@@ -88,7 +89,7 @@ func Fetch(ctx context.Context, c Config, o *provider.Origin) (*Made, error) {
 		m.Expires = now.Add(o.Lifetime)
 	}
 	if !m.Expires.IsZero() && !now.Before(m.Expires) {
-		return nil, errors.New("what was made has expired already: is the clock right?")
+		return nil, errors.New("the new credential has already expired: is the clock right?")
 	}
 	return m, nil
 }
@@ -104,7 +105,8 @@ func (m *Made) all() map[string]provider.Secret {
 	return out
 }
 
-// check refuses what cannot be a credential. A key of several lines is one.
+// check returns an error for a text that cannot be a credential. A credential may have
+// several lines, as keys do.
 func check(v string) error {
 	switch {
 	case strings.TrimSpace(v) == "":
@@ -119,24 +121,25 @@ func check(v string) error {
 	return nil
 }
 
-// client speaks to one that is given secrets: verified TLS, no other place than the
-// one that was named, no proxy of an environment.
+// client returns a client for a server that receives secrets. It verifies TLS, follows no
+// redirects, and ignores the proxy variables of the environment.
 func (c Config) client(roots *x509.CertPool) *http.Client {
 	if roots == nil {
 		roots = c.Roots
 	}
 	return &http.Client{
-		Timeout:       Patience,
+		Timeout:       Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
-			DialContext:     (&net.Dialer{Timeout: dialPatience}).DialContext,
-			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}, TLSHandshakeTimeout: dialPatience,
+			DialContext:     (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}, TLSHandshakeTimeout: dialTimeout,
 			ForceAttemptHTTP2: true, DisableKeepAlives: true, MaxResponseHeaderBytes: maxHeader,
 		},
 	}
 }
 
-// safeError says what went wrong in words that hold no secret; the cause may.
+// safeError is an error whose text contains no secret. The text of its cause may contain
+// one.
 type safeError struct {
 	text  string
 	cause error
@@ -144,16 +147,16 @@ type safeError struct {
 
 func (e *safeError) Error() string { return e.text }
 
-// Is lets a caller know a cause by its identity, never by its words.
+// Is matches the cause by identity. The cause's text is never used.
 func (e *safeError) Is(target error) bool { return errors.Is(e.cause, target) }
 
-// plain is an error whose text is ours.
+// plain is an error whose text comes from this package.
 type plain string
 
 func (e plain) Error() string { return string(e) }
 
-// text is an error's as far as it is ours or that of the network: what the other
-// side said may be what it was sent.
+// text returns the parts of an error's text that come from this package or the network. The
+// other side's text may quote what it was sent.
 func text(err error, o *provider.Origin) string {
 	var (
 		p    plain
@@ -170,11 +173,11 @@ func text(err error, o *provider.Origin) string {
 		}
 		out = "ask " + host + u.Err.Error()
 	case errors.Is(err, context.DeadlineExceeded):
-		out = fmt.Sprintf("no answer within %s", Patience)
+		out = fmt.Sprintf("no answer within %s", Timeout)
 	default:
 		out = "the answer is not what was asked for"
 	}
-	// A host's or certificate's name may be chosen by the other side as well.
+	// The other side may also choose the name of a host or certificate.
 	for _, m := range o.Material {
 		if v := m.Reveal(); len(v) > 3 && strings.Contains(out, v) {
 			return "the other side's error cannot be shown: it holds a secret"
@@ -195,8 +198,8 @@ func clip(s string) string {
 	return s
 }
 
-// with are the roots, or those of one file alone: a cluster and a Vault of one's own
-// mostly have their own.
+// with returns the roots, or only those in the given file: a private cluster or Vault
+// usually has its own CA.
 func (c Config) with(file string) (*x509.CertPool, error) {
 	if file == "" {
 		return c.Roots, nil

@@ -93,8 +93,8 @@ func TestClientCredentials(t *testing.T) {
 	}
 }
 
-// TestSecretInHeader: where the profile says so, the client's name and secret go in
-// Basic, each as in a form before that (RFC 6749 2.3.1), and nowhere else.
+// TestSecretInHeader checks that, if the profile says so, the client's name and secret are
+// sent in the Basic header, each form-encoded first (RFC 6749 2.3.1), and nowhere else.
 func TestSecretInHeader(t *testing.T) {
 	const id, secret = "me:or you", "s3cr3t+/%:material"
 	for kind, more := range map[string]map[string]provider.Secret{
@@ -116,7 +116,8 @@ func TestSecretInHeader(t *testing.T) {
 	}
 }
 
-// TestServiceAccount: the assertion is signed by the account's key, for this endpoint.
+// TestServiceAccount checks that the assertion is signed with the account's key, for this
+// endpoint.
 func TestServiceAccount(t *testing.T) {
 	f := newFake(t, 200, `{"access_token":"ya29.tok","token_type":"Bearer","expires_in":3599}`)
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -201,8 +202,9 @@ func TestAssumeRole(t *testing.T) {
 	}
 }
 
-// TestAmbientRole: the role is assumed with what AWS's own chain finds by the kept
-// environment, and the process has none of that afterwards.
+// TestAmbientRole checks that the role is assumed with the keys that AWS's own chain finds
+// in the kept environment, and that the process's environment does not contain them
+// afterwards.
 func TestAmbientRole(t *testing.T) {
 	end := time.Now().Add(30 * time.Minute).UTC().Format(time.RFC3339)
 	for _, e := range os.Environ() { // the refresher's is empty
@@ -276,8 +278,9 @@ func TestAmbientRole(t *testing.T) {
 	}
 }
 
-// TestRefusals: each answer that gives no credential is an error that says why, and
-// never what was sent, however the other side puts it.
+// TestRefusals checks that each response without a credential gives an error with the
+// reason, and that the error never contains what was sent, however the other side returns
+// it.
 func TestRefusals(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -297,7 +300,7 @@ func TestRefusals(t *testing.T) {
 		{"a token with controls", 200, `{"access_token":"a\u0000b","token_type":"bearer"}`, nil, "it is not text"},
 		{"no text", 200, `{"access_token":{"a":1}}`, nil, "not what was asked for"},
 		{"another type", 200, `{"access_token":"a","token_type":"mac"}`, nil, "not a bearer's"},
-		{"ended", 200, `{"access_token":"a","token_type":"bearer","expires_in":-10}`, nil, "expired already"},
+		{"ended", 200, `{"access_token":"a","token_type":"bearer","expires_in":-10}`, nil, "already expired"},
 		{"leads elsewhere", 307, "", http.Header{"Location": {"https://attacker.test/"}}, "answers 307"},
 		{"an error with 200", 200, `{"error":"invalid_client","access_token":"a"}`, nil, "answers 200: invalid_client"},
 	} {
@@ -319,7 +322,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestUnverified: a secret is not sent to who cannot show that it is the endpoint.
+// TestUnverified checks that a secret is not sent to a server that cannot prove that it is
+// the endpoint.
 func TestUnverified(t *testing.T) {
 	f := newFake(t, 200, `{"access_token":"a","token_type":"bearer"}`)
 	for name, o := range map[string]*provider.Origin{

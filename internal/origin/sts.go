@@ -20,19 +20,20 @@ import (
 	"openshell.dev/runtime/internal/provider"
 )
 
-// stsRegion is asked where no other is named, session what AWS's log says.
+// stsRegion is the region of the endpoint if none is configured. session is the session
+// name in AWS's log.
 const (
 	stsRegion = "us-east-1"
 	session   = "openshell"
 )
 
-// assumeRole has AWS make keys of a role for a while.
+// assumeRole gets temporary keys of a role from AWS.
 type assumeRole struct {
 	c Config
 	o *provider.Origin
 }
 
-// errorCode is what AWS calls an error.
+// errorCode matches the error codes of AWS.
 var errorCode = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z]{1,64}$`) })
 
 func (s *assumeRole) get(name, otherwise string) string {
@@ -89,7 +90,7 @@ func (s *assumeRole) Fetch(ctx context.Context) (*Made, error) {
 	}, nil
 }
 
-// codeOf is what AWS calls an error, "" if it is not AWS's.
+// codeOf returns the error code of AWS, or "" if the error is not AWS's.
 func codeOf(err error) string {
 	var api smithy.APIError
 	if errors.As(err, &api) && errorCode().MatchString(api.ErrorCode()) {
@@ -98,13 +99,13 @@ func codeOf(err error) string {
 	return ""
 }
 
-// chain is AWS's own: it reads this process's environment, which is empty but for who
-// holds it.
+// chain guards AWS's own credential chain, which reads this process's environment. The
+// environment is empty except while chain is held.
 var chain sync.Mutex
 
-// ambient are the keys that AWS's own chain finds, as the environment of whoever
-// configured the refresh tells it: in that, in AWS's files, by a web identity, from the
-// machine's metadata. Programs that its files name are not run: the refresher may run
+// ambient returns the keys that AWS's own chain finds with the environment of the person
+// who configured the refresh: in variables, in AWS's files, by a web identity, or from the
+// machine's metadata. It does not run programs that these files name: the refresher may run
 // none.
 func (s *assumeRole) ambient(ctx context.Context) (aws.Credentials, error) {
 	chain.Lock()

@@ -15,8 +15,8 @@ import (
 	"openshell.dev/runtime/internal/provider"
 )
 
-// vault is a field of a secret in HashiCorp Vault, of either version of its
-// key-value engine or of one that makes secrets with a lease.
+// vault is a field of a secret in HashiCorp Vault: of either version of its key-value
+// engine, or of an engine that issues secrets with a lease.
 type vault struct {
 	c Config
 	o *provider.Origin
@@ -40,7 +40,7 @@ func (s *vault) Fetch(ctx context.Context) (*Made, error) {
 		return nil, c.Error
 	}
 	c.Address, c.HttpClient = s.o.Settings["address"], s.c.client(roots)
-	c.DisableRedirects, c.MaxRetries, c.Timeout = true, 0, Patience
+	c.DisableRedirects, c.MaxRetries, c.Timeout = true, 0, Timeout
 	client, err := api.NewClient(c)
 	if err != nil {
 		return nil, plain("the Vault address cannot be used")

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package refresh keeps a store's credentials fresh: it asks their origins when they
-// are due, stores what comes, and tells the sandboxes that have them. What fails is
-// tried again, ever less often, and the old value stays until its end.
+// Package refresh keeps the credentials of a store fresh. It fetches them from their
+// origins when they are due, stores the results, and sends them to the sandboxes that use
+// them. A failed fetch is repeated after increasing pauses, and the old value stays in use
+// until it expires.
 package refresh
 
 import (
@@ -18,32 +19,32 @@ import (
 )
 
 const (
-	// backoffFirst and backoffMost bound the pause after a failure.
+	// backoffFirst and backoffMost are the shortest and the longest pause after a failure.
 	backoffFirst = 5 * time.Second
 	backoffMost  = 5 * time.Minute
-	// usualBefore is how long before its end a value is made anew, if its profile
-	// does not say; never before half of its life.
+	// usualBefore is how long before its expiry a value is refreshed, if its profile does
+	// not say. A value is never refreshed before half of its lifetime.
 	usualBefore = 5 * time.Minute
-	// again is the pause after which a source without an end is read anew.
+	// again is the pause after which a source whose values do not expire is read again.
 	again = time.Minute
-	// soonest keeps an endpoint whose values end at once from being asked all the
-	// time.
+	// soonest is the shortest time until a refresh, so that an endpoint whose values expire
+	// at once is not asked continuously.
 	soonest = time.Second
 )
 
 // Refresher works on one store.
 type Refresher struct {
 	Store *provider.Store
-	// Origins is what origins work with, at each time they are asked.
+	// Origins returns the configuration for each fetch.
 	Origins func() (origin.Config, error)
 }
 
-// Refresh asks the origins of a provider's credentials, which are all without names,
-// and with due only those whose time has come. What was made is stored and in use in
-// all sandboxes when it returns.
+// Refresh fetches the credentials of a provider from their origins: the named ones, or all
+// if credentials is empty; with due, only those that are due. When it returns, the results
+// are stored and in use in all sandboxes.
 //
-// Of several that do so at once one asks; the others find that it is not due any
-// more, unless they insist.
+// If several processes call it at once, one of them fetches. With due, the others find that
+// the credential is no longer due.
 func (r *Refresher) Refresh(ctx context.Context, name string, credentials []string, due bool) error {
 	release, err := r.Store.Lock(name, provider.Refreshing)
 	if err != nil {
@@ -66,7 +67,7 @@ func (r *Refresher) Refresh(ctx context.Context, name string, credentials []stri
 	}
 	for _, c := range credentials {
 		if o := p.Origins[c]; o == nil || o.Kind == provider.FromEnvironment {
-			return fmt.Errorf("provider %s: nothing makes credential %s; openshell provider refresh configure says what does", name, c)
+			return fmt.Errorf("provider %s: credential %s has no origin; openshell provider refresh configure sets one", name, c)
 		}
 	}
 	var failed []error
@@ -88,8 +89,8 @@ func (r *Refresher) Refresh(ctx context.Context, name string, credentials []stri
 	return errors.Join(failed...)
 }
 
-// one asks the origin of one credential and stores what it says.
-// Preconditions: the provider is locked for refreshing.
+// one fetches one credential from its origin and stores it. Preconditions: the provider is
+// locked for refreshing.
 func (r *Refresher) one(ctx context.Context, p *provider.Provider, name string) (changed bool, err error) {
 	asked := p.Origins[name]
 	c, err := r.Origins()
@@ -98,8 +99,8 @@ func (r *Refresher) one(ctx context.Context, p *provider.Provider, name string) 
 	}
 	c.Now = time.Now
 	made, asking := origin.Fetch(ctx, c, asked)
-	// What was made is kept even if whoever asked has given up: a refresh token may
-	// have been spent on it.
+	// The result is stored even if the caller has given up: a refresh token may have been
+	// used up for it.
 	_, err = r.Store.Update(p.Name, func(now *provider.Provider) (bool, error) {
 		o := now.Origins[name]
 		if o == nil || !o.Configured.Equal(asked.Configured) {
@@ -131,19 +132,19 @@ func (r *Refresher) one(ctx context.Context, p *provider.Provider, name string) 
 	return changed, asking
 }
 
-var errReplaced = errors.New("where it comes from was configured anew meanwhile: what the old origin made is not used")
+var errReplaced = errors.New("its origin was reconfigured meanwhile: the result of the old one is not used")
 
-// outputs checks that everything is there that is to be stored.
+// outputs checks that m has every value that is to be stored.
 func outputs(o *provider.Origin, m *origin.Made) error {
 	for output := range o.Outputs {
 		if _, ok := m.Outputs[output]; !ok {
-			return fmt.Errorf("its origin makes no %s", output)
+			return fmt.Errorf("its origin returned no %s", output)
 		}
 	}
 	return nil
 }
 
-// take stores a value and says whether it is another than before, or ends later.
+// take stores a value and reports whether the value or its expiry changed.
 func take(p *provider.Provider, credential string, v provider.Secret, expires time.Time) bool {
 	old, had := p.Values[credential]
 	same := had && old.Reveal() == v.Reveal() && p.Expires[credential].Equal(expires)
@@ -159,7 +160,7 @@ func take(p *provider.Provider, credential string, v provider.Secret, expires ti
 	return !same
 }
 
-// next is when a value is made anew that ends at expires.
+// next returns the time to refresh a value that expires at expires.
 func next(o *provider.Origin, now, expires time.Time) time.Time {
 	if expires.IsZero() {
 		return now.Add(again)
@@ -172,7 +173,7 @@ func next(o *provider.Origin, now, expires time.Time) time.Time {
 	return now.Add(max(soonest, life-min(before, life/2)))
 }
 
-// backoff is the pause after so many failures in a row.
+// backoff returns the pause after the given number of failures in a row.
 func backoff(failures int) time.Duration {
 	pause := backoffFirst
 	for range failures - 1 {

@@ -30,13 +30,14 @@ credentials:
 endpoints: [{host: api.test, port: 443}]
 `
 
-// issuer exchanges each refresh token once, for an access token and the next.
+// issuer accepts each refresh token once and returns an access token and the next refresh
+// token.
 type issuer struct {
 	mu    sync.Mutex
 	good  string
 	count int
 	life  int
-	// broken answers nothing that can be used.
+	// broken makes it return responses that cannot be used.
 	broken bool
 	slow   chan struct{}
 }
@@ -60,7 +61,7 @@ func (i *issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// world is a store with a provider that an issuer makes tokens for.
+// world returns a store with a provider whose tokens come from an issuer.
 func world(t *testing.T, i *issuer) (*Refresher, string) {
 	t.Helper()
 	i.good = "refresh-secret-0"
@@ -98,7 +99,7 @@ func TestRefresh(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The refresh token that was spent is replaced, or the next would fail.
+		// The used refresh token is replaced; otherwise the next exchange would fail.
 		if p.Values["token"].Reveal() != fmt.Sprintf("access-secret-%d", n) || p.Origins["token"].Material["refresh_token"].Reveal() != fmt.Sprintf("refresh-secret-%d", n) || p.Revision != n+1 {
 			t.Errorf("after %d: %q, revision %d", n, p.Values["token"].Reveal(), p.Revision)
 		}
@@ -113,8 +114,8 @@ func TestRefresh(t *testing.T) {
 	noSecrets(t, dir)
 }
 
-// TestRefreshFails: the old value stays with its end, and the next attempt comes later
-// and later.
+// TestRefreshFails checks that the old value and its expiry stay, and that the pauses
+// between attempts grow.
 func TestRefreshFails(t *testing.T) {
 	i := &issuer{life: 600}
 	r, dir := world(t, i)
@@ -154,8 +155,8 @@ func TestRefreshFails(t *testing.T) {
 	noSecrets(t, dir)
 }
 
-// TestOneSpendsTheToken: of several refreshers at once one spends the refresh token,
-// and none a token that is spent.
+// TestOneSpendsTheToken checks that only one of several concurrent refreshers uses the
+// refresh token, and that none uses a token twice.
 func TestOneSpendsTheToken(t *testing.T) {
 	i := &issuer{life: 600}
 	r, _ := world(t, i)
@@ -173,7 +174,7 @@ func TestOneSpendsTheToken(t *testing.T) {
 	}
 }
 
-// TestConfiguredMeanwhile: what an origin makes that was replaced is not used.
+// TestConfiguredMeanwhile checks that a value from a replaced origin is not used.
 func TestConfiguredMeanwhile(t *testing.T) {
 	i := &issuer{life: 600, slow: make(chan struct{})}
 	r, _ := world(t, i)
@@ -195,7 +196,7 @@ func TestConfiguredMeanwhile(t *testing.T) {
 	}
 }
 
-// TestAssumedRole: the three keys of a role are stored together or not at all.
+// TestAssumedRole checks that the three keys of a role are stored together or not at all.
 func TestAssumedRole(t *testing.T) {
 	const keys = `<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>ASIA1</AccessKeyId><SecretAccessKey>made-secret</SecretAccessKey>` +
 		`<SessionToken>%s</SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>`
@@ -259,7 +260,7 @@ func TestRefreshRefuses(t *testing.T) {
 	if err := r.Refresh(context.Background(), "none", nil, false); !errors.Is(err, provider.ErrNotFound) {
 		t.Errorf("error %v", err)
 	}
-	if err := r.Refresh(context.Background(), "work", []string{"other"}, false); err == nil || !strings.Contains(err.Error(), "nothing makes credential other") {
+	if err := r.Refresh(context.Background(), "work", []string{"other"}, false); err == nil || !strings.Contains(err.Error(), "has no origin") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -283,7 +284,7 @@ func TestNext(t *testing.T) {
 	}
 }
 
-// TestServeEnds: without a sandbox to work for there is no refresher.
+// TestServeEnds checks that the refresher ends if there is no sandbox to work for.
 func TestServeEnds(t *testing.T) {
 	r, _ := world(t, &issuer{})
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)

@@ -15,17 +15,18 @@ import (
 )
 
 const (
-	// tick is the pause between two looks at what is due. Values that end sooner
-	// than a few of them are asked for in time all the same.
+	// tick is the pause between two checks for due credentials. Values that expire within a
+	// few ticks are still refreshed in time.
 	tick = time.Second
-	// alone is how long the refresher stays without a sandbox to work for.
-	alone = 30 * time.Second
-	// census is the pause between two questions which sandboxes there are.
-	census = 10 * time.Second
+	// idleTimeout is how long the refresher runs without a sandbox to work for.
+	idleTimeout = 30 * time.Second
+	// pollInterval is the pause between two queries for the running sandboxes.
+	pollInterval = 10 * time.Second
 )
 
-// Serve refreshes what is due of the providers that running sandboxes have, until
-// ctx ends or there have been none for a while. It writes to log what it did.
+// Serve refreshes the due credentials of the providers that running sandboxes have. It
+// returns when ctx is done or when there has been no such sandbox for idleTimeout. It
+// writes its actions to log.
 func (r *Refresher) Serve(ctx context.Context, log io.Writer) {
 	say := func(format string, args ...any) {
 		fmt.Fprintf(log, "%s %s\n", time.Now().UTC().Format(time.RFC3339), fmt.Sprintf(format, args...))
@@ -38,17 +39,18 @@ func (r *Refresher) Serve(ctx context.Context, log io.Writer) {
 	defer busy.all.Wait()
 	for needed = time.Now(); ; {
 		now := time.Now()
-		if now.Sub(counted) >= census {
+		if now.Sub(counted) >= pollInterval {
 			wanted, counted = r.wanted(ctx, say), now
 		}
 		if len(wanted) > 0 {
 			needed = now
-		} else if now.Sub(needed) > alone {
+		} else if now.Sub(needed) > idleTimeout {
 			return
 		}
 		for name := range wanted {
-			// A provider whose origin does not answer keeps no other waiting.
-			// What has begun is not broken off: a refresh token may be spent by then.
+			// Each provider has its own goroutine, so that one whose origin does not answer
+			// delays no other. A refresh that has begun is not canceled: its refresh token
+			// may be used up.
 			busy.begin(name, func() { r.attend(context.WithoutCancel(ctx), name, say) })
 		}
 		select {
@@ -59,7 +61,7 @@ func (r *Refresher) Serve(ctx context.Context, log io.Writer) {
 	}
 }
 
-// attend refreshes what is due of one provider.
+// attend refreshes the due credentials of one provider.
 func (r *Refresher) attend(ctx context.Context, name string, say func(string, ...any)) {
 	p, err := r.Store.Get(name)
 	if errors.Is(err, provider.ErrNotFound) {
@@ -79,7 +81,7 @@ func (r *Refresher) attend(ctx context.Context, name string, say func(string, ..
 	say("provider %s was refreshed", name)
 }
 
-// wanted are the providers that running sandboxes have and that are made anew.
+// wanted returns the providers that running sandboxes have and that have an origin.
 func (r *Refresher) wanted(ctx context.Context, say func(string, ...any)) map[string]bool {
 	all, err := attached.List(ctx, r.Store)
 	if err != nil {
@@ -96,7 +98,7 @@ func (r *Refresher) wanted(ctx context.Context, say func(string, ...any)) map[st
 	return out
 }
 
-// working are the providers that are being attended to.
+// working holds the providers that are being refreshed.
 type working struct {
 	mu    sync.Mutex
 	names map[string]bool

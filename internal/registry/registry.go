@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package registry finds where a package client takes its packages from, by asking the
-// client. No registry's host is known here.
+// Package registry finds the package registries of a package client by asking the client.
+// It knows no registry's host itself.
 package registry
 
 import (
@@ -16,20 +16,20 @@ import (
 	"time"
 )
 
-// patience bounds a question to a client, which is a program of its own.
-const patience = 30 * time.Second
+// askTimeout limits how long one client program may run.
+const askTimeout = 30 * time.Second
 
 // Client is a package client.
 type Client struct {
-	// Name is what the client is called.
+	// Name is the name of the client.
 	Name string
-	// Binaries are the programs that fetch for it, as they mostly lie in images.
+	// Binaries are the usual paths of the programs that download for the client in images.
 	Binaries []string
-	// ask returns the URLs that the client is configured for.
+	// ask returns the URLs in the client's configuration.
 	ask func(context.Context) ([]string, error)
 }
 
-// Clients are those that can be asked.
+// Clients returns the supported clients.
 func Clients() []Client {
 	return []Client{
 		{"go", []string{"/usr/local/go/bin/go", "/usr/bin/go", "/usr/lib/go-*/bin/go"}, goEnv},
@@ -38,10 +38,10 @@ func Clients() []Client {
 	}
 }
 
-// Registries are the places that the client is configured for on this machine and in
-// this folder, without whatever credentials stand in their URLs.
+// Registries returns the registries for which the client is configured on this machine and
+// in the current folder, without any credentials in their URLs.
 func (c *Client) Registries(ctx context.Context) ([]*url.URL, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	said, err := c.ask(ctx)
 	if err != nil {
@@ -51,7 +51,7 @@ func (c *Client) Registries(ctx context.Context) ([]*url.URL, error) {
 	for _, s := range said {
 		u, err := url.Parse(strings.TrimSpace(s))
 		if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" {
-			return nil, fmt.Errorf("%s is configured for something that is no URL of a registry", c.Name) // it may hold a credential
+			return nil, fmt.Errorf("%s is configured for a registry whose address is not a URL", c.Name) // the URL may contain a credential
 		}
 		u.User, u.RawQuery, u.Fragment = nil, "", ""
 		if !slices.ContainsFunc(out, func(v *url.URL) bool { return *v == *u }) {
@@ -80,7 +80,7 @@ func run(ctx context.Context, name string, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// npm has one registry and one for each scope of names.
+// npm has one registry, and one for each scope.
 func npm(ctx context.Context) (urls []string, err error) {
 	text, err := run(ctx, "npm", "config", "list", "--json")
 	if err != nil {
@@ -99,7 +99,7 @@ func npm(ctx context.Context) (urls []string, err error) {
 	return urls, nil
 }
 
-// goEnv has a list of proxies and a database of checksums, which may be reached without
+// goEnv returns the list of proxies and the checksum database, which may be reached without
 // a proxy.
 func goEnv(ctx context.Context) (urls []string, err error) {
 	text, err := run(ctx, "go", "env", "GOPROXY", "GOSUMDB")
@@ -112,7 +112,7 @@ func goEnv(ctx context.Context) (urls []string, err error) {
 			urls = append(urls, p)
 		}
 	}
-	// NAME, NAME+KEY or either with a URL: see go help module-auth.
+	// The forms are NAME, NAME+KEY, and either of them with a URL; see go help module-auth.
 	fields := strings.Fields(sums)
 	switch {
 	case len(urls) == 0 || len(fields) == 0 || fields[0] == "off":
@@ -125,8 +125,8 @@ func goEnv(ctx context.Context) (urls []string, err error) {
 	return urls, nil
 }
 
-// pip has indexes in its files and in the environment; its built-in one it does not
-// tell.
+// pip has indexes in its configuration files and its environment. It does not print its
+// built-in index.
 func pip(ctx context.Context) (urls []string, err error) {
 	text, err := run(ctx, "pip", "config", "list")
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// client is a program of that name that says something.
+// client returns a client whose program has this name and prints a text.
 func client(t *testing.T, name, said string) *Client {
 	t.Helper()
 	dir := t.TempDir()
@@ -29,7 +29,7 @@ func TestRegistries(t *testing.T) {
 		{"npm's, also of a scope", "npm", `{"registry":"https://npm.test/","@a:registry":"https://a.test/npm/","@b:registry":"","cache":"https://no.test"}`, "https://a.test/npm/ https://npm.test/", ""},
 		{"without a credential", "npm", `{"registry":"https://user:secret@npm.test/?key=secret"}`, "https://npm.test/", ""},
 		{"no JSON", "npm", "oops", "", "npm config list"},
-		{"no URL", "npm", `{"registry":"secret"}`, "", "no URL of a registry"},
+		{"no URL", "npm", `{"registry":"secret"}`, "", "is not a URL"},
 		{"none", "npm", `{}`, "", "no registry"},
 		{"go's proxies and sums", "go", "https://one.test|https://two.test/x,direct\nsum.test+abc", "https://one.test https://two.test/x https://sum.test", ""},
 		{"sums elsewhere", "go", "https://one.test\nsum.test https://sums.test/db", "https://one.test https://sums.test/db", ""},

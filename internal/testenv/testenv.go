@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package testenv says what tests may expect of the machine they run on. A test
-// skips for want of something only where nobody said that the machine has it:
-// OPENSHELL_TEST_REQUIRE lists, by commas, what must be there.
+// Package testenv tells tests what the machine has. A test that needs something which the
+// machine lacks is skipped, unless OPENSHELL_TEST_REQUIRE, a comma-separated list, says
+// that the machine must have it: then the test fails.
 package testenv
 
 import (
@@ -17,27 +17,27 @@ import (
 // Variable is the environment variable that lists what the machine must have.
 const Variable = "OPENSHELL_TEST_REQUIRE"
 
-// What a machine may lack.
+// The things that a machine may lack.
 const (
-	// Root is user 0 with the right to make namespaces.
+	// Root is user 0 with the right to create namespaces.
 	Root = "root"
-	// Cgroups is the right to make cgroups.
+	// Cgroups is the right to create cgroups.
 	Cgroups = "cgroups"
 	// Docker is dockerd, its client and iptables.
 	Docker = "docker"
-	// Debian is debootstrap, and a mirror for it.
+	// Debian is debootstrap, and access to a mirror.
 	Debian = "debian"
 	// Compiler is gcc.
 	Compiler = "compiler"
-	// Registries is a way to the registries that the machine's package clients are
-	// configured for.
+	// Registries is access to the registries for which the machine's package clients are
+	// configured.
 	Registries = "registries"
-	// Agents is the leave to install agents by npm, 1.7 GB, and the minutes to run
-	// them: only who asks for them has that.
+	// Agents is permission to install agents from npm (1.7 GB) and to run them for minutes.
+	// Only make test-agents gives it.
 	Agents = "agents"
 )
 
-// checks are for what can be looked at without trying it.
+// checks holds the requirements that can be checked without a test.
 var checks = map[string]func() error{
 	Root: func() error {
 		if os.Geteuid() != 0 {
@@ -65,8 +65,8 @@ func programs(names ...string) error {
 	return nil
 }
 
-// Require skips t if the machine lacks one of needs, or fails it if the machine
-// must have that.
+// Require skips t if the machine lacks one of needs, or fails t if the machine must have
+// it.
 func Require(t testing.TB, needs ...string) {
 	t.Helper()
 	for _, need := range needs {
@@ -80,8 +80,7 @@ func Require(t testing.TB, needs ...string) {
 	}
 }
 
-// Lacks skips t because the machine lacks need, or fails it if the machine must
-// have that.
+// Lacks skips t because the machine lacks need, or fails t if the machine must have it.
 func Lacks(t testing.TB, need string, why error) {
 	t.Helper()
 	if must(need) {

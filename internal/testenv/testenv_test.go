@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// recorder is a test that only notes how it ended.
+// recorder is a test that only records its result.
 type recorder struct {
 	testing.TB
 	ended string
