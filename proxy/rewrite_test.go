@@ -75,7 +75,7 @@ func TestBypass_B66_BodiesNotRewritten(t *testing.T) {
 	z.Close()
 	for _, proto := range []string{"http/1.1", "h2"} {
 		for _, tc := range []struct{ name, endpoint, kind, encoding, body, code string }{
-			{"of nobody, without the field", strings.Replace(rewrites, "true", "false", 1), "application/json", "", `"` + credentials.Placeholder("NOBODY") + `"`, `{"error":{"code":"credential_placeholder_in_request_body","reason":"no attached provider has`},
+			{"of nobody, without the field", strings.Replace(rewrites, "true", "false", 1), "application/json", "", `"` + credentials.Marker + "NOBODY" + `"`, `{"error":{"code":"credential_placeholder_in_request_body","reason":"no attached provider has`},
 			{"of nobody, escaped, without the field", strings.Replace(rewrites, "true", "false", 1), "application/json", "", `"openshell\u003aresolve:env:NOBODY"`, `{"error":{"code":"credential_placeholder_in_request_body"`},
 			{"multipart", rewrites, "multipart/form-data; boundary=x", "", "--x\r\n\r\n" + secretKey + "\r\n--x--", "credential_injection_failed"},
 			{"unknown type", rewrites, "application/octet-stream", "", secretKey, "credential_injection_failed"},
@@ -83,7 +83,7 @@ func TestBypass_B66_BodiesNotRewritten(t *testing.T) {
 			{"compressed", rewrites, "text/plain", "gzip", zipped.String(), "credential_injection_failed"},
 			{"not to be decompressed", rewrites, "text/plain", "br", "x", "uninspected_credentials"},
 			{"in AWS's chunks", rewrites, "application/octet-stream", "aws-chunked", "33\r\n" + secretKey + "\r\n0\r\n\r\n", "credential_injection_failed"},
-			{"of nobody", rewrites, "text/plain", "", credentials.Placeholder("NOBODY"), "credential_injection_failed"},
+			{"of nobody", rewrites, "text/plain", "", credentials.Marker + "NOBODY", "credential_injection_failed"},
 			{"elsewhere", strings.Replace(rewrites, "api.example", "raw.example", 1), "text/plain", "", secretKey, "credential_endpoint_mismatch"},
 		} {
 			t.Run(proto+" "+tc.name, func(t *testing.T) {

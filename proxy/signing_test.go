@@ -26,13 +26,13 @@ import (
 // The keys that only the proxy has, and the placeholders that a client signs with.
 var (
 	awsKeys  = sigv4.Keys{ID: "AKIDEXAMPLE12345", Secret: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", Token: "session/token+example=="}
-	awsAuth  = "AWS4-HMAC-SHA256 Credential=" + credentials.Placeholder("AWS_ACCESS_KEY_ID") + "/20200101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=00"
-	awsToken = credentials.Placeholder("AWS_SESSION_TOKEN")
+	awsAuth  = "AWS4-HMAC-SHA256 Credential=" + credentials.Marker + "AWS_ACCESS_KEY_ID" + "/20200101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=00"
+	awsToken = credentials.Marker + "AWS_SESSION_TOKEN"
 )
 
 func awsSet(t *testing.T, hosts ...string) *credentials.Set {
 	t.Helper()
-	p := credentials.Provider{Name: "aws", Foreign: credentials.ForeignRefuse}
+	p := credentials.Provider{Name: "aws", ModelAPI: true}
 	for _, h := range hosts {
 		p.Endpoints = append(p.Endpoints, credentials.Endpoint{Host: h, Ports: []uint16{443, 80}})
 	}
@@ -162,8 +162,8 @@ func TestBypass_B64_B67_SignedNowhereElse(t *testing.T) {
 		{"no region", strings.Replace(signed, "signing_region: eu-west-1, ", "", 1), "https://api.example.com/", "", "x", nil, "credential_injection_failed"},
 		{"in pieces", signed, "https://api.example.com/", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "x", nil, "credential_injection_failed"},
 		{"too long", signed, "https://api.example.com/", "", strings.Repeat("x", credentials.MaxSignedBody+1), nil, "credential_injection_failed"},
-		{"a placeholder in the body", signed, "https://api.example.com/", "", "k=" + credentials.Placeholder("NOBODY"), nil, "credential_placeholder_in_request_body"},
-		{"a placeholder in what is not signed", signed, "https://api.example.com/", "UNSIGNED-PAYLOAD", "k=" + credentials.Placeholder("NOBODY"), nil, "credential_placeholder_in_request_body"},
+		{"a placeholder in the body", signed, "https://api.example.com/", "", "k=" + credentials.Marker + "NOBODY", nil, "credential_placeholder_in_request_body"},
+		{"a placeholder in what is not signed", signed, "https://api.example.com/", "UNSIGNED-PAYLOAD", "k=" + credentials.Marker + "NOBODY", nil, "credential_placeholder_in_request_body"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t, "")
@@ -367,7 +367,7 @@ func TestBindings(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header.Set("X-Key", credentials.Placeholder(tc.key))
+		req.Header.Set("X-Key", credentials.Marker+tc.key)
 		resp, err := c.Do(req)
 		if err != nil {
 			t.Fatal(err)

@@ -334,7 +334,7 @@ func TestBypass_B28_B66_Messages(t *testing.T) {
 		{"in binary, in parts", wsRules + wsRewrite, "/open", frame(ws.Header{OpCode: ws.OpBinary}, secretKey[:10]) + frame(ws.Header{Fin: true}, secretKey[10:]), 1008},
 		{"in a ping", wsRules + wsRewrite, "/open", frame(ws.Header{Fin: true, OpCode: ws.OpPing}, secretKey), 1008},
 		{"in a close", wsRules + wsRewrite, "/open", frame(ws.Header{Fin: true, OpCode: ws.OpClose}, "\x03\xe8"+secretKey), 1008},
-		{"of nobody", wsRules + wsRewrite, "/open", text("k " + credentials.Placeholder("NOBODY")), 1008},
+		{"of nobody", wsRules + wsRewrite, "/open", text("k " + credentials.Marker + "NOBODY"), 1008},
 		{"a message that no rule allows", wsRules + wsRewrite, "/shut", text("hello"), 1008},
 		{"not masked", wsRules, "/open", "\x81\x05hello", 1002},
 		{"reserved bits", wsRules, "/open", frame(ws.Header{Fin: true, Rsv: 4, OpCode: ws.OpText}, "x"), 1002},

@@ -54,9 +54,9 @@ func TestBypass_B63_ForeignCredential(t *testing.T) {
 		"subprotocol":            {h: http.Header{"Sec-Websocket-Protocol": {"realtime, openai-insecure-api-key." + foreignKey}}},
 		"signature":              {h: http.Header{"Authorization": {"AWS4-HMAC-SHA256 Credential=" + foreignKey}}},
 	}
-	set := func(mode ForeignMode) *Set {
+	set := func(modelAPI bool) *Set {
 		ps := providers()
-		ps[0].Foreign, ps[0].AuthHeaders, ps[0].AuthQuery = mode, []string{"x-special"}, []string{"special"}
+		ps[0].ModelAPI, ps[0].AuthHeaders, ps[0].AuthQuery = modelAPI, []string{"x-special"}, []string{"special"}
 		s, err := New(Config{AnyPlace: true}, ps[:1])
 		if err != nil {
 			t.Fatal(err)
@@ -66,17 +66,13 @@ func TestBypass_B63_ForeignCredential(t *testing.T) {
 	for name, c := range refused {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			out, _, err := sent(set(ForeignDefault), anthropic(), Options{}, "/v1/files", c.query, c.h, "", "")
+			out, _, err := sent(set(true), anthropic(), Options{}, "/v1/files", c.query, c.h, "", "")
 			refusedWith(t, out, err, "foreign_credential")
 			var f *ForeignCredentialError
 			if !errors.As(err, &f) || strings.Contains(err.Error(), foreignKey) {
 				t.Errorf("%v", err)
 			}
-			out, _, err = sent(set(ForeignStrip), anthropic(), Options{}, "/v1/files", c.query, c.h, "", "")
-			if err != nil || strings.Contains(out, foreignKey) || strings.Contains(out, b64(foreignKey)[:12]) {
-				t.Errorf("stripped: %s, %v", out, err)
-			}
-			out, _, err = sent(set(ForeignAllow), anthropic(), Options{}, "/v1/files", c.query, c.h, "", "")
+			out, _, err = sent(set(false), anthropic(), Options{}, "/v1/files", c.query, c.h, "", "")
 			if err != nil || !strings.Contains(out, "ATTACKER") && !strings.Contains(out, "Basic") {
 				t.Errorf("allowed: %s, %v", out, err)
 			}
@@ -90,12 +86,12 @@ func TestBypass_B63_ForeignCredential(t *testing.T) {
 		"none":            {query: "model=x&keys=1", h: http.Header{"Accept": {"*/*"}, "X-Api-Key": {""}}},
 	}
 	for name, c := range allowed {
-		if _, _, err := sent(set(ForeignDefault), anthropic(), Options{}, "/v1/files", c.query, c.h, "", ""); err != nil {
+		if _, _, err := sent(set(true), anthropic(), Options{}, "/v1/files", c.query, c.h, "", ""); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	// Cookies go, silently; a host that is no model API takes what it is given.
-	out, _, err := sent(set(ForeignDefault), anthropic(), Options{}, "/", "", http.Header{"Cookie": {"__cf_bm=x; sessionKey=" + foreignKey + "; s=" + place1}}, "", "")
+	out, _, err := sent(set(true), anthropic(), Options{}, "/", "", http.Header{"Cookie": {"__cf_bm=x; sessionKey=" + foreignKey + "; s=" + place1}}, "", "")
 	if err != nil || !strings.Contains(out, "Cookie: s="+plain+"\r\n") {
 		t.Errorf("cookie: %s, %v", out, err)
 	}

@@ -37,20 +37,6 @@ type Credential struct {
 	Place Place
 }
 
-// ForeignMode is what happens to a credential that is not the sandbox's own.
-type ForeignMode int
-
-const (
-	// ForeignDefault refuses at model APIs and allows elsewhere.
-	ForeignDefault ForeignMode = iota
-	// ForeignRefuse refuses the request.
-	ForeignRefuse
-	// ForeignStrip removes the credential.
-	ForeignStrip
-	// ForeignAllow lets it pass.
-	ForeignAllow
-)
-
 // Provider is a service with its credentials. One without endpoints is bound to
 // those of the policy that name it.
 type Provider struct {
@@ -60,12 +46,12 @@ type Provider struct {
 	// Gone says why nothing is left of it but where it belongs and what its keys are:
 	// deleted, detached. Empty is a provider that is there.
 	Gone string
-	// ModelAPI says that data sent under somebody else's account is lost data.
+	// ModelAPI says that data sent under somebody else's account is lost data: requests with
+	// a credential that is not the sandbox's own are refused.
 	ModelAPI bool
 	// AuthHeaders and AuthQuery name where the provider's credential travels,
 	// besides the usual places.
 	AuthHeaders, AuthQuery []string
-	Foreign                ForeignMode
 }
 
 // Config is what a Set needs to know of its surroundings.
@@ -172,9 +158,6 @@ func (s *Set) all() (all []pastValue) {
 }
 
 func newProvider(p Provider) (*provider, error) {
-	if p.Foreign < ForeignDefault || p.Foreign > ForeignAllow {
-		return nil, fmt.Errorf("foreign mode %d does not exist", p.Foreign)
-	}
 	q := &provider{Provider: p, newest: map[string]Secret{}, exact: map[string]Secret{}, expires: map[string]time.Time{}, places: map[string]Place{}}
 	q.Endpoints = slices.Clone(p.Endpoints)
 	for i := range q.Endpoints {

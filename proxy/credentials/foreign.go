@@ -29,27 +29,20 @@ var (
 // protocolKey begins a WebSocket subprotocol that carries a key from browsers.
 const protocolKey = "openai-insecure-api-key."
 
-// foreign is what the providers bound to a host and port do about credentials that
-// are not the sandbox's. The strictest decides; the path does not matter, since the
-// harm of another's key is done on any.
-func (s *Set) foreign(t Target) (mode ForeignMode, headers, query []string) {
-	mode, headers, query = ForeignAllow, authHeaders, authQuery
+// foreign returns where a credential at t may be that is not the sandbox's, and whether a
+// request with one is refused. The path does not matter, because another's key does harm on
+// any.
+func (s *Set) foreign(t Target) (headers, query []string, refused bool) {
+	headers, query = authHeaders, authQuery
 	for _, p := range s.providers {
 		if !p.near(s, t) {
 			continue
 		}
-		m := p.Foreign
-		if m == ForeignDefault {
-			m = ForeignAllow
-			if p.ModelAPI {
-				m = ForeignRefuse
-			}
-		}
-		mode = min(mode, m)
+		refused = refused || p.ModelAPI
 		headers = append(slices.Clip(headers), p.AuthHeaders...)
 		query = append(slices.Clip(query), p.AuthQuery...)
 	}
-	return mode, headers, query
+	return headers, query, refused
 }
 
 // modelAPI says whether a model is asked at t.
@@ -57,19 +50,14 @@ func (s *Set) modelAPI(t Target) bool {
 	return slices.ContainsFunc(s.providers, func(p *provider) bool { return p.ModelAPI && p.near(s, t) })
 }
 
-// dropForeign takes credentials that are not placeholders out of h and the query,
-// or refuses. h is its own.
-func (s *Set) dropForeign(t Target, query string, h http.Header) (string, error) {
-	mode, headers, names := s.foreign(t)
-	if mode == ForeignAllow {
-		return query, nil
+// refuseForeign refuses a request to a model API with a credential that is not a
+// placeholder. It removes cookies and empty headers of authentication. h is its own.
+func (s *Set) refuseForeign(t Target, query string, h http.Header) error {
+	headers, names, refused := s.foreign(t)
+	if !refused {
+		return nil
 	}
-	act := func(where string) error {
-		if mode == ForeignStrip {
-			return nil
-		}
-		return &ForeignCredentialError{Where: where, Host: t.Host}
-	}
+	foreign := func(where string) error { return &ForeignCredentialError{Where: where, Host: t.Host} }
 	for _, name := range headers {
 		if name = textproto.CanonicalMIMEHeaderKey(name); name == "Cookie" {
 			continue
@@ -79,23 +67,18 @@ func (s *Set) dropForeign(t Target, query string, h http.Header) (string, error)
 			continue
 		}
 		if strings.TrimSpace(strings.Join(values, "")) != "" {
-			if err := act("header " + name); err != nil {
-				return "", err
-			}
+			return foreign("header " + name)
 		}
 		delete(h, name)
 	}
 	for _, v := range h["Sec-Websocket-Protocol"] {
 		for item := range strings.SplitSeq(v, ",") {
 			if item = strings.TrimSpace(item); strings.HasPrefix(strings.ToLower(item), protocolKey) && !isPlaceholder(item[len(protocolKey):]) {
-				if err := act("header Sec-WebSocket-Protocol"); err != nil {
-					return "", err
-				}
-				delete(h, "Sec-Websocket-Protocol")
+				return foreign("header Sec-WebSocket-Protocol")
 			}
 		}
 	}
-	// Cookies are taken out even where the request would be refused: clients send
+	// Cookies are taken out and not refused: clients send
 	// back those of the load balancer in front of the API without being asked.
 	if cookies, ok := h["Cookie"]; ok {
 		if kept := ourCookies(cookies); kept != "" {
@@ -104,32 +87,16 @@ func (s *Set) dropForeign(t Target, query string, h http.Header) (string, error)
 			delete(h, "Cookie")
 		}
 	}
-	return dropQuery(query, names, act)
-}
-
-// dropQuery takes the pairs with these names out of a query unless they hold a
-// placeholder.
-func dropQuery(query string, names []string, act func(where string) error) (string, error) {
-	var kept []string
-	changed := false
 	for pair := range strings.FieldsFuncSeq(query, func(r rune) bool { return r == '&' || r == ';' }) {
 		name, value, _ := strings.Cut(pair, "=")
 		plain, _ := percentDecode(name)
 		decoded, _ := percentDecode(value)
 		plain = strings.ToLower(strings.TrimSpace(strings.ReplaceAll(plain, "+", " ")))
-		if decoded == "" || isPlaceholder(decoded) || !slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, plain) }) {
-			kept = append(kept, pair)
-			continue
+		if decoded != "" && !isPlaceholder(decoded) && slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, plain) }) {
+			return foreign("query " + plain)
 		}
-		if err := act("query " + plain); err != nil {
-			return "", err
-		}
-		changed = true
 	}
-	if !changed {
-		return query, nil
-	}
-	return strings.Join(kept, "&"), nil
+	return nil
 }
 
 func ourCookies(values []string) string {

@@ -2,10 +2,7 @@
 
 package credentials
 
-import (
-	"strconv"
-	"strings"
-)
+import "strings"
 
 const (
 	// Marker begins a placeholder; the key follows.
@@ -18,17 +15,6 @@ const (
 	// maxMarker is the longest a marker can be written.
 	maxMarker = len(`\\u003a`) * len(Marker)
 )
-
-// Placeholder is what a sandbox is given in place of the credential.
-func Placeholder(key string) string { return Marker + key }
-
-// RevisionPlaceholder is the placeholder for one revision of a credential.
-func RevisionPlaceholder(key string, revision int) string {
-	return Marker + "v" + strconv.Itoa(revision) + "_" + key
-}
-
-// HandlePlaceholder is the placeholder for a credential under its handle.
-func HandlePlaceholder(key, handle string) string { return Marker + "s" + handle + "_" + key }
 
 // beginnings are what a marker can begin with.
 var beginnings = func() (p pairs) {

@@ -53,7 +53,7 @@ func (s *Set) Request(t Target, o Options, path, query string, h http.Header, co
 	if o.Signed {
 		query = dropSignature(query, out.Header)
 	}
-	query, err := s.dropForeign(t, query, out.Header)
+	err := s.refuseForeign(t, query, out.Header)
 	if err != nil {
 		return nil, err
 	}

@@ -40,7 +40,7 @@ func verify(t *testing.T, method, host string, service sigv4.Service, r *Rewritt
 func awsSet(t *testing.T, session string) *Set {
 	t.Helper()
 	s, err := New(Config{MatchHost: func(p, h string) bool { return strings.HasSuffix(h, strings.TrimPrefix(p, "*")) }}, []Provider{{
-		Name: "aws", Foreign: ForeignRefuse, Endpoints: []Endpoint{{Host: "*.amazonaws.com", Ports: []uint16{443}}},
+		Name: "aws", ModelAPI: true, Endpoints: []Endpoint{{Host: "*.amazonaws.com", Ports: []uint16{443}}},
 		Credentials: []Credential{{Key: accessKey, Value: NewSecret(awsID)}, {Key: secretKey, Value: NewSecret(awsSecret)}, {Key: sessionToken, Value: NewSecret(session)}},
 	}})
 	if err != nil {

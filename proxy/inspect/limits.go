@@ -7,8 +7,6 @@ const (
 	// MaxHello bounds a ClientHello as it comes over the wire, record headers
 	// included. Post-quantum key shares and a long SNI fit many times.
 	MaxHello = 64 << 10
-	// MaxHead is the usual limit for CheckHead: request line and fields.
-	MaxHead = 64 << 10
 	// MaxMethod bounds a method; the longest registered one has 17 bytes.
 	MaxMethod = 32
 	// MaxFields bounds the number of fields of one head.

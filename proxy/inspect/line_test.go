@@ -166,7 +166,7 @@ var requests = []string{
 	" GET / HTTP/1.1\n", "\fGET / HTTP/1.1\n", "\x1cGET / HTTP/1.1\n", "\xa0GET a HTTP/1.1\n", "\x01GET / HTTP/1.1\n", "\xef\xbb\xbfGET / HTTP/1.1\n", "\xc3\xa9 a HTTP/1.1\n",
 	"GET\t/s\tHTTP/1.1\n", "GET\v/s HTTP/1.1\n", "GET\x85a\xa0HTTP/1.1\n", "GET\t/s\n", "get a HTTP/1.1\n", "G_T a HTTP/1.1\n", "(G) a HTTP/1.1\n", "GET /\x00\x01\x01 HTTP/1.1\n",
 	"GET\r/ HTTP/1.1\n", strings.Repeat("M", 2*MaxMethod) + " a HTTP/1.1\n", strings.Repeat("\r\n", 5) + "GET / HTTP/1.1\n", strings.Repeat("\r\n", 30) + "GET / HTTP/1.1\n",
-	strings.Repeat("\n", maxBlank-1) + "GET a HTTP/1.1\n", strings.Repeat("\n", maxBlank), strings.Repeat(" ", MaxHead), strings.Repeat("M", MaxHead) + " / HTTP/1.1\n",
+	strings.Repeat("\n", maxBlank-1) + "GET a HTTP/1.1\n", strings.Repeat("\n", maxBlank), strings.Repeat(" ", maxHead), strings.Repeat("M", maxHead) + " / HTTP/1.1\n",
 	strings.Repeat("m", 2*MaxHello) + " a HTTP/1.1\n", "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00GET / HTTP/1.1\r\n\r\n", // the second is PROXY, version 2
 	"{ / HTTP/1.1\r\n", "< /s HTTP/1.1\r\n", "get /s \r\n", "get /s\t\r\n", "get /s \n", "get /s x\r\n", "Get\thttp://a.test/\tx\r\n", "get /s\r x\r\n", "get /s\r\r\n", // mini_httpd, the JDK
 	"set /s 0 0 5\r\n", "mg /s v\r\n", "get /s /t\r\n", // also memcached (docs/compat.md)
