@@ -536,7 +536,7 @@ func TestSilentClientOfSharedAddress(t *testing.T) {
 				"host: twin.test, ports: [8080, 8081], protocol: rest, enforcement: enforce, rules: [{allow: {method: GET, path: /a}}]",
 			))
 			shared := hosts["named.test"][0]
-			w.sandbox.names = map[netip.Addr][]string{shared: {"named.test", "twin.test"}}
+			w.sandbox.hosts = map[netip.Addr][]string{shared: {"named.test", "twin.test"}}
 			s := w.site("twin.test", port, nil)
 			for _, tc := range []struct {
 				host, path string

@@ -228,7 +228,7 @@ func (c *connection) byAddress(to *target) policy.Decision {
 	if dec.Verdict == policy.Allow || to.host != c.wanted.Addr().String() {
 		return dec
 	}
-	for _, name := range c.sandbox.names[c.wanted.Addr()] {
+	for _, name := range c.sandbox.hosts[c.wanted.Addr()] {
 		if d := c.judge(target{host: name, port: to.port}, nil); d.Verdict == policy.Allow {
 			to.host, c.guessed = name, true
 			return d

@@ -50,7 +50,7 @@ func (c *connection) enter() bool {
 	container := c.who()[0].Container
 	b := c.server.sandbox(container)
 	if b == nil || !b.join(c) {
-		c.refuseUnknown(nil, fmt.Errorf("the container %q has no sandbox", container))
+		c.refuseUnknown(nil, noSandbox(container))
 		return false
 	}
 	c.mu.Lock()

@@ -129,7 +129,7 @@ func TestEmptyAnswersThatSayTheyAreCompressed(t *testing.T) {
 func TestRouterWaitsForSlowClients(t *testing.T) {
 	w := newWorld(t, endpoints(`host: api.example.com, ports: [443]`))
 	router := netip.MustParseAddr("198.18.0.9")
-	w.sandbox.config.NameOf = func(a netip.Addr) (string, bool) { return policy.RouterHost, a == router }
+	w.sandbox.nameOf = func(a netip.Addr) (string, bool) { return policy.RouterHost, a == router }
 	w.sandbox.SetRouter(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "routed") }))
 	c := w.to(router.String() + ":443")
 	time.Sleep(3 * w.s.waits.serverFirst)

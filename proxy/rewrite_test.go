@@ -214,8 +214,8 @@ func TestBypass_B69_RouterWithoutTLS(t *testing.T) {
 	w := newWorld(t, endpoints("host: api.example.com, port: 80"))
 	api := w.site("api.example.com", 80, nil)
 	router := netip.MustParseAddr("198.18.0.9")
-	before := w.sandbox.config.NameOf
-	w.sandbox.config.NameOf = func(a netip.Addr) (string, bool) {
+	before := w.sandbox.nameOf
+	w.sandbox.nameOf = func(a netip.Addr) (string, bool) {
 		if a == router {
 			return policy.RouterHost, true
 		}

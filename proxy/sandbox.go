@@ -3,19 +3,23 @@
 package proxy
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/policy"
 	"openshell.dev/runtime/proxy/ca"
 	"openshell.dev/runtime/proxy/credentials"
+	"openshell.dev/runtime/proxy/dns"
 	"openshell.dev/runtime/proxy/middleware"
 	"openshell.dev/runtime/proxy/upstream"
 )
@@ -32,8 +36,6 @@ type SandboxConfig struct {
 	CA *ca.Authority
 	// Roots returns the certificates with which those of servers are verified.
 	Roots func() *x509.CertPool
-	// NameOf returns the name that a synthetic address stands for; nil: none stands for one.
-	NameOf func(netip.Addr) (string, bool)
 	// Hosts has the names whose addresses the workload may know without a DNS query.
 	Hosts map[string][]netip.Addr
 	// Log gets one record for each decision about the sandbox.
@@ -76,8 +78,12 @@ type Sandbox struct {
 	// has the keys of the session tickets that clients get, and changes them from time to
 	// time.
 	tls, tickets *tls.Config
-	// names are those of config.Hosts, by address.
-	names       map[netip.Addr][]string
+	// view has the names that the sandbox's DNS queries are answered with. nameOf is the
+	// view's Name; tests replace it.
+	view   *dns.View
+	nameOf func(netip.Addr) (string, bool)
+	// hosts has the names of config.Hosts, by address.
+	hosts       map[netip.Addr][]string
 	middlewares *middleware.Runner
 
 	loading sync.Mutex
@@ -116,7 +122,7 @@ func (s *Server) Add(c SandboxConfig) (*Sandbox, error) {
 
 func newSandbox(s *Server, c SandboxConfig) *Sandbox {
 	b := &Sandbox{
-		server: s, config: c, open: map[*connection]struct{}{}, names: map[netip.Addr][]string{},
+		server: s, config: c, open: map[*connection]struct{}{}, hosts: map[netip.Addr][]string{},
 		tls:         &tls.Config{MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(MaxSessions)},
 		tickets:     &tls.Config{MinVersion: tls.VersionTLS12},
 		middlewares: c.Middlewares,
@@ -126,10 +132,12 @@ func newSandbox(s *Server, c SandboxConfig) *Sandbox {
 	}
 	for name, addrs := range c.Hosts {
 		for _, a := range addrs {
-			b.names[a] = append(b.names[a], name)
+			b.hosts[a] = append(b.hosts[a], name)
 		}
 	}
 	b.engine.Store(&loaded{engine: &policy.Engine{}})
+	b.view = dns.NewView(dns.ViewConfig{MayResolve: b.MayResolve, Record: b.recordQuery})
+	b.nameOf = b.view.Name
 	return b
 }
 
@@ -168,6 +176,38 @@ func (s *Server) only() *Sandbox {
 		return b
 	}
 	return nil
+}
+
+// View returns the names of the sandbox that a DNS query came from, as [dns.Config] needs
+// it. If there are several sandboxes it asks [Config.Asker] for the container.
+func (s *Server) View(asker net.Addr) *dns.View {
+	b, err := s.askersSandbox(asker)
+	if err != nil {
+		s.config.Log.Record(deniedQuery("", "", err.Error()))
+		return nil
+	}
+	return b.view
+}
+
+func (s *Server) askersSandbox(asker net.Addr) (*Sandbox, error) {
+	if b := s.only(); b != nil {
+		return b, nil
+	}
+	if s.config.Asker == nil {
+		return nil, errors.New("the sender of the query is not known")
+	}
+	container, err := s.config.Asker(asker)
+	if err != nil {
+		return nil, fmt.Errorf("identify the sender of the query: %w", err)
+	}
+	if b := s.sandbox(container); b != nil {
+		return b, nil
+	}
+	return nil, noSandbox(container)
+}
+
+func noSandbox(container string) error {
+	return fmt.Errorf("the container %q has no sandbox", container)
 }
 
 // join adds a connection to the open ones. It returns false if the sandbox was removed.
@@ -209,12 +249,23 @@ func (s *Sandbox) MayResolve(host string) bool {
 	return s.isRouter(host) || s.engine.Load().engine.MayResolve(host)
 }
 
-// name returns the name that a synthetic address stands for.
+// name returns the name that a synthetic address stands for. s may be nil.
 func (s *Sandbox) name(a netip.Addr) (string, bool) {
-	if s == nil || s.config.NameOf == nil {
+	if s == nil {
 		return "", false
 	}
-	return s.config.NameOf(a)
+	return s.nameOf(a)
+}
+
+// recordQuery records a DNS query for a name that does not exist.
+func (s *Sandbox) recordQuery(name, qtype string, allowed bool) {
+	if !allowed {
+		s.config.Log.Record(deniedQuery(name, qtype, cmp.Or(s.Closed(), "no endpoint of the policy has this name")))
+	}
+}
+
+func deniedQuery(name, qtype, reason string) decisionlog.Record {
+	return decisionlog.Record{Time: time.Now(), Verdict: policy.Deny.String(), Layer: "dns", Host: name, Protocol: "dns", Method: qtype, Reason: reason}
 }
 
 // revision returns the revision of the policy in force; 0 for no sandbox.

@@ -30,7 +30,12 @@ type Recorder interface{ Record(decisionlog.Record) }
 type Config struct {
 	// Identity tells which processes hold a connection, and their container.
 	Identity Identifier
-	// Log gets one record for each refused connection that belongs to no sandbox.
+	// Asker returns the container of the process that sent a DNS query from an address. It
+	// is not called while there is one sandbox, which all queries are of. Nil: all queries
+	// are refused once there are several.
+	Asker func(net.Addr) (container string, err error)
+	// Log gets one record for each refused connection or DNS query that belongs to no
+	// sandbox.
 	Log Recorder
 	// Memory is the budget of all connections together, in bytes; 0 is [memory.Default].
 	Memory int64

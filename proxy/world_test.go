@@ -192,12 +192,12 @@ func newWorldOf(t testing.TB, policyText string, memory int64) *world {
 		Container:       container,
 		MayNamePrograms: true,
 		CA:              authority, Roots: func() *x509.CertPool { return pool(servers) }, Log: w.log, Hosts: map[string][]netip.Addr{"named.test": hosts["named.test"]},
-		NameOf:   func(a netip.Addr) (string, bool) { n, ok := synthetic[a]; return n, ok },
 		Upstream: upstream.New(upstream.Config{Hosts: hosts, Connect: w.connect}),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.sandbox.nameOf = func(a netip.Addr) (string, bool) { n, ok := synthetic[a]; return n, ok }
 	w.s.waits = waits{head: 2 * time.Second, idle: patience, handshake: 2 * time.Second, serverFirst: 50 * time.Millisecond, gone: 50 * time.Millisecond}
 	w.s.ends = func(c *net.TCPConn) (local, wanted netip.AddrPort, err error) {
 		w.mu.Lock()

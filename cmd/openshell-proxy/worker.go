@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -176,15 +175,6 @@ func (w *worker) run() error {
 	if c.Egress == proxyapi.EgressNamespace {
 		mark, loopback = proxyapi.Mark, proxyapi.LoopbackSource
 	}
-	names := dns.New(dns.Config{
-		MayResolve: func(name string) bool { return w.sandbox.MayResolve(name) },
-		Normalize:  policy.NormalizeHost, V6: true,
-		Record: func(name, qtype string, allowed bool) {
-			if !allowed {
-				log.Record(decisionlog.Record{Time: time.Now(), Verdict: policy.Deny.String(), Layer: "dns", Host: name, Protocol: "dns", Method: qtype, Reason: cmp.Or(w.sandbox.Closed(), "no endpoint of the policy has this name")})
-			}
-		},
-	})
 	var ctr proxyapi.Container
 	if err := w.documents.Decode(&ctr); err != nil {
 		if errors.Is(err, io.EOF) {
@@ -204,13 +194,14 @@ func (w *worker) run() error {
 	w.guard = guard.NewClient(conn)
 	w.server = proxy.New(proxy.Config{Identity: w.guard, Log: log, Memory: memory.Default})
 	w.sandbox, err = w.server.Add(proxy.SandboxConfig{
-		Container: c.ID, CA: w.authority, Roots: w.roots, NameOf: names.Name, Hosts: ctr.Hosts, Log: log, Enforce: c.Enforce,
+		Container: c.ID, CA: w.authority, Roots: w.roots, Hosts: ctr.Hosts, Log: log, Enforce: c.Enforce,
 		TerminatePlainTLS: c.TerminatePlainTLS, MayNamePrograms: c.MayNamePrograms, Machine: machine, Own: own, OwnNames: ctr.Own,
 		ControlPlanePorts: c.ControlPlanePorts, Upstream: dial, Middlewares: middlewares,
 	})
 	if err != nil {
 		return err
 	}
+	names := dns.New(dns.Config{View: w.server.View, Normalize: policy.NormalizeHost, V6: true})
 	w.backends = newBackends(reach, w.roots, w.sandbox.Transform, log)
 	if err := w.applyInference(c.Inference); err != nil {
 		return err

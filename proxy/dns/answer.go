@@ -3,6 +3,7 @@
 package dns
 
 import (
+	"net"
 	"net/netip"
 	"strings"
 
@@ -23,8 +24,8 @@ func accept(h dns.Header) dns.MsgAcceptAction {
 	return dns.MsgAccept
 }
 
-// answer answers one message that accept accepted.
-func (s *Server) answer(req *dns.Msg) *dns.Msg {
+// answer answers one message from asker that accept accepted.
+func (s *Server) answer(asker net.Addr, req *dns.Msg) *dns.Msg {
 	// The library takes a header that counts a question where there is none.
 	if len(req.Question) != 1 {
 		return new(dns.Msg).SetRcodeFormatError(req)
@@ -39,26 +40,31 @@ func (s *Server) answer(req *dns.Msg) *dns.Msg {
 			return reply
 		}
 	}
+	v := s.c.View(asker)
+	if v == nil {
+		reply.Rcode = dns.RcodeRefused
+		return reply
+	}
 	q := req.Question[0]
-	name, rcode, found := s.resolve(q)
+	name, rcode, found := s.resolve(v, q)
 	reply.Rcode = rcode
 	if found != nil {
 		reply.Answer = []dns.RR{found}
 	} else if rcode == dns.RcodeSuccess || rcode == dns.RcodeNameError {
 		reply.Ns = []dns.RR{soa}
 	}
-	s.c.Record(name, dns.Type(q.Qtype).String(), rcode == dns.RcodeSuccess)
+	v.c.Record(name, dns.Type(q.Qtype).String(), rcode == dns.RcodeSuccess)
 	return reply
 }
 
-// resolve returns the name as it is judged, and the one record there is or none.
-func (s *Server) resolve(q dns.Question) (name string, rcode int, found dns.RR) {
+// resolve returns the name as it is judged, and its one record in the view or none.
+func (s *Server) resolve(v *View, q dns.Question) (name string, rcode int, found dns.RR) {
 	name, ok := s.normalize(q.Name)
 	if !ok || q.Qclass != dns.ClassINET {
 		return name, dns.RcodeRefused, nil
 	}
 	if addr, ok := reverse(name); ok && q.Qtype == dns.TypePTR {
-		target, ok := s.Name(addr)
+		target, ok := v.Name(addr)
 		if addr.IsLoopback() {
 			target, ok = "localhost", true
 		}
@@ -69,12 +75,12 @@ func (s *Server) resolve(q dns.Question) (name string, rcode int, found dns.RR) 
 	}
 	addr4, addr6 := netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()
 	if name != "localhost" && !strings.HasSuffix(name, ".localhost") {
-		if !s.c.MayResolve(name) {
+		if !v.c.MayResolve(name) {
 			return name, dns.RcodeNameError, nil
 		}
 		// Only who asks for an address makes the name take one.
 		if q.Qtype == dns.TypeA || q.Qtype == dns.TypeAAAA && s.c.V6 {
-			n, ok := s.pool.number(name, s.now())
+			n, ok := v.pool.number(name, s.now())
 			if !ok {
 				return name, dns.RcodeServerFailure, nil
 			}

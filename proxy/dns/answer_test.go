@@ -3,6 +3,7 @@
 package dns
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -23,20 +24,28 @@ type heard struct {
 func allowing(v6 bool) (*Server, *[]heard, *[]string) {
 	var records []heard
 	var judged []string
-	s := New(Config{
+	v := NewView(ViewConfig{
 		MayResolve: func(n string) bool {
 			judged = append(judged, n)
 			return n == "ok.example" || strings.HasSuffix(n, ".ok.example") || n == "10.0.0.1"
 		},
-		Normalize: policy.NormalizeHost,
-		V6:        v6,
-		Record:    func(n, t string, a bool) { records = append(records, heard{n, t, a}) },
+		Record: func(n, t string, a bool) { records = append(records, heard{n, t, a}) },
 	})
+	s := New(Config{View: func(net.Addr) *View { return v }, Normalize: policy.NormalizeHost, V6: v6})
 	return s, &records, &judged
 }
 
+// serving is a server with one view for everybody.
+func serving(c ViewConfig) *Server {
+	v := NewView(c)
+	return New(Config{View: func(net.Addr) *View { return v }, Normalize: policy.NormalizeHost})
+}
+
+// view is the view of a server that has one for everybody.
+func view(s *Server) *View { return s.c.View(nil) }
+
 func ask(s *Server, name string, qtype uint16) *dns.Msg {
-	return s.answer(new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype))
+	return s.answer(nil, new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype))
 }
 
 func address(t *testing.T, m *dns.Msg) netip.Addr {
@@ -61,7 +70,7 @@ func TestAddressesAreNames(t *testing.T) {
 		t.Errorf("%v, %v", a4, a6)
 	}
 	for _, a := range []netip.Addr{a4, a6, netip.AddrFrom16(a4.As16())} {
-		if n, ok := s.Name(a); !ok || n != "ok.example" {
+		if n, ok := view(s).Name(a); !ok || n != "ok.example" {
 			t.Errorf("Name(%v) = %q", a, n)
 		}
 	}
@@ -75,16 +84,16 @@ func TestAddressesAreNames(t *testing.T) {
 		t.Errorf("recorded %v", (*records)[0])
 	}
 	for _, a := range []string{"198.17.255.255", "198.18.0.0", "198.20.0.0", "10.0.0.1", "::", "fd6f:7368:656c:6c00::", "fd6f:7368:656c:6c01::1"} {
-		if n, ok := s.Name(netip.MustParseAddr(a)); ok {
+		if n, ok := view(s).Name(netip.MustParseAddr(a)); ok {
 			t.Errorf("Name(%s) = %q", a, n)
 		}
 	}
 	far := a6.As16()
 	far[8] = 1
-	if n, ok := s.Name(netip.AddrFrom16(far)); ok {
+	if n, ok := view(s).Name(netip.AddrFrom16(far)); ok {
 		t.Errorf("Name(%v) = %q", netip.AddrFrom16(far), n)
 	}
-	if _, ok := s.Name(netip.Addr{}); ok || Synthetic(netip.Addr{}) || Synthetic(netip.MustParseAddr("198.20.0.0")) {
+	if _, ok := view(s).Name(netip.Addr{}); ok || Synthetic(netip.Addr{}) || Synthetic(netip.MustParseAddr("198.20.0.0")) {
 		t.Error("an address that is none of ours is")
 	}
 }
@@ -100,7 +109,7 @@ func TestBypass_B17_NothingIsToldByAsking(t *testing.T) {
 			}
 		}
 	}
-	if n := len(s.pool.byName); n != 0 {
+	if n := len(view(s).pool.byName); n != 0 {
 		t.Errorf("%d refused names have addresses", n)
 	}
 	if len(*records) != 70 || slices.ContainsFunc(*records, func(h heard) bool { return h.allowed }) {
@@ -114,7 +123,7 @@ func TestBypass_B17_NothingIsToldByAsking(t *testing.T) {
 			t.Errorf("%d of an allowed name: %v", typ, m)
 		}
 	}
-	if n := len(s.pool.byName); n != 0 {
+	if n := len(view(s).pool.byName); n != 0 {
 		t.Error("a name has an address that nobody asked for")
 	}
 }
@@ -122,13 +131,13 @@ func TestBypass_B17_NothingIsToldByAsking(t *testing.T) {
 func TestBypass_B17_OddNamesAreRefused(t *testing.T) {
 	s, _, judged := allowing(true)
 	for _, name := range []string{".", "10.0.0.1.", "127.1.", `a\.b.ok.example.`, `a\000.ok.example.`, `\195\188.ok.example.`, "-a.ok.example.", "a b.ok.example.", "*.ok.example.", "xn--github-.ok.example.", `a\@b.ok.example.`} {
-		m := s.answer(&dns.Msg{Question: []dns.Question{{Name: name, Qtype: dns.TypeA, Qclass: dns.ClassINET}}})
+		m := s.answer(nil, &dns.Msg{Question: []dns.Question{{Name: name, Qtype: dns.TypeA, Qclass: dns.ClassINET}}})
 		if m.Rcode != dns.RcodeRefused || len(m.Answer) != 0 {
 			t.Errorf("%q: %v", name, m)
 		}
 	}
 	for _, class := range []uint16{dns.ClassCHAOS, dns.ClassANY, dns.ClassNONE, 0} {
-		m := s.answer(&dns.Msg{Question: []dns.Question{{Name: "ok.example.", Qtype: dns.TypeA, Qclass: class}}})
+		m := s.answer(nil, &dns.Msg{Question: []dns.Question{{Name: "ok.example.", Qtype: dns.TypeA, Qclass: class}}})
 		if m.Rcode != dns.RcodeRefused {
 			t.Errorf("class %d: %v", class, m)
 		}
@@ -148,6 +157,10 @@ func TestBypass_B18_ZeroConfigResolvesNothing(t *testing.T) {
 		t.Errorf("%v", m)
 	}
 	s = New(Config{Normalize: policy.NormalizeHost})
+	if m := ask(s, "localhost", dns.TypeA); m.Rcode != dns.RcodeRefused {
+		t.Errorf("without a view: %v", m)
+	}
+	s = serving(ViewConfig{})
 	if m := ask(s, "ok.example", dns.TypeA); m.Rcode != dns.RcodeNameError {
 		t.Errorf("%v", m)
 	}
@@ -200,11 +213,11 @@ func TestReverse(t *testing.T) {
 func TestEDNS(t *testing.T) {
 	s, _, _ := allowing(false)
 	req := new(dns.Msg).SetQuestion("ok.example.", dns.TypeA).SetEdns0(4096, true)
-	if m := s.answer(req); m.IsEdns0() == nil || m.IsEdns0().UDPSize() != MaxUDP || len(m.Answer) != 1 || payload(req) != MaxUDP {
+	if m := s.answer(nil, req); m.IsEdns0() == nil || m.IsEdns0().UDPSize() != MaxUDP || len(m.Answer) != 1 || payload(req) != MaxUDP {
 		t.Errorf("%v", m)
 	}
 	req.IsEdns0().SetVersion(1)
-	if m := s.answer(req); m.Rcode != dns.RcodeBadVers || len(m.Answer) != 0 {
+	if m := s.answer(nil, req); m.Rcode != dns.RcodeBadVers || len(m.Answer) != 0 {
 		t.Errorf("%v", m)
 	}
 	req.IsEdns0().SetUDPSize(1)
@@ -229,7 +242,7 @@ func handle(s *Server, packet []byte) (*dns.Msg, dns.MsgAcceptAction, error) {
 	if err := req.Unpack(packet); err != nil {
 		return nil, dns.MsgReject, err
 	}
-	reply := s.answer(req)
+	reply := s.answer(nil, req)
 	reply.Truncate(payload(req))
 	return reply, dns.MsgAccept, nil
 }
@@ -307,10 +320,10 @@ func FuzzAnswer(f *testing.F) {
 }
 
 func BenchmarkAnswer(b *testing.B) {
-	s := New(Config{MayResolve: func(string) bool { return true }, Normalize: policy.NormalizeHost})
+	s := serving(ViewConfig{MayResolve: func(string) bool { return true }})
 	req := new(dns.Msg).SetQuestion("api.example.com.", dns.TypeA)
 	b.ReportAllocs()
 	for b.Loop() {
-		s.answer(req)
+		s.answer(nil, req)
 	}
 }

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package dns is the name server of one sandbox. It asks nobody: a name that the
-// policy could allow has a synthetic address, any other name does not exist, so
-// that no question leaves the machine and nothing can be told to anyone by asking.
-// A connection to a synthetic address is a connection to its name.
+// Package dns is the name server of a network namespace. It forwards no queries: a name
+// that the asker's policy could allow has a synthetic address, any other name does not
+// exist. So no query leaves the machine, and nobody can be told anything by asking. A
+// connection to a synthetic address is a connection to its name.
+//
+// Each sandbox has a [View]: its names and the addresses that stand for them. The [Server]
+// answers each query from the view of whoever sent it.
 package dns
 
 import (
@@ -17,43 +20,34 @@ import (
 	"golang.org/x/net/netutil"
 )
 
-// Config is what a Server asks. The zero value resolves nothing but localhost.
+// Config is what a [Server] needs. A Server of the zero value refuses every question.
 type Config struct {
-	// MayResolve says whether the policy could allow name, as Normalize gave it.
-	MayResolve func(name string) bool
-	// Normalize gives the one spelling of a host, or refuses it.
+	// View returns the view of the sandbox that a question came from; nil refuses the
+	// question. asker is the address that it was sent from, a *net.UDPAddr or *net.TCPAddr.
+	View func(asker net.Addr) *View
+	// Normalize returns the one spelling of a host, or refuses it. Nil refuses all.
 	Normalize func(string) (string, error)
-	// V6 says that the sandbox has IPv6: AAAA has answers, too.
+	// V6 is true if the namespace has IPv6: AAAA questions have answers.
 	V6 bool
-	// Record is told of every question that is answered. It must not wait. What
-	// has no one spelling comes with DNS escapes. Allowed says that the name exists.
-	Record func(name, qtype string, allowed bool)
 }
 
-// Server answers questions. It is safe for concurrent use.
+// Server answers questions. Its methods may be called concurrently.
 type Server struct {
 	c         Config
-	pool      *pool
 	questions bucket
 	now       func() time.Time
 }
 
-// New makes a Server that has given out no address.
+// New makes a Server.
 func New(c Config) *Server {
-	if c.MayResolve == nil {
-		c.MayResolve = func(string) bool { return false }
+	if c.View == nil {
+		c.View = func(net.Addr) *View { return nil }
 	}
 	if c.Normalize == nil {
 		c.Normalize = func(string) (string, error) { return "", errors.New("no names are known") }
 	}
-	if c.Record == nil {
-		c.Record = func(string, string, bool) {}
-	}
-	return &Server{c: c, pool: newPool(), questions: bucket{perSecond: MaxQuestions, burst: QuestionsBurst}, now: time.Now}
+	return &Server{c: c, questions: bucket{perSecond: MaxQuestions, burst: QuestionsBurst}, now: time.Now}
 }
-
-// Name returns the name that a synthetic address was given to.
-func (s *Server) Name(addr netip.Addr) (string, bool) { return s.pool.name(numberOf(addr)) }
 
 // Synthetic says that addr is one of those that names are given, whether or not
 // it has a name now.
@@ -115,7 +109,7 @@ func (s *Server) server() *dns.Server {
 
 // ServeDNS answers one message for the library.
 func (s *Server) ServeDNS(w dns.ResponseWriter, req *dns.Msg) {
-	reply := s.answer(req)
+	reply := s.answer(w.RemoteAddr(), req)
 	if w.RemoteAddr().Network() == "udp" {
 		reply.Truncate(payload(req))
 	}

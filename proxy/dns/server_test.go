@@ -13,12 +13,10 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-
-	"openshell.dev/runtime/policy"
 )
 
 func server() *Server {
-	return New(Config{MayResolve: func(n string) bool { return n == "ok.example" }, Normalize: policy.NormalizeHost})
+	return serving(ViewConfig{MayResolve: func(n string) bool { return n == "ok.example" }})
 }
 
 func serve(t *testing.T, s *Server) (udp, tcp string, stop func() error) {
