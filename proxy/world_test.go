@@ -75,6 +75,8 @@ type fakeIdentity struct {
 	mu  sync.Mutex
 	who []identity.Process
 	err error
+	// of, if it is set, answers in place of who: by the client's end of the connection.
+	of func(local netip.AddrPort) []identity.Process
 	// wait, if it is set, is called before each answer.
 	wait func()
 }
@@ -88,11 +90,14 @@ func (f *fakeIdentity) set(err error, binaries ...string) {
 	}
 }
 
-func (f *fakeIdentity) Holders(_, _ netip.AddrPort) ([]identity.Process, error) {
+func (f *fakeIdentity) Holders(local, _ netip.AddrPort) ([]identity.Process, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.wait != nil {
 		f.wait()
+	}
+	if f.of != nil {
+		return f.of(local), nil
 	}
 	return f.who, f.err
 }
