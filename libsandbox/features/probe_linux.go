@@ -15,8 +15,8 @@ import (
 	"openshell.dev/runtime/libsandbox/netns"
 )
 
-// Probe asks the kernel. What needs root and is asked without it is reported as
-// not there, with the reason.
+// Probe asks the kernel. A feature whose probe needs root is reported as missing, with the
+// reason, if the caller is not root.
 func Probe() (Features, error) {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
@@ -37,7 +37,7 @@ func Probe() (Features, error) {
 	return f, nil
 }
 
-// Landlock is the kernel's ABI; 0 where Landlock is missing or turned off.
+// Landlock returns the kernel's Landlock ABI, or 0 if Landlock is missing or disabled.
 func Landlock() int {
 	abi, err := llsys.LandlockGetABIVersion()
 	if err != nil {
@@ -46,7 +46,7 @@ func Landlock() int {
 	return abi
 }
 
-// seccompErrno asks whether a filter may answer with an errno (seccomp(2)).
+// seccompErrno checks that a filter may answer with an error number (seccomp(2)).
 func seccompErrno() error {
 	b, err := os.ReadFile("/proc/sys/kernel/seccomp/actions_avail")
 	if err != nil {
@@ -58,8 +58,8 @@ func seccompErrno() error {
 	return nil
 }
 
-// nfTables closes a network namespace as a sandbox's is: a kernel may have nf_tables
-// without all that the rules ask of it.
+// nfTables captures a network namespace like a sandbox's: a kernel may have nf_tables
+// without everything that the rules need.
 func nfTables() error {
 	ns, err := netns.New()
 	if err != nil {
@@ -86,7 +86,8 @@ func cgroup(dir string) CgroupMode {
 	return CgroupNone
 }
 
-// hasFilesystem looks for a type in a file of proc_filesystems(5)'s format.
+// hasFilesystem looks for a file system type in a file in the format of
+// proc_filesystems(5).
 func hasFilesystem(file, name string) (bool, error) {
 	f, err := os.Open(file)
 	if err != nil {

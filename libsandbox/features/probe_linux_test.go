@@ -27,7 +27,7 @@ func TestCgroupOfAnOrdinaryFolder(t *testing.T) {
 	}
 }
 
-// Probe's facts agree with what the kernel says elsewhere.
+// Probe's results agree with other information from the kernel.
 func TestProbe(t *testing.T) {
 	f, err := Probe()
 	if err != nil {

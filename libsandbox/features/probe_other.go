@@ -6,5 +6,5 @@ package features
 
 import "errors"
 
-// Probe fails: only Linux makes sandboxes.
+// Probe fails: sandboxes exist only on Linux.
 func Probe() (Features, error) { return Features{}, errors.New("sandboxes need a Linux kernel") }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package landlock is the file half of a sandbox as a value: which rights are
-// taken away everywhere (handled) and which are given back where (rules), for
-// one Landlock ABI. It is pure; launch applies it inside the container.
+// Package landlock describes the file access of a sandbox as a value, a [Ruleset] for one
+// Landlock ABI: the rights that are denied everywhere (handled) and the paths below which
+// they are granted (rules). [New] reduces rules and scopes to what the kernel's ABI
+// supports. The package is pure; hooks/launch applies the ruleset inside the container.
 //
-// Landlock does not hide names, does not stop stat(2), and covers only what the
-// kernel's ABI knows. https://docs.kernel.org/userspace-api/landlock.html
+// Landlock does not hide names, does not restrict stat(2), and covers only what the
+// kernel's ABI knows. See https://docs.kernel.org/userspace-api/landlock.html
 package landlock
 
 import ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
@@ -13,34 +14,34 @@ import ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
 // Access is a set of LANDLOCK_ACCESS_FS_* rights.
 type Access uint64
 
-// Rights of policy's two lists, before reduction to an ABI.
+// The rights for the two lists of a policy, before reduction to an ABI.
 const (
-	// ReadOnly lets files be read and run, and folders be listed.
+	// ReadOnly allows reading and executing files, and listing folders.
 	ReadOnly Access = ll.AccessFSExecute | ll.AccessFSReadFile | ll.AccessFSReadDir
-	// ReadWrite is every file right of ABI 5.
+	// ReadWrite has all file rights of ABI 5.
 	ReadWrite Access = 1<<16 - 1
-	// fileRights are those that mean something on what is not a folder.
+	// fileRights are the rights that apply to files other than folders.
 	fileRights Access = ll.AccessFSExecute | ll.AccessFSWriteFile | ll.AccessFSReadFile | ll.AccessFSTruncate | ll.AccessFSIoctlDev
 )
 
-// Scopes is a set of LANDLOCK_SCOPE_*: what does not leave a process's domain. Each
-// process of a container has its own domain, so a scope also separates an exec from the
-// container's other processes.
+// Scopes is a set of LANDLOCK_SCOPE_* flags: the objects that a process cannot reach
+// outside its domain. Each process that launch starts in a container has its own domain, so
+// a scope also separates an exec from the container's other processes.
 type Scopes uint64
 
 // The scopes of ABI 6.
 const (
-	// ScopeAbstractSockets is for a network namespace that others share.
+	// ScopeAbstractSockets is for a network namespace that is shared with other processes.
 	ScopeAbstractSockets Scopes = 1 << iota
-	// ScopeSignals is for a PID namespace that others share.
+	// ScopeSignals is for a PID namespace that is shared with other processes.
 	ScopeSignals
 )
 
-// MaxABI is the newest ABI whose facts are known here; a newer kernel is used
-// as this one.
+// MaxABI is the newest ABI that this package knows. A newer kernel is used as if it had
+// this one.
 const MaxABI = 7
 
-// handled says which file rights each ABI knows.
+// handled has the file rights that each ABI knows.
 var handled = [MaxABI + 1]Access{
 	1: 1<<13 - 1,
 	2: 1<<14 - 1, // REFER
@@ -51,28 +52,29 @@ var handled = [MaxABI + 1]Access{
 	7: 1<<16 - 1, // (audit flags)
 }
 
-// Rule gives rights back below one path of the container.
+// Rule grants rights below one path of the container.
 type Rule struct {
 	Path   string `json:"path"`
 	Access Access `json:"access"`
-	// Dev and Ino, if Ino is not 0, are the file the path named before the
-	// workload ran: the rule gives nothing if it names another by now.
+	// Dev and Ino, if Ino is not 0, identify the file that the path named before the
+	// workload ran. If it names another file now, the rule grants nothing.
 	Dev uint64 `json:"dev,omitempty"`
 	Ino uint64 `json:"ino,omitempty"`
-	// Origin says who gives the rights.
+	// Origin is the source of the rule.
 	Origin Origin `json:"origin,omitempty"`
 }
 
-// Origin is who gives the rights of a rule.
+// Origin is the source of a rule.
 type Origin string
 
 // The origins.
 const (
-	// OriginPolicy is a path of filesystem_policy, or the working directory.
+	// OriginPolicy is a path of filesystem_policy, or the working directory. It is the zero
+	// value.
 	OriginPolicy Origin = ""
-	// OriginBaseline is a path of the baseline that the policy does not list. It gives no
-	// rights if it has a symbolic link in it. (Links of /bin and /lib into /usr are covered
-	// by the rule for /usr.)
+	// OriginBaseline is a path of the baseline that the policy does not list. The rule
+	// grants nothing if the path contains a symbolic link. (The links /bin and /lib into
+	// /usr are covered by the rule for /usr.)
 	OriginBaseline Origin = "baseline"
 	// OriginRuntime is a path that every sandbox has, such as a device.
 	OriginRuntime Origin = "runtime"
@@ -80,20 +82,21 @@ const (
 
 // Ruleset is what launch applies.
 type Ruleset struct {
-	// ABI is the kernel's, at most MaxABI; 0 is no Landlock.
+	// ABI is the kernel's ABI, at most MaxABI. 0 means that there is no Landlock.
 	ABI     int    `json:"abi"`
 	Handled Access `json:"handled"`
 	Scoped  Scopes `json:"scoped"`
 	Rules   []Rule `json:"rules"`
-	// Hard fails if no rule of the policy or the baseline can be applied. A rule whose path
-	// cannot be opened is skipped, which gives no rights.
+	// Hard makes launch fail if no rule of the policy or the baseline can be applied. A
+	// single rule whose path cannot be opened is skipped, which grants nothing.
 	Hard bool `json:"hard"`
-	// Complete fails if the path of one of the policy's own rules cannot be opened.
+	// Complete makes launch fail if the path of one of the policy's own rules cannot be
+	// opened.
 	Complete bool `json:"complete,omitempty"`
 }
 
-// New is the ruleset for a kernel of the given ABI: rules and scopes are reduced to what
-// that ABI handles.
+// New returns the ruleset for a kernel with the given ABI. It reduces rules and scopes to
+// what that ABI handles.
 func New(abi int, rules []Rule, scopes Scopes) Ruleset {
 	abi = min(max(abi, 0), MaxABI)
 	r := Ruleset{ABI: abi, Handled: handled[abi]}
@@ -107,5 +110,5 @@ func New(abi int, rules []Rule, scopes Scopes) Ruleset {
 	return r
 }
 
-// ForFile is the part of a that the kernel accepts for what is not a folder.
+// ForFile returns the rights of a that the kernel accepts for a file other than a folder.
 func (a Access) ForFile() Access { return a & fileRights }

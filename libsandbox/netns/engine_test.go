@@ -13,8 +13,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Engines plug interfaces in and set gateways after the capture: Docker at create,
-// and again for `docker network connect`. They ask for the way to a gateway first.
+// Engines add interfaces and set gateways after the capture: Docker does so at create, and
+// for `docker network connect`. Before that they look up the route to the gateway.
 func TestEngineSetsGatewayOfCapturedNamespace(t *testing.T) {
 	for i, addr := range outsideAddrs {
 		p := newPair(t)
@@ -45,8 +45,8 @@ func TestEngineSetsGatewayOfCapturedNamespace(t *testing.T) {
 	}
 }
 
-// A host's strict reverse path filter, which namespaces inherit, takes nothing for
-// forged, and neighbours are found both ways.
+// With a host's strict reverse path filter, which namespaces inherit, the kernel takes no
+// packet for forged, and neighbours are found in both directions.
 func TestStrictReversePath(t *testing.T) {
 	p := newPair(t)
 	in(t, p.inside, func() {
@@ -58,7 +58,7 @@ func TestStrictReversePath(t *testing.T) {
 	inward := serve(t, p.inside, "tcp4", insideAddrs[0]+":8080")
 	p.close(t)
 	in(t, p.inside, func() {
-		d := net.Dialer{Timeout: patience, Control: mark}
+		d := net.Dialer{Timeout: timeout, Control: mark}
 		c, err := d.Dial("tcp", outsideAddrs[0]+":8080")
 		must(t, err)
 		_ = c.Close()
@@ -69,8 +69,8 @@ func TestStrictReversePath(t *testing.T) {
 	}
 }
 
-// TestBypass_B61_RulesGoneUDP: the second lock holds UDP as well, connected before
-// or not; without it the datagrams arrive.
+// TestBypass_B61_RulesGoneUDP: the routing rules stop UDP, too, on connected sockets and
+// others. Without them the datagrams arrive.
 func TestBypass_B61_RulesGoneUDP(t *testing.T) {
 	for i, addr := range outsideAddrs {
 		network := []string{"udp4", "udp6"}[i]

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// foreign lets a socket bind to any address, for which no right is needed.
+// foreign lets a socket bind to any address. It needs no privilege.
 func foreign(network, _ string, raw syscall.RawConn) (err error) {
 	level, option := unix.SOL_IP, unix.IP_FREEBIND
 	if network == "udp6" {
@@ -23,8 +23,8 @@ func foreign(network, _ string, raw syscall.RawConn) (err error) {
 	return errors.Join(e, err)
 }
 
-// TestBypass_B16_ForgedAnswer: the workload cannot answer the proxy's question in
-// the resolver's name, from a socket that is bound to the resolver's address.
+// TestBypass_B16_ForgedAnswer: the workload cannot answer a query of the proxy with a
+// socket that is bound to the resolver's address.
 func TestBypass_B16_ForgedAnswer(t *testing.T) {
 	for i, resolver := range outsideAddrs {
 		p := newPair(t)
@@ -55,11 +55,11 @@ func TestBypass_B16_ForgedAnswer(t *testing.T) {
 			must(t, err)
 			forger := net.Dialer{Control: foreign, LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(resolver), 53))}
 			c, err := forger.Dial(network, question.LocalAddr().String())
-			if err == nil { // of IPv4, the kernel takes no address as a source that is not its own
+			if err == nil { // for IPv4, the kernel refuses a source address that is not its own
 				defer c.Close()
 				_, _ = c.Write([]byte("forged"))
 			}
-			must(t, question.SetReadDeadline(time.Now().Add(patience)))
+			must(t, question.SetReadDeadline(time.Now().Add(timeout)))
 			b := make([]byte, 100)
 			if n, err := question.Read(b); err != nil || string(b[:n]) != "true" {
 				t.Errorf("%s: the proxy got %q, %v", network, b[:n], err)

@@ -12,8 +12,8 @@ import (
 	"openshell.dev/runtime/internal/proxyapi"
 )
 
-// Listen opens the proxy's sockets inside ns, in the order of
-// proxyapi.Listeners. Those of a family that the namespace lacks are nil.
+// Listen opens the proxy's sockets in the namespace ns, in the order of
+// [proxyapi.Listeners]. The sockets of a family that the namespace lacks are nil.
 func Listen(ns *os.File) (files [proxyapi.Listeners]*os.File, err error) {
 	err = Within(ns, func() error {
 		for i, at := range [proxyapi.Listeners]struct{ network, host string }{
@@ -63,7 +63,7 @@ func listen(network, addr string) (*os.File, error) {
 	return l.(*net.TCPListener).File()
 }
 
-// hasIPv6 says whether lo has IPv6 in the thread's namespace.
+// hasIPv6 reports whether lo has IPv6 in the namespace of the calling thread.
 func hasIPv6() bool {
 	b, err := os.ReadFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
 	return err == nil && len(b) > 0 && b[0] == '0'

@@ -11,9 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestBypass_B21_MarkOfTheProxy: a name that leads the proxy back into the
-// container does not lend the workload its mark. A socket accepted from the proxy
-// would keep it (tcp_fwmark_accept), and reconnected (AF_UNSPEC) go anywhere.
+// TestBypass_B21_MarkOfTheProxy: if a name leads the proxy back into the container, the
+// workload does not get the proxy's mark. A socket that accepts the proxy's connection
+// would keep the mark (tcp_fwmark_accept) and could then connect to any address after a
+// disconnect (AF_UNSPEC).
 func TestBypass_B21_MarkOfTheProxy(t *testing.T) {
 	for i, own := range insideAddrs {
 		p := newPair(t)
@@ -27,7 +28,7 @@ func TestBypass_B21_MarkOfTheProxy(t *testing.T) {
 			defer l.Close()
 			d := net.Dialer{Timeout: time.Second, Control: mark}
 			from, err := d.Dial(network, l.Addr().String())
-			for try := 0; err != nil && try < 5; try++ { // IPv6 is not up at once
+			for try := 0; err != nil && try < 5; try++ { // IPv6 needs a moment to be ready
 				from, err = d.Dial(network, l.Addr().String())
 			}
 			must(t, err)
@@ -53,7 +54,7 @@ func TestBypass_B21_MarkOfTheProxy(t *testing.T) {
 		case <-conns: // as any other connection
 		case who := <-secret:
 			t.Errorf("%s reached the other side", who)
-		case <-time.After(patience):
+		case <-time.After(timeout):
 			t.Error("the connection went nowhere")
 		}
 	}

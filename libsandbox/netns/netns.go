@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package netns makes a container's network namespace lead to the proxy: every
-// TCP connection and every DNS query that starts inside reaches the proxy's
-// listeners, which are in the namespace too, or nothing. Connections that came in
-// from outside (published ports, probes) are answered.
+// Package netns redirects a container's network namespace to the proxy. Every TCP
+// connection and every DNS query that starts inside reaches the proxy's listeners, which
+// are in the same namespace, or fails. Connections from outside, as to published ports and
+// from probes, are answered.
 //
-// Two locks hold independently. nftables redirects and rejects; and policy
-// routing gives packets without a mark of ours no route but the one to lo, so
-// that with the rules gone they still end inside. Without a proxy the redirects
-// lead to closed ports.
+// Two mechanisms enforce this independently of each other. nftables rules redirect or
+// reject packets ([Capture] replaces them in one transaction). Policy routing gives every
+// packet without a mark of this package only the route to lo, so without the nftables rules
+// the packets still stay inside. Without a proxy the redirections lead to closed ports.
 //
-// It uses netlink only and executes nothing. It does not hide that the namespace
-// exists, and it does not filter what comes in.
+// [New] creates a namespace, [Capture] redirects it, [Refresh] adapts it to interfaces that
+// an engine has added, and [Listen] opens the proxy's sockets in it.
+//
+// The package uses netlink only and executes no program. It does not hide the namespace
+// from the workload, and does not filter incoming traffic.
 package netns
 
 import (
@@ -24,11 +27,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrHost is returned for the caller's own namespace: closing it would cut the
-// host off, and a container in it is no sandbox.
+// ErrHost is returned for the caller's own namespace. Capturing it would cut the host off,
+// and a container that shares it is not a sandbox.
 var ErrHost = errors.New("the container shares the runtime's network namespace")
 
-// New makes a network namespace, with nothing but a lo that is down.
+// New creates a network namespace that has only lo, which is down.
 func New() (*os.File, error) {
 	type result struct {
 		file *os.File
@@ -47,11 +50,11 @@ func New() (*os.File, error) {
 	return r.file, r.err
 }
 
-// Capture makes ns (an open /proc/PID/ns/net) lead to the proxy. It may be
-// called again: the rules are replaced in one transaction.
+// Capture redirects the namespace ns, an open /proc/PID/ns/net, to the proxy. It may be
+// called again: it replaces the rules in one transaction.
 func Capture(ns *os.File) error {
 	return Within(ns, func() error {
-		// The rules first: there is no moment in which only routes hold.
+		// The nftables rules come first, so that the routes never apply alone.
 		if err := rules(); err != nil {
 			return fmt.Errorf("apply nftables rules: %w", err)
 		}
@@ -59,8 +62,7 @@ func Capture(ns *os.File) error {
 	})
 }
 
-// Refresh follows the interfaces that an engine has plugged into a captured
-// namespace.
+// Refresh adapts a captured namespace to the interfaces that an engine has added.
 func Refresh(ns *os.File) error { return Within(ns, routes) }
 
 // Foreign returns ErrHost if ns is the caller's own namespace.
@@ -79,8 +81,7 @@ func Foreign(ns *os.File) error {
 	return nil
 }
 
-// Within runs f on a thread in the namespace ns, which must not be the caller's
-// own.
+// Within runs f on a thread in the namespace ns, which must not be the caller's own.
 func Within(ns *os.File, f func() error) error {
 	if err := Foreign(ns); err != nil {
 		return err
@@ -96,18 +97,19 @@ func Within(ns *os.File, f func() error) error {
 	return <-done
 }
 
-// ownThread runs f on a thread that ends with it, in whatever namespace: the
-// thread never comes back to the host's half way. The process's first thread
-// could not end, and it is the one whose namespaces /proc/self shows.
+// ownThread runs f on a thread that exits afterwards, whatever its namespace then is: the
+// thread is never reused half-way back in the host's namespace. It avoids the process's
+// first thread, which cannot exit and whose namespaces /proc/self shows.
 //
-// Preconditions: called as a goroutine of its own.
+// Preconditions: it is called as a goroutine of its own.
 func ownThread(f func()) {
 	runtime.LockOSThread()
 	if unix.Gettid() != unix.Getpid() {
 		f()
 		return
 	}
-	// While this goroutine holds the first thread, another one gets another.
+	// While this goroutine is locked to the first thread, the inner one gets another
+	// thread.
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -19,9 +19,9 @@ import (
 	"openshell.dev/runtime/internal/testenv"
 )
 
-const patience = 3 * time.Second
+const timeout = 3 * time.Second
 
-// pair is two namespaces joined by a veth pair; inside is the sandbox's.
+// pair is two namespaces that are joined by a veth pair. inside is the sandbox's.
 type pair struct{ inside, outside vnetns.NsHandle }
 
 var (
@@ -72,15 +72,15 @@ func newPair(t *testing.T) *pair {
 	return p
 }
 
-// running waits until eth0 and its IPv6 address can be used. The kernel notices the carrier of
-// a veth some time after both ends are up, and until then its routes lead nowhere. Later, on a
-// work queue, it adds the address to the table of local addresses, also without duplicate
-// address detection; until then the rules reset connections from it as those from an address
-// of somebody else.
+// running waits until eth0 and its IPv6 address are usable. The kernel detects the carrier
+// of a veth pair some time after both ends are up, and until then its routes do not work.
+// Later a work queue adds the address to the table of local addresses, also without
+// duplicate address detection. Until then the rules reset connections from the address,
+// because it seems to be foreign.
 func running(t *testing.T, addr string) {
 	t.Helper()
 	local := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: &net.IPNet{IP: net.ParseIP(addr), Mask: net.CIDRMask(128, 128)}}
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(timeout); ; time.Sleep(time.Millisecond) {
 		l, err := netlink.LinkByName("eth0")
 		must(t, err)
 		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, local, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
@@ -126,7 +126,7 @@ func (p *pair) close(t *testing.T) {
 	must(t, Capture(f))
 }
 
-// echo sends back what c gets, and tells got of it unless that is nil.
+// echo returns the packets that c receives, and sends their text to got unless that is nil.
 func echo(c net.PacketConn, got chan<- string) {
 	b := make([]byte, 1<<16)
 	for {
@@ -141,7 +141,7 @@ func echo(c net.PacketConn, got chan<- string) {
 	}
 }
 
-// acceptAll hands on what l accepts.
+// acceptAll sends the connections that l accepts to into.
 func acceptAll(l net.Listener, into chan<- net.Conn) {
 	for {
 		c, err := l.Accept()
@@ -152,7 +152,7 @@ func acceptAll(l net.Listener, into chan<- net.Conn) {
 	}
 }
 
-// serve gives one line to each TCP client in ns and counts them.
+// serve sends one line to each TCP client in ns and counts the clients.
 func serve(t *testing.T, ns vnetns.NsHandle, network, addr string) (accepted chan string) {
 	t.Helper()
 	accepted = make(chan string, 16)
@@ -182,7 +182,7 @@ func dial(t *testing.T, ns vnetns.NsHandle, network, addr string) error {
 	t.Helper()
 	var result error
 	in(t, ns, func() {
-		d := net.Dialer{Timeout: patience}
+		d := net.Dialer{Timeout: timeout}
 		c, err := d.Dial(network, addr)
 		if err == nil {
 			_, err = io.ReadAll(c)
@@ -193,8 +193,8 @@ func dial(t *testing.T, ns vnetns.NsHandle, network, addr string) error {
 	return result
 }
 
-// TestBypass_B20_BothFamilies: nothing that starts inside reaches the other
-// side, over IPv4 and IPv6; without the rules it does, so the test can fail.
+// TestBypass_B20_BothFamilies: no connection from inside reaches the other side, over IPv4
+// or IPv6. Without the rules it does, so the test can fail.
 func TestBypass_B20_BothFamilies(t *testing.T) {
 	for i, addr := range outsideAddrs {
 		p := newPair(t)
@@ -205,12 +205,12 @@ func TestBypass_B20_BothFamilies(t *testing.T) {
 		}
 		<-accepted
 		p.close(t)
-		p.close(t) // again: replaced, not doubled
+		p.close(t) // again: the rules are replaced, not duplicated
 		start := time.Now()
 		if err := dial(t, p.inside, "tcp", target); err == nil {
 			t.Errorf("%s was reached", target)
 		}
-		if d := time.Since(start); d > patience/2 {
+		if d := time.Since(start); d > timeout/2 {
 			t.Errorf("refused only after %s", d)
 		}
 		if n := len(accepted); n != 0 {
@@ -256,11 +256,11 @@ func TestBypass_B21_UDP(t *testing.T) {
 	must(t, send())
 	select {
 	case <-arrived:
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		t.Fatal("control, without rules: nothing arrived")
 	}
 	p.close(t)
-	_ = send() // the error comes now or with the next call
+	_ = send() // the error is reported by this call or the next one
 	select {
 	case b := <-arrived:
 		t.Errorf("arrived: %q", b)
@@ -268,8 +268,8 @@ func TestBypass_B21_UDP(t *testing.T) {
 	}
 }
 
-// TestBypass_B19_LocalResolver: a resolver at a local address would ask others,
-// so port 53 is refused there too, and other local ports are not.
+// TestBypass_B19_LocalResolver: a resolver at a local address would forward queries, so
+// port 53 is refused there, too. Other local ports are allowed.
 func TestBypass_B19_LocalResolver(t *testing.T) {
 	p := newPair(t)
 	resolver := serve(t, p.inside, "tcp4", "127.0.0.1:53")
@@ -283,7 +283,7 @@ func TestBypass_B19_LocalResolver(t *testing.T) {
 	}
 }
 
-// Published ports keep working: who comes in is answered.
+// Published ports keep working: connections from outside are answered.
 func TestInboundIsAnswered(t *testing.T) {
 	for i, addr := range insideAddrs {
 		p := newPair(t)
@@ -297,7 +297,7 @@ func TestInboundIsAnswered(t *testing.T) {
 }
 
 func TestCaptureRefusesOwnNamespace(t *testing.T) {
-	// Not /proc/self: the main thread may have been left in a test's namespace.
+	// Not /proc/self: a test may have left the main thread in another namespace.
 	f, err := os.Open("/proc/thread-self/ns/net")
 	must(t, err)
 	defer f.Close()

@@ -37,7 +37,7 @@ func udpAsk(network, local, to string, size int) error {
 		return err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(patience / 2))
+	_ = c.SetDeadline(time.Now().Add(timeout / 2))
 	what := bytes.Repeat([]byte("x"), size)
 	if _, err := c.Write(what); err != nil {
 		return err
@@ -79,8 +79,8 @@ func refused(err error) error {
 	return fmt.Errorf("%w, want refused", err)
 }
 
-// What is usual within the container, and from outside, goes on, and what ends ends
-// at once.
+// Ordinary traffic within the container and from outside keeps working, and what is refused
+// fails at once.
 func TestOrdinary(t *testing.T) {
 	p := newPair(t)
 	p.close(t)
@@ -102,7 +102,7 @@ func TestOrdinary(t *testing.T) {
 		lo := []string{"127.0.0.1", "::1"}[i]
 		at := func(a, port string) string { return net.JoinHostPort(a, port) }
 		if i == 0 {
-			udpEcho(t, p.inside, "udp", ":7000") // of both families
+			udpEcho(t, p.inside, "udp", ":7000") // for both families
 		}
 		udpEcho(t, p.inside, udp, at(own, "7001"))
 		udpEcho(t, p.inside, udp, at(own, "53"))
@@ -111,13 +111,13 @@ func TestOrdinary(t *testing.T) {
 			check("UDP within to "+a, p.inside, func() error { return udpAsk(udp, "", at(a, "7000"), 10) })
 			check("UDP within, large, to "+a, p.inside, func() error { return udpAsk(udp, "", at(a, "7000"), 9000) })
 			check("UDP within to a closed port of "+a, p.inside, func() error { return refused(udpAsk(udp, "", at(a, "7999"), 10)) })
-			check("TCP within to a closed port of "+a, p.inside, func() error { _, err := net.DialTimeout(tcp, at(a, "7999"), patience); return refused(err) })
+			check("TCP within to a closed port of "+a, p.inside, func() error { _, err := net.DialTimeout(tcp, at(a, "7999"), timeout); return refused(err) })
 			check("query without name server to "+a, p.inside, func() error { return refused(udpAsk(udp, "", at(a, "53"), 10)) })
 			check("ping within "+a, p.inside, func() error { return pingAsk(a) })
 		}
 		check("UDP from lo to the interface", p.inside, func() error { return udpAsk(udp, at(lo, "0"), at(own, "7001"), 10) })
 		check("TCP within", p.inside, func() error {
-			c, err := net.DialTimeout(tcp, at(own, "8080"), patience)
+			c, err := net.DialTimeout(tcp, at(own, "8080"), timeout)
 			if err == nil {
 				_, err = io.ReadAll(c)
 				c.Close()
@@ -126,7 +126,7 @@ func TestOrdinary(t *testing.T) {
 		})
 		for _, out := range []string{outsideAddrs[i], []string{"192.0.2.53", "2001:db8::53"}[i]} {
 			check("query without name server to "+out, p.inside, func() error { return refused(udpAsk(udp, "", at(out, "53"), 10)) })
-			check("TCP without proxy to "+out, p.inside, func() error { _, err := net.DialTimeout(tcp, at(out, "443"), patience); return refused(err) })
+			check("TCP without proxy to "+out, p.inside, func() error { _, err := net.DialTimeout(tcp, at(out, "443"), timeout); return refused(err) })
 			check("UDP refused to "+out, p.inside, func() error {
 				if err := udpAsk(udp, "", at(out, "443"), 10); !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.EACCES) {
 					return fmt.Errorf("want refused: %w", err)
@@ -136,7 +136,7 @@ func TestOrdinary(t *testing.T) {
 		}
 		check("ping from outside", p.outside, func() error { return pingAsk(own) })
 		check("UDP to a closed port from outside", p.outside, func() error { return refused(udpAsk(udp, "", at(own, "7999"), 10)) })
-		check("TCP to a closed port from outside", p.outside, func() error { _, err := net.DialTimeout(tcp, at(own, "7999"), patience); return refused(err) })
+		check("TCP to a closed port from outside", p.outside, func() error { _, err := net.DialTimeout(tcp, at(own, "7999"), timeout); return refused(err) })
 		for _, port := range []string{"7000", "7001", "53"} {
 			check("UDP from outside to "+port, p.outside, func() error { return udpAsk(udp, "", at(own, port), 10) })
 			check("UDP from outside, large, to "+port, p.outside, func() error { return udpAsk(udp, "", at(own, port), 9000) })
@@ -150,7 +150,7 @@ func TestOrdinary(t *testing.T) {
 			}
 			check(udp+" peer of port "+from, p.outside, func() error { return udpAsk(udp, at(outsideAddrs[i], from), at(own, "7000"), 10) })
 			check(tcp+" peer of port "+from, p.outside, func() error {
-				d := net.Dialer{Timeout: patience, Control: reuse, LocalAddr: tcpAddr(at(outsideAddrs[i], from))}
+				d := net.Dialer{Timeout: timeout, Control: reuse, LocalAddr: tcpAddr(at(outsideAddrs[i], from))}
 				c, err := d.Dial(tcp, at(own, "8080"))
 				if err == nil {
 					_, err = io.ReadAll(c)

@@ -22,7 +22,7 @@ import (
 	vnetns "github.com/vishvananda/netns"
 )
 
-// sniff collects what arrives at ns from elsewhere, other than ARP and neighbour
+// sniff collects the packets that arrive at ns from outside, except ARP and neighbour
 // discovery.
 func sniff(t *testing.T, ns vnetns.NsHandle) (arrived func() []string) {
 	t.Helper()
@@ -72,7 +72,7 @@ func sniff(t *testing.T, ns vnetns.NsHandle) (arrived func() []string) {
 	}
 }
 
-// packet says what one is; "" for neighbours that are looked for.
+// packet describes a packet; it returns "" for neighbour discovery.
 func packet(b []byte) string {
 	if len(b) < 20 {
 		return ""
@@ -122,8 +122,8 @@ func foreignTCP(_, _ string, raw syscall.RawConn) (err error) {
 
 func tcpAddr(a string) *net.TCPAddr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(a)) }
 
-// TestBypass_B21_ForeignPeer: a connection within the container whose one end has
-// somebody else's address is not taken outside by its other end.
+// TestBypass_B21_ForeignPeer: if one end of a connection within the container has a foreign
+// address, its other end cannot use the connection to send packets outside.
 func TestBypass_B21_ForeignPeer(t *testing.T) {
 	p := newPair(t)
 	own, foreign := net.JoinHostPort(insideAddrs[1], "9000"), net.JoinHostPort(outsideAddrs[1], "8080")
@@ -133,9 +133,9 @@ func TestBypass_B21_ForeignPeer(t *testing.T) {
 		l, err := net.Listen("tcp6", own)
 		must(t, err)
 		defer l.Close()
-		d := net.Dialer{Timeout: patience, Control: foreignTCP, LocalAddr: tcpAddr(foreign)}
+		d := net.Dialer{Timeout: timeout, Control: foreignTCP, LocalAddr: tcpAddr(foreign)}
 		from, err := d.Dial("tcp6", own)
-		for try := 0; err != nil && try < 5; try++ { // IPv6 is not up at once
+		for try := 0; err != nil && try < 5; try++ { // IPv6 needs a moment to be ready
 			time.Sleep(200 * time.Millisecond)
 			from, err = d.Dial("tcp6", own)
 		}
@@ -149,7 +149,7 @@ func TestBypass_B21_ForeignPeer(t *testing.T) {
 		defer c.Close()
 		_, err = io.WriteString(c, "within")
 		must(t, err)
-		must(t, from.SetReadDeadline(time.Now().Add(patience)))
+		must(t, from.SetReadDeadline(time.Now().Add(timeout)))
 		b := make([]byte, 100)
 		n, err := from.Read(b)
 		must(t, err)
@@ -173,8 +173,8 @@ func sockaddr(a string) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(at.Port()), Addr: at.Addr().As16()}
 }
 
-// TestBypass_B21_OddSockets: nothing that a socket can be asked for without rights
-// brings a packet outside; without the rules it does, where the kernel has it at all.
+// TestBypass_B21_OddSockets: no kind of socket that a process without privileges can open
+// sends a packet outside. Without the rules it does, if the kernel supports it.
 func TestBypass_B21_OddSockets(t *testing.T) {
 	tcp, udp := unix.SOCK_STREAM|unix.SOCK_NONBLOCK, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK
 	set := func(level, option, value int) func(fd int) error {
@@ -187,7 +187,7 @@ func TestBypass_B21_OddSockets(t *testing.T) {
 			return unix.SetsockoptString(fd, unix.SOL_IP, unix.IP_OPTIONS, string(append([]byte{0x83, 7, 4}, append(a[:], 0)...)))
 		}
 	}
-	// A segment routing header, the one of the routing headers that takes no right.
+	// A segment routing header, the only routing header that needs no privilege.
 	srh := func(via, to string) func(fd int) error {
 		return func(fd int) error {
 			a, b := netip.MustParseAddr(to).As16(), netip.MustParseAddr(via).As16()

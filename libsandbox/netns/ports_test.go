@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestBypass_B39_PortsComeAgain: however connections from few ports to few places end,
-// each later one says to the proxy the port and the place that it has.
+// TestBypass_B39_PortsComeAgain: however connections from few ports to few destinations
+// end, each later connection reports its own port and destination to the proxy.
 func TestBypass_B39_PortsComeAgain(t *testing.T) {
 	for i, own := range insideAddrs {
 		p := newPair(t)
@@ -34,7 +34,7 @@ func TestBypass_B39_PortsComeAgain(t *testing.T) {
 				var got redirected
 				select {
 				case got = <-conns:
-				case <-time.After(patience):
+				case <-time.After(timeout):
 					t.Fatalf("%s → %s did not reach the proxy", from, to)
 				}
 				want := tcpAddr(from)
@@ -54,7 +54,7 @@ func TestBypass_B39_PortsComeAgain(t *testing.T) {
 				}
 				_ = c.Close()
 			}
-			// Nobody else has the proxy's own ends.
+			// No other socket has the addresses of the proxy's own connections.
 			for _, device := range []string{"", "lo", "eth0"} {
 				for _, a := range []string{lo, []string{"0.0.0.0", "::"}[i]} {
 					fd, err := unix.Socket([]int{unix.AF_INET, unix.AF_INET6}[i], unix.SOCK_STREAM, 0)

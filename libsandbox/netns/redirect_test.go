@@ -22,16 +22,16 @@ import (
 	"openshell.dev/runtime/internal/proxyapi"
 )
 
-// redirected is a client's address, the port of it that the connection's mark says,
-// and where it wanted to go, as the proxy learns them.
+// redirected is a connection as the proxy sees it: the client's address, the client's port
+// in the connection's mark, and the original destination.
 type redirected struct {
 	client netip.AddrPort
 	port   uint16
 	wanted netip.AddrPort
 }
 
-// proxy opens the listeners in ns and reports what reaches them; a query is
-// answered with its own bytes.
+// proxy opens the listeners in ns and reports what they receive. It answers each query with
+// the bytes of the query.
 func proxy(t *testing.T, ns vnetns.NsHandle) (conns chan redirected, queries chan string) {
 	t.Helper()
 	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", int(ns)))
@@ -69,7 +69,7 @@ func proxy(t *testing.T, ns vnetns.NsHandle) (conns chan redirected, queries cha
 	return conns, queries
 }
 
-// started is the port that a connection's mark says it started from; 0 if none.
+// started returns the source port in a connection's mark; 0 if it has none.
 func started(c *net.TCPConn) (port uint16) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -92,13 +92,13 @@ func wanted(c *net.TCPConn, six bool) (a netip.AddrPort) {
 	}
 	_ = raw.Control(func(fd uintptr) {
 		if six {
-			// IP6T_SO_ORIGINAL_DST gives a sockaddr_in6, as IPv6MTUInfo begins with.
+			// IP6T_SO_ORIGINAL_DST returns a sockaddr_in6, and IPv6MTUInfo begins with one.
 			if i, err := unix.GetsockoptIPv6MTUInfo(int(fd), unix.IPPROTO_IPV6, 80); err == nil {
 				a = netip.AddrPortFrom(netip.AddrFrom16(i.Addr.Addr), i.Addr.Port<<8|i.Addr.Port>>8)
 			}
 			return
 		}
-		// SO_ORIGINAL_DST gives a sockaddr_in, which fits an IPv6Mreq.
+		// SO_ORIGINAL_DST returns a sockaddr_in, which fits into an IPv6Mreq.
 		if m, err := unix.GetsockoptIPv6Mreq(int(fd), unix.IPPROTO_IP, 80); err == nil {
 			a = netip.AddrPortFrom(netip.AddrFrom4([4]byte(m.Multiaddr[4:8])), uint16(m.Multiaddr[2])<<8|uint16(m.Multiaddr[3]))
 		}
@@ -106,8 +106,8 @@ func wanted(c *net.TCPConn, six bool) (a netip.AddrPort) {
 	return a
 }
 
-// alone is a namespace with nothing but lo.
-func alone(t *testing.T) vnetns.NsHandle {
+// loOnly returns a namespace with only lo.
+func loOnly(t *testing.T) vnetns.NsHandle {
 	t.Helper()
 	p := newPair(t)
 	in(t, p.inside, func() {
@@ -118,15 +118,15 @@ func alone(t *testing.T) vnetns.NsHandle {
 	return p.inside
 }
 
-// Every TCP connection and every query reaches the proxy, with the destination
-// it was for, with an uplink and without.
+// Every TCP connection and every query reaches the proxy together with its original
+// destination, with an uplink and without one.
 func TestCaptureLeadsToProxy(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		ns   func() vnetns.NsHandle
 	}{
 		{"with an uplink", func() vnetns.NsHandle { return newPair(t).inside }},
-		{"without", func() vnetns.NsHandle { return alone(t) }},
+		{"without", func() vnetns.NsHandle { return loOnly(t) }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			ns := tc.ns()
@@ -153,7 +153,7 @@ func TestCaptureLeadsToProxy(t *testing.T) {
 					c, err := net.Dial("udp", to)
 					must(t, err)
 					defer c.Close()
-					_ = c.SetDeadline(time.Now().Add(patience))
+					_ = c.SetDeadline(time.Now().Add(timeout))
 					_, err = c.Write([]byte(to))
 					must(t, err)
 					b := make([]byte, 100)
@@ -169,8 +169,9 @@ func TestCaptureLeadsToProxy(t *testing.T) {
 	}
 }
 
-// Connections from one port to several destinations each say that port to the proxy. Their addresses do not: at the proxy they would be the same,
-// so that the kernel changes all but one.
+// Each of several connections from one port to several destinations reports that port to
+// the proxy. Their addresses do not show it: at the proxy they would be equal, so the
+// kernel changes all but one.
 func TestConnectionsFromOnePort(t *testing.T) {
 	for _, tc := range []struct {
 		network      string
@@ -184,7 +185,7 @@ func TestConnectionsFromOnePort(t *testing.T) {
 		conns, _ := proxy(t, p.inside)
 		seen := map[uint16]int{}
 		in(t, p.inside, func() {
-			d := net.Dialer{Timeout: patience, Control: reuse}
+			d := net.Dialer{Timeout: timeout, Control: reuse}
 			for _, to := range tc.destinations {
 				c, err := d.Dial(tc.network, to)
 				must(t, err)
@@ -204,7 +205,7 @@ func TestConnectionsFromOnePort(t *testing.T) {
 	}
 }
 
-// The proxy's own connections leave, over both families.
+// The proxy's own connections leave the namespace, over both families.
 func TestMarkedLeaves(t *testing.T) {
 	for i, addr := range outsideAddrs {
 		p := newPair(t)
@@ -212,7 +213,7 @@ func TestMarkedLeaves(t *testing.T) {
 		accepted := serve(t, p.outside, []string{"tcp4", "tcp6"}[i], target)
 		p.close(t)
 		in(t, p.inside, func() {
-			d := net.Dialer{Timeout: patience, Control: mark}
+			d := net.Dialer{Timeout: timeout, Control: mark}
 			c, err := d.Dial("tcp", target)
 			if err != nil {
 				t.Errorf("%s: %v", target, err)
@@ -222,7 +223,7 @@ func TestMarkedLeaves(t *testing.T) {
 		})
 		select {
 		case <-accepted:
-		case <-time.After(patience):
+		case <-time.After(timeout):
 			t.Errorf("%s accepted nothing", target)
 		}
 	}
@@ -233,9 +234,9 @@ func mark(_, _ string, raw syscall.RawConn) (err error) {
 	return errors.Join(e, err)
 }
 
-// TestBypass_B61_RulesGone: the second lock holds alone. With the nftables rules
-// deleted, nothing leaves; with the routes deleted as well it does, so the test
-// can fail.
+// TestBypass_B61_RulesGone: the routing rules are sufficient alone. After the nftables
+// rules are deleted, nothing leaves. After the routes are deleted as well, packets do, so
+// the test can fail.
 func TestBypass_B61_RulesGone(t *testing.T) {
 	for i, addr := range outsideAddrs {
 		p := newPair(t)
@@ -266,9 +267,9 @@ func TestBypass_B61_RulesGone(t *testing.T) {
 	}
 }
 
-// TestBypass_B21_ReconnectedSocket: an accepted connection that is reconnected
-// elsewhere (AF_UNSPEC) carries the inbound mark, which routes it to the uplink; it
-// is refused at once.
+// TestBypass_B21_ReconnectedSocket: an accepted connection that is reconnected elsewhere
+// (AF_UNSPEC) still has the inbound mark, which is routed to the uplink. It is refused at
+// once.
 func TestBypass_B21_ReconnectedSocket(t *testing.T) {
 	p := newPair(t)
 	secret := serve(t, p.outside, "tcp4", outsideAddrs[0]+":8080")
@@ -308,7 +309,7 @@ func TestBypass_B21_ReconnectedSocket(t *testing.T) {
 	}
 }
 
-// A UDP server inside answers who asks from outside.
+// A UDP server inside can answer packets from outside.
 func TestInboundUDPIsAnswered(t *testing.T) {
 	for i, addr := range insideAddrs {
 		p := newPair(t)
@@ -320,11 +321,11 @@ func TestInboundUDPIsAnswered(t *testing.T) {
 			go echo(c, nil)
 		})
 		in(t, p.outside, func() {
-			d := net.Dialer{Timeout: patience}
+			d := net.Dialer{Timeout: timeout}
 			c, err := d.DialContext(context.Background(), []string{"udp4", "udp6"}[i], net.JoinHostPort(addr, "7000"))
 			must(t, err)
 			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(patience))
+			_ = c.SetDeadline(time.Now().Add(timeout))
 			_, err = c.Write([]byte("ping"))
 			must(t, err)
 			b := make([]byte, 10)

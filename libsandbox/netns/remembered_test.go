@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// withoutRST has a socket not see that it is refused where the number that the RST
-// acknowledges has some of these bits, which takes no right.
+// withoutRST attaches a filter to a socket that hides a RST whose acknowledgement number
+// has some of these bits. It needs no privilege.
 func withoutRST(fd int, bits uint32) error {
 	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 6, Filter: &[]unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 13},
@@ -26,7 +26,7 @@ func withoutRST(fd int, bits uint32) error {
 	}[0]})
 }
 
-// checksum is TCP's of an even number of bytes.
+// checksum returns the TCP checksum of an even number of bytes.
 func checksum(b []byte) uint16 {
 	var s uint32
 	for ; len(b) > 1; b = b[2:] {
@@ -38,8 +38,9 @@ func checksum(b []byte) uint16 {
 	return ^uint16(s)
 }
 
-// TestBypass_B21_RememberedConnectionWithHelp: nor does a server help it that the proxy
-// reached before and that answers a SYN which it has not got.
+// TestBypass_B21_RememberedConnectionWithHelp: a conntrack entry of the proxy cannot be
+// used either if a server helps that the proxy has contacted before and that answers a SYN
+// which it did not receive.
 func TestBypass_B21_RememberedConnectionWithHelp(t *testing.T) {
 	p := newPair(t)
 	secret := make(chan net.Conn, 16)
@@ -62,7 +63,7 @@ func TestBypass_B21_RememberedConnectionWithHelp(t *testing.T) {
 	at := tcpAddr(insideAddrs[0] + ":9000")
 	arrived := sniff(t, p.outside)
 	in(t, p.inside, func() {
-		d := net.Dialer{Timeout: patience, Control: both(mark, reuse), LocalAddr: at}
+		d := net.Dialer{Timeout: timeout, Control: both(mark, reuse), LocalAddr: at}
 		c, err := d.Dial("tcp4", outsideAddrs[0]+":8080")
 		must(t, err)
 		other := <-secret
@@ -95,7 +96,7 @@ func TestBypass_B21_RememberedConnectionWithHelp(t *testing.T) {
 		must(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
 		must(t, unix.Bind(fd, sockaddr(at.String())))
 		must(t, unix.SetNonblock(fd, true))
-		// try connects once more: each time with a number that is greater by 3.
+		// try connects once more, each time with a sequence number that is greater by 3.
 		try := func(bits uint32) (refused bool) {
 			must(t, withoutRST(fd, bits))
 			_ = unix.Connect(fd, sockaddr(outsideAddrs[0]+":8080"))

@@ -15,20 +15,20 @@ import (
 )
 
 const (
-	// routeTable holds the one route of packets without a mark.
+	// routeTable contains the only route of packets without a mark.
 	routeTable = 15001
-	// rulePriority is the first rule's, right after the kernel's table of local
-	// addresses.
+	// rulePriority is the priority of the first rule. It follows the kernel's table of
+	// local addresses.
 	rulePriority = 1000
-	// mainPriority is the kernel's rule for its main table.
+	// mainPriority is the priority of the kernel's rule for its main table.
 	mainPriority = 32766
-	// maxPort is the last that the kernel takes in a rule.
+	// maxPort is the largest port that the kernel accepts in a rule.
 	maxPort = 65534
 	// loIndex is lo's in every network namespace.
 	loIndex = 1
 )
 
-// sysctls of the namespace that the second lock needs.
+// sysctls are the settings of the namespace that the routing rules need.
 var sysctls = []struct{ name, value, why string }{
 	{"ipv4/tcp_fwmark_accept", "1", "accepted connections answer"},
 	{"ipv4/fwmark_reflect", "1", "the kernel's own answers leave"},
@@ -36,10 +36,11 @@ var sysctls = []struct{ name, value, why string }{
 	{"ipv4/conf/all/src_valid_mark", "1", "what comes in is checked against its own route"},
 }
 
-// routes leaves packets without a mark one route: to lo. It also is what makes a
-// connection to an address without any route reach the redirection.
+// routes leaves packets without a mark only the route to lo. It also makes connections to
+// an address without any route reach the redirection.
 func routes() error {
-	// One socket for all: the package's own functions open one for each question.
+	// One socket for everything: the package-level functions of netlink open one for each
+	// request.
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("open netlink socket: %w", err)
@@ -53,25 +54,25 @@ func routes() error {
 		return fmt.Errorf("set lo up: %w", err)
 	}
 	for _, s := range sysctls {
-		// This thread's namespace, whatever the process's is.
+		// /proc/sys/net shows the namespace of this thread, not of the process.
 		err := os.WriteFile(filepath.Join("/proc/sys/net", s.name), []byte(s.value), 0)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("set sysctl net/%s=%s, without which %s not: %w", s.name, s.value, s.why, err)
+			return fmt.Errorf("set sysctl net/%s=%s, so that %s: %w", s.name, s.value, s.why, err)
 		}
 	}
 	if err := route(h, netlink.FAMILY_V4, net.IPv4zero, 32, net.IPv4(127, 0, 0, 1)); err != nil {
 		return err
 	}
-	// Where IPv6 is off there is nothing to route.
+	// Without IPv6 there is nothing to route.
 	if !hasIPv6() {
 		return nil
 	}
 	return route(h, netlink.FAMILY_V6, net.IPv6zero, 128, nil)
 }
 
-// route sets the rule and route of one family. Sockets take their source from
-// the route: the namespace's own address if it has one, so that a UDP server
-// answers with the address it was asked at.
+// route sets the rules and the route of one family. The route also determines the source
+// address of sockets: it is the namespace's own address, if it has one, so that a UDP
+// server answers from the address to which the query was sent.
 func route(h *netlink.Handle, family int, zero net.IP, bits int, source net.IP) error {
 	addrs, err := h.AddrList(nil, family)
 	if err != nil {
@@ -90,7 +91,7 @@ func route(h *netlink.Handle, family int, zero net.IP, bits int, source net.IP) 
 	if err := h.RouteReplace(r); err != nil {
 		return fmt.Errorf("add the route to lo: %w", err)
 	}
-	for i, rule := range lock(family) {
+	for i, rule := range unmarkedRules(family) {
 		rule.Family, rule.Priority = family, rulePriority+i
 		if err := h.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("add routing rule %d: %w", rule.Priority, err)
@@ -99,14 +100,14 @@ func route(h *netlink.Handle, family int, zero net.IP, bits int, source net.IP) 
 	return nil
 }
 
-// lock are the routing rules that leave what has no mark the route to lo.
+// unmarkedRules returns the rules that send every packet without a mark to lo.
 //
-// They name what sockets of a sandbox can be (TCP, ICMP, and all that has ports)
-// instead of everything: a question about no packet goes past them. Such are
-// ARP's, to which otherwise every address would be local, and those by which
-// engines find the interface of a gateway. Of sockets, only UDP's to port 65535
-// does: it has the one lock of the nftables rules.
-func lock(family int) []*netlink.Rule {
+// They match TCP, ICMP and all protocols with ports instead of everything, because route
+// lookups that belong to no packet must still see the main table: those of ARP, to which
+// every address would otherwise be local, and those with which engines find the interface
+// of a gateway. The only packets of sockets that they do not match are UDP packets to port
+// 65535, which the kernel accepts in no rule; for these only the nftables rules apply.
+func unmarkedRules(family int) []*netlink.Rule {
 	marked, tcp, icmp, ports := netlink.NewRule(), netlink.NewRule(), netlink.NewRule(), netlink.NewRule()
 	mask := markMask
 	marked.Mark, marked.Mask, marked.Goto = markBase, &mask, mainPriority

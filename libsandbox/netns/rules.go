@@ -14,13 +14,12 @@ import (
 	"openshell.dev/runtime/internal/proxyapi"
 )
 
-// Table is the nftables table, family inet, that this package owns.
+// Table is the name of this package's nftables table, of family inet.
 const Table = "openshell"
 
-// Where the chains stand among others in the namespace. Redirection comes before
-// Docker's DNAT of its resolver's address (-100), which would turn port 53 into
-// another before it is seen; marks come before redirection, zones before connections
-// are tracked (-200).
+// The priorities of the chains. Redirection comes before Docker's DNAT of its resolver's
+// address (-100), which changes port 53 to another one. Marks are set before redirection,
+// and zones before connection tracking (-200).
 const (
 	priorityZone     = -300
 	priorityMark     = -160
@@ -28,26 +27,27 @@ const (
 	priorityFilter   = 0
 )
 
-// Marks of this package beside the proxy's. They differ in their last bits only,
-// so that one routing rule knows them all.
+// The marks of this package and the proxy. They differ only in the last bits, so that one
+// routing rule matches all of them.
 const (
-	// markInbound is on what answers somebody outside: it may leave.
+	// markInbound is the mark of replies to clients outside. They may leave.
 	markInbound = proxyapi.Mark + 1
-	// markAnswer is on what answers the proxy, and on what the kernel says to that
-	// itself: it may leave. What begins a connection never has it, so no socket has.
-	markAnswer = proxyapi.Mark - 1
-	// markProbe asks the routing tables where an address really is; no packet
-	// keeps it.
+	// markReply is the mark of replies to the proxy, and of the kernel's own answers to
+	// them. They may leave. The first packet of a connection never has it, so no socket has
+	// it.
+	markReply = proxyapi.Mark - 1
+	// markProbe is the mark for looking up where an address really is. No packet keeps it.
 	markProbe = proxyapi.Mark + 2
-	// markBase and markMask match the four.
+	// markBase and markMask match all four marks.
 	markBase = proxyapi.Mark &^ 3
 	markMask = ^uint32(3)
 )
 
-// zoneOutside is the conntrack zone of connections that leave the namespace or come in.
+// zoneOutside is the conntrack zone of connections that leave the namespace or come from
+// outside.
 const zoneOutside = 1
 
-// rules replaces the table of the thread's namespace.
+// rules replaces the table in the namespace of the calling thread.
 func rules() error {
 	c, err := nftables.New()
 	if err != nil {
@@ -69,7 +69,7 @@ func rules() error {
 	return c.Flush()
 }
 
-// table adds chains and rules.
+// table builds chains and rules.
 type table struct {
 	c     *nftables.Conn
 	t     *nftables.Table
@@ -90,46 +90,46 @@ func (t *table) add(parts ...[]expr.Any) {
 	t.c.AddRule(&nftables.Rule{Table: t.t, Chain: t.chain, Exprs: e})
 }
 
-// zones tracks what stays inside apart from what goes out or comes in. The workload's
-// connections and queries have the same addresses as the proxy's to the same place, and
-// sooner or later the same ports: within one zone, the one would be taken for the other
-// for as long as that is remembered, so that a query of the proxy's is led to the proxy,
-// and one of the workload's not. What stays inside keeps the default zone, which is
-// where the kernel looks for what a connection's destination was (SO_ORIGINAL_DST).
+// zones puts loopback and external traffic into separate conntrack zones. The workload's
+// connections and queries have the same addresses as the proxy's to the same destination,
+// and sooner or later the same ports. In one zone an entry of one would match the other
+// until it expires: a query of the proxy would be redirected to the proxy, and one of the
+// workload would not. Loopback traffic keeps the default zone, because the kernel looks
+// there for a connection's original destination (SO_ORIGINAL_DST).
 func (t *table) zones() {
 	t.begin("arrive", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, priorityZone, nftables.ChainPolicyAccept)
 	t.add(fromLo(expr.CmpOpNeq), setZone(zoneOutside))
 	t.begin("leave", nftables.ChainTypeFilter, nftables.ChainHookOutput, priorityZone, nftables.ChainPolicyAccept)
 	t.add(toLo(expr.CmpOpNeq), setZone(zoneOutside))
-	// A UDP server's answers to the outside seem to stay inside until they are known
-	// for what they are. Queries, and what answers them, do stay.
+	// A UDP server's replies to the outside are routed to lo until they are recognized as
+	// replies. Queries and the replies to them do stay on lo.
 	t.add(proto(unix.IPPROTO_UDP), port(expr.CmpOpNeq, proxyapi.PortDomain), sourcePort(expr.CmpOpNeq, proxyapi.PortDNS), setZone(zoneOutside))
 }
 
-// marks makes answers to the outside routable. What arrives is marked, so that
-// the kernel's own answers (fwmark_reflect) and accepted connections
-// (tcp_fwmark_accept) carry the mark on; a UDP server's answers are marked as
-// they leave, which has them routed again. What comes by lo loses its mark: where a
-// name leads the proxy back into the container, the workload would accept a
-// connection with the proxy's. Instead, packets to the proxy say where they started.
+// marks makes replies to the outside routable. Incoming packets are marked, so that the
+// kernel's own answers (fwmark_reflect) and accepted connections (tcp_fwmark_accept)
+// inherit the mark. A UDP server's replies are marked when they leave, which makes the
+// kernel route them again. Packets from lo lose their mark: if a name leads the proxy back
+// into the container, the workload would otherwise accept a connection that has the proxy's
+// mark. Packets to the proxy instead get a mark with their source port.
 func (t *table) marks() {
 	t.begin("inbound", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, priorityMark, nftables.ChainPolicyAccept)
 	t.add(fromLo(expr.CmpOpEq), setMark(0))
 	t.add(fromLo(expr.CmpOpEq), proto(unix.IPPROTO_TCP), port(expr.CmpOpEq, proxyapi.PortProxy), markSource())
 	t.add(fromLo(expr.CmpOpNeq), setMark(markInbound))
-	t.add(fromLo(expr.CmpOpNeq), proto(unix.IPPROTO_TCP), flags(flagACK, flagACK), answers(), setMark(markAnswer))
+	t.add(fromLo(expr.CmpOpNeq), proto(unix.IPPROTO_TCP), flags(flagACK, flagACK), isReply(), setMark(markReply))
 	t.begin("answers", nftables.ChainTypeRoute, nftables.ChainHookOutput, priorityMark, nftables.ChainPolicyAccept)
-	t.add(proto(unix.IPPROTO_UDP), unmarked(), answers(), setMark(markInbound))
+	t.add(proto(unix.IPPROTO_UDP), unmarked(), isReply(), setMark(markInbound))
 }
 
-// redirect leads queries and connections to the proxy. The only exception is the
-// proxy's own mark: an accepted connection that the workload reconnects elsewhere
-// (connect(2), AF_UNSPEC) still carries the inbound one.
+// redirect redirects queries and connections to the proxy. Only packets with the proxy's
+// own mark are excluded. The inbound mark is not: a connection that the workload accepted
+// and then reconnected elsewhere (connect(2), AF_UNSPEC) still has it.
 func (t *table) redirect() {
 	t.begin("redirect", nftables.ChainTypeNAT, nftables.ChainHookOutput, priorityRedirect, nftables.ChainPolicyAccept)
 	t.add(marked(proxyapi.Mark), accept())
-	// Queries first: even a resolver at a local address would ask others
-	// (Docker's 127.0.0.11).
+	// Queries come first: a resolver at a local address, as Docker's at 127.0.0.11, would
+	// forward them.
 	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
 		t.add(proto(p), port(expr.CmpOpEq, proxyapi.PortDomain), redirectTo(proxyapi.PortDNS))
 	}
@@ -137,35 +137,36 @@ func (t *table) redirect() {
 	t.add(proto(unix.IPPROTO_TCP), redirectTo(proxyapi.PortProxy))
 }
 
-// filter stops whatever is not the proxy's, local or an answer.
+// filter stops everything except the proxy's traffic, local traffic and replies.
 func (t *table) filter() {
 	t.begin("output", nftables.ChainTypeFilter, nftables.ChainHookOutput, priorityFilter, nftables.ChainPolicyDrop)
-	// A connection of the workload's own with the same two ends, the wrong way round and
-	// never answered, would have this one taken for its answer: no address is
-	// translated, and it is led to the workload.
-	t.add(proto(unix.IPPROTO_TCP), opens(), answers(), reset())
+	// If the workload had opened a connection between the same two addresses in the other
+	// direction, which nobody answered, the kernel would take this one for its reply: it
+	// would translate no address and deliver the packets to the workload.
+	t.add(proto(unix.IPPROTO_TCP), isSYN(), isReply(), reset())
 	t.add(marked(proxyapi.Mark), accept())
-	// Nor does anybody connect from somebody else's address (as below), or from or to
-	// the one from which the proxy asks Docker's resolver.
-	t.add(proto(unix.IPPROTO_TCP), opens(), local(source, expr.CmpOpNeq), reset())
+	// Nobody may connect from a foreign address (see below), or from or to the address from
+	// which the proxy queries Docker's resolver.
+	t.add(proto(unix.IPPROTO_TCP), isSYN(), local(source, expr.CmpOpNeq), reset())
 	for _, offset := range []uint32{12, 16} {
-		t.add(proto(unix.IPPROTO_TCP), opens(), addressAt(offset, proxyapi.LoopbackSource), reset())
+		t.add(proto(unix.IPPROTO_TCP), isSYN(), addressAt(offset, proxyapi.LoopbackSource), reset())
 	}
-	// A socket may be bound to anybody's address (IPV6_FREEBIND) and would answer
-	// the proxy's questions in the resolver's name.
+	// A socket may be bound to any address (IPV6_FREEBIND), and could answer the proxy's
+	// queries with the resolver's address.
 	t.add(proto(unix.IPPROTO_UDP), local(source, expr.CmpOpNeq), reject())
-	t.add(answers(), accept())
-	// What the kernel answers itself on the proxy's connections (that one is closed, or
-	// over) reflects the mark of what came in. No socket has it.
-	t.add(marked(markAnswer), proto(unix.IPPROTO_TCP), noSYN(), known(), accept())
-	// By lo only: a socket that is bound to another interface keeps to it, and what
-	// was redirected would leave with the proxy's address on it.
+	t.add(isReply(), accept())
+	// The kernel's own answers on connections of the proxy that are closed have the mark of
+	// the packet that they answer. No socket has this mark.
+	t.add(marked(markReply), proto(unix.IPPROTO_TCP), isNotSYN(), isEstablished(), accept())
+	// Only over lo: a socket that is bound to another interface uses that one, and a
+	// redirected packet would leave there with the proxy's address.
 	t.add(toLo(expr.CmpOpEq), local(destination, expr.CmpOpEq), accept())
-	// IPv6 needs neighbours to be found before it can answer anybody.
+	// IPv6 needs neighbour discovery before it can answer.
 	for _, kind := range []byte{neighbourSolicitation, neighbourAdvertisement} {
 		t.add(proto(unix.IPPROTO_ICMPV6), icmpType(kind), accept())
 	}
-	// Rejected, not dropped: who tries UDP or QUIC learns it at once.
+	// Packets are rejected, not dropped, so that programs that try UDP or QUIC notice it at
+	// once.
 	t.add(proto(unix.IPPROTO_TCP), reset())
 	t.add(reject())
 }
@@ -201,9 +202,9 @@ func setMark(m uint32) []expr.Any {
 	}
 }
 
-// markSource makes a mark of the port that a connection started from, whatever it was
-// translated to. Not only its first packet has it: with SYN cookies, another one
-// makes the connection.
+// markSource sets a mark that contains the source port of the connection before any
+// translation. All its packets get it, because with SYN cookies not the first one creates
+// the connection.
 func markSource() []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeyPROTOSRC, Register: 1},
@@ -248,14 +249,14 @@ func lo(key expr.MetaKey, op expr.CmpOp) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: binaryutil.NativeEndian.PutUint32(loIndex)}}
 }
 
-// The ends of a packet, one of which local looks at.
+// The two ends of a packet, for [local].
 var (
 	source      = expr.Fib{Register: 2, ResultADDRTYPE: true, FlagSADDR: true, FlagMARK: true}
 	destination = expr.Fib{Register: 2, ResultADDRTYPE: true, FlagDADDR: true, FlagMARK: true}
 )
 
-// local compares with addresses of the namespace's own. Routing calls every address
-// local to who has no mark, so the question is asked with one.
+// local compares an end with the namespace's own addresses. For packets without a mark,
+// routing takes every address for local, so the lookup is done with a mark.
 func local(end expr.Fib, op expr.CmpOp) []expr.Any {
 	e := setMark(markProbe)
 	e = append(e, &end)
@@ -263,14 +264,14 @@ func local(end expr.Fib, op expr.CmpOp) []expr.Any {
 	return append(e, &expr.Cmp{Op: op, Register: 2, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)})
 }
 
-// answers matches replies only: a socket that was accepted and then reconnected
-// elsewhere starts a new connection, in the original direction.
-func answers() []expr.Any {
-	return append(equal(&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}, []byte{1}), known()...)
+// isReply matches only replies. A socket that was accepted and then reconnected elsewhere
+// starts a new connection, in the original direction.
+func isReply() []expr.Any {
+	return append(equal(&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}, []byte{1}), isEstablished()...)
 }
 
-// known matches what belongs to a connection that has been answered.
-func known() []expr.Any {
+// isEstablished matches packets of connections that have been answered.
+func isEstablished() []expr.Any {
 	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
 		&expr.Bitwise{
@@ -284,11 +285,11 @@ func known() []expr.Any {
 
 const flagSYN, flagACK = 0x02, 0x10
 
-// noSYN matches TCP's packets that do not begin a connection, on either side.
-func noSYN() []expr.Any { return flags(flagSYN, 0) }
+// isNotSYN matches TCP packets that do not open a connection, from either side.
+func isNotSYN() []expr.Any { return flags(flagSYN, 0) }
 
-// opens matches the first packet of a connection.
-func opens() []expr.Any { return flags(flagSYN|flagACK, flagSYN) }
+// isSYN matches the first packet of a connection.
+func isSYN() []expr.Any { return flags(flagSYN|flagACK, flagSYN) }
 
 func flags(mask, value byte) []expr.Any {
 	const offset = 13
@@ -299,7 +300,7 @@ func flags(mask, value byte) []expr.Any {
 	}
 }
 
-// addressAt matches an address in the header of IPv4.
+// addressAt matches an address in the IPv4 header.
 func addressAt(offset uint32, a netip.Addr) []expr.Any {
 	return append(equal(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, []byte{unix.NFPROTO_IPV4}),
 		equal(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4}, a.AsSlice())...)

@@ -21,7 +21,8 @@ import (
 	vnetns "github.com/vishvananda/netns"
 )
 
-// dockerDNS does in ns what Docker does for its resolver, and answers "true".
+// dockerDNS installs Docker's rules for its resolver in ns, and answers queries with
+// "true".
 func dockerDNS(t *testing.T, ns vnetns.NsHandle) (asked chan string) {
 	t.Helper()
 	asked = make(chan string, 16)
@@ -70,7 +71,7 @@ func answerWith(l net.Listener, what string, asked chan string) {
 }
 
 func askLoop(t *testing.T, from string) string {
-	d := net.Dialer{Timeout: patience, Control: both(mark, reuse)}
+	d := net.Dialer{Timeout: timeout, Control: both(mark, reuse)}
 	if from != "" {
 		d.LocalAddr = tcpAddr(from)
 	}
@@ -79,12 +80,13 @@ func askLoop(t *testing.T, from string) string {
 		return err.Error()
 	}
 	defer c.Close()
-	must(t, c.SetDeadline(time.Now().Add(patience)))
+	must(t, c.SetDeadline(time.Now().Add(timeout)))
 	b, err := io.ReadAll(c)
 	return fmt.Sprintf("%s from %s, %v", b, c.LocalAddr(), err)
 }
 
-// The workload's listener at Docker's resolver's address takes the proxy's question.
+// A listener of the workload at the address of Docker's resolver does not receive the
+// proxy's query.
 func TestBypass_B16_ForgedResolver(t *testing.T) {
 	p := newPair(t)
 	asked := dockerDNS(t, p.inside)
@@ -105,7 +107,7 @@ func TestBypass_B16_ForgedResolver(t *testing.T) {
 	})
 }
 
-// unanswered leaves a SYN from one address to the other that nobody answered, and no
+// unanswered sends a SYN from one address to the other that nobody answers, and leaves no
 // socket.
 func unanswered(t *testing.T, family int, from, to string) {
 	t.Helper()
@@ -126,10 +128,11 @@ func unanswered(t *testing.T, family int, from, to string) {
 		must(t, unix.SetsockoptInt(s, unix.SOL_IPV6, unix.IPV6_FREEBIND, 1))
 	}
 	must(t, unix.Bind(s, sockaddr(from)))
-	_ = unix.Connect(s, sockaddr(to)) // which an attack is refused
+	_ = unix.Connect(s, sockaddr(to)) // which is refused for an attack
 }
 
-// A connection from somebody else's address disturbs none of the proxy's that is being made there.
+// A connection from a foreign address does not disturb a connection that the proxy is
+// opening.
 func TestForeignAddressDisturbsNothing(t *testing.T) {
 	for _, attack := range []bool{false, true} {
 		p := newPair(t)
@@ -151,7 +154,7 @@ func TestForeignAddressDisturbsNothing(t *testing.T) {
 				d := net.Dialer{Timeout: 10 * time.Second, Control: both(mark, reuse), LocalAddr: tcpAddr(at)}
 				c, err := d.Dial("tcp6", secret)
 				if err == nil {
-					_ = c.SetReadDeadline(time.Now().Add(patience))
+					_ = c.SetReadDeadline(time.Now().Add(timeout))
 					_, err = io.ReadAll(c)
 					c.Close()
 				}
@@ -180,7 +183,7 @@ func TestForeignAddressDisturbsNothing(t *testing.T) {
 	}
 }
 
-// A program's connection to a host is not taken by another program's listener.
+// A program's connection to a host is not delivered to another program's listener.
 func TestTakenConnection(t *testing.T) {
 	p := newPair(t)
 	p.close(t)
@@ -189,8 +192,8 @@ func TestTakenConnection(t *testing.T) {
 		to, at := "[2001:db8::7]:8443", net.JoinHostPort(insideAddrs[1], "40001")
 		var c net.Conn
 		var err error
-		d := net.Dialer{Timeout: patience}
-		for try := 0; try < 5; try++ { // IPv6 is not up at once
+		d := net.Dialer{Timeout: timeout}
+		for try := 0; try < 5; try++ { // IPv6 needs a moment to be ready
 			if c, err = d.Dial("tcp6", to); err == nil {
 				c.Close()
 				<-conns
@@ -205,7 +208,7 @@ func TestTakenConnection(t *testing.T) {
 		defer l.Close()
 		taken := make(chan string, 16)
 		go answerWith(l, "taken", taken)
-		d = net.Dialer{Timeout: patience, LocalAddr: tcpAddr(at)}
+		d = net.Dialer{Timeout: timeout, LocalAddr: tcpAddr(at)}
 		c, err = d.Dial("tcp6", to)
 		must(t, err)
 		defer c.Close()
@@ -216,7 +219,7 @@ func TestTakenConnection(t *testing.T) {
 	})
 }
 
-// As above, for whatever port the proxy's question gets.
+// The same for every source port of the proxy's query.
 func TestBypass_B16_ForgedResolverEveryPort(t *testing.T) {
 	p := newPair(t)
 	asked := dockerDNS(t, p.inside)
@@ -230,7 +233,7 @@ func TestBypass_B16_ForgedResolverEveryPort(t *testing.T) {
 		defer forged.Close()
 		go answerWith(forged, "forged", asked)
 		for range 5 {
-			d := net.Dialer{Timeout: patience, Control: mark, LocalAddr: proxySource()}
+			d := net.Dialer{Timeout: timeout, Control: mark, LocalAddr: proxySource()}
 			c, err := d.Dial("tcp4", "127.0.0.11:53")
 			if err != nil {
 				t.Error(err)

@@ -11,15 +11,15 @@ import (
 	"openshell.dev/runtime/internal/testenv"
 )
 
-// The process stays in its namespace whichever threads make and enter others:
-// libcontainer takes /proc/self for the runtime's own.
+// The process stays in its namespace while its threads create and enter others:
+// libcontainer takes /proc/self for the runtime's namespace.
 func TestProcessStaysInItsNamespace(t *testing.T) {
 	testenv.Require(t, testenv.Root)
 	before, err := os.Readlink("/proc/self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Enough at once for the first thread to be among those that run them.
+	// There are enough goroutines that the first thread runs one of them.
 	var all sync.WaitGroup
 	for range 8 * runtime.GOMAXPROCS(0) {
 		all.Go(func() {

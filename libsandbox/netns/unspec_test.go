@@ -6,5 +6,5 @@ import "unsafe"
 
 var zeroSockaddr [16]byte
 
-// unspec is a sockaddr of family AF_UNSPEC, which dissolves a connection.
+// unspec returns a sockaddr of family AF_UNSPEC, which disconnects a socket.
 func unspec() uintptr { return uintptr(unsafe.Pointer(&zeroSockaddr)) }

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// both applies one control after the other.
+// both calls the two control functions in order.
 func both(a, b func(string, string, syscall.RawConn) error) func(string, string, syscall.RawConn) error {
 	return func(network, address string, raw syscall.RawConn) error {
 		return errors.Join(a(network, address, raw), b(network, address, raw))
@@ -27,8 +27,8 @@ func reuse(_, _ string, raw syscall.RawConn) (err error) {
 	return errors.Join(e, err)
 }
 
-// A question of the proxy's and a query of the workload's may come from one port and go
-// to one resolver, soon after each other: each still goes where it must.
+// A query of the proxy and one of the workload may have the same port and the same resolver
+// in short succession. Each still reaches its own destination.
 func TestQueriesFromOnePort(t *testing.T) {
 	for i, resolver := range outsideAddrs {
 		p := newPair(t)
@@ -48,7 +48,7 @@ func TestQueriesFromOnePort(t *testing.T) {
 				c, err := d.Dial(network, server)
 				must(t, err)
 				defer c.Close()
-				must(t, c.SetDeadline(time.Now().Add(patience)))
+				must(t, c.SetDeadline(time.Now().Add(timeout)))
 				_, err = io.WriteString(c, what)
 				must(t, err)
 				b := make([]byte, 100)
@@ -74,8 +74,8 @@ func TestQueriesFromOnePort(t *testing.T) {
 	}
 }
 
-// Whoever goes on sending to a connection that the proxy has closed learns that it is
-// closed, and does not wait.
+// A client that continues to send on a connection that the proxy has closed is told so at
+// once.
 func TestKernelAnswersForTheProxy(t *testing.T) {
 	for i, addr := range outsideAddrs {
 		p := newPair(t)
@@ -93,14 +93,14 @@ func TestKernelAnswersForTheProxy(t *testing.T) {
 				}
 				defer c.Close()
 				_, _ = io.ReadAll(c) // until the proxy has closed it
-				for end := time.Now().Add(patience); err == nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+				for end := time.Now().Add(timeout); err == nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 					_, err = io.WriteString(c, "more")
 				}
 				ended <- err
 			}()
 		})
 		in(t, p.inside, func() {
-			d := net.Dialer{Timeout: patience, Control: mark}
+			d := net.Dialer{Timeout: timeout, Control: mark}
 			c, err := d.Dial(network, net.JoinHostPort(addr, "8080"))
 			must(t, err)
 			must(t, c.Close())
@@ -111,9 +111,9 @@ func TestKernelAnswersForTheProxy(t *testing.T) {
 	}
 }
 
-// TestBypass_B21_RememberedConnection: a connection of the proxy's that is still
-// remembered where its socket is gone is not another socket's. One that has the inbound
-// mark, which may answer, tries to go on with it.
+// TestBypass_B21_RememberedConnection: a conntrack entry of a connection of the proxy whose
+// socket is closed does not serve another socket. A socket with the inbound mark, which may
+// answer, tries to continue the connection.
 func TestBypass_B21_RememberedConnection(t *testing.T) {
 	p := newPair(t)
 	secret := make(chan net.Conn, 16)
@@ -126,12 +126,12 @@ func TestBypass_B21_RememberedConnection(t *testing.T) {
 	p.close(t)
 	at := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(insideAddrs[0] + ":9000"))
 	in(t, p.inside, func() {
-		d := net.Dialer{Timeout: patience, Control: both(mark, reuse), LocalAddr: at}
+		d := net.Dialer{Timeout: timeout, Control: both(mark, reuse), LocalAddr: at}
 		c, err := d.Dial("tcp4", outsideAddrs[0]+":8080")
 		must(t, err)
 		other := <-secret
 		defer other.Close()
-		// In repair mode a socket goes without a word.
+		// In repair mode a socket closes without sending a packet.
 		raw, err := c.(*net.TCPConn).SyscallConn()
 		must(t, err)
 		var e error
@@ -170,8 +170,8 @@ func TestBypass_B21_RememberedConnection(t *testing.T) {
 		if !errors.Is(err, unix.ECONNREFUSED) {
 			t.Errorf("connect: %v, want refused", err)
 		}
-		// A SYN would have it ask back, and then be reset.
-		must(t, other.SetReadDeadline(time.Now().Add(patience/10)))
+		// A SYN would make it ask back, and it would then be reset.
+		must(t, other.SetReadDeadline(time.Now().Add(timeout/10)))
 		if _, err := other.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || len(secret) != 0 {
 			t.Errorf("the other side was reached: %v, and %d new connections", err, len(secret))
 		}

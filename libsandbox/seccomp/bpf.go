@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// arches are the tables a kernel of each native architecture also serves: a
-// call made through one of them is judged by the same names. audits are the same
-// architectures by their numbers in linux/audit.h.
+// arches are the system call tables that a kernel of each native architecture serves, too.
+// A call through any of them is judged by the same names. audits are the numbers of these
+// architectures in linux/audit.h.
 var (
 	arches = map[libseccomp.ScmpArch][]libseccomp.ScmpArch{
 		libseccomp.ArchAMD64: {libseccomp.ArchX86, libseccomp.ArchX32},
@@ -30,8 +30,8 @@ var (
 	}
 )
 
-// Compile turns the table into a BPF program: struct sock_filter, 8 bytes each.
-// A call through a table that is not covered kills the process.
+// Compile compiles the table to a BPF program, as struct sock_filter of 8 bytes each. A
+// call through a system call table that the filter does not cover kills the process.
 func Compile(o Options) ([]byte, error) {
 	native, err := libseccomp.GetNativeArch()
 	if err != nil {
@@ -40,7 +40,7 @@ func Compile(o Options) ([]byte, error) {
 	return compile(native, Refusals(o))
 }
 
-// compile is Compile for another machine's tables.
+// compile is Compile for the tables of the given machine.
 func compile(machine libseccomp.ScmpArch, refusals []Refusal) ([]byte, error) {
 	if audits[machine] == nil {
 		return nil, fmt.Errorf("make seccomp filter: no list for architecture %s", machine)
@@ -56,8 +56,8 @@ func compile(machine libseccomp.ScmpArch, refusals []Refusal) ([]byte, error) {
 	return append(own, names...), nil
 }
 
-// Where struct seccomp_data has the call's number, its architecture and the lower half of
-// its first argument, and how far the arguments are apart.
+// The offsets of the call's number, of its architecture and of the lower half of its first
+// argument in struct seccomp_data, and the distance between two arguments.
 const (
 	offsetNumber   = 0
 	offsetArch     = 4
@@ -65,11 +65,10 @@ const (
 	sizeArgument   = 8
 )
 
-// next is the end of a part of the filter: the next part judges the call.
+// next ends a part of the filter: the next part judges the call.
 var next = bpf.Jump{}
 
-// assemble returns the parts as one program, which ends where the rest of the filter
-// follows.
+// assemble joins the parts to one program, which ends where the rest of the filter follows.
 func assemble(parts ...[]bpf.Instruction) (out []byte, err error) {
 	for _, part := range parts {
 		for i, in := range part {
@@ -95,7 +94,8 @@ func fail(errno Errno) []bpf.Instruction {
 	return []bpf.Instruction{bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(errno)}}
 }
 
-// ifOneOf goes on with then if the loaded word is one of values, else with otherwise.
+// ifOneOf continues with then if the loaded word is one of values, and with otherwise if
+// not.
 func ifOneOf(values []uint32, then, otherwise []bpf.Instruction) (out []bpf.Instruction) {
 	for i, v := range values {
 		out = append(out, bpf.JumpIf{Cond: bpf.JumpEqual, Val: v, SkipTrue: uint8(len(values) - i)})
@@ -104,9 +104,9 @@ func ifOneOf(values []uint32, then, otherwise []bpf.Instruction) (out []bpf.Inst
 	return append(append(out, then...), otherwise...)
 }
 
-// byNumber returns the first part of the filter: it answers the calls that the number
-// alone decides. It uses only instructions that the kernel can evaluate when the filter
-// is loaded, once for each number (seccomp's cache of calls that are always allowed).
+// byNumber returns the first part of the filter, for calls that the number alone decides.
+// It uses only instructions that the kernel can evaluate when the filter is loaded, once
+// for each number (seccomp's cache of calls that are always allowed).
 func byNumber(arches []uint32, refusals []Refusal) []bpf.Instruction {
 	program := []bpf.Instruction{next}
 	for _, arch := range slices.Backward(arches) {
@@ -115,9 +115,9 @@ func byNumber(arches []uint32, refusals []Refusal) []bpf.Instruction {
 	return append([]bpf.Instruction{bpf.LoadAbsolute{Off: offsetArch, Size: 4}}, program...)
 }
 
-// sockets returns the second part of the filter: it answers socket and socketpair as
-// SocketErrno and SocketpairErrno do. libseccomp takes a rule for each refused value,
-// and five times as long.
+// sockets returns the second part of the filter, which answers socket and socketpair as
+// [SocketErrno] and [SocketpairErrno] do. With libseccomp this needs one rule for each
+// refused value and five times the compile time.
 func sockets(arches []uint32) []bpf.Instruction {
 	program := []bpf.Instruction{next}
 	for _, arch := range slices.Backward(arches) {
@@ -159,7 +159,7 @@ func judgeSocketpair() []bpf.Instruction {
 func answers(spans []span) []bpf.Instruction {
 	out := []bpf.Instruction{bpf.LoadAbsolute{Off: offsetNumber, Size: 4}}
 	for i, s := range spans {
-		if i < len(spans)-1 { // the last one has all numbers that are left
+		if i < len(spans)-1 { // the last span has all remaining numbers
 			out = append(out, bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: s.last, SkipTrue: 1})
 		}
 		if s.answer == judge {
@@ -171,7 +171,7 @@ func answers(spans []span) []bpf.Instruction {
 	return out
 }
 
-// newFilter returns a filter without rules for the tables of a machine.
+// newFilter returns a filter without rules for the system call tables of a machine.
 func newFilter(machine libseccomp.ScmpArch) (f *libseccomp.ScmpFilter, err error) {
 	wrap := func(err error) error { return fmt.Errorf("make seccomp filter: %w", err) }
 	if f, err = libseccomp.NewFilter(libseccomp.ActAllow); err != nil {
@@ -197,7 +197,7 @@ func newFilter(machine libseccomp.ScmpArch) (f *libseccomp.ScmpFilter, err error
 	if err := f.SetBadArchAction(libseccomp.ActKillProcess); err != nil {
 		return nil, wrap(err)
 	}
-	// A binary tree keeps the cost of an allowed call to a few comparisons.
+	// A binary tree reduces an allowed call to a few comparisons.
 	if err := f.SetOptimize(2); err != nil {
 		return nil, wrap(err)
 	}
@@ -242,12 +242,12 @@ func addRefusal(f *libseccomp.ScmpFilter, r Refusal) error {
 	return nil
 }
 
-// addRule adds a rule for a call, unless byNumber has it.
+// addRule adds a rule for a call, unless byNumber handles the call.
 func addRule(f *libseccomp.ScmpFilter, name string, action libseccomp.ScmpAction, conds []libseccomp.ScmpCondition) error {
 	if unified[name] != 0 {
 		return nil
 	}
-	// A name that libseccomp does not know is an error: skipped, the call would be
+	// A name that libseccomp does not know is an error: without a rule the call would be
 	// allowed.
 	call, err := libseccomp.GetSyscallFromName(name)
 	if err == nil && conds == nil {
@@ -261,8 +261,7 @@ func addRule(f *libseccomp.ScmpFilter, name string, action libseccomp.ScmpAction
 	return nil
 }
 
-// export goes through a memfd: libseccomp before 2.6 writes programs to
-// descriptors only.
+// export uses a memfd, because libseccomp before 2.6 writes programs only to descriptors.
 func export(f *libseccomp.ScmpFilter) ([]byte, error) {
 	fd, err := unix.MemfdCreate("seccomp", unix.MFD_CLOEXEC)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Answers of a program, as the kernel reads them.
+// The results of a program, as the kernel reads them.
 const (
 	allowed = unix.SECCOMP_RET_ALLOW
 	enosys  = unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS)
@@ -55,14 +55,14 @@ func newMachineWith(t *testing.T, native libseccomp.ScmpArch, o Options) *machin
 	return &machine{t, vm}
 }
 
-// answer is the filter's to one call. The interpreter loads words in network order,
-// so struct seccomp_data is written in it.
+// answer returns the filter's answer to one call. The interpreter loads words in network
+// order, so struct seccomp_data is written in it.
 func (m *machine) answer(arch, number uint32, args ...uint64) uint32 {
 	m.t.Helper()
 	in := make([]byte, 64)
 	binary.BigEndian.PutUint32(in, number)
 	binary.BigEndian.PutUint32(in[4:], arch)
-	for i, a := range args { // the lower half is first on all machines that are served
+	for i, a := range args { // the lower half comes first on all supported machines
 		binary.BigEndian.PutUint32(in[16+8*i:], uint32(a))
 		binary.BigEndian.PutUint32(in[20+8*i:], uint32(a>>32))
 	}
@@ -89,11 +89,12 @@ var callTables = []callTable{
 	{"arm", libseccomp.ArchARM64, libseccomp.ArchARM, auditARM},
 }
 
-// direct are i386's numbers of calls for which libseccomp gives none, because
-// programs also reach them through socketcall, which is refused.
+// direct are the i386 numbers of calls for which libseccomp has none, because programs can
+// also make them through socketcall, which is refused.
 var direct = map[string]uint32{"socket": 359, "socketpair": 360, "setsockopt": 366}
 
-// TestSocketNumbersAreTheKernels: those of each table that libseccomp knows.
+// TestSocketNumbersAreTheKernels compares with the numbers in each table that libseccomp
+// knows.
 func TestSocketNumbersAreTheKernels(t *testing.T) {
 	for _, c := range callTables {
 		i := 0
@@ -136,7 +137,7 @@ func forTables(t *testing.T, test func(t *testing.T, m *machine, c callTable)) {
 	}
 }
 
-// refused is the answer with an error, 0 of none.
+// refused returns the filter's answer for an error; 0 stands for no error.
 func refused(errno Errno) uint32 {
 	if errno == 0 {
 		return allowed
@@ -144,8 +145,8 @@ func refused(errno Errno) uint32 {
 	return unix.SECCOMP_RET_ERRNO | uint32(errno)
 }
 
-// TestBypass_B47_B48_EveryListedCallIsRefused compares the table with the compiled
-// filter: no name is lost on the way, in any table, and each has its error.
+// TestBypass_B47_B48_EveryListedCallIsRefused compares the table with the compiled filter:
+// every name is refused in every system call table, with its own error.
 func TestBypass_B47_B48_EveryListedCallIsRefused(t *testing.T) {
 	found := map[string]bool{}
 	forTables(t, func(t *testing.T, m *machine, c callTable) {
@@ -178,8 +179,8 @@ func TestBypass_B47_B48_EveryListedCallIsRefused(t *testing.T) {
 	}
 }
 
-// TestBypass_B37_TracingFilter: the filter that lets programs trace each other differs
-// from the other in the six calls that reach into another process, and in nothing else.
+// TestBypass_B37_TracingFilter: the filter that lets programs trace each other differs only
+// in the six calls that reach into other processes.
 func TestBypass_B37_TracingFilter(t *testing.T) {
 	tracing := []string{"ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp", "process_madvise"}
 	for _, c := range callTables {
@@ -207,7 +208,7 @@ func TestBypass_B37_TracingFilter(t *testing.T) {
 	}
 }
 
-// TestBypass_B48_UnknownNumbers: a call that is newer than the lists is not there.
+// TestBypass_B48_UnknownNumbers: a call that is newer than the lists does not exist.
 func TestBypass_B48_UnknownNumbers(t *testing.T) {
 	forTables(t, func(t *testing.T, m *machine, c callTable) {
 		base := uint32(0)
@@ -224,11 +225,11 @@ func TestBypass_B48_UnknownNumbers(t *testing.T) {
 				t.Errorf("%#x: %#x, want ENOSYS", n, got)
 			}
 		}
-		// Calls that x32 alone has.
+		// Calls that only x32 has.
 		if n, ok := c.number(t, "execve"); c.name == "x32" && (!ok || n != x32Bit+520) {
 			t.Errorf("execve is %#x", n)
 		}
-		// All that libseccomp knows and the lists do not have are still judged by name.
+		// Calls that libseccomp knows and the lists do not name are still judged by name.
 		for _, name := range []string{"futex_waitv", "landlock_restrict_self", "epoll_pwait2", "openat2", "statx", "rseq", "membarrier"} {
 			if n, ok := c.number(t, name); !ok || m.answer(c.audit, n) != allowed {
 				t.Errorf("%s (%d) is not allowed", name, n)
@@ -250,8 +251,8 @@ func TestBypass_B48_UnknownNumbers(t *testing.T) {
 	})
 }
 
-// socketAnswer is the error that a call of socket(2) must have, written without the tables
-// of the package.
+// socketAnswer returns the error that a call of socket(2) must have. It does not use the
+// tables of the package.
 func socketAnswer(family, kind, protocol uint64) Errno {
 	open := map[uint64][]uint64{unix.AF_INET: {0, 1, 6, 17, 58}, unix.AF_INET6: {0, 1, 6, 17, 58}, unix.AF_NETLINK: {0}}[family]
 	ip := family == unix.AF_INET || family == unix.AF_INET6
@@ -270,9 +271,9 @@ func socketAnswer(family, kind, protocol uint64) Errno {
 	return 0
 }
 
-// TestBypass_B46_B90_Families: of all families, types and protocols only those of the
-// list open, in any table, whatever the upper half of the arguments holds; each of the
-// others fails with its own error.
+// TestBypass_B46_B90_Families: of all families, types and protocols, only those of the list
+// can be opened, in every table and whatever the upper half of the arguments contains. Each
+// of the others fails with its own error.
 func TestBypass_B46_B90_Families(t *testing.T) {
 	protocols := []uint64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 18, 31, 33, 41, 50, 57, 58, 59, 63, 64, 115, 132, 136, 255, 256, 262, 1 << 31, 1<<32 - 1}
 	flags := uint64(unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK)
@@ -345,8 +346,8 @@ func TestBypass_B46_B90_Families(t *testing.T) {
 	})
 }
 
-// TestBypass_B48_Uses: each refused use is refused in every table that has the call,
-// with the error of its row.
+// TestBypass_B48_Uses: each refused use is refused in every table that has the call, with
+// the error of its row.
 func TestBypass_B48_Uses(t *testing.T) {
 	forTables(t, func(t *testing.T, m *machine, c callTable) {
 		for _, r := range Refusals(Options{}) {

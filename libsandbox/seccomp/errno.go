@@ -4,8 +4,8 @@ package seccomp
 
 import "fmt"
 
-// Errno is an error number of Linux on the architectures that the filter serves; a test
-// compares them with x/sys/unix.
+// Errno is an error number of Linux on the architectures that the filter supports. A test
+// compares the numbers with x/sys/unix.
 type Errno uint16
 
 // The errors of refused calls.
@@ -27,7 +27,7 @@ var errnoNames = map[Errno]string{
 	EPROTONOSUPPORT: "EPROTONOSUPPORT", ESOCKTNOSUPPORT: "ESOCKTNOSUPPORT", EOPNOTSUPP: "EOPNOTSUPP", EAFNOSUPPORT: "EAFNOSUPPORT",
 }
 
-// String returns the name that errno(3) gives.
+// String returns the name of the error in errno(3).
 func (e Errno) String() string {
 	if name, ok := errnoNames[e]; ok {
 		return name

@@ -3,19 +3,19 @@
 package seccomp
 
 const (
-	// firstUnified is the first system call number that is the same in every
-	// table: pidfd_send_signal, of Linux 5.1. Numbers below it differ, and
-	// libseccomp knows their names.
+	// firstUnified is the first system call number that is the same in every table:
+	// pidfd_send_signal, of Linux 5.1. The numbers below it differ, and libseccomp knows
+	// their names.
 	firstUnified = 424
-	// newest is the last system call number that was reviewed for these lists. A call
-	// with a higher number fails with ENOSYS, as on a kernel without the call, so that
-	// a new kernel gives a sandbox no unreviewed call. Raise it when the calls up to
-	// the new number are reviewed, and list the calls that lead out of a sandbox.
+	// newest is the last system call number that was reviewed for these lists. A call with
+	// a higher number fails with ENOSYS, as on a kernel without the call, so a new kernel
+	// gives a sandbox no unreviewed call. To raise it, review the calls up to the new
+	// number and list those that lead out of a sandbox.
 	newest = 467
 )
 
-// unified are the listed calls that are newer than Linux 5.1. They are refused by
-// number: a release of libseccomp knows only the calls that were older than it.
+// unified holds the listed calls that are newer than Linux 5.1. They are refused by number,
+// because a release of libseccomp knows only the calls that existed before it.
 var unified = map[string]uint32{
 	"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
 	"open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433,
@@ -23,8 +23,8 @@ var unified = map[string]uint32{
 	"open_tree_attr": 467,
 }
 
-// The architectures of linux/audit.h, as struct seccomp_data names them; a test
-// compares them with x/sys/unix.
+// The architectures of linux/audit.h, as in struct seccomp_data. A test compares them with
+// x/sys/unix.
 const (
 	auditX8664 = 0xc000003e
 	auditI386  = 0x40000003
@@ -32,8 +32,8 @@ const (
 	auditARM   = 0x40000028
 )
 
-// socketCalls are the numbers of socket and socketpair in each table. libseccomp gives
-// none for i386, where programs also reach them through socketcall, which is refused.
+// socketCalls are the numbers of socket and socketpair in each table. libseccomp has none
+// for i386, where programs can also make these calls through socketcall, which is refused.
 var socketCalls = map[uint32][]socketNumbers{
 	auditX8664: {{41, 53}, {x32Bit + 41, x32Bit + 53}},
 	auditI386:  {{359, 360}},
@@ -43,11 +43,11 @@ var socketCalls = map[uint32][]socketNumbers{
 
 type socketNumbers struct{ socket, socketpair uint32 }
 
-// x32Bit marks a number of the x32 table; its architecture is x86_64.
+// x32Bit is set in the numbers of the x32 table, whose architecture is x86_64.
 const x32Bit = 0x40000000
 
-// answer is the filter's answer to a call, as far as the number decides it: judge, or
-// the error.
+// answer is the filter's answer to a call as far as the number decides it: judge, or an
+// error.
 type answer int
 
 const (
@@ -57,14 +57,14 @@ const (
 	missing = answer(ENOSYS)
 )
 
-// span gives an answer to the numbers after the last span's, up to last.
+// span gives an answer to the numbers after the end of the previous span, up to last.
 type span struct {
 	last   uint32
 	answer answer
 }
 
 // spans returns the answers to all 2^32 system call numbers of an architecture of
-// linux/audit.h, nil for an architecture that the filter does not serve.
+// linux/audit.h, or nil for an architecture that the filter does not support.
 func spans(arch uint32, refusals []Refusal) []span {
 	switch arch {
 	case auditX8664: // uprobe is 336; after it the x86 tables are empty up to 424
@@ -85,7 +85,7 @@ func spans(arch uint32, refusals []Refusal) []span {
 }
 
 // table appends the spans of a table whose numbers begin at base. old is the last number
-// of its own; the numbers that all tables share begin at firstUnified.
+// that only this table has; the numbers that all tables share begin at firstUnified.
 func table(s []span, base, old uint32, refusals []Refusal) []span {
 	s = append(s, span{base + old, judge})
 	if old+1 < firstUnified {

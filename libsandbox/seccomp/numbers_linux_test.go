@@ -94,8 +94,8 @@ func TestErrnosAreTheKernels(t *testing.T) {
 	}
 }
 
-// TestRefusalsHaveADocumentedError: each row has an error that has a name, a reason, and
-// either whole calls or uses with a text.
+// TestRefusalsHaveADocumentedError checks that each row has an error with a name, a reason,
+// and either whole calls or uses with a text.
 func TestRefusalsHaveADocumentedError(t *testing.T) {
 	seen := map[string]bool{}
 	for _, r := range Refusals(Options{}) {
@@ -111,7 +111,8 @@ func TestRefusalsHaveADocumentedError(t *testing.T) {
 	}
 }
 
-// TestErrorTableIsDocumented: docs/compat.md has the table of refused calls, row by row.
+// TestErrorTableIsDocumented checks that docs/compat.md has the table of refused calls, row
+// by row.
 func TestErrorTableIsDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/compat.md")
 	if err != nil {

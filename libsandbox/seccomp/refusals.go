@@ -4,11 +4,11 @@ package seccomp
 
 import "slices"
 
-// wholeCalls are the refusals of calls whatever their arguments.
+// wholeCalls returns the refusals of calls with any arguments.
 //
-// EPERM is the error where the kernel itself gives it to a process without the
-// capability or while a sysctl forbids the call. Programs take ENOSYS there for an old
-// kernel, and report a wrong cause. Other calls fail with ENOSYS.
+// A call fails with EPERM if the kernel itself returns EPERM to a process without the
+// capability, or while a sysctl forbids the call. From ENOSYS, programs would conclude that
+// the kernel is old, and report a wrong cause. All other calls fail with ENOSYS.
 func wholeCalls() []Refusal {
 	return []Refusal{
 		{
@@ -44,20 +44,20 @@ func wholeCalls() []Refusal {
 			Reason: "as a kernel without keyrings: pam_keyinit opens the session only after this error",
 		},
 		{
-			// clone3's flags are in memory, where no filter can read them.
+			// The flags of clone3 are in memory, where no filter can read them.
 			Calls:  []string{"clone3"},
 			Errno:  ENOSYS,
 			Reason: "a filter cannot read its flags; the C library calls clone instead",
 		},
 		{
-			// open_tree_attr makes a mount. It is the newest reviewed call, and newer calls
-			// fail in the same way: see newest.
+			// open_tree_attr creates a mount. It is the newest reviewed call; newer calls
+			// fail in the same way, see newest.
 			Calls:  []string{"open_tree_attr"},
 			Errno:  ENOSYS,
 			Reason: "as before Linux 6.15; so do all newer calls",
 		},
 		{
-			// socketcall keeps its arguments in memory.
+			// The arguments of socketcall are in memory.
 			Calls:  []string{"socketcall"},
 			Errno:  ENOSYS,
 			Reason: "a filter cannot read its arguments; 32-bit programs call socket, connect and the others directly",
@@ -72,27 +72,28 @@ func wholeCalls() []Refusal {
 	}
 }
 
-// uses are the refusals of calls of which only some uses are refused. No two with
-// different errors match the same arguments: libseccomp does not say which error wins.
+// uses returns the refusals of calls of which only some uses are refused. No two uses with
+// different errors may match the same arguments: libseccomp does not define which error
+// applies.
 func uses() []Refusal {
 	return []Refusal{
 		{
-			// Whichever flag asks for a new namespace.
+			// Any flag that asks for a new namespace.
 			Uses:   namespaceUses(),
 			Text:   "`clone`, `unshare` with a new namespace",
 			Errno:  EPERM,
 			Reason: "as without CAP_SYS_ADMIN, and where users get no user namespaces",
 		},
 		{
-			// With CAP_SYS_RESOURCE a program could put another's name on itself
-			// (PR_SET_MM_EXE_FILE), by which the proxy would take it for that one.
+			// With CAP_SYS_RESOURCE, a program could take the name of another
+			// (PR_SET_MM_EXE_FILE), and the proxy would mistake it for that program.
 			Uses:   []Use{{"prctl", []Match{equal(0, whole, prSetMM)}}},
 			Text:   "`prctl` PR_SET_MM",
 			Errno:  EPERM,
 			Reason: "as without CAP_SYS_RESOURCE",
 		},
 		{
-			// Typing into the terminal.
+			// Injecting input into the terminal.
 			Uses:   []Use{{"ioctl", []Match{equal(1, whole, tiocSTI)}}},
 			Text:   "`ioctl` TIOCSTI",
 			Errno:  EIO,
@@ -106,14 +107,14 @@ func uses() []Refusal {
 			Reason: "as at a terminal that is not the machine's console",
 		},
 		{
-			// Kernel code behind an ordinary socket: TLS and ESP in TCP.
+			// Kernel code that an ordinary socket can load: TLS and ESP in TCP.
 			Uses:   []Use{{"setsockopt", []Match{equal(1, whole, protoTCP), equal(2, whole, tcpULP)}}},
 			Text:   "`setsockopt` TCP_ULP (the kernel's TLS)",
 			Errno:  ENOENT,
 			Reason: "as a kernel without the protocol above TCP; programs do TLS themselves",
 		},
 		{
-			// ESP and L2TP in UDP, and policies of IPsec.
+			// ESP and L2TP in UDP, and IPsec policies.
 			Uses: []Use{
 				{"setsockopt", []Match{equal(1, whole, protoUDP), equal(2, whole, udpEncap)}},
 				{"setsockopt", []Match{equal(1, whole, protoIP), equal(2, whole, ipXFRMPolicy)}},
@@ -133,7 +134,7 @@ func namespaceUses() (out []Use) {
 	return append(out, Use{"unshare", []Match{equal(0, cloneNewTime, cloneNewTime)}})
 }
 
-// socketRows describe SocketErrno and SocketpairErrno.
+// socketRows returns the rows that describe [SocketErrno] and [SocketpairErrno].
 func socketRows() []Refusal {
 	return []Refusal{
 		{
@@ -163,13 +164,13 @@ func socketRows() []Refusal {
 	}
 }
 
-// openProtocols are the protocols of IP that open: those that have two locks (netns);
-// packets of others leave by no routing rule.
+// openProtocols are the IP protocols that sockets may use: those for which netns has both
+// its mechanisms. No routing rule applies to packets of other protocols.
 var openProtocols = []uint32{protoIP, protoICMP, protoTCP, protoUDP, protoICMPv6}
 
-// SocketErrno returns the error of socket(2), 0 if the call reaches the kernel: unix, IPv4,
-// IPv6 and route netlink open, and no raw sockets. The kernel reads 32 bits of each
-// argument.
+// SocketErrno returns the error of socket(2), or 0 if the call reaches the kernel. Unix,
+// IPv4, IPv6 and route netlink sockets are allowed, raw sockets are not. The kernel reads
+// 32 bits of each argument.
 func SocketErrno(family, kind, protocol uint32) Errno {
 	switch family {
 	case afUnix:
@@ -194,7 +195,7 @@ func SocketErrno(family, kind, protocol uint32) Errno {
 	return EAFNOSUPPORT
 }
 
-// SocketpairErrno returns the error of socketpair(2), 0 if the call reaches the kernel.
+// SocketpairErrno returns the error of socketpair(2), or 0 if the call reaches the kernel.
 func SocketpairErrno(family uint32) Errno {
 	switch family {
 	case afUnix:

@@ -1,51 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package seccomp is the sandbox's own system call filter: a second one, on top
-// of the engine's (the kernel takes the most restrictive answer), so that an
-// engine's `seccomp=unconfined` does not remove it. It allows by default and
-// refuses what leads out of a sandbox.
+// Package seccomp is the sandbox's own system call filter. It is installed in addition to
+// the engine's, so an engine's `seccomp=unconfined` does not remove it; the kernel applies
+// the most restrictive answer. It allows by default and refuses the calls that lead out of
+// a sandbox.
 //
-// A refused call fails with the error of a kernel that does not have it, or that
-// does not give it to this process: programs know these errors and fall back. If the
-// engine's filter refuses the same call, the program gets the error of this filter,
-// because the kernel asks the newest filter first and keeps the first of equal answers.
+// A refused call fails with the error of a kernel that does not have the call, or that
+// denies it to this process: programs know these errors and fall back. If the engine's
+// filter refuses the same call, the program gets the error of this filter, because the
+// kernel asks the newest filter first and keeps the first of equal answers.
 //
-// This file, refusals.go and numbers.go are the table and are pure; bpf.go compiles
-// it with libseccomp.
+// This file, refusals.go and numbers.go are the table and are pure; bpf.go compiles it with
+// libseccomp.
 package seccomp
 
 import "slices"
 
-// Options change which calls a filter refuses. The zero value refuses most.
+// Options select which calls a filter refuses. The zero value refuses the most.
 type Options struct {
-	// Tracing leaves out the refusals with Tracing set.
+	// Tracing omits the refusals that have Tracing set, so that programs can trace each
+	// other. The default is false.
 	Tracing bool
 }
 
 // Refusal is one row of the table: calls that fail with the same error for the same
 // reason. docs/compat.md shows the rows to users.
 type Refusal struct {
-	// Calls fail whatever their arguments.
+	// Calls fail with any arguments.
 	Calls []string
-	// Uses fail only if all matches of one of them hold.
+	// Uses fail only if all matches of one of them apply.
 	Uses []Use
-	// Text describes the row where it has no Calls: its Uses, or the part of SocketErrno
-	// and SocketpairErrno that it stands for.
+	// Text describes a row without Calls: its Uses, or the part of [SocketErrno] and
+	// [SocketpairErrno] that the row stands for.
 	Text string
-	// Errno is what the program gets; Reason is why this one.
+	// Errno is the error that the program gets. Reason says why it is this one.
 	Errno  Errno
 	Reason string
-	// Tracing is set if the calls reach into other processes.
+	// Tracing is true if the calls reach into other processes.
 	Tracing bool
 }
 
-// Match holds where an argument, counted from 0 and masked by Mask, is Value.
+// Match applies if argument number Arg, counted from 0 and masked by Mask, is Value.
 type Match struct {
 	Arg         uint
 	Mask, Value uint64
 }
 
-// Use is a call whose arguments all match.
+// Use is a call with conditions on its arguments, all of which must match.
 type Use struct {
 	Call    string
 	Matches []Match
@@ -56,7 +57,7 @@ func Refusals(o Options) []Refusal {
 	return slices.DeleteFunc(slices.Concat(wholeCalls(), uses(), socketRows()), func(r Refusal) bool { return r.Tracing && o.Tracing })
 }
 
-// answerTo returns the answer to a call that fails whatever its arguments.
+// answerTo returns the answer to a call that fails with any arguments.
 func answerTo(refusals []Refusal, call string) answer {
 	for _, r := range refusals {
 		if slices.Contains(r.Calls, call) {
@@ -66,8 +67,8 @@ func answerTo(refusals []Refusal, call string) answer {
 	return judge
 }
 
-// Linux's numbers, which a table that any machine can print spells out; a test
-// compares them with x/sys/unix.
+// Linux's numbers. They are written out because the table must compile on any system; a
+// test compares them with x/sys/unix.
 const (
 	cloneNewTime   = 0x80
 	cloneNewNS     = 0x20000
@@ -105,9 +106,9 @@ const (
 	tiocSTI   = 0x5412
 	tiocLinux = 0x541C
 
-	// whole masks an int; the kernel does not look at the other half.
+	// whole masks an int; the kernel ignores the upper half.
 	whole = 1<<32 - 1
-	// socketType is the part of socket(2)'s type that is not a flag.
+	// socketType is the part of socket(2)'s type argument that is not a flag.
 	socketType = 0xf
 )
 
