@@ -103,9 +103,15 @@ var importRules = []importRule{
 		why: "a plain adapter: replacing runc must touch one package",
 	},
 	{
-		of: "hooks/launch", only: []string{"hooks/launch", "libsandbox/landlock"},
+		// libsandbox/launch is the type of what it is told, which the runtime writes.
+		of: "hooks/launch", only: []string{"hooks/launch", "libsandbox/landlock", "libsandbox/launch"},
 		reach: append([]string{runc, "C", "gopkg.in/...", "log/slog", "net/http"}, netlinks...),
 		why:   "the smallest thing that we put inside someone else's container",
+	},
+	{
+		of: "libsandbox/launch", only: []string{"libsandbox/launch", "libsandbox/landlock"},
+		direct: hands,
+		why:    "it is part of hooks/launch",
 	},
 	{
 		of: "proxy/inspect", reach: []string{module + "policy"}, direct: append(hands, "crypto/tls"),

@@ -10,7 +10,6 @@
 package libsandbox
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,7 +28,7 @@ import (
 	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/internal/trust"
 	"openshell.dev/runtime/libsandbox/container"
-	"openshell.dev/runtime/libsandbox/landlock"
+	"openshell.dev/runtime/libsandbox/launch"
 	"openshell.dev/runtime/libsandbox/netns"
 	"openshell.dev/runtime/libsandbox/operator"
 	"openshell.dev/runtime/libsandbox/plan"
@@ -348,13 +347,6 @@ func confined(c *container.Container) bool { return c.Annotation(annotationSandb
 // annotationSandbox marks a sandbox in libcontainer's own state.
 const annotationSandbox = "openshell.dev/sandbox"
 
-// Instructions are what launch reads; its own package has the same shape.
-type Instructions struct {
-	Landlock landlock.Ruleset `json:"landlock"`
-	Filter   []byte           `json:"filter"`
-	Keep     int              `json:"keep"`
-}
-
 // through makes process start by way of launch: launch and its instructions
 // become descriptors that nobody can write through, its arguments come before the
 // process's.
@@ -370,9 +362,9 @@ func through(o *container.ProcessConfig, process *specs.Process, pl *plan.Plan) 
 	if err != nil {
 		return nil, err
 	}
-	text, err := json.Marshal(Instructions{Landlock: pl.Ruleset, Filter: filter, Keep: o.PreserveFDs})
+	text, err := launch.Encode(&launch.Instructions{Landlock: pl.Ruleset, Filter: filter, Keep: o.PreserveFDs})
 	if err != nil {
-		return nil, fmt.Errorf("encode launch's instructions: %w", err)
+		return nil, err
 	}
 	exe, err := readOnly(filepath.Join(filepath.Dir(self), launchName))
 	if err != nil {

@@ -13,7 +13,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/libsandbox/landlock"
+	"openshell.dev/runtime/libsandbox/launch"
 )
 
 // Exit statuses, as shells use them.
@@ -36,21 +36,6 @@ const (
 	exitRefused  = 126
 	exitNotFound = 127
 )
-
-// maxInstructions bounds the instructions, in bytes.
-const maxInstructions = 1 << 20
-
-// maxFilter is the kernel's BPF_MAXINSNS.
-const maxFilter = 4096
-
-// Instructions are what the runtime hands launch; see libsandbox.
-type Instructions struct {
-	Landlock landlock.Ruleset `json:"landlock"`
-	// Filter is a seccomp program: struct sock_filter, 8 bytes each.
-	Filter []byte `json:"filter"`
-	// Keep is how many descriptors from 3 on the program gets.
-	Keep int `json:"keep"`
-}
 
 func main() {
 	runtime.LockOSThread()
@@ -86,30 +71,20 @@ func confine(args []string) error {
 	return filter(in.Filter)
 }
 
-func read(number string) (*Instructions, error) {
+// read reads the instructions from the descriptor of that number.
+func read(number string) (*launch.Instructions, error) {
 	fd, err := strconv.ParseUint(number, 10, 16)
 	if err != nil {
 		return nil, fmt.Errorf("instructions descriptor %q: %w", number, err)
 	}
-	data, err := io.ReadAll(io.LimitReader(os.NewFile(uintptr(fd), "instructions"), maxInstructions))
+	data, err := io.ReadAll(io.LimitReader(os.NewFile(uintptr(fd), "instructions"), launch.MaxSize+1))
 	if err != nil {
 		return nil, fmt.Errorf("read instructions: %w", err)
 	}
-	return decode(data)
-}
-
-func decode(data []byte) (*Instructions, error) {
-	var in Instructions
-	if err := json.Unmarshal(data, &in); err != nil {
-		return nil, fmt.Errorf("read instructions: %w", err)
+	if len(data) > launch.MaxSize {
+		return nil, fmt.Errorf("read instructions: more than %d bytes", launch.MaxSize)
 	}
-	if len(in.Filter) == 0 || len(in.Filter)%8 != 0 || len(in.Filter)/8 > maxFilter {
-		return nil, fmt.Errorf("read instructions: seccomp filter of %d bytes", len(in.Filter))
-	}
-	if in.Keep < 0 {
-		return nil, fmt.Errorf("read instructions: %d descriptors to keep", in.Keep)
-	}
-	return &in, nil
+	return launch.Decode(data)
 }
 
 // restrict applies r to this thread. A ruleset without rules still denies: what
@@ -193,9 +168,9 @@ func linked(name string) bool {
 }
 
 func filter(program []byte) error {
-	insns := make([]unix.SockFilter, len(program)/8)
+	insns := make([]unix.SockFilter, len(program)/launch.InstructionSize)
 	for i := range insns {
-		b := program[i*8:]
+		b := program[i*launch.InstructionSize:]
 		insns[i] = unix.SockFilter{
 			Code: uint16(b[0]) | uint16(b[1])<<8, Jt: b[2], Jf: b[3],
 			K: uint32(b[4]) | uint32(b[5])<<8 | uint32(b[6])<<16 | uint32(b[7])<<24,
