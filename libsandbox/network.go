@@ -19,6 +19,7 @@ import (
 
 	"openshell.dev/runtime/internal/boundedfile"
 	"openshell.dev/runtime/internal/proxyapi"
+	"openshell.dev/runtime/internal/trust"
 	"openshell.dev/runtime/libsandbox/netns"
 	"openshell.dev/runtime/libsandbox/operator"
 	"openshell.dev/runtime/libsandbox/plan"
@@ -165,7 +166,7 @@ func (n *network) attach(pid int) error {
 	if err != nil {
 		return err
 	}
-	if err := n.config.Trust.FindLayers(); err != nil {
+	if err := trust.FindLayers(&n.config.Trust); err != nil {
 		return err
 	}
 	c.Trust = n.config.Trust

@@ -215,12 +215,12 @@ func (o *CreateOptions) sandbox(c *operator.Config, src *operator.Source) (relea
 	for _, w := range append(mounts.warnings, stores.warnings...) {
 		container.Warn(w)
 	}
-	st := &state.State{ID: o.Container.ID, Created: time.Now().UTC(), Policy: src.Name, Plan: pl, Sockets: mounts.sockets, Trust: stores.Stores}
+	st := &state.State{ID: o.Container.ID, Created: time.Now().UTC(), Policy: src.Name, Plan: pl, Sockets: mounts.sockets, Trust: stores.TrustStores}
 	h, err := o.proxyConfig(dir, c, src)
 	if err != nil {
 		return nil, err
 	}
-	h.Providers, h.Inference, h.Middlewares, h.Trust = attached, router, services, stores.Stores
+	h.Providers, h.Inference, h.Middlewares, h.Trust = attached, router, services, stores.TrustStores
 	h.MayNamePrograms = pl.MayNamePrograms(c.Tracing)
 	if err := from.follow(h); err != nil {
 		return nil, err

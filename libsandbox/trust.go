@@ -76,7 +76,7 @@ const (
 // containerStores are the certificate stores of a container and the mounts that show them
 // to it.
 type containerStores struct {
-	trust.Stores
+	proxyapi.TrustStores
 	// bundle is for the environment, paths are for every process to read.
 	bundle   string
 	mounts   []specs.Mount
@@ -253,7 +253,7 @@ const whyMounted = "config.json mounts "
 // join adds a store to the overlay that shows it to the container, and returns "". If no
 // overlay can show the store, it returns the reason.
 func (c *containerStores) join(s store) string {
-	f := trust.Folder{Path: storeFolder(s.real)}
+	f := proxyapi.TrustFolder{Path: storeFolder(s.real)}
 	inside := s.real
 	if f.Path == "" {
 		// The link itself can be replaced by a file.
@@ -275,7 +275,7 @@ func (c *containerStores) join(s store) string {
 	} else if !ok && !c.missing(&f) {
 		return fmt.Sprintf("a link or a file is in the place of a folder above %s", f.Path)
 	}
-	i := slices.IndexFunc(c.Folders, func(o trust.Folder) bool { return o.Path == f.Path })
+	i := slices.IndexFunc(c.Folders, func(o proxyapi.TrustFolder) bool { return o.Path == f.Path })
 	if i < 0 {
 		i = len(c.Folders)
 		c.Folders = append(c.Folders, f)
@@ -331,7 +331,7 @@ func (c *containerStores) mountedAt(folder string) string {
 
 // missing finds which part of a folder the image does not have. It returns false if a
 // link is on the way.
-func (c *containerStores) missing(f *trust.Folder) bool {
+func (c *containerStores) missing(f *proxyapi.TrustFolder) bool {
 	for f.Made = f.Path; ; f.Made = path.Dir(f.Made) {
 		above := path.Dir(f.Made)
 		real, ok := c.resolve(above, unix.S_IFDIR)
@@ -353,10 +353,10 @@ func (c *containerStores) missing(f *trust.Folder) bool {
 // nest merges each folder that lies within another one into that one. Otherwise the overlay
 // of the outer folder would hide the overlay of the inner one.
 func (c *containerStores) nest() {
-	slices.SortFunc(c.Folders, func(a, b trust.Folder) int { return cmp.Compare(len(a.Path), len(b.Path)) })
-	var outer []trust.Folder
+	slices.SortFunc(c.Folders, func(a, b proxyapi.TrustFolder) int { return cmp.Compare(len(a.Path), len(b.Path)) })
+	var outer []proxyapi.TrustFolder
 	for _, f := range c.Folders {
-		i := slices.IndexFunc(outer, func(o trust.Folder) bool { return pathname.Below(f.Path, o.Path) })
+		i := slices.IndexFunc(outer, func(o proxyapi.TrustFolder) bool { return pathname.Below(f.Path, o.Path) })
 		if i < 0 {
 			outer = append(outer, f)
 			continue
@@ -408,7 +408,7 @@ func (c *containerStores) mountFolders() error {
 
 // mountFolder mounts the overlay of f in the folder name below top. A folder that the image
 // does not have needs none: it is a folder of the file system at top.
-func (c *containerStores) mountFolder(f *trust.Folder, top int, name string) error {
+func (c *containerStores) mountFolder(f *proxyapi.TrustFolder, top int, name string) error {
 	for _, d := range []string{"", "upper", "work", "view"} {
 		if err := unix.Mkdirat(top, path.Join(name, d), 0o755); err != nil {
 			return fmt.Errorf("create folder for CA stores: %w", err)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"openshell.dev/runtime/internal/inferencefile"
-	"openshell.dev/runtime/internal/trust"
 )
 
 // Mark is on every packet of the proxy's own connections in the container's
@@ -148,7 +147,7 @@ type Config struct {
 	// without credentials.
 	Attached string `json:"attached,omitempty"`
 	// Trust are the container's certificate stores, which get the sandbox's CA.
-	Trust trust.Stores `json:"trust,omitzero"`
+	Trust TrustStores `json:"trust,omitzero"`
 	// Refresher keeps credentials fresh that expire; nil without credentials.
 	Refresher *Refresher `json:"refresher,omitempty"`
 }
@@ -261,5 +260,5 @@ type Container struct {
 	// Own are names of the container itself, from its hosts file.
 	Own map[string][]netip.Addr `json:"own,omitempty"`
 	// Trust is [Config]'s, with the Layer of each folder.
-	Trust trust.Stores `json:"trust,omitzero"`
+	Trust TrustStores `json:"trust,omitzero"`
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/internal/pathname"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 const (
@@ -38,7 +39,7 @@ const (
 // Keeper adds the CA to stores that the container's programs have changed, as long as
 // the container runs.
 type Keeper struct {
-	stores  *Stores
+	stores  *proxyapi.TrustStores
 	own     []byte
 	report  func(string)
 	reports int
@@ -57,7 +58,7 @@ type Keeper struct {
 // Begin, or nil if another process has called Begin. report is called with each of the
 // first failures, from a goroutine of the Keeper. The caller calls Close once the container
 // has ended.
-func Keep(s *Stores, own []byte, pid int, first *Snapshot, report func(string)) (*Keeper, error) {
+func Keep(s *proxyapi.TrustStores, own []byte, pid int, first *Snapshot, report func(string)) (*Keeper, error) {
 	k := &Keeper{stores: s, first: first, own: own, report: report, stop: make(chan struct{}), stopped: make(chan struct{})}
 	if len(s.Folders) == 0 {
 		close(k.stopped)
@@ -131,7 +132,7 @@ func (k *Keeper) Close() error {
 // process is pid.
 //
 // Preconditions: the container is paused.
-func Sync(s *Stores, own []byte, pid int) error {
+func Sync(s *proxyapi.TrustStores, own []byte, pid int) error {
 	var errs []error
 	b := newBudget()
 	for _, f := range s.Folders {
@@ -155,7 +156,7 @@ func (v *view) sync(root string, own []byte, b *budget) error {
 		return err
 	}
 	defer unix.Close(top)
-	layer, err := v.openLayer(top)
+	layer, err := openLayer(&v.TrustFolder, top)
 	if err != nil {
 		return fmt.Errorf("write %s into the layer: %w", v.Path, err)
 	}
@@ -186,7 +187,7 @@ func (v *view) unmake(root string) error {
 		return err
 	}
 	defer unix.Close(top)
-	layer, err := v.openLayer(top)
+	layer, err := openLayer(&v.TrustFolder, top)
 	if errors.Is(err, unix.ENOENT) {
 		return nil // another sandbox of this root filesystem has removed it
 	}

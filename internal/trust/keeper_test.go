@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // twoFolders are the container's folder and the layer's, with a Folder of both.
@@ -25,8 +27,8 @@ func twoFolders(t *testing.T, stores ...string) (v *view, root, container, layer
 	if err := os.MkdirAll(layer, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s := Stores{Root: root, Folders: []Folder{{Path: "/etc/certs", View: container, Stores: stores}}}
-	if err := s.FindLayers(); err != nil {
+	s := proxyapi.TrustStores{Root: root, Folders: []proxyapi.TrustFolder{{Path: "/etc/certs", View: container, Stores: stores}}}
+	if err := FindLayers(&s); err != nil {
 		t.Fatal(err)
 	}
 	v, err := openView(s.Folders[0])

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 const (
@@ -91,13 +93,13 @@ func lockLayer(layer *os.File, b *budget) (*os.File, error) {
 // openLayer opens the folder of the layer, below its root. The workload can rename the
 // folders above and make others of their names: another folder than the one that the
 // overlay covers is an error.
-func (f *Folder) openLayer(root int) (*os.File, error) {
+func openLayer(f *proxyapi.TrustFolder, root int) (*os.File, error) {
 	layer, err := inside(root, f.Path[1:], unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
 	found, err := inodeOf(layer)
-	if err == nil && (f.Layer == Inode{} || found != f.Layer) {
+	if err == nil && (f.Layer == proxyapi.Inode{} || found != f.Layer) {
 		err = errors.New("not the folder that was there when the container was created")
 	}
 	if err != nil {
@@ -106,17 +108,17 @@ func (f *Folder) openLayer(root int) (*os.File, error) {
 	return layer, nil
 }
 
-func inodeOf(f *os.File) (Inode, error) {
+func inodeOf(f *os.File) (proxyapi.Inode, error) {
 	var st unix.Stat_t
 	err := unix.Fstat(int(f.Fd()), &st)
-	return Inode{st.Dev, st.Ino}, err
+	return proxyapi.Inode{Device: st.Dev, Number: st.Ino}, err
 }
 
 // FindLayers notes the folder of the layer for each folder. A folder that it does not find
 // is not written.
 //
 // Preconditions: the container has its mounts, and none of its programs has run.
-func (s *Stores) FindLayers() error {
+func FindLayers(s *proxyapi.TrustStores) error {
 	if len(s.Folders) == 0 {
 		return nil
 	}

@@ -6,7 +6,7 @@
 // A store is a file: a PEM bundle, or a Java keystore in the format JKS or PKCS#12. [Add]
 // and [Remove] change the content of one. Programs replace their stores by rename, which
 // the kernel refuses for a mount. Therefore the container sees the whole folder of a
-// store through an overlay whose upper layer is not the container's ([Folder]). A
+// store through an overlay whose upper layer is not the container's ([proxyapi.TrustFolder]). A
 // [Keeper] adds the CA again when a program has changed a store, and [Sync] writes the
 // changes of the folder into the container's layer, without the CA.
 //

@@ -15,6 +15,7 @@ import (
 
 	"openshell.dev/runtime/internal/boundedfile"
 	"openshell.dev/runtime/internal/pathname"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // temporary is the name of a file or link that is about to replace another one. It is
@@ -24,7 +25,7 @@ const temporary = ".openshell-trust"
 // view is an open folder with stores. The workload can write in it: no path is followed
 // through a link or out of the folder.
 type view struct {
-	Folder
+	proxyapi.TrustFolder
 	dir *os.File
 	// seen tells whether a store has changed since the CA was added.
 	seen map[string]version
@@ -38,16 +39,16 @@ type version struct {
 }
 
 // openView opens f before there is a container.
-func openView(f Folder) (*view, error) {
+func openView(f proxyapi.TrustFolder) (*view, error) {
 	fd, err := unix.Open(f.View, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", f.View, err)
 	}
-	return &view{Folder: f, dir: os.NewFile(uintptr(fd), f.View), seen: map[string]version{}}, nil
+	return &view{TrustFolder: f, dir: os.NewFile(uintptr(fd), f.View), seen: map[string]version{}}, nil
 }
 
 // openContained opens f in the container whose first process is pid.
-func openContained(f Folder, pid int) (*view, error) {
+func openContained(f proxyapi.TrustFolder, pid int) (*view, error) {
 	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the container's root: %w", err)
@@ -63,7 +64,7 @@ func openContained(f Folder, pid int) (*view, error) {
 	if err := unix.Fstat(fd, &st); err != nil || st.Dev != f.Device {
 		return nil, errors.Join(fmt.Errorf("%s in the container is not the sandbox's overlay", f.Path), err, dir.Close())
 	}
-	return &view{Folder: f, dir: dir, seen: map[string]version{}}, nil
+	return &view{TrustFolder: f, dir: dir, seen: map[string]version{}}, nil
 }
 
 // inside opens a path below dir.
@@ -228,7 +229,7 @@ type Snapshot struct {
 // Begin adds the CA of own (PEM) to the stores before the container starts. It returns
 // the keystores that it cannot be added to as text for people; a bundle that it cannot
 // be added to is an error.
-func Begin(s *Stores, own []byte) (b *Snapshot, left []string, err error) {
+func Begin(s *proxyapi.TrustStores, own []byte) (b *Snapshot, left []string, err error) {
 	b = &Snapshot{}
 	for _, f := range s.Folders {
 		v, err := openView(f)

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // TestBypass_B51_SparseFile: a write-back writes no more than maxWritten bytes and takes no
@@ -248,7 +250,7 @@ func TestBypass_B51_MovedFolder(t *testing.T) {
 	if _, err := os.Stat(layer); err != nil {
 		t.Errorf("the other folder was removed: %v", err)
 	}
-	v.Layer = Inode{}
+	v.Layer = proxyapi.Inode{}
 	if err := v.sync(root, nil, newBudget()); err == nil {
 		t.Error("a folder without Layer was written")
 	}

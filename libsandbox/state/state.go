@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/internal/atomicfile"
-	"openshell.dev/runtime/internal/trust"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/libsandbox/plan"
 )
 
@@ -42,7 +42,7 @@ type State struct {
 	// operator accepts it.
 	Sockets []string `json:"sockets,omitempty"`
 	// Trust are the container's certificate stores.
-	Trust trust.Stores `json:"trust,omitzero"`
+	Trust proxyapi.TrustStores `json:"trust,omitzero"`
 }
 
 // Dir is the sandbox's own directory under the runtime's root. No container has

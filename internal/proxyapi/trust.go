@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package trust
+package proxyapi
 
 import "time"
 
-// Stores are the certificate stores of one container.
-type Stores struct {
+// TrustStores are the certificate stores of one container.
+type TrustStores struct {
 	// Root is the root filesystem on the host.
-	Root    string   `json:"root,omitempty"`
-	Folders []Folder `json:"folders,omitempty"`
+	Root    string        `json:"root,omitempty"`
+	Folders []TrustFolder `json:"folders,omitempty"`
 	// Files are on the host. The container has each of them mounted, read-only, over a
 	// store whose folder cannot be an overlay.
 	Files []string `json:"files,omitempty"`
@@ -20,9 +20,9 @@ type Inode struct {
 	Number uint64 `json:"number"`
 }
 
-// Folder is a folder that the container sees through an overlay: the image's is the
+// TrustFolder is a folder that the container sees through an overlay: the image's is the
 // lower layer, and the upper one is in memory, for this sandbox alone.
-type Folder struct {
+type TrustFolder struct {
 	// Path is in the container. No part of it is a link.
 	Path string `json:"path"`
 	// View is the overlay on the host, until the container has it, and Upper its upper
@@ -31,7 +31,7 @@ type Folder struct {
 	Upper string `json:"upper"`
 	// Device is the overlay's device number.
 	Device uint64 `json:"device"`
-	// Layer is the folder of the container's layer that the overlay covers ([Stores.FindLayers]).
+	// Layer is the folder of the container's layer that the overlay covers (trust.FindLayers).
 	// Nothing is written into another folder, and nothing at all if it is zero.
 	Layer Inode `json:"layer,omitzero"`
 	// Stores are paths below Path.
