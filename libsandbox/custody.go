@@ -18,8 +18,6 @@ import (
 )
 
 const (
-	// refresherName is beside the runtime.
-	refresherName = "openshell-refresher"
 	// refreshPatience bounds the wait for values that must be made before a sandbox
 	// can start.
 	refreshPatience = 45 * time.Second
@@ -85,13 +83,13 @@ func (c *custody) refresh(name string) error {
 	if len(p.Stale(time.Now())) == 0 {
 		return nil
 	}
-	argv, err := c.refresher("refresh")
+	argv, err := c.refresher(proxyapi.RefresherOnce)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), refreshPatience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], "--due", name)...)
+	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], "--"+proxyapi.FlagDue, name)...)
 	cmd.Env, cmd.Dir = []string{}, "/"
 	var said strings.Builder
 	cmd.Stderr = &said
@@ -112,21 +110,17 @@ func (c *custody) refresh(name string) error {
 func (c *custody) refresher(verb string) ([]string, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, fmt.Errorf("find %s: %w", refresherName, err)
+		return nil, fmt.Errorf("find %s: %w", proxyapi.ProgramRefresher, err)
 	}
-	path := filepath.Join(filepath.Dir(self), refresherName)
+	path := filepath.Join(filepath.Dir(self), proxyapi.ProgramRefresher)
 	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("%s, which belongs beside the runtime and makes credentials anew: %w", refresherName, err)
+		return nil, fmt.Errorf("%s, which belongs beside the runtime and makes credentials anew: %w", proxyapi.ProgramRefresher, err)
 	}
 	dir, err := filepath.Abs(c.config.ProvidersDir)
 	if err != nil {
 		return nil, fmt.Errorf("resolve providers_dir: %w", err)
 	}
-	argv := []string{path, verb, "--store", dir}
-	for _, f := range c.config.Upstream.CAFiles {
-		argv = append(argv, "--ca-file", f)
-	}
-	return argv, nil
+	return append([]string{path}, proxyapi.RefresherArgs(verb, dir, c.config.Upstream.CAFiles)...), nil
 }
 
 // follow has the sandbox's guard hear of changes, and keep a refresher running.
@@ -136,7 +130,7 @@ func (c *custody) follow(h *proxyapi.Config) error {
 		return fmt.Errorf("resolve providers_dir: %w", err)
 	}
 	h.Attached = provider.AttachedDir(dir)
-	argv, err := c.refresher("serve")
+	argv, err := c.refresher(proxyapi.RefresherServe)
 	if errors.Is(err, os.ErrNotExist) && !c.renewed() {
 		return nil // nothing that this sandbox begins with needs it
 	}
@@ -144,7 +138,7 @@ func (c *custody) follow(h *proxyapi.Config) error {
 		return err
 	}
 	h.Refresher = &proxyapi.Refresher{
-		Argv: append(argv, "--log", filepath.Join(c.config.LogDir, refresherLog)), Lock: provider.RefresherLock(dir),
+		Argv: append(argv, "--"+proxyapi.FlagLog, filepath.Join(c.config.LogDir, refresherLog)), Lock: provider.RefresherLock(dir),
 	}
 	return nil
 }

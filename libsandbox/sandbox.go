@@ -38,9 +38,6 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// launchName is the program beside the runtime that runs inside the container.
-const launchName = "openshell-launch"
-
 // CreateOptions say which container to make and how its process runs.
 type CreateOptions struct {
 	// Container is filled by the caller but for Spec's edits and CreateRuntime.
@@ -356,7 +353,7 @@ func through(o *container.ProcessConfig, process *specs.Process, pl *plan.Plan) 
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return nil, fmt.Errorf("find %s: %w", launchName, err)
+		return nil, fmt.Errorf("find %s: %w", proxyapi.ProgramLaunch, err)
 	}
 	filter, err := seccomp.Compile(seccomp.Options{Tracing: pl.Tracing})
 	if err != nil {
@@ -366,9 +363,9 @@ func through(o *container.ProcessConfig, process *specs.Process, pl *plan.Plan) 
 	if err != nil {
 		return nil, err
 	}
-	exe, err := readOnly(filepath.Join(filepath.Dir(self), launchName))
+	exe, err := readOnly(filepath.Join(filepath.Dir(self), proxyapi.ProgramLaunch))
 	if err != nil {
-		return nil, fmt.Errorf("open %s, which belongs beside the runtime: %w", launchName, err)
+		return nil, fmt.Errorf("open %s, which belongs beside the runtime: %w", proxyapi.ProgramLaunch, err)
 	}
 	in, err := sealed("instructions", text)
 	if err != nil {

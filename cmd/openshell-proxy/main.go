@@ -63,8 +63,8 @@ func main() {
 var errByHand = errors.New("started without the runtime's descriptors: the runtime starts it, nobody else")
 
 func runGuard() (err error) {
-	ready := os.NewFile(proxyapi.FDReady, "ready")
-	if _, err := unix.FcntlInt(proxyapi.FDReady, unix.F_GETFD, 0); err != nil {
+	ready := os.NewFile(proxyapi.FDGuardReady, "ready")
+	if _, err := unix.FcntlInt(proxyapi.FDGuardReady, unix.F_GETFD, 0); err != nil {
 		return errByHand
 	}
 	defer func() {
@@ -76,7 +76,7 @@ func runGuard() (err error) {
 	if err := harden.Process(); err != nil {
 		return err
 	}
-	g, err := newGuard(os.NewFile(proxyapi.FDConfig, "config"))
+	g, err := newGuard(os.NewFile(proxyapi.FDGuardConfig, "config"))
 	if err != nil {
 		return err
 	}
@@ -86,18 +86,16 @@ func runGuard() (err error) {
 
 // runStandby waits for a guard's end and then is the guard.
 func runStandby() error {
-	// Another name than the proxy's, so that what kills all processes of that name
-	// leaves the one that starts them anew.
-	name := append([]byte("openshell-wait"), 0)
+	name := append([]byte(proxyapi.StandbyName), 0)
 	if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0); err != nil {
 		return fmt.Errorf("take a name: %w", err)
 	}
-	unix.CloseOnExec(guard.FDInit)
-	unix.CloseOnExec(guard.FDGuard)
+	unix.CloseOnExec(proxyapi.FDStandbyInit)
+	unix.CloseOnExec(proxyapi.FDStandbyGuard)
 	if err := harden.Process(); err != nil {
 		return err
 	}
-	g, err := newGuard(os.NewFile(proxyapi.FDConfig, "config"))
+	g, err := newGuard(os.NewFile(proxyapi.FDGuardConfig, "config"))
 	if err != nil {
 		return err
 	}
@@ -114,8 +112,8 @@ func runStandby() error {
 		return err
 	}
 	defer records.Close()
-	g.Init = os.NewFile(guard.FDInit, "init")
-	alone, err := guard.AwaitGuard(g.Init, os.NewFile(guard.FDGuard, "guard"))
+	g.Init = os.NewFile(proxyapi.FDStandbyInit, "init")
+	alone, err := guard.AwaitGuard(g.Init, os.NewFile(proxyapi.FDStandbyGuard, "guard"))
 	// As the guard it has a standby of its own.
 	if err = errors.Join(err, lock.Close()); err != nil || !alone {
 		return err
@@ -133,19 +131,19 @@ func runStandby() error {
 //
 // Preconditions: the process is hardened.
 func newGuard(documents io.Reader) (*guard.Guard, error) {
-	for fd := proxyapi.FDConfig; fd < proxyapi.FDListeners+proxyapi.Listeners; fd++ {
+	for fd := proxyapi.FDGuardConfig; fd < proxyapi.FDGuardListeners+proxyapi.Listeners; fd++ {
 		unix.CloseOnExec(fd)
 	}
 	trimLater(guardGarbage)
 	g := &guard.Guard{
 		Config: &proxyapi.Config{}, Documents: json.NewDecoder(documents),
-		Netns: os.NewFile(proxyapi.FDNetns, "netns"),
+		Netns: os.NewFile(proxyapi.FDGuardNetns, "netns"),
 	}
 	if err := g.Documents.Decode(g.Config); err != nil {
 		return nil, fmt.Errorf("read the runtime's document: %w", err)
 	}
 	for i := range g.Listeners {
-		g.Listeners[i] = os.NewFile(uintptr(proxyapi.FDListeners+i), "listener")
+		g.Listeners[i] = os.NewFile(uintptr(proxyapi.FDGuardListeners+i), "listener")
 	}
 	return g, nil
 }

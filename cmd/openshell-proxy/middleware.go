@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"net/url"
 
-	"openshell.dev/runtime/proxy/guard"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/proxy/middleware"
 )
 
 // newMiddlewares knows the operator's services; none of them is called yet.
-func newMiddlewares(c *guard.Worker, reach operatorDialer, roots func() *x509.CertPool) (*middleware.Runner, error) {
+func newMiddlewares(c *proxyapi.WorkerConfig, reach operatorDialer, roots func() *x509.CertPool) (*middleware.Runner, error) {
 	config := middleware.Config{Sandbox: c.ID, Dial: middleware.Dialer(reach)}
 	for _, m := range c.Middlewares {
 		u, err := url.Parse(m.URL)

@@ -10,7 +10,6 @@ import (
 	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/policy"
 	"openshell.dev/runtime/proxy/credentials"
-	"openshell.dev/runtime/proxy/guard"
 )
 
 // credentialSet returns the providers' credentials for the proxy, nil if there are none.
@@ -50,13 +49,13 @@ func credentialSet(list []proxyapi.Provider, anyPlace bool, before *credentials.
 // follow uses what the guard says that the secrets have become, until the guard is
 // gone, and this process with it.
 func (w *worker) follow() {
-	known := guard.Known{Generation: w.config.Generation}
+	known := proxyapi.Known{Generation: w.config.Generation}
 	for {
 		s, err := w.guard.Secrets(known)
 		if err != nil {
 			return
 		}
-		known = guard.Known{Generation: s.Generation}
+		known = proxyapi.Known{Generation: s.Generation}
 		if err := w.apply(s); err != nil {
 			known.Err = err.Error()
 		}

@@ -41,13 +41,13 @@ func runWorker() error {
 	if err := harden.Process(); err != nil {
 		return err
 	}
-	for fd := guard.FDIdentity; fd < guard.FDListeners+proxyapi.Listeners; fd++ {
+	for fd := proxyapi.FDWorkerIdentity; fd < proxyapi.FDWorkerListeners+proxyapi.Listeners; fd++ {
 		unix.CloseOnExec(fd)
 	}
 	if err := dieFirst(); err != nil {
 		return err
 	}
-	w := &worker{config: &guard.Worker{}, documents: json.NewDecoder(os.Stdin), started: time.Now().UTC()}
+	w := &worker{config: &proxyapi.WorkerConfig{}, documents: json.NewDecoder(os.Stdin), started: time.Now().UTC()}
 	if err := w.documents.Decode(w.config); err != nil {
 		return fmt.Errorf("read the guard's document: %w", err)
 	}
@@ -83,7 +83,7 @@ func dieFirst() error {
 const maxScore = 1000
 
 type worker struct {
-	config    *guard.Worker
+	config    *proxyapi.WorkerConfig
 	documents *json.Decoder
 	started   time.Time
 	server    *proxy.Server
@@ -122,7 +122,7 @@ func (w *worker) prepare() (err error) {
 
 // check fails if no worker could do with what c says: a container is not made with
 // it.
-func check(c *guard.Worker) (out guard.Checked, err error) {
+func check(c *proxyapi.WorkerConfig) (out guard.Checked, err error) {
 	w := &worker{config: c}
 	if err := w.prepare(); err != nil {
 		return out, err
@@ -150,14 +150,14 @@ func (w *worker) run() error {
 	c := w.config
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
-	f := os.NewFile(guard.FDIdentity, "guard")
+	f := os.NewFile(proxyapi.FDWorkerIdentity, "guard")
 	conn, err := net.FileConn(f)
 	if err != nil {
 		return fmt.Errorf("use the guard's socket: %w", err)
 	}
 	_ = f.Close()
 	w.lost = make(chan error, 1)
-	own, err := newOwn(guard.FDSockets, func(err error) {
+	own, err := newOwn(proxyapi.FDWorkerSockets, func(err error) {
 		select {
 		case w.lost <- err:
 		default:
@@ -241,7 +241,7 @@ type revision struct {
 
 // first is the newest revision: the one the container was created with, which is
 // kept as the first, or what a worker before this one had in force.
-func first(c *guard.Worker) (*revision, error) {
+func first(c *proxyapi.WorkerConfig) (*revision, error) {
 	dir := policies(&c.Config)
 	n, text, name, err := control.Latest(dir)
 	if err != nil {
@@ -272,18 +272,18 @@ func (w *worker) serve(ctx context.Context, names *dns.Server, commands *control
 	}
 	served := 0
 	for _, i := range []int{proxyapi.ProxyTCP4, proxyapi.ProxyTCP6} {
-		if l := listener(guard.FDListeners + i); l != nil {
+		if l := listener(proxyapi.FDWorkerListeners + i); l != nil {
 			served++
 			run("serve connections", func() error { return w.server.Serve(ctx, l) })
 		}
 	}
 	for _, i := range []int{0, 1} {
-		udp, tcp := packets(guard.FDListeners+proxyapi.DNSUDP4+i), listener(guard.FDListeners+proxyapi.DNSTCP4+i)
+		udp, tcp := packets(proxyapi.FDWorkerListeners+proxyapi.DNSUDP4+i), listener(proxyapi.FDWorkerListeners+proxyapi.DNSTCP4+i)
 		if udp != nil && tcp != nil {
 			run("serve names", func() error { return names.Serve(ctx, udp, tcp) })
 		}
 	}
-	socket := listener(guard.FDControl)
+	socket := listener(proxyapi.FDWorkerControl)
 	if served == 0 || socket == nil {
 		return errors.New("no listener was donated")
 	}

@@ -21,6 +21,7 @@ import (
 	"openshell.dev/runtime/internal/boundedfile"
 	"openshell.dev/runtime/internal/origin"
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/internal/refresh"
 )
 
@@ -33,15 +34,15 @@ const (
 
 func main() {
 	flags := []cli.Flag{
-		&cli.StringFlag{Name: "store", Required: true},
-		&cli.StringSliceFlag{Name: "ca-file"},
+		&cli.StringFlag{Name: proxyapi.FlagStore, Required: true},
+		&cli.StringSliceFlag{Name: proxyapi.FlagCAFile},
 	}
 	app := &cli.App{
-		Name: "openshell-refresher", Usage: "refresh credentials (for people: openshell provider refresh)",
+		Name: proxyapi.ProgramRefresher, Usage: "refresh credentials (for people: openshell provider refresh)",
 		DisableSliceFlagSeparator: true, HideHelpCommand: true,
 		Commands: []*cli.Command{
-			{Name: "refresh", ArgsUsage: "NAME...", Flags: append([]cli.Flag{&cli.StringSliceFlag{Name: "credential"}, &cli.BoolFlag{Name: "due"}}, flags...), Action: once},
-			{Name: "serve", Flags: append([]cli.Flag{&cli.StringFlag{Name: "log"}}, flags...), Action: serve},
+			{Name: proxyapi.RefresherOnce, ArgsUsage: "NAME...", Flags: append([]cli.Flag{&cli.StringSliceFlag{Name: proxyapi.FlagCredential}, &cli.BoolFlag{Name: proxyapi.FlagDue}}, flags...), Action: once},
+			{Name: proxyapi.RefresherServe, Flags: append([]cli.Flag{&cli.StringFlag{Name: proxyapi.FlagLog}}, flags...), Action: serve},
 		},
 	}
 	if err := run(app); err != nil {
@@ -58,7 +59,7 @@ func run(app *cli.App) error {
 }
 
 func open(c *cli.Context) (*refresh.Refresher, error) {
-	dir, err := filepath.Abs(c.String("store"))
+	dir, err := filepath.Abs(c.String(proxyapi.FlagStore))
 	if err != nil {
 		return nil, fmt.Errorf("resolve --store: %w", err)
 	}
@@ -66,7 +67,7 @@ func open(c *cli.Context) (*refresh.Refresher, error) {
 	if err != nil {
 		return nil, err
 	}
-	files := c.StringSlice("ca-file")
+	files := c.StringSlice(proxyapi.FlagCAFile)
 	return &refresh.Refresher{
 		Store: store,
 		Origins: func() (origin.Config, error) {
@@ -99,12 +100,12 @@ func once(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := lockDown(c.String("store")); err != nil {
+	if err := lockDown(c.String(proxyapi.FlagStore)); err != nil {
 		return err
 	}
 	var all []error
 	for _, name := range c.Args().Slice() {
-		all = append(all, r.Refresh(c.Context, name, c.StringSlice("credential"), c.Bool("due")))
+		all = append(all, r.Refresh(c.Context, name, c.StringSlice(proxyapi.FlagCredential), c.Bool(proxyapi.FlagDue)))
 	}
 	return errors.Join(all...)
 }
@@ -114,7 +115,7 @@ func serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	release, err := provider.LockRefresher(c.String("store"))
+	release, err := provider.LockRefresher(c.String(proxyapi.FlagStore))
 	if errors.Is(err, provider.ErrBusy) {
 		return nil
 	}
@@ -123,7 +124,7 @@ func serve(c *cli.Context) error {
 	}
 	defer release()
 	log := io.Discard
-	if file := c.String("log"); file != "" {
+	if file := c.String(proxyapi.FlagLog); file != "" {
 		f, err := openLog(file)
 		if err != nil {
 			return err
@@ -131,7 +132,7 @@ func serve(c *cli.Context) error {
 		defer f.Close()
 		log = f
 	}
-	if err := lockDown(c.String("store")); err != nil {
+	if err := lockDown(c.String(proxyapi.FlagStore)); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)

@@ -27,7 +27,7 @@ var (
 
 func main() {
 	app := &cli.App{
-		Name:    "openshell-runtime",
+		Name:    proxyapi.ProgramRuntime,
 		Usage:   "Open Container Initiative runtime that makes containers sandboxes",
 		Version: version,
 		Flags: []cli.Flag{

@@ -15,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"openshell.dev/runtime/internal/decisionlog"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/libsandbox/features"
 	"openshell.dev/runtime/libsandbox/landlock"
 	"openshell.dev/runtime/libsandbox/operator"
@@ -131,7 +132,7 @@ func userCheck(uid int) check {
 }
 
 // programs belong beside this one.
-var programs = []string{runtimeName, "openshell-launch", "openshell-proxy", refresherName}
+var programs = []string{proxyapi.ProgramRuntime, proxyapi.ProgramLaunch, proxyapi.ProgramProxy, proxyapi.ProgramRefresher}
 
 func programCheck(dir string) check {
 	var missing []string
@@ -165,7 +166,7 @@ func configCheck(file string, have features.Features) check {
 
 // dockerCheck looks for the runtime in dockerd's configuration.
 func dockerCheck(file, bin string) check {
-	fix := fmt.Sprintf(`to use it with docker run --runtime openshell, add to %s and restart dockerd: {"runtimes":{"openshell":{"path":%q}}}`, file, filepath.Join(bin, runtimeName))
+	fix := fmt.Sprintf(`to use it with docker run --runtime openshell, add to %s and restart dockerd: {"runtimes":{"openshell":{"path":%q}}}`, file, filepath.Join(bin, proxyapi.ProgramRuntime))
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return check{"docker", gradeLimited, "no " + file, fix}
@@ -183,7 +184,7 @@ func dockerCheck(file, bin string) check {
 	}
 	var names []string
 	for name, r := range config.Runtimes {
-		if filepath.Base(r.Path) == runtimeName {
+		if filepath.Base(r.Path) == proxyapi.ProgramRuntime {
 			names = append(names, clean(name))
 		}
 	}

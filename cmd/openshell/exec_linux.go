@@ -14,6 +14,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // statePaused is the status of a paused container, which runc adds to those of the
@@ -96,7 +98,7 @@ func execAction(c *cli.Context) error {
 	case specs.StateStopped:
 		return s.stoppedError()
 	case statePaused:
-		return fmt.Errorf("sandbox %s is paused, and no command can run in it; resume it with: docker unpause, or %s --root %s resume %s", s.id, runtimeName, s.root, s.id)
+		return fmt.Errorf("sandbox %s is paused, and no command can run in it; resume it with: docker unpause, or %s --root %s resume %s", s.id, proxyapi.ProgramRuntime, s.root, s.id)
 	default: // the runtime refuses the other states itself
 	}
 	if st.Bundle == stageDir {

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"openshell.dev/runtime/internal/attached"
+	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/libsandbox/state"
 )
 
@@ -29,7 +30,7 @@ func providerAttach(c *cli.Context) error {
 		return err
 	}
 	if len(p.Stale(time.Now())) > 0 {
-		if err := askOrigins(c, name, "--due"); err != nil {
+		if err := askOrigins(c, name, "--"+proxyapi.FlagDue); err != nil {
 			return err
 		}
 		if p, err = store.Get(name); err != nil {

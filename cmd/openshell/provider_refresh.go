@@ -20,13 +20,10 @@ import (
 
 	"openshell.dev/runtime/internal/boundedfile"
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
-const (
-	// refresherName is beside this program: it alone makes credentials.
-	refresherName = "openshell-refresher"
-	timeLayout    = "2006-01-02 15:04:05 MST"
-)
+const timeLayout = "2006-01-02 15:04:05 MST"
 
 func refreshCommand() *cli.Command {
 	key := func(required bool) cli.Flag {
@@ -93,7 +90,7 @@ func refreshRotate(c *cli.Context) error {
 	}
 	args := []string{}
 	if credential != "" {
-		args = append(args, "--credential", credential)
+		args = append(args, "--"+proxyapi.FlagCredential, credential)
 	}
 	if err := askOrigins(c, p.Name, args...); err != nil {
 		return err
@@ -112,14 +109,11 @@ func askOrigins(c *cli.Context, name string, args ...string) error {
 	if err != nil {
 		return err
 	}
-	bin, err := beside(refresherName)
+	bin, err := beside(proxyapi.ProgramRefresher)
 	if err != nil {
 		return err
 	}
-	argv := append([]string{"refresh", "--store", dir}, args...)
-	for _, f := range conf.Upstream.CAFiles {
-		argv = append(argv, "--ca-file", f)
-	}
+	argv := append(proxyapi.RefresherArgs(proxyapi.RefresherOnce, dir, conf.Upstream.CAFiles), args...)
 	cmd := exec.CommandContext(c.Context, bin, append(argv, name)...)
 	cmd.Env = []string{}
 	var said bytes.Buffer
@@ -130,7 +124,7 @@ func askOrigins(c *cli.Context, name string, args ...string) error {
 		return errors.New(strings.TrimSpace(said.String()))
 	}
 	if err != nil {
-		return fmt.Errorf("run %s, which belongs beside this program: %w", refresherName, err)
+		return fmt.Errorf("run %s, which belongs beside this program: %w", proxyapi.ProgramRefresher, err)
 	}
 	return nil
 }
@@ -160,7 +154,7 @@ func refreshConfigure(c *cli.Context) error {
 	}); err != nil {
 		return err
 	}
-	if err := askOrigins(c, p.Name, "--credential", credential); err != nil {
+	if err := askOrigins(c, p.Name, "--"+proxyapi.FlagCredential, credential); err != nil {
 		return fmt.Errorf("configured, but: %w", err)
 	}
 	_, err = fmt.Fprintf(c.App.Writer, "%s is made by %s\n", profile.Variable(credential), o.Kind)

@@ -8,12 +8,12 @@ import (
 	"path/filepath"
 
 	"github.com/urfave/cli/v2"
+
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
-const runtimeName = "openshell-runtime"
-
 func runtimeFlag() cli.Flag {
-	return &cli.StringFlag{Name: "runtime", Usage: runtimeName + " `PATH` (default: beside this program)"}
+	return &cli.StringFlag{Name: "runtime", Usage: proxyapi.ProgramRuntime + " `PATH` (default: beside this program)"}
 }
 
 // runtimePath is the runtime that the CLI calls.
@@ -21,7 +21,7 @@ func runtimePath(c *cli.Context) (string, error) {
 	if bin := c.String("runtime"); bin != "" {
 		return bin, nil
 	}
-	return beside(runtimeName)
+	return beside(proxyapi.ProgramRuntime)
 }
 
 // beside is the path of another of our programs.

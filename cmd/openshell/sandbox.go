@@ -79,7 +79,7 @@ func (s sandbox) explain(c *cli.Context, err error) error {
 // stoppedError is the error of a command that needs a running sandbox, if the sandbox has
 // ended and the runtime still has its state.
 func (s sandbox) stoppedError() error {
-	return fmt.Errorf("sandbox %s has ended; delete its remaining files with: %s --root %s delete %s", s.id, runtimeName, s.root, s.id)
+	return fmt.Errorf("sandbox %s has ended; delete its remaining files with: %s --root %s delete %s", s.id, proxyapi.ProgramRuntime, s.root, s.id)
 }
 
 // dockerContainers has a folder for each of Docker's containers, as long as it is not removed.

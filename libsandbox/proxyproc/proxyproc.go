@@ -26,8 +26,6 @@ import (
 )
 
 const (
-	// program is beside the runtime.
-	program = "openshell-proxy"
 	// startPatience bounds the time until the proxy serves.
 	startPatience = 20 * time.Second
 	// stopPatience bounds the time that it may take to write its last records
@@ -57,7 +55,7 @@ type Proxy struct {
 func Start(c *proxyapi.Config, netns *os.File, listeners [proxyapi.Listeners]*os.File) (_ *Proxy, err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, fmt.Errorf("find %s: %w", program, err)
+		return nil, fmt.Errorf("find %s: %w", proxyapi.ProgramProxy, err)
 	}
 	records, err := decisionlog.Hold(c.LogDir)
 	if err != nil {
@@ -90,7 +88,7 @@ func Start(c *proxyapi.Config, netns *os.File, listeners [proxyapi.Listeners]*os
 	}
 	defer readyProxy.Close()
 
-	cmd := exec.Command(filepath.Join(filepath.Dir(self), program), proxyapi.RoleGuard, c.ID)
+	cmd := exec.Command(filepath.Join(filepath.Dir(self), proxyapi.ProgramProxy), proxyapi.RoleGuard, c.ID)
 	cmd.Env, cmd.Dir, cmd.Stderr = []string{}, "/", log
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
 	cmd.ExtraFiles = []*os.File{documents, readyProxy, netns}
@@ -101,7 +99,7 @@ func Start(c *proxyapi.Config, netns *os.File, listeners [proxyapi.Listeners]*os
 		cmd.ExtraFiles = append(cmd.ExtraFiles, l)
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start %s, which belongs beside the runtime: %w", program, err), pipe.Close(), ready.Close())
+		return nil, errors.Join(fmt.Errorf("start %s, which belongs beside the runtime: %w", proxyapi.ProgramProxy, err), pipe.Close(), ready.Close())
 	}
 	p := &Proxy{cmd: cmd, documents: json.NewEncoder(pipe), pipe: pipe, ready: ready, sent: make(chan struct{}), logFile: logFile, records: records}
 	go func() {
@@ -119,7 +117,7 @@ func (p *Proxy) Attach(c *proxyapi.Container) error {
 	err := await(p.ready)
 	if err != nil {
 		p.Abort()
-		return fmt.Errorf("%s did not start: %w; see %s", program, err, p.logFile)
+		return fmt.Errorf("%s did not start: %w; see %s", proxyapi.ProgramProxy, err, p.logFile)
 	}
 	return errors.Join(p.pipe.Close(), p.ready.Close(), p.records.Close(), p.cmd.Process.Release())
 }

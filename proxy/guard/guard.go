@@ -58,27 +58,6 @@ const (
 	stopPatience = 2 * time.Second
 )
 
-// Worker is what a worker gets on its standard input, beside the descriptors;
-// the proxyapi.Container follows it.
-type Worker struct {
-	proxyapi.Config
-	CACert, CAKey []byte
-	// Generation is that of the secrets in Config.
-	Generation int
-}
-
-// The worker's descriptors.
-const (
-	// FDIdentity is the guard's end for questions.
-	FDIdentity = 3 + iota
-	// FDSockets is the guard's end for sockets in the container's network namespace.
-	FDSockets
-	// FDControl is the control socket's listener.
-	FDControl
-	// FDListeners is the first of proxyapi.Listeners.
-	FDListeners
-)
-
 // Guard supervises one container's proxy.
 type Guard struct {
 	Config *proxyapi.Config
@@ -88,7 +67,7 @@ type Guard struct {
 	// guard that takes the place of another, and so is Check.
 	Ready, Netns *os.File
 	// Check fails if no worker could serve.
-	Check     func(*Worker) (Checked, error)
+	Check     func(*proxyapi.WorkerConfig) (Checked, error)
 	Listeners [proxyapi.Listeners]*os.File
 	// Init is a pidfd of the container's first process; nil until it is known.
 	Init *os.File
@@ -164,7 +143,7 @@ func (o *opening) refusal() error {
 func (g *Guard) Run() error {
 	g.attached, g.ended = make(chan struct{}), make(chan struct{})
 	g.secrets.begin(g.Config)
-	w := &Worker{Config: *g.Config}
+	w := &proxyapi.WorkerConfig{Config: *g.Config}
 	var err error
 	if w.CACert, w.CAKey, err = authority(g.Config); err != nil {
 		return err
@@ -265,7 +244,7 @@ func (g *Guard) attach() error {
 
 // serve keeps a worker from when there is a container and somebody speaks to the
 // proxy, or soon, to the container's end. Until there is one, who connects waits.
-func (g *Guard) serve(w *Worker, control *os.File) error {
+func (g *Guard) serve(w *proxyapi.WorkerConfig, control *os.File) error {
 	select {
 	case <-g.attached:
 	case <-g.ended:
@@ -291,7 +270,7 @@ func (g *Guard) serve(w *Worker, control *os.File) error {
 }
 
 // supervise has a worker run until the container ends, or is not to be made.
-func (g *Guard) supervise(w *Worker, control *os.File) error {
+func (g *Guard) supervise(w *proxyapi.WorkerConfig, control *os.File) error {
 	pause := restartFirst
 	for {
 		began := time.Now()
@@ -318,7 +297,7 @@ func (g *Guard) supervise(w *Worker, control *os.File) error {
 }
 
 // work runs one worker to its end.
-func (g *Guard) work(w *Worker, control *os.File) error {
+func (g *Guard) work(w *proxyapi.WorkerConfig, control *os.File) error {
 	ours, theirs, err := socketpair(unix.SOCK_STREAM)
 	if err != nil {
 		return err
@@ -345,7 +324,7 @@ func (g *Guard) work(w *Worker, control *os.File) error {
 		}
 		files = append(files, l)
 	}
-	p, err := os.StartProcess("/proc/self/exe", []string{"openshell-proxy", proxyapi.RoleWorker, g.Config.ID}, &os.ProcAttr{
+	p, err := os.StartProcess("/proc/self/exe", []string{proxyapi.ProgramProxy, proxyapi.RoleWorker, g.Config.ID}, &os.ProcAttr{
 		Files: files, Env: []string{},
 		Sys: &unix.SysProcAttr{Pdeathsig: unix.SIGKILL},
 	})

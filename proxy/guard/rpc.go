@@ -15,16 +15,6 @@ import (
 // service is the name of the guard's answers on the socket pair.
 const service = "Guard"
 
-// Connection is a question: both ends as the client sees them.
-type Connection struct{ Local, Remote netip.AddrPort }
-
-// Known is what a worker says of the secrets it was told last.
-type Known struct {
-	Generation int
-	// Err is why it does not use them; empty if it does.
-	Err string
-}
-
 // answers is what a worker may ask: net/rpc calls its methods.
 type answers struct {
 	g *Guard
@@ -33,7 +23,7 @@ type answers struct {
 }
 
 // Holders answers who holds a connection.
-func (a *answers) Holders(c Connection, out *[]identity.Process) (err error) {
+func (a *answers) Holders(c proxyapi.Connection, out *[]identity.Process) (err error) {
 	*out, err = a.g.who.Resolve(c.Local, c.Remote)
 	return err
 }
@@ -65,7 +55,7 @@ func (a *answers) Begun(refused string, _ *struct{}) error {
 }
 
 // Secrets answers what the secrets are once they are others than the worker knows.
-func (a *answers) Secrets(k Known, out *proxyapi.Secrets) error {
+func (a *answers) Secrets(k proxyapi.Known, out *proxyapi.Secrets) error {
 	s, err := a.g.secrets.after(k, a.gone)
 	if err != nil {
 		return err
@@ -82,7 +72,7 @@ func NewClient(conn net.Conn) *Client { return &Client{rpc.NewClient(conn)} }
 
 // Holders says which programs hold a connection: at least one, or an error.
 func (c *Client) Holders(local, remote netip.AddrPort) (out []identity.Process, err error) {
-	err = c.c.Call(service+".Holders", Connection{local, remote}, &out)
+	err = c.c.Call(service+".Holders", proxyapi.Connection{Local: local, Remote: remote}, &out)
 	return out, err
 }
 
@@ -103,7 +93,7 @@ func (c *Client) Begun(err error) error {
 
 // Secrets waits for other secrets than the known ones, about which it tells the
 // guard.
-func (c *Client) Secrets(k Known) (*proxyapi.Secrets, error) {
+func (c *Client) Secrets(k proxyapi.Known) (*proxyapi.Secrets, error) {
 	var out proxyapi.Secrets
 	err := c.c.Call(service+".Secrets", k, &out)
 	return &out, err

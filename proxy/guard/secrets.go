@@ -23,7 +23,7 @@ type live struct {
 	now *proxyapi.Secrets
 	// changed is closed when now is another, told when the worker has spoken.
 	changed, told chan struct{}
-	known         Known
+	known         proxyapi.Known
 
 	// standby is the pipe to the standby; nil without one.
 	standbyMu sync.Mutex
@@ -43,7 +43,7 @@ func (l *live) current() *proxyapi.Secrets {
 }
 
 // document is what a worker begins with.
-func (l *live) document(w *Worker) *Worker {
+func (l *live) document(w *proxyapi.WorkerConfig) *proxyapi.WorkerConfig {
 	s, out := l.current(), *w
 	out.Providers, out.Inference, out.Generation = s.Providers, s.Inference, s.Generation
 	return &out
@@ -53,7 +53,7 @@ func (l *live) document(w *Worker) *Worker {
 var errWorkerGone = errors.New("the worker has ended")
 
 // after notes what the worker knows and gives what it does not, once there is such.
-func (l *live) after(k Known, gone <-chan struct{}) (*proxyapi.Secrets, error) {
+func (l *live) after(k proxyapi.Known, gone <-chan struct{}) (*proxyapi.Secrets, error) {
 	l.mu.Lock()
 	l.known = k
 	close(l.told)

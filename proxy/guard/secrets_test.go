@@ -45,13 +45,13 @@ func work(t *testing.T, g *Guard, refuse func(*proxyapi.Secrets) string) {
 	gone := make(chan struct{})
 	t.Cleanup(func() { close(gone) })
 	go func() {
-		known := Known{Generation: 1}
+		known := proxyapi.Known{Generation: 1}
 		for {
 			s, err := g.secrets.after(known, gone)
 			if err != nil {
 				return
 			}
-			known = Known{Generation: s.Generation, Err: refuse(s)}
+			known = proxyapi.Known{Generation: s.Generation, Err: refuse(s)}
 		}
 	}()
 }

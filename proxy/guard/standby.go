@@ -13,14 +13,6 @@ import (
 	"openshell.dev/runtime/internal/proxyapi"
 )
 
-// The standby's descriptors beyond the guard's own.
-const (
-	// FDInit is a pidfd of the container's first process.
-	FDInit = proxyapi.FDListeners + proxyapi.Listeners + iota
-	// FDGuard is a pidfd of the guard.
-	FDGuard
-)
-
 // keepStandby has another process ready to be the guard, for as long as the
 // container lives, once there is to be one: whichever of guard, worker and standby is
 // killed, one of the others starts it anew.
@@ -73,7 +65,7 @@ func (g *Guard) standby() error {
 		files = append(files, l)
 	}
 	files = append(files, g.Init, pidfd)
-	p, err := os.StartProcess("/proc/self/exe", []string{"openshell-standby", proxyapi.RoleStandby, g.Config.ID}, &os.ProcAttr{Files: files, Env: []string{}})
+	p, err := os.StartProcess("/proc/self/exe", []string{proxyapi.StandbyArgument, proxyapi.RoleStandby, g.Config.ID}, &os.ProcAttr{Files: files, Env: []string{}})
 	_ = documents.Close()
 	if err != nil {
 		return errors.Join(fmt.Errorf("start standby: %w", err), pipe.Close())
