@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/internal/decisionlog"
+	"openshell.dev/runtime/internal/flock"
 	"openshell.dev/runtime/internal/harden"
 	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/proxy/guard"
@@ -165,8 +166,6 @@ func guardUntilEnd(g *guard.Guard) error {
 const (
 	// lockPatience bounds the wait for a lock whose holder has just ended.
 	lockPatience = time.Second
-	// lockPoll is the pause between two attempts.
-	lockPoll = 5 * time.Millisecond
 )
 
 // hold keeps a file locked for as long as the guard or standby lives and writes its
@@ -178,13 +177,8 @@ func hold(path string) (*os.File, error) {
 	}
 	// A guard that was killed while it forked leaves the lock to its child, which is
 	// about to close it.
-	for deadline := time.Now().Add(lockPatience); ; time.Sleep(lockPoll) {
-		if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			return nil, errors.Join(fmt.Errorf("another proxy serves this sandbox (%s is locked): %w", path, err), f.Close())
-		}
+	if err := flock.Within(f, flock.Exclusive, lockPatience); err != nil {
+		return nil, errors.Join(fmt.Errorf("another proxy serves this sandbox (%s is locked): %w", path, err), f.Close())
 	}
 	err = f.Truncate(0)
 	if err == nil {

@@ -8,7 +8,7 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"openshell.dev/runtime/internal/flock"
 )
 
 // holdTries limits the attempts to lock a folder that a concurrent Prune removes.
@@ -32,7 +32,7 @@ func Hold(dir string) (*Holder, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open the folder of decisions: %w", err)
 		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
+		if err := flock.Lock(f, flock.Shared); err != nil {
 			_ = f.Close()
 			return nil, fmt.Errorf("lock the folder of decisions %s: %w", dir, err)
 		}
@@ -55,7 +55,7 @@ func (h *Holder) Close() error {
 // tryLock locks the folder f exclusively and reports whether nobody holds its log. The lock
 // lasts until f is closed.
 func tryLock(f *os.File) bool {
-	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
+	return flock.Try(f, flock.Exclusive) == nil
 }
 
 // Held reports whether a running sandbox writes to the log in dir.

@@ -12,10 +12,10 @@ import (
 
 	"filippo.io/age"
 	"github.com/zalando/go-keyring"
-	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/internal/atomicfile"
 	"openshell.dev/runtime/internal/boundedfile"
+	"openshell.dev/runtime/internal/flock"
 )
 
 const (
@@ -46,7 +46,7 @@ func openKey(dir string) (*age.X25519Identity, error) {
 		return parseKey([]byte(text), "in the keyring")
 	}
 	// Two that open a new store at once make one key.
-	lock, err := flock(filepath.Join(dir, ".key.lock"), unix.LOCK_EX)
+	lock, err := lockFile(filepath.Join(dir, ".key.lock"), flock.Exclusive)
 	if err != nil {
 		return nil, fmt.Errorf("lock the store's key: %w", err)
 	}

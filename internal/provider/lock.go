@@ -8,7 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
+	"openshell.dev/runtime/internal/flock"
 )
 
 const (
@@ -40,15 +40,15 @@ func (s *Store) Lock(name string, how Hold) (release func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create the folder of locks: %w", err)
 	}
-	file, op := filepath.Join(dir, name), unix.LOCK_EX
+	file, op := filepath.Join(dir, name), flock.Exclusive
 	switch how {
 	case Shared:
-		op = unix.LOCK_SH
+		op = flock.Shared
 	case Refreshing:
 		file += refreshSuffix
 	case Exclusive:
 	}
-	f, err := flock(file, op)
+	f, err := lockFile(file, op)
 	if err != nil {
 		return nil, fmt.Errorf("lock provider %s: %w", name, err)
 	}
@@ -60,11 +60,15 @@ var ErrBusy = errors.New("another one runs")
 
 // LockRefresher makes the caller the store's one refresher, or fails with ErrBusy.
 func LockRefresher(dir string) (release func(), err error) {
-	f, err := flock(RefresherLock(dir), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, ErrBusy
-	}
+	f, err := os.OpenFile(RefresherLock(dir), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
+		return nil, fmt.Errorf("lock the store's refresher: %w", err)
+	}
+	if err := flock.Try(f, flock.Exclusive); err != nil {
+		_ = f.Close()
+		if errors.Is(err, flock.ErrHeld) {
+			return nil, ErrBusy
+		}
 		return nil, fmt.Errorf("lock the store's refresher: %w", err)
 	}
 	return func() { _ = f.Close() }, nil
@@ -79,18 +83,14 @@ func AttachedDir(dir string) string { return filepath.Join(dir, "attached") }
 // Attached is AttachedDir of this store.
 func (s *Store) Attached() string { return AttachedDir(s.dir) }
 
-func flock(file string, op int) (*os.File, error) {
+// lockFile opens file, which it creates, and locks it.
+func lockFile(file string, how flock.Mode) (*os.File, error) {
 	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), op)
-		if err == nil {
-			return f, nil
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return nil, errors.Join(err, f.Close())
-		}
+	if err := flock.Lock(f, how); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
+	return f, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"openshell.dev/runtime/internal/flock"
 	"openshell.dev/runtime/internal/proxyapi"
 )
 
@@ -75,19 +76,14 @@ func lockLayer(layer *os.File, b *budget) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return f, nil
-		}
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			time.Sleep(sharePause)
-			err = b.late()
-		}
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("wait for another write-back: %w", err), f.Close())
-		}
+	err = flock.Within(f, flock.Exclusive, time.Until(b.until))
+	if errors.Is(err, flock.ErrHeld) {
+		err = errLate
 	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("wait for another write-back: %w", err), f.Close())
+	}
+	return f, nil
 }
 
 // openLayer opens the folder of the layer, below its root. The workload can rename the

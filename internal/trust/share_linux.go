@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/flock"
 )
 
 const (
-	// shareTries and sharePause bound the wait for a sandbox that ends and removes the
-	// folders that were made for its mounts, which takes it some microseconds.
-	shareTries = 100
-	sharePause = 5 * time.Millisecond
+	// shareTimeout bounds the wait for a sandbox that ends and removes the folders that were
+	// made for its mounts, which takes it some microseconds.
+	shareTimeout = 500 * time.Millisecond
 )
 
 // Share marks a root filesystem as that of a running sandbox. Several sandboxes may have
@@ -28,14 +29,7 @@ func Share(root string) (*os.File, error) {
 		return nil, fmt.Errorf("open the root filesystem: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), root)
-	for range shareTries {
-		err = unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB)
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			break
-		}
-		time.Sleep(sharePause)
-	}
-	if err != nil {
+	if err := flock.Within(f, flock.Shared, shareTimeout); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock the root filesystem: %w", err), f.Close())
 	}
 	return f, nil
@@ -44,5 +38,5 @@ func Share(root string) (*os.File, error) {
 // alone reports whether no other sandbox has marked the root filesystem. Others that begin
 // wait until the file is closed.
 func alone(shared *os.File) bool {
-	return unix.Flock(int(shared.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
+	return flock.Try(shared, flock.Exclusive) == nil
 }

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/internal/decisionlog"
+	"openshell.dev/runtime/internal/flock"
 	"openshell.dev/runtime/internal/proxyapi"
 )
 
@@ -31,8 +32,6 @@ const (
 	// stopPatience bounds the time that it may take to write its last records
 	// after the container's end.
 	stopPatience = 5 * time.Second
-	// stopPoll is the pause between two looks whether it has ended.
-	stopPoll = 200 * time.Microsecond
 	// maxComplaint bounds what is shown of a proxy that did not start, in bytes.
 	maxComplaint = 4 << 10
 )
@@ -195,7 +194,7 @@ func kill(pid int, f *os.File) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+	if flock.Try(f, flock.Exclusive) == nil {
 		return nil
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -205,13 +204,4 @@ func kill(pid int, f *os.File) error {
 }
 
 // released waits until nobody holds the lock, and says whether that is so.
-func released(f *os.File) bool {
-	for deadline := time.Now().Add(stopPatience); ; time.Sleep(stopPoll) {
-		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
-			return true
-		}
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
-}
+func released(f *os.File) bool { return flock.Within(f, flock.Exclusive, stopPatience) == nil }

@@ -14,9 +14,8 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"openshell.dev/runtime/internal/atomicfile"
+	"openshell.dev/runtime/internal/flock"
 	"openshell.dev/runtime/internal/proxyapi"
 	"openshell.dev/runtime/libsandbox/plan"
 )
@@ -98,7 +97,7 @@ func Edit(root, id string, edit func(*State)) error {
 		return fmt.Errorf("open sandbox state of %s: %w", id, err)
 	}
 	defer dir.Close()
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+	if err := flock.Lock(dir, flock.Exclusive); err != nil {
 		return fmt.Errorf("lock sandbox state of %s: %w", id, err)
 	}
 	s, err := LoadState(root, id)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/flock"
 )
 
 // keepRefresher has a refresher run for as long as something here expires. There is
@@ -38,7 +40,7 @@ func free(lock string) bool {
 		return false
 	}
 	defer f.Close()
-	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
+	return flock.Try(f, flock.Exclusive) == nil
 }
 
 // runRefresher runs one to its end, which comes with the guard's: `openshell run` has
