@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command openshell-launch is the last step inside a container before the
-// user's program: it takes away what the policy does not give and executes.
+// Command openshell-launch is the last step inside a container before the user's program.
+// It removes the rights that the policy does not grant, and then executes the program.
 //
 //	/proc/self/fd/N INSTRUCTIONS-FD ARG0 [ARG...]
 //
-// It is started by libcontainer's init, after mounts, user and capabilities are
-// set, from a sealed memfd, so that the image gets no new file and cannot change
-// the program (CVE-2019-5736). Everything happens on one thread: Landlock,
-// no_new_privs, the seccomp filter, execve. Any step that fails ends it with
-// status 126 and the user's program never runs.
+// libcontainer's init starts it after mounts, user and capabilities are set. N is a
+// descriptor of a read-only mount of launch that is not attached to any folder: the image
+// gets no new file, and the container cannot write to the host's program (CVE-2019-5736).
+// INSTRUCTIONS-FD is a sealed memfd with [launch.Instructions].
+//
+// Everything happens on one thread, in this order: Landlock, no_new_privs, the seccomp
+// filter, execve. If a step fails, launch ends with status 126 and the user's program does
+// not run.
 package main
 
 import (
@@ -31,7 +34,7 @@ import (
 	"openshell.dev/runtime/libsandbox/launch"
 )
 
-// Exit statuses, as shells use them.
+// Exit statuses, the same as those of shells.
 const (
 	exitRefused  = 126
 	exitNotFound = 127
@@ -43,13 +46,13 @@ func main() {
 		fmt.Fprintf(os.Stderr, "openshell-launch: %v\n", err)
 		os.Exit(exitRefused)
 	}
-	// The text is runc's: who reads it looks for his program, not for launch.
+	// The text is runc's: the reader looks for the user's program, not for launch.
 	code, err := execute(os.Args[2:], os.Environ())
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(code)
 }
 
-// confine takes from this thread what the instructions say.
+// confine removes the rights that the instructions do not grant from this thread.
 func confine(args []string) error {
 	if len(args) < 3 {
 		return errors.New("is started by openshell-runtime, not by hand")
@@ -61,7 +64,7 @@ func confine(args []string) error {
 	if err := restrict(in.Landlock); err != nil {
 		return err
 	}
-	// After exec only the standard streams and what the caller passed remain.
+	// After exec only the standard streams and the descriptors from the caller remain.
 	if err := unix.CloseRange(uint(3+in.Keep), ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close descriptors: %w", err)
 	}
@@ -87,8 +90,8 @@ func read(number string) (*launch.Instructions, error) {
 	return launch.Decode(data)
 }
 
-// restrict applies r to this thread. A ruleset without rules still denies: what
-// is handled and not given back is refused.
+// restrict applies r to this thread. A ruleset without rules still denies: every handled
+// right that no rule grants is refused.
 func restrict(r landlock.Ruleset) error {
 	if r.ABI == 0 {
 		return nil // the runtime's floor allowed a kernel without Landlock
@@ -120,17 +123,17 @@ func restrict(r landlock.Ruleset) error {
 	return unix.Close(set)
 }
 
-// errSwapped is a path that names another file than when the container was made.
+// errSwapped means that the path named another file when the container was created.
 var errSwapped = errors.New("names another file than when the container was made")
 
-// skippable are the reasons for which a path gives no rights: it is not there,
-// or this user cannot reach it anyway.
+// skippable reports whether a rule with this error grants nothing instead of failing: its
+// path does not exist, or this user cannot reach it anyway.
 func skippable(err error) bool {
 	return errors.Is(err, errSwapped) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
 }
 
-// add adds one rule. A path of the baseline that is a link is no part of the baseline: an
-// image could link it to a folder that the policy does not list.
+// add adds one rule. A path of the baseline that contains a link is skipped: an image could
+// link it to a folder that the policy does not list.
 func add(set int, rule landlock.Rule) error {
 	if rule.Origin == landlock.OriginBaseline && linked(rule.Path) {
 		return unix.ELOOP
@@ -157,7 +160,7 @@ func add(set int, rule landlock.Rule) error {
 	return ll.LandlockAddPathBeneathRule(set, &ll.PathBeneathAttr{AllowedAccess: uint64(access), ParentFd: fd}, 0)
 }
 
-// linked reports whether an absolute path has a symbolic link in it.
+// linked reports whether an absolute path contains a symbolic link.
 func linked(name string) bool {
 	for ; name != "/"; name = filepath.Dir(name) {
 		if st, err := os.Lstat(name); err == nil && st.Mode()&fs.ModeSymlink != 0 {
@@ -183,8 +186,8 @@ func filter(program []byte) error {
 	return nil
 }
 
-// execute replaces launch by the program. The runtime has looked it up before;
-// this is the same search, inside.
+// execute replaces launch by the program. The runtime has already looked the program up;
+// execute repeats the search inside the container.
 func execute(argv, env []string) (int, error) {
 	name := argv[0]
 	if strings.Contains(name, "/") {

@@ -14,12 +14,12 @@ import (
 	"openshell.dev/runtime/libsandbox/landlock"
 )
 
-// confined runs do on a thread of its own that r restricts. It returns the error of restrict,
-// after which do does not run.
+// confined runs do on a new thread that is restricted by r. It returns the error of
+// restrict; if there is one, do does not run.
 func confined(r landlock.Ruleset, do func()) error {
 	result := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocks it: the thread ends with the goroutine
+		runtime.LockOSThread() // not unlocked: the thread ends with the goroutine
 		err := restrict(r)
 		if err == nil {
 			do()
@@ -38,8 +38,8 @@ func needLandlock(t *testing.T) int {
 	return abi
 }
 
-// TestHardRequirement: a path that cannot be opened is skipped, and hard_requirement fails if
-// none of the policy's or the baseline's paths can be opened.
+// TestHardRequirement checks that a path that cannot be opened is skipped, and that
+// hard_requirement fails if none of the policy's or the baseline's paths can be opened.
 func TestHardRequirement(t *testing.T) {
 	abi := needLandlock(t)
 	dir, missing := t.TempDir(), filepath.Join(t.TempDir(), "missing")
@@ -70,9 +70,9 @@ func TestHardRequirement(t *testing.T) {
 	}
 }
 
-// TestBypass_B50_LinkedBaseline: an image that makes a path of the baseline a link does not
-// get the folder behind it. A path that the policy lists is followed: the policy's author
-// asked for it.
+// TestBypass_B50_LinkedBaseline: an image that makes a path of the baseline a link gets no
+// rights for the link's target. A link that the policy lists is followed, because its
+// author asked for it.
 func TestBypass_B50_LinkedBaseline(t *testing.T) {
 	abi := needLandlock(t)
 	dir := t.TempDir()

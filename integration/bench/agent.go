@@ -22,40 +22,40 @@ import (
 const (
 	kindHTTP1 = "h1"
 	kindHTTP2 = "h2"
-	// kindBulk reads from the raw port for as long as the job lasts.
+	// kindBulk reads from the raw port until the job ends.
 	kindBulk = "bulk"
-	// kindHold makes one request on each connection and keeps them all until the
+	// kindHold makes one request on each connection and keeps the connections until the
 	// next job.
 	kindHold = "hold"
 )
 
-// job is what an agent is told on its standard input, one a line.
+// job is an instruction for an agent, one per line of its standard input.
 type job struct {
 	Kind string
-	// Proxy is asked to CONNECT; empty connects directly.
+	// Proxy is the proxy to which the agent sends CONNECT; empty connects directly.
 	Proxy string
-	// Name and Port are the target's.
+	// Name and Port are the target's name and port.
 	Name, Port string
-	// Direct is the target's address where there is no proxy.
+	// Direct is the target's address for use without a proxy.
 	Direct  string
 	Conns   int
 	Seconds float64
 }
 
-// result is what an agent answers.
+// result is an agent's answer to a job.
 type result struct {
 	Err string `json:",omitempty"`
-	// Issuer is who signed the certificate that was seen.
+	// Issuer is the issuer of the certificate that the agent received.
 	Issuer string
-	// Count is requests or bytes in Seconds, P50 and P99 are microseconds.
+	// Count is the number of requests or bytes in Seconds. P50 and P99 are in microseconds.
 	Count    int64
 	Seconds  float64
 	P50, P99 float64
-	// First50 and First99 are of a stream's begin.
+	// First50 and First99 are the times until a stream's first part.
 	First50, First99 float64
 }
 
-// agent does jobs until its input ends.
+// agent executes jobs until its input ends.
 func agent(in io.Reader, out io.Writer) error {
 	var held []net.Conn
 	dec, enc := json.NewDecoder(in), json.NewEncoder(out)
@@ -81,7 +81,7 @@ func agent(in io.Reader, out io.Writer) error {
 	}
 }
 
-// dial reaches the target; raw has no TLS.
+// dial connects to the target, without TLS for the kind raw.
 func (j *job) dial(alpn string) (net.Conn, string, error) {
 	address := net.JoinHostPort(j.Direct, j.Port)
 	if j.Proxy != "" {
@@ -93,7 +93,8 @@ func (j *job) dial(alpn string) (net.Conn, string, error) {
 	}
 	if j.Proxy != "" {
 		fmt.Fprintf(c, "CONNECT %[1]s HTTP/1.1\r\nHost: %[1]s\r\n\r\n", net.JoinHostPort(j.Name, j.Port))
-		// Byte by byte: what follows is not the head's.
+		// The head is read byte by byte, because the bytes after it belong to the
+		// connection.
 		var head []byte
 		for b := make([]byte, 1); !bytes.HasSuffix(head, []byte("\r\n\r\n")); head = append(head, b[0]) {
 			if _, err := c.Read(b); err != nil {
@@ -108,7 +109,7 @@ func (j *job) dial(alpn string) (net.Conn, string, error) {
 	if alpn == "" {
 		return c, "", nil
 	}
-	// Verified by nobody: the issuer that is returned is what is looked at.
+	// The certificate is not verified: the caller looks at the issuer.
 	t := tls.Client(c, &tls.Config{ServerName: j.Name, NextProtos: []string{alpn}, InsecureSkipVerify: true})
 	if err := t.Handshake(); err != nil {
 		return nil, "", fmt.Errorf("TLS: %w", err)
@@ -120,7 +121,7 @@ func (j *job) dial(alpn string) (net.Conn, string, error) {
 	return t, st.PeerCertificates[0].Issuer.CommonName, nil
 }
 
-// run does the job on Conns connections at once.
+// run executes the job on Conns connections at once.
 func (j *job) run(held *[]net.Conn) (r result, err error) {
 	if j.Kind == kindStream {
 		return j.stream()
@@ -189,7 +190,7 @@ func (j *job) run(held *[]net.Conn) (r result, err error) {
 	return r, err
 }
 
-// requester makes a function that sends one request on c and reads its answer.
+// requester returns a function that sends one request on c and reads the response.
 func (j *job) requester(c net.Conn) func() error {
 	if j.Kind == kindHTTP2 {
 		return askHTTP2(c, j.Name)

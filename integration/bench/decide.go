@@ -17,15 +17,15 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// Budgets of design: microseconds and milliseconds.
+// Budgets of the design, in microseconds and milliseconds.
 const (
 	decideBudget = 2.0
 	reloadBudget = 10.0
 	mostRules    = 10000
 )
 
-// rules is a policy of n rules, half of them on one endpoint, half on hosts of
-// their own.
+// rules returns a policy with n rules: half of them at one endpoint, half at hosts of their
+// own.
 func rules(n int) string {
 	var s strings.Builder
 	before, _, _ := strings.Cut(policyText, "network_policies:")
@@ -69,8 +69,8 @@ func decide(b *bench) error {
 	return nil
 }
 
-// reload measures from when a policy reaches the proxy until it is enforced; and the
-// command that sends it, which is mostly the start of a program.
+// reload measures the time from when a policy reaches the proxy until it is enforced, and
+// the time of the command that sends it, which is mostly the start of a program.
 func reload(b *bench) error {
 	_, stop, err := b.sandbox("reload")
 	if err != nil {

@@ -14,13 +14,13 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// HTTP/2 as cheap as HTTP/1 is here: x/net's client and server cost more than the
+// HTTP/2 that is as cheap as HTTP/1 is here: x/net's client and server cost more than the
 // proxies between them.
 
-// wide is a window that a run of this benchmark does not fill.
+// wide is a window that is never used up in a run.
 const wide = 1 << 30
 
-// block is a head of which no table is needed, so that it is the same every time.
+// block returns a head that needs no table, so that it is always the same bytes.
 func block(fields ...string) []byte {
 	var b bytes.Buffer
 	e := hpack.NewEncoder(&b)
@@ -31,7 +31,7 @@ func block(fields ...string) []byte {
 	return b.Bytes()
 }
 
-// halves are the two sides of a connection's frames.
+// halves are the two directions of a connection's frames.
 type halves struct {
 	*http2.Framer
 	w *bufio.Writer
@@ -44,7 +44,7 @@ func framed(c net.Conn) halves {
 	return halves{f, w}
 }
 
-// next is the next frame that is about a stream. The others are answered.
+// next returns the next frame of a stream. It answers the other frames itself.
 func (h halves) next() (http2.Frame, error) {
 	for {
 		f, err := h.ReadFrame()
@@ -75,7 +75,7 @@ func (h halves) next() (http2.Frame, error) {
 	}
 }
 
-// askHTTP2 makes a function that sends one request on c and reads its answer.
+// askHTTP2 returns a function that sends one request on c and reads the response.
 func askHTTP2(c net.Conn, name string) func() error {
 	h := framed(c)
 	_, _ = h.w.WriteString(http2.ClientPreface)
@@ -124,7 +124,7 @@ func askHTTP2(c net.Conn, name string) func() error {
 	}
 }
 
-// serveHTTP2 answers every request alike.
+// serveHTTP2 sends the same response to every request.
 func serveHTTP2(c net.Conn) error {
 	if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
 		return err

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command bench measures the built programs beside their peers and prints one
-// table: peers take turns within one run, because a machine's speed differs more
-// between runs than the programs do. All of it happens in a network namespace of
-// its own; it needs root.
+// Command bench compares the built programs with their peers and prints one table. The
+// peers take turns within one run, because a machine's speed differs more between runs than
+// the programs do. Everything happens in a network namespace of its own. It needs root.
 //
-// The same program is the client, the server and the bare relay: see agent.go,
-// server.go and relay.go.
+// The same program is the client, the server and the bare relay; see agent.go and
+// server.go.
 package main
 
 import (
@@ -54,7 +53,7 @@ type options struct {
 	seconds                           float64
 }
 
-// sections are the parts of the run, in the order of the table.
+// sections are the parts of a run, in the order of the table.
 var sections = []struct {
 	name string
 	run  func(*bench) error
@@ -104,10 +103,10 @@ func measure() error {
 	return nil
 }
 
-// inside is set in the process that has namespaces of its own.
+// inside is set in the process that runs in its own namespaces.
 const inside = "OPENSHELL_BENCH_INSIDE"
 
-// enter runs this program again in network and mount namespaces of its own.
+// enter runs this program again in new network and mount namespaces.
 func enter() error {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), inside+"=1")

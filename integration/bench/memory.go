@@ -9,16 +9,17 @@ import (
 	"time"
 )
 
-// Budgets of design, in MiB: guard, worker and standby together.
+// Budgets of the design, in MiB, for guard, worker and standby together.
 const (
 	idleBudget, heldBudget = 16.0, 64.0
 	held                   = 1000
 )
 
-// settle is how long a proxy has to give memory back before it is measured.
+// settle is the time in which a proxy can return memory to the system before it is
+// measured.
 const settle = 7 * time.Second
 
-// memory measures the proxy of one sandbox.
+// memory measures the memory of one sandbox's proxy.
 func memory(b *bench) error {
 	p, stop, err := b.sandbox("memory")
 	if err != nil {
@@ -53,7 +54,7 @@ func (b *bench) size(p *peer, what string, conns int, budget float64) error {
 	return nil
 }
 
-// field is a number of kilobytes in a file of /proc, in MiB.
+// field returns a number of kilobytes in a file of /proc, in MiB.
 func field(file, name string) (float64, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

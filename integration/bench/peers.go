@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Where the peers listen.
+// The addresses of the peers.
 const (
 	relayAddress = "127.0.0.1:3127"
 	squidAddress = "127.0.0.1:3128"
@@ -36,7 +36,7 @@ max_filedescriptors 65536
 shutdown_lifetime 0 seconds
 `
 
-// peers starts every proxy that is installed, and agents to use them.
+// peers starts every installed proxy, and agents that use them.
 func (b *bench) peers() (_ map[string]*peer, stop func(), err error) {
 	if err := b.upstream(); err != nil {
 		return nil, nil, err
@@ -87,12 +87,12 @@ func (b *bench) sandbox(id string) (*peer, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	// It answers once it runs, and so does its proxy.
+	// When it answers, the sandbox and its proxy run.
 	if _, err := w.do(job{Kind: kindHold, Name: inspectedName, Port: tlsPort, Proxy: ourAddress, Conns: 1}); err != nil {
 		w.stop()
 		return nil, nil, err
 	}
-	// Guard, worker, and the standby that comes a little later.
+	// The guard, the worker, and the standby, which starts a little later.
 	var pids []int
 	for deadline := time.Now().Add(5 * time.Second); len(pids) < 3 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		pids = processes(func(argv []string) bool {

@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// Budgets of design.
+// Budgets of the design.
 const (
 	squidBudget, mitmBudget   = 1.4, 12.0
 	addedP50, addedP99        = 150.0, 1000.0 // microseconds
@@ -22,16 +22,16 @@ const (
 
 const many = 32
 
-// sandboxID is the sandbox's whose proxy is measured.
+// sandboxID is the ID of the sandbox whose proxy is measured.
 const sandboxID = "proxies"
 
-// peer is a way to the upstream.
+// peer is a path to the upstream.
 type peer struct {
 	name string
 	w    *worker
-	// proxy is where it takes CONNECT; empty is no proxy.
+	// proxy is the address that accepts CONNECT; empty means no proxy.
 	proxy string
-	// pids are the proxy's processes; their CPU time is counted.
+	// pids are the proxy's processes, whose CPU time is counted.
 	pids []int
 }
 
@@ -40,7 +40,7 @@ type scenario struct {
 	what  string
 	j     job
 	peers []string
-	// ended says that TLS must be ended by the proxy; otherwise it must not.
+	// ended is true if the proxy must terminate TLS; otherwise it must not.
 	ended bool
 }
 
@@ -53,7 +53,7 @@ var scenarios = []scenario{
 	{"TCP spliced, 32 connections", job{Kind: kindBulk, Name: rawName, Port: rawPort, Conns: many}, []string{direct, ours, bare}, false},
 }
 
-// The peers' names in the table.
+// The names of the peers in the table.
 const (
 	direct = "direct"
 	bare   = "bare Go relay"
@@ -61,11 +61,11 @@ const (
 	mitm   = "mitmproxy"
 )
 
-// measured are the values of one peer in one scenario, one a turn.
+// measured holds the values of one peer in one scenario, one per turn.
 type measured struct{ rate, p50, p99, cpu []float64 }
 
-// proxies measures what a request through each proxy costs. Ours is the real
-// thing: the client is in a sandbox.
+// proxies measures the cost of a request through each proxy. Ours runs in its real form:
+// the client is in a sandbox.
 func proxies(b *bench) error {
 	peers, stop, err := b.peers()
 	if err != nil {
@@ -104,7 +104,7 @@ func proxies(b *bench) error {
 
 func median(v []float64) float64 { return quantile(slices.Clone(v), 0.5) }
 
-// tell adds a scenario's rows.
+// tell adds the rows of a scenario.
 func (b *bench) tell(s scenario, got map[string]*measured) {
 	rate := map[string]float64{}
 	unit := "requests/s"
@@ -159,7 +159,7 @@ func (b *bench) tell(s scenario, got map[string]*measured) {
 	}
 }
 
-// turn has one peer carry one load.
+// turn runs one load through one peer.
 func (p *peer) turn(s scenario, seconds float64) (m measured, err error) {
 	j := s.j
 	j.Seconds, j.Proxy = seconds, p.proxy
@@ -185,7 +185,7 @@ func (p *peer) turn(s scenario, seconds float64) (m measured, err error) {
 	return measured{[]float64{rate}, []float64{r.P50}, []float64{r.P99}, []float64{used * 1e6 / float64(r.Count)}}, nil
 }
 
-// cpuTime is what processes have used, in seconds.
+// cpuTime returns the CPU time of processes in seconds.
 func cpuTime(pids []int) (sum float64) {
 	const ticks = 100 // sysconf(_SC_CLK_TCK) of every Linux that Go runs on
 	for _, pid := range pids {

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// report is what is printed.
+// report is the output of a run.
 type report struct {
 	Machine map[string]string `json:"machine"`
 	Rows    []row             `json:"rows"`
@@ -30,12 +30,12 @@ type row struct {
 	Median float64 `json:"median"`
 	P99    float64 `json:"p99,omitempty"`
 	Unit   string  `json:"unit"`
-	// Budget is empty where there is none.
+	// Budget is empty if there is none.
 	Budget string `json:"budget,omitempty"`
 	OK     bool   `json:"ok,omitempty"`
 }
 
-// ours is our name in the table.
+// ours is the name of our programs in the table.
 const ours = "openshell"
 
 func (r *report) add(what, who string, median, p99 float64, unit string) *row {
@@ -43,12 +43,12 @@ func (r *report) add(what, who string, median, p99 float64, unit string) *row {
 	return &r.Rows[len(r.Rows)-1]
 }
 
-// within notes a budget and whether it is kept.
+// within records a budget and whether it is met.
 func (r *row) within(ok bool, format string, a ...any) {
 	r.OK, r.Budget = ok, fmt.Sprintf(format, a...)
 }
 
-// print writes the table, which is Markdown as well.
+// print writes the table, which is also valid Markdown.
 func (r *report) print(w io.Writer) {
 	for _, k := range []string{"cpu", "kernel", "go", "runc", "crun", "squid", "mitmproxy"} {
 		if v := r.Machine[k]; v != "" {
@@ -104,7 +104,7 @@ func number(v float64) string {
 	return fmt.Sprintf("%.3f", v)
 }
 
-// quantile is the q-th part of values, which it sorts.
+// quantile sorts values and returns the quantile q.
 func quantile[T cmp.Ordered](values []T, q float64) T {
 	var zero T
 	if len(values) == 0 {
@@ -114,7 +114,7 @@ func quantile[T cmp.Ordered](values []T, q float64) T {
 	return values[min(int(q*float64(len(values))), len(values)-1)]
 }
 
-// machine describes where this runs, without its name.
+// machine describes the machine without its name.
 func machine(runc string) map[string]string {
 	var u unix.Utsname
 	_ = unix.Uname(&u)
@@ -140,8 +140,8 @@ func machine(runc string) map[string]string {
 	return m
 }
 
-// processes are the pids whose arguments satisfy match, and their descendants if
-// with is set.
+// processes returns the pids whose arguments satisfy match, and with their descendants if
+// with is true.
 func processes(match func(argv []string) bool) (pids []int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range files {

@@ -28,11 +28,11 @@ const (
 )
 
 const (
-	// kindStream asks a model for streamed completions, again and again.
+	// kindStream requests streamed completions from a model until the job ends.
 	kindStream = "stream"
 	routerName = policy.RouterHost
 	modelPort  = "8443"
-	// A completion is so many parts, one after each pause: a fast model.
+	// A completion has this many parts, with a pause before each: a fast model.
 	parts     = 40
 	pause     = 25 * time.Millisecond
 	streams   = 200
@@ -40,7 +40,7 @@ const (
 	completed = "[DONE]"
 )
 
-// model answers as a backend does that streams: each part says when it was sent.
+// model responds like a backend that streams: each part contains the time when it was sent.
 func model(cert tls.Certificate) error {
 	l, err := net.Listen("tcp", net.JoinHostPort(serverAddress, modelPort))
 	if err != nil {
@@ -69,8 +69,8 @@ func model(cert tls.Certificate) error {
 	return s.ServeTLS(l, "", "")
 }
 
-// router measures what the privacy router adds to a streamed completion, with one
-// stream and with many, and what each costs in memory.
+// router measures the time that the privacy router adds to a streamed completion, with one
+// stream and with many, and the memory per stream.
 func router(b *bench) error {
 	usual := b.config
 	defer func() { b.config = usual }()
@@ -95,7 +95,8 @@ func router(b *bench) error {
 	}
 	defer host.stop()
 	base := &peer{name: direct, w: host}
-	// First: what a load leaves would count as the proxy's at rest.
+	// Memory comes first: what a load leaves behind would count as the proxy's memory at
+	// rest.
 	if err := b.streamMemory(p); err != nil {
 		return err
 	}
@@ -107,7 +108,7 @@ func router(b *bench) error {
 	return nil
 }
 
-// streamed has both take turns with n streams at once.
+// streamed measures both in turn, with n streams at once.
 func (b *bench) streamed(p, base *peer, n int) error {
 	what := fmt.Sprintf("router, %d streams at once: ", n)
 	if n == 1 {
@@ -158,8 +159,8 @@ func (p *peer) completions(n int, seconds float64) (result, error) {
 	return p.w.do(j)
 }
 
-// streamMemory compares the proxy's memory at rest, once it has served something, and
-// with many streams.
+// streamMemory compares the proxy's memory at rest, after its first request, and with many
+// streams.
 func (b *bench) streamMemory(p *peer) error {
 	if _, err := p.completions(1, pause.Seconds()); err != nil {
 		return err
@@ -184,7 +185,7 @@ func (b *bench) streamMemory(p *peer) error {
 	return nil
 }
 
-// resident is what processes hold, in MiB.
+// resident returns the memory of processes in MiB.
 func resident(pids []int) (sum float64, err error) {
 	for _, pid := range pids {
 		rss, err := field(fmt.Sprintf("/proc/%d/status", pid), "VmRSS:")
@@ -196,9 +197,9 @@ func resident(pids []int) (sum float64, err error) {
 	return sum, nil
 }
 
-// stream asks for completions on Conns connections for as long as the job lasts. P50
-// and P99 are from when a part was sent until it is here, First50 and First99 from
-// the request until the first part.
+// stream requests completions on Conns connections until the job ends. P50 and P99 are the
+// times from the sending of a part to its arrival; First50 and First99 are the times from
+// the request to the first part.
 func (j *job) stream() (r result, err error) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -212,7 +213,7 @@ func (j *job) stream() (r result, err error) {
 		}
 		defer c.Close()
 		wg.Go(func() {
-			// Not all at one moment, as people are.
+			// The requests do not start at the same moment, like those of people.
 			time.Sleep(time.Duration(i) * pause / time.Duration(j.Conns))
 			br := bufio.NewReaderSize(c, 4<<10)
 			for time.Now().Before(end) {
@@ -233,7 +234,7 @@ func (j *job) stream() (r result, err error) {
 	return r, err
 }
 
-// complete asks for one completion and gives the times of its parts, in microseconds.
+// complete requests one completion and returns the times of its parts in microseconds.
 func (j *job) complete(c net.Conn, br *bufio.Reader) (first float64, next []float64, err error) {
 	const question = `{"model":"m","stream":true,"messages":[{"role":"user","content":"hello"}]}`
 	begin := time.Now()

@@ -23,8 +23,8 @@ import (
 	"time"
 )
 
-// upstreamCA is the name of the server's CA, by which a client sees whether
-// anybody ended its TLS on the way.
+// upstreamCA is the name of the server's CA. A client sees from it whether TLS was
+// terminated on the way.
 const upstreamCA = "bench upstream"
 
 var (
@@ -32,9 +32,8 @@ var (
 	response = append([]byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 128\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\nServer: bench\r\n\r\n"), body...)
 )
 
-// server is the other side: HTTPS that answers every request with a few bytes, as
-// cheaply as it can, and a port that sends without end. It writes its CA to
-// caFile.
+// server is the upstream: an HTTPS server that responds to every request with a few bytes,
+// as cheaply as possible, and a port that sends endlessly. It writes its CA to caFile.
 func server(caFile string) error {
 	cert, ca, err := certificate()
 	if err != nil {
@@ -107,7 +106,7 @@ func each(l net.Listener, f func(net.Conn)) {
 	}
 }
 
-// relay copies connections to whoever they are for: CONNECT and nothing else, the
+// relay copies connections to their destination. It supports CONNECT and nothing else, the
 // least that a proxy can do.
 func relay(address string) error {
 	l, err := net.Listen("tcp", address)
@@ -119,8 +118,8 @@ func relay(address string) error {
 		open.Add(1)
 		defer func() {
 			if open.Add(-1) == 0 {
-				// Root's share of the kernel's pipes is everybody's here: the library's
-				// end with the second collection.
+				// All processes of root share the kernel's pipe budget. The library's pipes
+				// are closed by the second collection.
 				runtime.GC()
 				runtime.GC()
 			}
@@ -151,7 +150,7 @@ func relay(address string) error {
 	return nil
 }
 
-// certificate makes a CA and a certificate of it for the upstream's names.
+// certificate creates a CA and a certificate signed by it for the upstream's names.
 func certificate() (_ tls.Certificate, caPEM []byte, err error) {
 	var out tls.Certificate
 	now := time.Now()

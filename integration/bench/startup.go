@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Budgets of design: how much slower than runc a sandbox may be.
+// Budgets of the design: how much slower than runc a sandbox may be.
 const (
 	startBudget    = 1.25
 	togetherBudget = 3.0
@@ -28,7 +28,7 @@ type maker struct {
 	argv []string
 }
 
-// makers are the runtimes that work here, ours first.
+// makers returns the runtimes that work on this machine, ours first.
 func (b *bench) makers() ([]maker, error) {
 	if err := b.upstream(); err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func (b *bench) makers() ([]maker, error) {
 	}
 	if crun, err := exec.LookPath("crun"); err == nil {
 		m := maker{"crun", []string{crun, "--root", filepath.Join(b.dir, "run/crun")}}
-		// It refuses some cgroup setups; then it is left out.
+		// crun refuses some cgroup configurations; then it is left out.
 		if _, err := b.once(m, "crun-trial"); err == nil {
 			all = append(all, m)
 		} else {
@@ -56,13 +56,13 @@ func (b *bench) makers() ([]maker, error) {
 	return all, nil
 }
 
-// stages are how long a container's life took, in milliseconds, and the processor
-// time of all processes that it took.
+// stages holds the durations of a container's stages in milliseconds, and the processor
+// time of all processes that took part.
 type stages struct{ create, start, end, cpu float64 }
 
 func (s stages) total() float64 { return s.create + s.start + s.end }
 
-// once makes a container, runs it to its end and removes it.
+// once creates a container, runs it until it ends, and removes it.
 func (b *bench) once(m maker, id string) (s stages, err error) {
 	pidFile := filepath.Join(b.dir, id+".pid")
 	defer func() {
@@ -113,10 +113,10 @@ func (b *bench) once(m maker, id string) (s stages, err error) {
 	return s, err
 }
 
-// used is the processor time of all processes that were started and have ended,
-// once no more than kept are left.
+// used returns the processor time of all processes that were started and have ended, when
+// no more than kept are left.
 //
-// Preconditions: this process is the reaper of all that it starts.
+// Preconditions: this process is the reaper of everything it starts.
 func used(kept int) (time.Duration, error) {
 	for ; ; time.Sleep(time.Millisecond) {
 		for {
@@ -139,7 +139,7 @@ func used(kept int) (time.Duration, error) {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), nil
 }
 
-// children is how many processes have this one as their parent.
+// children returns the number of processes whose parent is this one.
 func children() (n int, err error) {
 	lists, err := filepath.Glob("/proc/self/task/*/children")
 	if err != nil {
@@ -147,7 +147,7 @@ func children() (n int, err error) {
 	}
 	for _, list := range lists {
 		text, err := os.ReadFile(list)
-		if err != nil && !errors.Is(err, os.ErrNotExist) { // the thread has ended
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // ErrNotExist: the thread has ended
 			return 0, fmt.Errorf("count children: %w", err)
 		}
 		n += len(strings.Fields(string(text)))
@@ -158,7 +158,7 @@ func children() (n int, err error) {
 // verb runs one command of the runtime.
 func (m maker) verb(args ...string) error {
 	cmd := exec.Command(m.argv[0], append(m.argv[1:len(m.argv):len(m.argv)], args...)...)
-	// Not a pipe: the container keeps its end.
+	// Not a pipe: the container keeps its end open.
 	out, err := os.CreateTemp("", "openshell-bench-out-")
 	if err != nil {
 		return err
@@ -173,7 +173,7 @@ func (m maker) verb(args ...string) error {
 	return nil
 }
 
-// startup measures one container after another, the runtimes in turn.
+// startup measures one container after another, with the runtimes in turn.
 func startup(b *bench) error {
 	all, err := b.makers()
 	if err != nil {
@@ -211,7 +211,7 @@ func startup(b *bench) error {
 				t = &times{}
 				got[m.name] = t
 			}
-			if i < 2 { // programs and caches get warm
+			if i < 2 { // warm-up of programs and caches
 				continue
 			}
 			t.total, t.create, t.start = append(t.total, s.total()), append(t.create, s.create), append(t.start, s.start)
@@ -251,7 +251,7 @@ func together(b *bench) error {
 	}
 	what := fmt.Sprintf("%d at once, each until it ended", b.options.together)
 	p99 := map[string]float64{}
-	for i := len(all) - 1; i >= 0; i-- { // ours last, to have something to compare with
+	for i := len(all) - 1; i >= 0; i-- { // ours last, because it is compared with the others
 		m := all[i]
 		var wg sync.WaitGroup
 		var mu sync.Mutex

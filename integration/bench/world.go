@@ -19,17 +19,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// serverAddress is the upstream's, on this namespace's lo.
+// serverAddress is the upstream's address on this namespace's lo.
 const serverAddress = "10.231.77.1"
 
-// Names and ports of the upstream. The policy makes them different.
+// Names and ports of the upstream. The policy treats each of them differently.
 const (
 	inspectedName, splicedName, rawName = "api.test", "plain.test", "raw.test"
 	tlsPort, rawPort                    = "443", "9000"
 )
 
-// policyText has one inspected endpoint, one whose TLS is not ended, one that is
-// not looked at.
+// policyText has one inspected endpoint, one whose TLS is not terminated, and one whose
+// bytes are not inspected.
 const policyText = `version: 1
 filesystem_policy:
   include_workdir: true
@@ -64,7 +64,7 @@ type bench struct {
 	ended  []func()
 	// brief is the bundle of a container that ends at once.
 	brief string
-	// http1 and direct1 are the rates that HTTP/2 is compared with.
+	// http1 and direct1 are the rates with which HTTP/2 is compared.
 	http1, direct1 float64
 }
 
@@ -97,7 +97,7 @@ func (b *bench) close() {
 	}
 }
 
-// prepare brings the namespace up and makes the root filesystem.
+// prepare sets up the namespace and creates the root filesystem.
 func (b *bench) prepare() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -112,11 +112,11 @@ func (b *bench) prepare() error {
 	if err != nil {
 		return fmt.Errorf("set up lo: %w", err)
 	}
-	// Others must be able to read what is not secret here: squid changes its user.
+	// Other users must be able to read what is not secret here: squid changes its user.
 	if err := os.Chmod(b.dir, 0o755); err != nil {
 		return err
 	}
-	// State is in memory, as /run is.
+	// The state is in memory, as in /run.
 	run := filepath.Join(b.dir, "run")
 	if err := os.Mkdir(run, 0o755); err != nil {
 		return err
@@ -151,7 +151,7 @@ func (b *bench) prepare() error {
 			return err
 		}
 	}
-	// Peers look the names up here.
+	// The peers look up the names here.
 	if err := unix.Mount(filepath.Join(b.dir, "hosts"), "/etc/hosts", "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("mount hosts: %w", err)
 	}
@@ -194,7 +194,7 @@ func (b *bench) bundle(name string, argv ...string) (string, error) {
 	return dir, err
 }
 
-// runtime is the command line of ours up to the verb.
+// runtime returns the command line of our runtime up to the verb.
 func (b *bench) runtime() []string {
 	return []string{
 		filepath.Join(b.bin, "openshell-runtime"), "--root", filepath.Join(b.dir, "run/openshell"), "--config", b.config, "--policy", b.policy,
@@ -204,8 +204,8 @@ func (b *bench) runtime() []string {
 
 func (b *bench) caFile() string { return filepath.Join(b.dir, "ca.pem") }
 
-// child starts a program that lives as long as this one. It returns once address
-// takes connections.
+// child starts a program that lives as long as this one. It returns when address accepts
+// connections.
 func (b *bench) child(address string, argv ...string) (*exec.Cmd, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	log, err := os.Create(filepath.Join(b.dir, filepath.Base(argv[0])+".log"))
@@ -234,7 +234,7 @@ func (b *bench) child(address string, argv ...string) (*exec.Cmd, error) {
 	}
 }
 
-// upstream starts the server, unless it runs.
+// upstream starts the server, unless it is running.
 func (b *bench) upstream() error {
 	if _, err := os.Stat(b.caFile()); err == nil {
 		return nil
@@ -243,14 +243,14 @@ func (b *bench) upstream() error {
 	return err
 }
 
-// worker is an agent and how to tell it what to do.
+// worker is an agent with its input and output.
 type worker struct {
 	in   *json.Encoder
 	out  *json.Decoder
 	stop func()
 }
 
-// worker starts an agent: argv, which is `bench agent` somewhere.
+// worker starts an agent. argv runs `bench agent` somewhere.
 func (b *bench) worker(argv ...string) (*worker, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	in, err := cmd.StdinPipe()

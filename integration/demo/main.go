@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command demo shows a sandbox at work: what its policy allows, what it refuses
-// and by which line, and that a new policy holds without a restart. It ends with
-// status 0 only if each was as expected, on the client's side and in the log of
-// the server that the sandbox talks to.
+// Command demo shows a sandbox at work: what its policy allows, what it refuses and which
+// line decides, and that a new policy takes effect without a restart. It exits with status
+// 0 only if every step gave the expected result, on the client's side and in the log of the
+// server to which the sandbox talks.
 //
-// That server is the demo's own: a host in a network namespace beside this one.
-// Nothing else is asked, and nothing is left behind. It needs root.
+// That server is the demo's own: a host in a network namespace next to this one. The demo
+// contacts no other host and leaves nothing behind. It needs root.
 package main
 
 import (
@@ -26,12 +26,12 @@ import (
 //go:embed policy.yaml
 var policyText string
 
-// patience bounds the whole demo.
-const patience = time.Minute
+// demoTimeout limits the whole demo.
+const demoTimeout = time.Minute
 
 func init() {
-	// The sandbox is started from this thread, which has a mount namespace of its
-	// own, and ends with it.
+	// The sandbox is started from this thread, which has its own mount namespace, and ends
+	// with it.
 	runtime.LockOSThread()
 }
 
@@ -45,7 +45,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, demoTimeout)
 	defer cancel()
 	if err := demo(ctx, *bin, *file); err != nil {
 		fmt.Fprintf(os.Stderr, "demo: %v\n", err)

@@ -22,10 +22,10 @@ import (
 	"openshell.dev/runtime/internal/decisionlog"
 )
 
-// stopPatience bounds the time that the sandbox may take to end.
-const stopPatience = 5 * time.Second
+// stopTimeout limits how long the sandbox may take to end.
+const stopTimeout = 5 * time.Second
 
-// scene is one sandbox and the host on its other side.
+// scene is one sandbox and the host that it talks to.
 type scene struct {
 	ctx      context.Context
 	bin, dir string
@@ -33,19 +33,19 @@ type scene struct {
 	text     string
 	up       *upstream.Host
 
-	// sandbox is `openshell run`; in and out lead to the agent in it.
+	// sandbox is the process of `openshell run`. in and out are connected to the agent in
+	// it.
 	sandbox   *exec.Cmd
 	in        io.WriteCloser
 	out       *json.Decoder
 	complaint bytes.Buffer
-	// first is the sandbox's first process; seen the last record that was looked
-	// at.
+	// first is the pid of the sandbox's first process. seen is the last record that was
+	// processed.
 	first int
 	seen  uint64
 }
 
-// open prepares what a sandbox needs: a root filesystem, a policy and the other
-// side.
+// open prepares what a sandbox needs: a root filesystem, a policy and the upstream.
 func open(ctx context.Context, bin, text string) (_ *scene, err error) {
 	s := &scene{ctx: ctx, bin: bin, text: text, name: fmt.Sprintf("demo-%d", os.Getpid())}
 	if s.dir, err = os.MkdirTemp("", "openshell-demo-"); err != nil {
@@ -75,7 +75,7 @@ func open(ctx context.Context, bin, text string) (_ *scene, err error) {
 	return s, s.resolver()
 }
 
-// rootfs is the smallest root filesystem: the agent, and the probe under two names.
+// rootfs creates a minimal root filesystem: the agent, and the probe under two names.
 func (s *scene) rootfs() error {
 	root := filepath.Join(s.dir, "rootfs")
 	for _, d := range []string{"bin", "etc/ssl/certs", "tmp", "proc", "dev", "sys", "secret"} {
@@ -92,7 +92,7 @@ func (s *scene) rootfs() error {
 			return err
 		}
 	}
-	// What is not intercepted is verified by the program itself.
+	// The program itself verifies TLS that the proxy does not terminate.
 	return errors.Join(
 		s.up.WriteCA(filepath.Join(root, "etc/ssl/certs/ca-certificates.crt")),
 		os.WriteFile(filepath.Join(root, "etc/motd"), []byte("sandbox\n"), 0o644),
@@ -100,8 +100,8 @@ func (s *scene) rootfs() error {
 	)
 }
 
-// resolver makes the other side the only name server of what is started from
-// this thread, so that it sees every question that leaves.
+// resolver makes the upstream the only name server for programs that are started from this
+// thread, so that it sees every query that leaves.
 func (s *scene) resolver() error {
 	file := filepath.Join(s.dir, "resolv.conf")
 	if err := os.WriteFile(file, []byte("nameserver "+s.up.Addr.String()+"\n"), 0o644); err != nil {
@@ -122,7 +122,7 @@ func (s *scene) resolver() error {
 func (s *scene) states() string { return filepath.Join(s.dir, "state") }
 func (s *scene) logs() string   { return filepath.Join(s.dir, "logs") }
 
-// start runs the sandbox and returns once its first process, the agent, answers.
+// start runs the sandbox. It returns when its first process, the agent, answers.
 func (s *scene) start() (err error) {
 	cmd := exec.Command(
 		filepath.Join(s.bin, "openshell"), "run", "-i", "--root", s.states(), "--name", s.name,
@@ -131,7 +131,7 @@ func (s *scene) start() (err error) {
 		"--upstream-ca", filepath.Join(s.dir, "ca.pem"), "--", "/bin/agent",
 	)
 	cmd.Stderr = &s.complaint
-	// A signal from the terminal is for the demo alone, which then ends this.
+	// Only the demo receives signals from the terminal, and then ends the sandbox.
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
 	if s.in, err = cmd.StdinPipe(); err != nil {
 		return err
@@ -145,7 +145,7 @@ func (s *scene) start() (err error) {
 		return fmt.Errorf("start openshell run: %w", err)
 	}
 	s.sandbox = cmd
-	// Whoever waits for an answer is not to wait longer than the demo.
+	// Nothing may wait for an answer longer than the demo runs.
 	context.AfterFunc(s.ctx, func() { _ = s.in.Close() })
 	if _, err := s.ask([]string{"/bin/probe", "status"}); err != nil {
 		return err
@@ -154,7 +154,7 @@ func (s *scene) start() (err error) {
 	return err
 }
 
-// firstProcess is the pid of the sandbox's first process, if it runs.
+// firstProcess returns the pid of the sandbox's first process, if it is running.
 func (s *scene) firstProcess() (int, error) {
 	text, err := s.run("openshell-runtime", "--root", s.states(), "state", s.name)
 	if err != nil {
@@ -173,8 +173,8 @@ func (s *scene) firstProcess() (int, error) {
 	return st.Pid, nil
 }
 
-// run runs one of the built programs and returns what it printed. Its status is
-// not looked at: a refusal is one of the things to be shown.
+// run runs one of the built programs and returns its output. It ignores the status: the
+// demo also shows refusals.
 func (s *scene) run(program string, args ...string) (string, error) {
 	out, err := exec.CommandContext(s.ctx, filepath.Join(s.bin, program), args...).CombinedOutput()
 	var exit *exec.ExitError
@@ -184,7 +184,7 @@ func (s *scene) run(program string, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// ask has the agent run a program and returns what that printed.
+// ask makes the agent run a program, and returns the program's output.
 func (s *scene) ask(args []string) (said string, err error) {
 	if err := json.NewEncoder(s.in).Encode(args); err != nil {
 		return "", fmt.Errorf("ask the agent: %w", err)
@@ -195,7 +195,7 @@ func (s *scene) ask(args []string) (said string, err error) {
 	return said, nil
 }
 
-// records are the proxy's decisions so far.
+// records returns the proxy's decisions so far.
 func (s *scene) records() ([]decisionlog.Record, error) {
 	text, err := s.run("openshell", "logs", s.name, "-o", "json", "--log-dir", s.logs())
 	if err != nil {
@@ -210,13 +210,13 @@ func (s *scene) records() ([]decisionlog.Record, error) {
 	return out, nil
 }
 
-// close ends everything and removes what was made.
+// close ends everything and removes all files.
 func (s *scene) close() error {
 	var errs []error
 	if s.sandbox != nil {
-		// The agent ends with its input, and the sandbox with the agent.
+		// The agent ends when its input ends, and the sandbox ends with the agent.
 		_ = s.in.Close()
-		late := time.AfterFunc(stopPatience, func() { _ = s.sandbox.Process.Kill() })
+		late := time.AfterFunc(stopTimeout, func() { _ = s.sandbox.Process.Kill() })
 		if err := s.sandbox.Wait(); err != nil {
 			errs = append(errs, fmt.Errorf("openshell run: %w: %s", err, s.complaint.String()))
 			errs = append(errs, exec.Command(filepath.Join(s.bin, "openshell-runtime"), "--root", s.states(), "delete", "--force", s.name).Run())

@@ -15,7 +15,7 @@ import (
 	"openshell.dev/runtime/internal/decisionlog"
 )
 
-// introduce prints the policy, with the numbers that the steps refer to.
+// introduce prints the policy with line numbers, to which the steps refer.
 func (s *scene) introduce() {
 	fmt.Printf("The policy:\n\n")
 	for i, l := range strings.Split(strings.TrimSuffix(s.text, "\n"), "\n") {
@@ -24,7 +24,7 @@ func (s *scene) introduce() {
 	fmt.Printf("\nThe other side: a host of the demo's own at %s, with a CA that the proxy\nis told of; its names are api, docs and evil.demo.test.\n", s.up.Addr)
 }
 
-// show does one step, prints it, and says whether all of it was as expected.
+// show performs one step, prints it, and reports whether all results were as expected.
 func (s *scene) show(n int, st step) (bool, error) {
 	before := len(s.up.Requests())
 	said, err := s.act(&st)
@@ -61,7 +61,7 @@ func (s *scene) show(n int, st step) (bool, error) {
 	return len(problems) == 0, nil
 }
 
-// decider is the line or the rule that decided, for people.
+// decider returns a description of the line or rule that decided.
 func (s *scene) decider(st *step) (by, problem string) {
 	if st.line != "" {
 		if by, problem = s.lineOf(st.line); problem != "" {
@@ -88,14 +88,14 @@ func (s *scene) decider(st *step) (by, problem string) {
 	return by, ""
 }
 
-// Sizes of what is printed, in columns and lines.
+// Sizes of the output, in columns and lines.
 const (
 	width    = 84
 	maxLines = 4
 )
 
-// row prints a text under a name, in lines that break where a word or a member
-// ends, and cut where it gets long.
+// row prints a text with a label. It breaks lines at the end of words or members, and cuts
+// long texts.
 func row(name, text string) {
 	for n := 1; n == 1 || text != ""; n++ {
 		line := text
@@ -113,7 +113,7 @@ func row(name, text string) {
 	}
 }
 
-// act does what a step tries and returns the one line that came of it.
+// act performs a step's action and returns the line that it printed.
 func (s *scene) act(st *step) (string, error) {
 	if old, changed := st.reload[0], st.reload[1]; old != "" {
 		s.text = strings.Replace(s.text, old, changed, 1)
@@ -130,7 +130,7 @@ func (s *scene) act(st *step) (string, error) {
 	return s.ask(append([]string{program}, st.args...))
 }
 
-// lineOf is where text stands in the policy in force.
+// lineOf returns the line of text in the policy in force.
 func (s *scene) lineOf(text string) (where, problem string) {
 	for i, l := range strings.Split(s.text, "\n") {
 		if strings.Contains(l, text) {
@@ -141,14 +141,14 @@ func (s *scene) lineOf(text string) (where, problem string) {
 	return "policy.yaml", fmt.Sprintf("the policy has no line with %q", text)
 }
 
-// recordPatience bounds the wait for a record: they are written beside the
-// traffic, which does not wait for them.
-const recordPatience = 3 * time.Second
+// recordTimeout limits the wait for a record. Records are written asynchronously: traffic
+// does not wait for them.
+const recordTimeout = 3 * time.Second
 
-// recorded is the newest decision on host since the last step; nil if there is
-// none with the verdict.
+// recorded returns the newest decision on host since the last step, or nil if none has the
+// verdict.
 func (s *scene) recorded(host, verdict string) (*decisionlog.Record, error) {
-	for deadline := time.Now().Add(recordPatience); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(recordTimeout); ; time.Sleep(10 * time.Millisecond) {
 		all, err := s.records()
 		if err != nil {
 			return nil, err
@@ -169,7 +169,7 @@ func (s *scene) recorded(host, verdict string) (*decisionlog.Record, error) {
 	}
 }
 
-// summarise holds the server's log of the whole demo against what it must hold.
+// summarise compares the server's log of the whole demo with the expected one.
 func (s *scene) summarise() error {
 	fmt.Printf("\nWhat the other side saw, in all:\n\n")
 	var want []string
@@ -184,7 +184,7 @@ func (s *scene) summarise() error {
 	if !slices.Equal(requests, want) {
 		errs = append(errs, fmt.Errorf("the requests were not %q", want))
 	}
-	// The control: the proxy does ask for a name that the policy allows.
+	// The control: the proxy does resolve a name that the policy allows.
 	asked := slices.ContainsFunc(queries, func(q string) bool { return strings.HasSuffix(q, " docs.demo.test.") })
 	other := slices.ContainsFunc(queries, func(q string) bool { return !strings.HasSuffix(q, " docs.demo.test.") })
 	if !asked || other {

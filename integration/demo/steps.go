@@ -2,33 +2,32 @@
 
 package main
 
-// step is one thing that is tried in the sandbox, and what must come of it.
+// step is one attempt in the sandbox and its expected result.
 type step struct {
 	title string
-	// program acts in the sandbox, with args; probe if empty.
+	// program is the program that makes the attempt, with args; empty means probe.
 	program string
 	args    []string
-	// answers is what the program's line must hold, all of it.
+	// answers are texts that the program's output must contain.
 	answers []string
-	// line is text of the line of the policy that decides where the proxy's record
-	// names none: what the kernel refuses, and what no entry allows. builtin is who
-	// decides where no line does.
+	// line is a text in the line of the policy that decides, for use if the proxy's record
+	// names no line: for refusals by the kernel, and for what no entry allows. builtin
+	// names what decides if no line does.
 	line, builtin string
-	// verdict is what the proxy must have recorded, about host; empty where it is
-	// not asked.
+	// verdict is the verdict about host that the proxy must have recorded; empty if it is
+	// not checked.
 	verdict, host string
-	// received is the one request that the server must have received; empty is
-	// none.
+	// received is the only request that the server must have received; empty means none.
 	received string
-	// reload, if set, is done in place of a program: the text of the policy that
-	// changes, and what to.
+	// reload, if set, replaces the first text in the policy by the second one, instead of
+	// running a program.
 	reload [2]string
 }
 
 const seccomp = "the built-in seccomp filter, whatever the policy says"
 
-// secret stands for what a hostile program would carry out: "secret", as a name
-// can spell it.
+// secret stands for data that a hostile program would exfiltrate: "secret" in a form that a
+// name can contain.
 const secret = "736563726574"
 
 var steps = []step{

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package fakeapi speaks the model APIs that agents call, with streaming and tool
-// calls: Anthropic's messages, OpenAI's responses, chat completions and
-// embeddings, Gemini's generateContent. The model behind them does one task with
-// whatever tools the agent offers: it reads a file, and changes the word in it that
-// only the file holds. It keeps every request as it was received.
+// Package fakeapi implements the model APIs that agents use, with streaming and tool calls:
+// Anthropic's messages, OpenAI's responses, chat completions and embeddings, and Gemini's
+// generateContent. The model behind them performs one task with the tools that the agent
+// offers: it reads a file and changes a word that only the file contains. The package keeps
+// every request as it was received.
 package fakeapi
 
 import (
@@ -20,7 +20,8 @@ import (
 	"sync"
 )
 
-// maxBody bounds a request's body: an agent's tools and prompts are some 200 KiB.
+// maxBody is the largest request body in bytes. An agent's tools and prompts are about 200
+// KiB.
 const maxBody = 16 << 20
 
 // Heard is one request as it was received.
@@ -28,11 +29,11 @@ type Heard struct {
 	Method, Host, Path, Query string
 	Header                    http.Header
 	Body                      []byte
-	// Answered is the status it got.
+	// Answered is the status of the response.
 	Answered int
 }
 
-// Holds says whether any part of the request has text in it.
+// Holds reports whether any part of the request contains text.
 func (h *Heard) Holds(text string) bool {
 	if strings.Contains(h.Path+"?"+h.Query, text) || bytes.Contains(h.Body, []byte(text)) {
 		return true
@@ -45,7 +46,7 @@ func (h *Heard) Holds(text string) bool {
 	return false
 }
 
-// Key is what the request authenticates with, wherever its API has that.
+// Key returns the key of the request, wherever its API puts it.
 func (h *Heard) Key() string {
 	switch scheme, key, _ := strings.Cut(h.Header.Get("Authorization"), " "); strings.ToLower(scheme) {
 	case "bearer", "token":
@@ -59,11 +60,11 @@ func (h *Heard) Key() string {
 	return ""
 }
 
-// Server is the APIs of all hosts that lead to it.
+// Server implements the APIs of all hosts that resolve to it.
 type Server struct {
-	// Key is the one that is served; all else is answered 401.
+	// Key is the only accepted key; requests with another one get 401.
 	Key string
-	// File is the one to change, as the agent's tools are to name it.
+	// File is the file to change, in the spelling that the agent's tools need.
 	File string
 	// Last is called before the model says that it is done, while the agent waits.
 	Last func()
@@ -73,14 +74,14 @@ type Server struct {
 	last  sync.Once
 }
 
-// Heard are the requests so far.
+// Heard returns the requests so far.
 func (s *Server) Heard() []Heard {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.heard)
 }
 
-// ServeHTTP answers as the API does that the path is of.
+// ServeHTTP responds as the API to which the path belongs.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
@@ -98,7 +99,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.heard = append(s.heard, h)
 }
 
-// answer is one answer under way.
+// answer is one response in progress.
 type answer struct {
 	w http.ResponseWriter
 	h *Heard
@@ -154,14 +155,14 @@ func (a *answer) whole(doc any) {
 	_ = json.NewEncoder(a.w).Encode(doc)
 }
 
-// event sends one event of a stream, with its name if it has one.
+// event sends one event of a stream, with a name if the API uses names.
 func (a *answer) event(name string, doc any) {
 	a.w.Header().Set("Content-Type", "text/event-stream")
 	text, ok := doc.(string)
 	if !ok {
 		encoded, err := json.Marshal(doc)
 		if err != nil {
-			panic(err) // of our own literals
+			panic(err) // only our own literals are encoded
 		}
 		text = string(encoded)
 	}
@@ -172,7 +173,7 @@ func (a *answer) event(name string, doc any) {
 	_ = http.NewResponseController(a.w).Flush()
 }
 
-// id is one that no other answer's call has.
+// id returns an ID that no other call has.
 func (a *answer) id() string { return strconv.Itoa(len(a.s.Heard())) }
 
 func (a *answer) decode(into any) error {

@@ -4,8 +4,8 @@ package fakeapi
 
 import "net/http"
 
-// github answers what Copilot CLI asks GitHub and its model API about the user and
-// the models.
+// github responds to the requests of Copilot CLI about the user and the models, at GitHub
+// and its model API.
 func (a *answer) github() bool {
 	switch {
 	case a.h.Method != http.MethodGet:

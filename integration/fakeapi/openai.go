@@ -90,7 +90,7 @@ func (a *answer) responses() error {
 	return nil
 }
 
-// chat is OpenAI's older API, which many others speak.
+// chat is OpenAI's older API, which many other services use, too.
 func (a *answer) chat() error {
 	var ask struct {
 		Model  string
@@ -139,7 +139,7 @@ func (a *answer) chat() error {
 	return nil
 }
 
-// embeddings gives every input the same vector.
+// embeddings returns the same vector for every input.
 func (a *answer) embeddings() error {
 	var ask struct {
 		Model    string

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Word is what the model looks for in the file: only there does it stand. Edited
-// is what it makes of it.
+// Word is the text that the model looks for in the file; it occurs only there. Edited is
+// its replacement.
 const (
 	Word   = "word-"
 	Edited = "edited-"
@@ -18,24 +18,24 @@ const (
 
 var wordPattern = regexp.MustCompile(Word + `([0-9a-f]{16})`)
 
-// act is what the model does next: it calls a tool or, without one, says text.
+// act is the model's next action: a tool call or, without a tool, a text.
 type act struct {
 	tool string
 	args map[string]any
 	text string
 }
 
-// arguments are the call's as JSON, in pieces as they are streamed.
+// arguments returns the call's arguments as JSON, in the pieces in which they are streamed.
 func (a *act) arguments() []string {
 	text, err := json.Marshal(a.args)
 	if err != nil {
-		panic(err) // of our own literals
+		panic(err) // only our own literals are encoded
 	}
 	half := len(text) / 2
 	return []string{string(text[:half]), string(text[half:])}
 }
 
-// way is how an agent's tools do the two steps of the task.
+// way describes how an agent's tools perform the two steps of the task.
 type way struct {
 	reader, editor string
 	read           func(file string) act
@@ -50,8 +50,8 @@ func call(tool string, pairs ...any) act {
 	return a
 }
 
-// tools is a way by two tools, with the names of their arguments: the file's of
-// both, the old text's and the new one's.
+// tools returns a way that uses two tools. The names are those of their arguments: the
+// file's in both, and those of the old and the new text.
 func tools(reader, editor, file, old, now string, more ...any) way {
 	return way{
 		reader, editor,
@@ -62,8 +62,9 @@ func tools(reader, editor, file, old, now string, more ...any) way {
 	}
 }
 
-// shell is a way by a tool that runs commands; before it reads, it looks around, as
-// models do: all of the environment is in the conversation from then on.
+// shell returns a way that uses a tool for commands. Before it reads the file, it prints
+// the environment, as models do; from then on the whole environment is part of the
+// conversation.
 func shell(tool, argument string, more ...any) way {
 	run := func(command string) act { return call(tool, append([]any{argument, command}, more...)...) }
 	return way{
@@ -73,8 +74,8 @@ func shell(tool, argument string, more ...any) way {
 	}
 }
 
-// ways are tried in turn: Claude Code's, OpenCode's, Gemini CLI's and the SDKs',
-// Copilot CLI's, Codex's, and that of a model that has no editor.
+// ways are tried in turn: those of Claude Code, OpenCode, Gemini CLI and the SDKs, Copilot
+// CLI, and Codex, and that of a model without an editor.
 var ways = []way{
 	shell("Bash", "command", "description", "do the task"),
 	tools("read", "edit", "filePath", "oldString", "newString"),
@@ -85,11 +86,11 @@ var ways = []way{
 	shell("bash", "command", "description", "do the task"),
 }
 
-// maxSteps ends a conversation that leads nowhere.
+// maxSteps ends a conversation that makes no progress.
 const maxSteps = 20
 
-// next is what the model does about a request that offers tools. All that it knows
-// is what the request says.
+// next returns the model's next action for a request that offers these tools. It depends
+// only on the request.
 func (a *answer) next(offered []string) act {
 	found := wordPattern.FindStringSubmatch(string(a.h.Body))
 	for _, w := range ways {

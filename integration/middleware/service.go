@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package middleware is a middleware service of the tests' own: docs/middleware.proto
-// served by the usual gRPC server, which knows nothing of how the proxy speaks it.
+// Package middleware is a middleware service for tests: docs/middleware.proto, served by
+// the usual gRPC library, which is independent of the proxy's own client.
 package middleware
 
 import (
@@ -20,10 +20,10 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
-// maxMessage lets every message that the protocol allows through, in bytes.
+// maxMessage is the largest message in bytes. It is more than the protocol allows.
 const maxMessage = 5 << 20
 
-// Evaluation is a request as the service got it.
+// Evaluation is a request as the service received it.
 type Evaluation struct {
 	Phase   string
 	Context struct {
@@ -45,13 +45,13 @@ type Evaluation struct {
 	MiddlewareName string
 }
 
-// Result is what it answers, in the names of JSON's mapping of the protocol.
+// Result is a response, with the names of JSON's mapping of the protocol.
 type Result map[string]any
 
-// Allow is the answer that changes nothing.
+// Allow is the response that changes nothing.
 var Allow = Result{"decision": "DECISION_ALLOW"}
 
-// Service answers with what its functions say; those that are nil accept.
+// Service responds with the results of its functions. If a function is nil, it accepts.
 type Service struct {
 	Manifest map[string]any
 	Validate func(config map[string]any) (valid bool, reason string)
@@ -61,14 +61,14 @@ type Service struct {
 	seen []*Evaluation
 }
 
-// Seen are the requests that it got.
+// Seen returns the requests that the service received.
 func (s *Service) Seen() []*Evaluation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]*Evaluation(nil), s.seen...)
 }
 
-// Serve answers on l until the server is stopped, which it returns.
+// Serve serves on l until the returned server is stopped.
 func (s *Service) Serve(l net.Listener, o ...grpc.ServerOption) (*grpc.Server, error) {
 	service, err := protocol()
 	if err != nil {

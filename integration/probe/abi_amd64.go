@@ -4,10 +4,10 @@ package main
 
 import "golang.org/x/sys/unix"
 
-// int80 enters the kernel as a 32-bit program does.
+// int80 makes a system call as a 32-bit program does.
 func int80(trap, a, b, c uintptr) int32
 
-// x32 is the bit that chooses the x32 table.
+// x32Bit selects the x32 table.
 const x32Bit = 0x40000000
 
 func x32(trap, a, b, c uintptr) int32 {
@@ -15,9 +15,9 @@ func x32(trap, a, b, c uintptr) int32 {
 	return -int32(errno)
 }
 
-// foreign are calls by i386's and x32's numbers.
+// foreign are calls with the numbers of i386 and x32.
 var foreign = []foreignCall{
-	{"i386:getpid", int80, 20, [3]uintptr{}}, // the control: this way in is open
+	{"i386:getpid", int80, 20, [3]uintptr{}}, // the control: i386 calls are possible
 	{"i386:unshare", int80, 310, [3]uintptr{unix.CLONE_NEWUSER}},
 	{"i386:clone", int80, 120, [3]uintptr{unix.CLONE_NEWUSER | unix.CLONE_SIGHAND}},
 	{"i386:clone3", int80, 435, [3]uintptr{0, 64}},

@@ -4,5 +4,5 @@
 
 package main
 
-// foreign is empty: a 32-bit ARM call needs a program of that architecture.
+// foreign is empty: making a 32-bit ARM call needs a program of that architecture.
 var foreign []foreignCall

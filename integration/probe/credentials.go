@@ -18,7 +18,7 @@ import (
 	"github.com/gobwas/ws/wsutil"
 )
 
-// signed asks as AWS's SDK does, with the keys that it finds in its environment.
+// signed makes a request as AWS's SDK does, with the keys in its environment.
 func signed(ctx context.Context, method, target, body string, h2 bool) {
 	req, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(body))
 	if err != nil {
@@ -33,7 +33,7 @@ func signed(ctx context.Context, method, target, body string, h2 bool) {
 	perform(req, http.ProxyFromEnvironment, h2)
 }
 
-// message says a text on a WebSocket and prints what comes back.
+// message sends a text on a WebSocket and prints the reply.
 func message(ctx context.Context, target, text string) {
 	d := ws.Dialer{TLSConfig: &tls.Config{NextProtos: []string{"http/1.1"}}}
 	conn, _, _, err := d.Dial(ctx, target)

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernelFamilies opens a socket of each family of the kernel that few programs
-// need, and each protocol of netlink, and asks ordinary sockets for IPsec and for
-// protocols on top of TCP and UDP. It prints NAME=ERRNO.
+// kernelFamilies opens a socket of each family that few programs need and of each protocol
+// of netlink. On ordinary sockets it requests IPsec and protocols on top of TCP and UDP. It
+// prints NAME=ERRNO.
 func kernelFamilies() {
 	var out []string
 	add := func(what string, err error) { out = append(out, what+"="+name(errnoOf(err))) }
@@ -83,7 +83,7 @@ func kernelFamilies() {
 	option("UDP_ENCAP", unix.AF_INET, unix.SOCK_DGRAM, func(fd int) error {
 		return unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_ENCAP, unix.UDP_ENCAP_ESPINUDP)
 	})
-	// The values are too short for a policy: a kernel with the option says EINVAL.
+	// The values are too short for a policy: a kernel with the option returns EINVAL.
 	option("IP_XFRM_POLICY", unix.AF_INET, unix.SOCK_DGRAM, func(fd int) error {
 		return unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_XFRM_POLICY, 0)
 	})

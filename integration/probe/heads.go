@@ -19,12 +19,13 @@ import (
 const (
 	// headsKept is how long the connections of heads stay open.
 	headsKept = 5 * time.Second
-	// headsStreams is how many requests each sends.
+	// headsStreams is the number of requests on each connection.
 	headsStreams = 127
 )
 
-// heads opens n HTTP/2 connections to host and sends requests with heads of 15 KiB, a few
-// bytes each on the wire, whose answers it does not take. It says how many it opened.
+// heads opens n HTTP/2 connections to host. On each it sends requests with heads of 15 KiB,
+// which are a few bytes on the wire, and does not read the responses. It prints how many
+// connections it opened.
 func heads(n int, host string) {
 	var opened atomic.Int64
 	var wait sync.WaitGroup
@@ -48,7 +49,7 @@ func heads(n int, host string) {
 				for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", host}, {":path", "/heads"}} {
 					_ = enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
 				}
-				for range 4 { // they are joined
+				for range 4 { // the values are joined
 					_ = enc.WriteField(hpack.HeaderField{Name: "cookie", Value: strings.Repeat("a", 3900)})
 				}
 				err = fr.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(2*i + 1), BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true})

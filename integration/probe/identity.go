@@ -18,10 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// passPause is longer than the proxy trusts an answer to "which program is this".
+// passPause is longer than the proxy caches which program owns a connection.
 const passPause = 1300 * time.Millisecond
 
-// copyFile makes a program of another: its bytes, and more if wanted.
+// copyFile copies a program and appends more.
 func copyFile(from, to, more string) error {
 	b, err := os.ReadFile(from)
 	if err != nil {
@@ -30,7 +30,7 @@ func copyFile(from, to, more string) error {
 	return os.WriteFile(to, append(b, more...), 0o755)
 }
 
-// run executes argv in a child, without environment if bare.
+// run executes argv in a child process, without an environment if bare is true.
 func run(argv []string, bare bool, files ...*os.File) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdout, os.Stderr, files
@@ -65,11 +65,11 @@ func fromMemory(argv []string) {
 	report("", unix.Exec("/proc/self/fd/"+strconv.Itoa(fd), append([]string{"m"}, argv...), os.Environ()))
 }
 
-// firstBytes is what the program that connects sends itself: the proxy waits for
-// the rest.
+// firstBytes is the number of bytes that the connecting program sends itself. The proxy
+// waits for the remaining ones.
 const firstBytes = 4
 
-// begin connects and sends the first bytes of text, and returns the connection.
+// begin connects, sends the first bytes of text, and returns the connection.
 func begin(address, text string) *os.File {
 	c, err := net.DialTimeout("tcp", address, 3*time.Second)
 	if err != nil {
@@ -83,12 +83,12 @@ func begin(address, text string) *os.File {
 		report("", err)
 	}
 	_ = c.Close()
-	time.Sleep(300 * time.Millisecond) // the proxy sees who connected
+	time.Sleep(300 * time.Millisecond) // time for the proxy to identify the caller
 	return f
 }
 
-// orphan begins a connection and leaves it to another program, which then has no
-// parent but the container's first process.
+// orphan opens a connection and passes it to another program, whose only parent is then the
+// container's first process.
 func orphan(program, address, text string) {
 	cmd := exec.Command(program, "sendon", text)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = os.Stdout, os.Stderr, []*os.File{begin(address, text)}
@@ -98,8 +98,8 @@ func orphan(program, address, text string) {
 	os.Exit(0)
 }
 
-// give begins a connection and gives it to whoever receives at a unix socket; keep
-// says that this program holds on to it, too.
+// give opens a connection and sends it to the receiver at a unix socket. keep says whether
+// this program keeps it open, too.
 func give(at, address, text, keep string) {
 	f := begin(address, text)
 	c, err := net.Dial("unix", at)
@@ -116,7 +116,7 @@ func give(at, address, text, keep string) {
 	os.Exit(0)
 }
 
-// receive is give's other side.
+// receive is the receiver of give.
 func receive(at, text string) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: at, Net: "unix"})
 	if err != nil {
@@ -143,7 +143,7 @@ func receive(at, text string) {
 	sendOn(fds[0], text)
 }
 
-// sendOn sends the rest of text on a connection that another program began.
+// sendOn sends the remaining bytes of text on a connection that another program opened.
 func sendOn(fd int, text string) {
 	time.Sleep(passPause)
 	f := os.NewFile(uintptr(fd), "connection")
@@ -155,8 +155,8 @@ func sendOn(fd int, text string) {
 	report(fmt.Sprintf("%q", b[:n]), err)
 }
 
-// hurry connects, sends and ends, again and again, each time as a new process
-// that is gone at once: hurry TIMES ADDRESS TEXT.
+// hurry repeatedly connects, sends and exits, each time as a new process that ends at once:
+// hurry TIMES ADDRESS TEXT.
 func hurry(times, address, text string) {
 	n, err := strconv.Atoi(times)
 	if err != nil {
@@ -176,8 +176,8 @@ func shot(address, text string) {
 	os.Exit(0)
 }
 
-// siege tries to write to the program of every other process, some of which are
-// the host's for a moment, and to trace the process, until it has seen enough of them.
+// siege tries to write to the program of every other process, some of which briefly belong
+// to the host, and to trace the process, until it has tried enough of them.
 func siege(enough int) {
 	own, pids, opened, traced := strconv.Itoa(os.Getpid()), map[string]bool{}, 0, 0
 	for len(pids) < enough {

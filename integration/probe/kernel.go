@@ -20,19 +20,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// call is one system call. Its arguments are such that without the sandbox's filter
-// the kernel has another answer than EPERM, wherever that can be: a bad pointer or a
-// flag that does not exist is noticed before a missing capability.
+// call is one system call. Without the sandbox's filter, its arguments make the kernel
+// return another error than EPERM where that is possible: the kernel detects a bad pointer
+// or an unknown flag before it checks capabilities.
 type call struct {
 	name string
 	trap uintptr
 	args [6]uintptr
 }
 
-// bad is no address and no descriptor.
+// bad is neither a valid address nor a valid descriptor.
 const bad = ^uintptr(0) - 4095
 
-// What the kernel would read and write: addresses that do not move.
+// Memory that the kernel would read or write. Its addresses do not change.
 var (
 	params [120]byte
 	iov    unix.Iovec
@@ -81,7 +81,8 @@ func calls() {
 		list = append(
 			list,
 			call{"unshare:" + name, unix.SYS_UNSHARE, [6]uintptr{flag | 1}},
-			// CLONE_SIGHAND without CLONE_VM: no child even where the filter is not.
+			// CLONE_SIGHAND without CLONE_VM fails, so no child is created even without the
+			// filter.
 			call{"clone:" + name, unix.SYS_CLONE, [6]uintptr{flag | unix.CLONE_SIGHAND | uintptr(unix.SIGCHLD)}},
 		)
 	}
@@ -94,7 +95,7 @@ func calls() {
 	report(strings.Join(out, " "), nil)
 }
 
-// name is errno's, "0" for none.
+// name returns the name of errno, "0" for none.
 func name(errno unix.Errno) string {
 	if errno == 0 {
 		return "0"
@@ -124,8 +125,8 @@ type foreignCall struct {
 	args  [3]uintptr
 }
 
-// memoryOf tries to reach into another process in every way there is: mem PID. PID
-// "child" is a program that this one starts.
+// memoryOf tries every way of reaching into another process: mem PID. PID "child" is a
+// program that it starts.
 func memoryOf(pid string) {
 	if pid == "child" {
 		cmd := exec.Command("/bin/probe", "sleep", "5s")
@@ -137,7 +138,7 @@ func memoryOf(pid string) {
 			_ = cmd.Wait()
 		}()
 		pid = fmt.Sprint(cmd.Process.Pid)
-		time.Sleep(100 * time.Millisecond) // until it is another program
+		time.Sleep(100 * time.Millisecond) // until the child has executed its program
 	}
 	var n int
 	if _, err := fmt.Sscan(pid, &n); err != nil {
@@ -163,8 +164,8 @@ func memoryOf(pid string) {
 	report(strings.Join(out, " "), nil)
 }
 
-// writeMemory writes a byte into the first writable mapping of a process, and fails
-// unless the byte is there afterwards.
+// writeMemory writes a byte to the first writable mapping of a process. It fails unless it
+// can read the byte back.
 func writeMemory(pid string) error {
 	mem, err := unix.Open("/proc/"+pid+"/mem", unix.O_RDWR, 0)
 	if err != nil {
@@ -196,7 +197,8 @@ func writeMemory(pid string) error {
 	return unix.ENOENT
 }
 
-// unixDial connects to a unix socket with both kinds; a leading @ is an abstract name.
+// unixDial connects to a unix socket with both socket types. A name that begins with @ is
+// abstract.
 func unixDial(address string) {
 	var out []string
 	for _, network := range []string{"unix", "unixgram"} {
@@ -210,7 +212,8 @@ func unixDial(address string) {
 	report(strings.Join(out, " "), nil)
 }
 
-// peek opens each file to read a few bytes and to write, and writes nothing.
+// peek opens each file for reading and for writing. It reads a few bytes and writes
+// nothing.
 func peek(files []string) {
 	var out []string
 	for _, file := range files {
@@ -235,7 +238,7 @@ func peek(files []string) {
 	report(strings.Join(out, " "), nil)
 }
 
-// errnoOf is err's number; whatever has none ends the probe.
+// errnoOf returns the number of err. An error without one ends the probe.
 func errnoOf(err error) (errno unix.Errno) {
 	if err != nil && !errors.As(err, &errno) {
 		report("", err)
@@ -243,11 +246,11 @@ func errnoOf(err error) (errno unix.Errno) {
 	return errno
 }
 
-// maxSearched bounds what is read of one file.
+// maxSearched is how many bytes of one file are read.
 const maxSearched = 64 << 20
 
-// search says in which files of the container's whole view one of the needles is,
-// given in hexadecimal, and which sockets lie there.
+// search prints the files in the container that contain one of the needles, which are in
+// hexadecimal, and the sockets.
 func search(needles []string) {
 	var want [][]byte
 	for _, n := range needles {
@@ -288,7 +291,7 @@ func search(needles []string) {
 	for _, pattern := range []string{"/proc/[0-9]*/environ", "/proc/[0-9]*/cmdline", "/proc/[0-9]*/fd/*", "/proc/[0-9]*/mountinfo", "/proc/net/unix"} {
 		matches, _ := filepath.Glob(pattern)
 		for _, m := range matches {
-			// Whoever reads a pipe or a terminal waits.
+			// Reading a pipe or a terminal would block.
 			if st, err := os.Stat(m); err == nil && st.Mode().IsRegular() {
 				look(m)
 			}
@@ -300,14 +303,14 @@ func search(needles []string) {
 	report("found "+strings.Join(found, " "), nil)
 }
 
-// traps are the programs of a hostile image by whose names privileged programs
-// might start them.
+// traps are names of programs that privileged programs might execute in a hostile image.
 var traps = []string{"ip", "nft", "nsenter", "mount", "umount", "iptables", "ip6tables", "ldconfig", "sh", "systemctl", "newuidmap", "newgidmap", "criu", "modprobe", "runc"}
 
-// trapMark is what a trap leaves, below /tmp of wherever it is executed.
+// trapMark is the prefix of the file that a trap creates, in /tmp of the place where it is
+// executed.
 const trapMark = "/tmp/openshell-trap-"
 
-// spring leaves a mark that this program was executed by name.
+// spring creates the file that shows that this program was executed under the name.
 func spring(name string) {
 	report("sprung", os.WriteFile(trapMark+name, []byte(strings.Join(os.Args, " ")), 0o644))
 }

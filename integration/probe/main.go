@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command probe is the hostile or ordinary program inside a test sandbox. It
-// tries one thing and prints what happened on one line, so that a test can
-// compare it with what the other side saw.
+// Command probe is the hostile or ordinary program inside a test sandbox. It makes one
+// attempt and prints the result on one line, so that a test can compare it with what the
+// other side received.
 package main
 
 import (
@@ -26,8 +26,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience bounds each attempt: a refusal must be quick to be noticed as one.
-const patience = 10 * time.Second
+// timeout limits each attempt: a refusal must be fast to be recognized as one.
+const timeout = 10 * time.Second
 
 func main() {
 	if name := filepath.Base(os.Args[0]); slices.Contains(traps, name) {
@@ -39,7 +39,7 @@ func main() {
 		os.Exit(2)
 	}
 	verb, args := os.Args[1], append(os.Args[2:], "", "", "", "")
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	switch verb {
 	case "environments": // of every process that is seen
@@ -275,7 +275,7 @@ func main() {
 				report("", err)
 			}
 		}
-		time.Sleep(patience)
+		time.Sleep(timeout)
 	case "sleep":
 		d, err := time.ParseDuration(args[0])
 		if err == nil {
@@ -319,7 +319,7 @@ func main() {
 	}
 }
 
-// leave starts a child that inherits the output, prints size bytes in lines, and ends
+// leave starts a child that inherits the output, prints size bytes in lines, and exits
 // before the child does.
 func leave(size, duration string) {
 	n, err := strconv.Atoi(size)
@@ -340,7 +340,7 @@ func leave(size, duration string) {
 	report("left", nil)
 }
 
-// report prints "ok: …" or "error: …" and exits 0 or 1.
+// report prints "ok: …" or "error: …" and exits with status 0 or 1.
 func report(what string, err error) {
 	if err != nil {
 		var errno unix.Errno
@@ -420,7 +420,7 @@ func dial(ctx context.Context, network, address string) {
 	report(fmt.Sprintf("%q", b[:n]), err)
 }
 
-// serve answers until a signal ends it. What it prints is the log of what reached
+// serve answers until a signal ends it. Its output is the log of the requests that reached
 // it.
 func serve(port string) {
 	udp, err := net.ListenPacket("udp", ":"+port)
@@ -443,7 +443,7 @@ func serve(port string) {
 		report("", err)
 	}
 	fmt.Println("serving")
-	s := &http.Server{ReadHeaderTimeout: patience, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := &http.Server{ReadHeaderTimeout: timeout, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Printf("got %s %s\n", r.Method, r.URL.Path)
 		fmt.Fprintf(w, "served %s %s", r.Method, r.URL.Path)
 	})}

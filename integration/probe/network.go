@@ -25,13 +25,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answerPatience is how long an answer to bytes of the probe's own is awaited.
-const answerPatience = 700 * time.Millisecond
+// answerTimeout is how long the probe waits for an answer to its own bytes.
+const answerTimeout = 700 * time.Millisecond
 
 // query asks a name server: query NETWORK SERVER TYPE NAME.
 func query(ctx context.Context, network, server, kind, name string) {
 	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.StringToType[kind])
-	c := &dns.Client{Net: network, Timeout: answerPatience}
+	c := &dns.Client{Net: network, Timeout: answerTimeout}
 	reply, _, err := c.ExchangeContext(ctx, m, server)
 	if err != nil {
 		report("", err)
@@ -43,8 +43,8 @@ func query(ctx context.Context, network, server, kind, name string) {
 	report(strings.TrimSpace(dns.RcodeToString[reply.Rcode]+" "+strings.Join(answers, ", ")), nil)
 }
 
-// say sends text (as Go quotes it) and prints what comes back in time.
-// A device is one that the socket is bound to.
+// say sends text, in Go's quoted form, and prints the answer that arrives in time. If
+// device is not empty, the socket is bound to it.
 func say(ctx context.Context, network, address, text, device string) {
 	text, err := strconv.Unquote(`"` + text + `"`)
 	if err != nil {
@@ -68,7 +68,7 @@ func say(ctx context.Context, network, address, text, device string) {
 	if _, err := io.WriteString(c, text); err != nil {
 		report("", err)
 	}
-	_ = c.SetReadDeadline(time.Now().Add(answerPatience))
+	_ = c.SetReadDeadline(time.Now().Add(answerTimeout))
 	b, err := io.ReadAll(io.LimitReader(c, 1<<16))
 	if len(b) > 0 {
 		err = nil
@@ -76,17 +76,17 @@ func say(ctx context.Context, network, address, text, device string) {
 	report(fmt.Sprintf("%q", b), err)
 }
 
-// floodPatience is how long one connection of many may take: an emulated machine needs
-// most of it.
-const floodPatience = 40 * time.Second
+// floodTimeout is how long one of many connections may take. An emulated machine needs most
+// of it.
+const floodTimeout = 40 * time.Second
 
-// flood opens n connections at once, holds them and says how many there were.
+// flood opens n connections at once, keeps them open, and prints how many there were.
 func flood(n int, address string) {
 	var open atomic.Int64
 	var wait sync.WaitGroup
 	for range n {
 		wait.Go(func() {
-			c, err := net.DialTimeout("tcp", address, floodPatience)
+			c, err := net.DialTimeout("tcp", address, floodTimeout)
 			if err != nil {
 				return
 			}
@@ -101,8 +101,8 @@ func flood(n int, address string) {
 	report(strconv.FormatInt(open.Load(), 10), nil)
 }
 
-// samePort sends a request from the port that a connection to address has already,
-// which it may: their other ends differ.
+// samePort sends a request from the port of an existing connection to address. This is
+// allowed because the other ends differ.
 func samePort(ctx context.Context, address, method, target string) {
 	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
@@ -122,7 +122,7 @@ func samePort(ctx context.Context, address, method, target string) {
 	send(req, &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: d.DialContext})
 }
 
-// stream reads lines of url until they end or time is up.
+// stream reads lines of url until they end or the time is up.
 func stream(ctx context.Context, url string) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -143,7 +143,7 @@ func stream(ctx context.Context, url string) {
 	report(fmt.Sprintf("%d lines, then its end", n), nil)
 }
 
-// tunnel talks to an echo until that ends or time is up.
+// tunnel exchanges bytes with an echo until it ends or the time is up.
 func tunnel(ctx context.Context, address string) {
 	c, err := net.DialTimeout("tcp", address, 3*time.Second)
 	if err != nil {
@@ -170,7 +170,7 @@ func tunnel(ctx context.Context, address string) {
 	report("", errors.New("still open"))
 }
 
-// issuer says by which root a server was verified.
+// issuer prints the root with which a server was verified.
 func issuer(ctx context.Context, host string) {
 	d := tls.Dialer{Config: &tls.Config{ServerName: host}}
 	c, err := d.DialContext(ctx, "tcp", host+":443")
@@ -182,7 +182,7 @@ func issuer(ctx context.Context, host string) {
 	report(fmt.Sprintf("%x", sha256.Sum256(chain[len(chain)-1].Raw)), nil)
 }
 
-// socket opens one that a program without rights may ask for, and sends with it.
+// socket opens a socket that needs no privilege and sends with it.
 func socket(kind, address string) {
 	family, typ, proto := unix.AF_INET, unix.SOCK_DGRAM, 0
 	ap, err := net.ResolveUDPAddr("udp", address)
@@ -229,8 +229,8 @@ func socket(kind, address string) {
 	report(fmt.Sprintf("%q", b[:n]), nil)
 }
 
-// reconnect connects a socket to a place that is allowed, then the same one to
-// another: reconnect NETWORK FIRST SECOND.
+// reconnect connects a socket to an allowed destination, and then the same socket to
+// another one: reconnect NETWORK FIRST SECOND.
 func reconnect(network, first, second string) {
 	typ := unix.SOCK_STREAM
 	if network == "udp" {
@@ -254,9 +254,9 @@ func reconnect(network, first, second string) {
 	again(fd, at(second))
 }
 
-// again connects a socket that is connected to another place, and sends there.
+// again connects a connected socket to another destination, and sends.
 func again(fd int, to unix.Sockaddr) {
-	// AF_UNSPEC ends the connection and keeps the socket with all its marks.
+	// AF_UNSPEC ends the connection; the socket keeps all its marks.
 	unspec := [16]byte{}
 	if err := connectRaw(fd, unspec[:]); err != nil {
 		report("", fmt.Errorf("unspec: %w", err))
@@ -268,9 +268,8 @@ func again(fd int, to unix.Sockaddr) {
 	report("sent", err)
 }
 
-// boomerang has the proxy connect to this program itself, under a name that is
-// allowed, and uses the socket that it accepts for another place: boomerang PORT
-// NAME SECOND.
+// boomerang makes the proxy connect to this program itself, under an allowed name, and uses
+// the accepted socket for another destination: boomerang PORT NAME SECOND.
 func boomerang(port, name, second string) {
 	l, err := net.Listen("tcp4", ":"+port)
 	if err != nil {
@@ -283,7 +282,7 @@ func boomerang(port, name, second string) {
 	if err != nil {
 		report("", fmt.Errorf("first: %w", err))
 	}
-	_ = l.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
+	_ = l.(*net.TCPListener).SetDeadline(time.Now().Add(timeout))
 	accepted, err := l.Accept()
 	if err != nil {
 		report("", fmt.Errorf("accept: %w", err))
@@ -304,8 +303,8 @@ func boomerang(port, name, second string) {
 	again(int(f.Fd()), &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
 }
 
-// besieged makes requests, each on a connection of its own, while other processes of
-// the sandbox start and end.
+// besieged makes requests, each on a new connection, while other processes of the sandbox
+// start and end.
 func besieged(ctx context.Context, times, target string) {
 	n, err := strconv.Atoi(times)
 	if err != nil {

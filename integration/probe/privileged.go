@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the kernel reads in the calls of privileged.
+// Memory that the kernel reads in the calls of privileged.
 var (
 	root, tmpfs, tmp, empty = [2]byte{'/'}, [6]byte{'t', 'm', 'p', 'f', 's'}, [5]byte{'/', 't', 'm', 'p'}, [1]byte{}
 	attributes              = unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
@@ -20,9 +20,9 @@ var (
 	handle = [4]uint32{8, 1}
 )
 
-// privileged makes system calls for which a process needs a capability and prints
-// NAME=ERRNO. The arguments are right, so that the kernel looks for the capability, and
-// harmless if it finds one. With the argument nobody it gives up all capabilities first.
+// privileged makes system calls that need a capability and prints NAME=ERRNO. The arguments
+// are valid, so that the kernel checks the capability, and harmless if it has it. With the
+// argument nobody, it first drops all capabilities.
 func privileged(args []string) {
 	if len(args) > 0 {
 		if err := syscall.Setresgid(65534, 65534, 65534); err != nil {

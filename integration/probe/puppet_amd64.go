@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// puppet starts a program as its traced child, and has that process connect to address
-// and send text by system calls that are written into its memory: the bytes leave from
-// a process of the other program. It prints the start of the answer.
+// puppet starts a program as its traced child and makes it connect to address and send
+// text, by system calls that it writes into the child's memory: the bytes are sent by a
+// process of the other program. It prints the start of the response.
 func puppet(program, address, text string) {
-	runtime.LockOSThread() // one thread is the tracer
+	runtime.LockOSThread() // only one thread can be the tracer
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
 		report("", err)
@@ -46,17 +46,17 @@ func puppet(program, address, text string) {
 	report(fmt.Sprintf("%q", answer), p.err)
 }
 
-// traced is a process that has stopped at the start of its program.
+// traced is a process that is stopped at the start of its program.
 type traced struct {
 	pid  int
 	regs unix.PtraceRegs
-	// at is memory below the stack.
+	// at is an address of memory below the stack.
 	at  uint64
 	err error
 }
 
-// begin waits until the process stops and writes a system call instruction where it
-// goes on.
+// begin waits until the process stops, and writes a system call instruction at the place
+// where it continues.
 func (p *traced) begin() error {
 	var status unix.WaitStatus
 	if _, err := unix.Wait4(p.pid, &status, 0, nil); err != nil {
@@ -73,7 +73,7 @@ func (p *traced) begin() error {
 	return err
 }
 
-// place writes data into the process's memory and returns where.
+// place writes data to the process's memory and returns its address.
 func (p *traced) place(data []byte) uint64 {
 	if p.err == nil {
 		_, p.err = unix.PtracePokeData(p.pid, uintptr(p.at), data)
@@ -81,7 +81,7 @@ func (p *traced) place(data []byte) uint64 {
 	return p.at
 }
 
-// call makes the process make a system call and returns its result.
+// call makes the process execute a system call and returns the result.
 func (p *traced) call(number, a, b, c uint64) uint64 {
 	if p.err != nil {
 		return 0

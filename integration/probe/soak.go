@@ -22,17 +22,18 @@ import (
 )
 
 const (
-	// maxSurprises bounds what a soak says of each kind of traffic.
+	// maxSurprises is the number of unexpected results of each kind of traffic that a soak
+	// prints.
 	maxSurprises = 5
-	// soakPatience bounds one thing done in a soak.
-	soakPatience = 20 * time.Second
+	// soakTimeout limits one action in a soak.
+	soakTimeout = 20 * time.Second
 )
 
-// traffic is one usual thing that a workload does: an error if it did not end as it
-// must.
+// traffic is one usual action of a workload. It returns an error if the action did not end
+// as expected.
 type traffic func(ctx context.Context, n int) error
 
-// usual is what workloads do, with a policy that allows /ok/ at api.test.
+// usual returns what workloads do, for a policy that allows /ok/ at api.test.
 func usual() map[string]traffic {
 	by := http.ProxyFromEnvironment
 	return map[string]traffic{
@@ -56,8 +57,8 @@ func usual() map[string]traffic {
 	}
 }
 
-// soak does everything of some kinds, all of them at once, again and again, until the
-// time is up. It prints how often, and what went otherwise than it must.
+// soak repeats all actions of some kinds concurrently until the time is up. It prints their
+// number and the unexpected results.
 func soak(text string, kinds map[string]traffic) {
 	length, err := time.ParseDuration(text)
 	if err != nil {
@@ -73,7 +74,7 @@ func soak(text string, kinds map[string]traffic) {
 	for name, do := range kinds {
 		wait.Go(func() {
 			for n := 0; time.Now().Before(end); n++ {
-				ctx, cancel := context.WithTimeout(context.Background(), soakPatience)
+				ctx, cancel := context.WithTimeout(context.Background(), soakTimeout)
 				err := do(ctx, n)
 				cancel()
 				mu.Lock()
@@ -97,10 +98,11 @@ func soak(text string, kinds map[string]traffic) {
 	}
 }
 
-// exchange is a request and the answer's status and body.
+// exchange makes a request and returns the status and body of the response.
 type exchange func(ctx context.Context, method, target, body string, fields ...string) (int, string, error)
 
-// exchanger makes requests over connections of its own. fields are names and values.
+// exchanger returns an exchange with connections of its own. fields are alternating names
+// and values.
 func exchanger(by func(*http.Request) (*url.URL, error), h2, keep bool) exchange {
 	tr := &http.Transport{Proxy: by, ForceAttemptHTTP2: h2, DisableKeepAlives: !keep, TLSClientConfig: &tls.Config{}}
 	return func(ctx context.Context, method, target, body string, fields ...string) (int, string, error) {
@@ -118,7 +120,7 @@ func exchanger(by func(*http.Request) (*url.URL, error), h2, keep bool) exchange
 		defer resp.Body.Close()
 		b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 		if !keep {
-			tr.CloseIdleConnections() // HTTP/2 keeps them all the same
+			tr.CloseIdleConnections() // HTTP/2 keeps connections open regardless
 		}
 		return resp.StatusCode, strings.TrimSpace(string(b)), err
 	}
@@ -148,7 +150,7 @@ func refused(by func(*http.Request) (*url.URL, error), method, target string, ke
 	}
 }
 
-// echo sends some bytes to an echo and closes its half.
+// echo sends some bytes to an echo and closes its half of the connection.
 func echo(ctx context.Context, n int) error {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "tcp", "raw.test:7000")
@@ -178,7 +180,8 @@ func echo(ctx context.Context, n int) error {
 	return nil
 }
 
-// program has a process of its own make one request: known only while it runs.
+// program makes one request in a process of its own, which the proxy can identify only
+// while it runs.
 func program(ctx context.Context, n int) error {
 	exe, err := os.Executable()
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// keys is what agents do: requests with the placeholder TEST_API_KEY, and models at
-// inference.local, whose answers have as many words as they are asked for.
+// keys returns what agents do: requests with the placeholder TEST_API_KEY, and requests to
+// models at inference.local, whose responses have as many words as requested.
 func keys() map[string]traffic {
 	by := http.ProxyFromEnvironment
 	return map[string]traffic{
@@ -28,8 +28,8 @@ func keys() map[string]traffic {
 	}
 }
 
-// bound sends the placeholder to where its key belongs, in a field or in a long body. The
-// answer tells what arrived: nothing that the sandbox may see.
+// bound sends the placeholder to the destination of its key, in a field or in a long body.
+// The response says what arrived, in a form that the sandbox may see.
 func bound(send exchange, body string) traffic {
 	key := os.Getenv("TEST_API_KEY")
 	return func(ctx context.Context, n int) error {
@@ -61,7 +61,7 @@ func foreignKey(send exchange) traffic {
 	}
 }
 
-// words asks a model for some words.
+// words requests some words from a model.
 func words(send exchange, scheme string, stream bool) traffic {
 	return func(ctx context.Context, n int) error {
 		n %= 100

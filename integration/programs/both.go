@@ -82,7 +82,7 @@ func (b *container) run(ctx context.Context, s *side) error {
 // last one's status, and writes the others'.
 func (b *container) steps(ctx context.Context, out, errs *os.File) (status int, err error) {
 	argv := append(b.runtime(), "run", "--detach", "--bundle", b.dir, b.id)
-	// The first process holds its output after the command has ended.
+	// The first process keeps its output open after the command has ended.
 	first, err := os.Create(filepath.Join(b.dir, "first"))
 	if err != nil {
 		return 0, err

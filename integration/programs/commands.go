@@ -24,7 +24,7 @@ var knownText string
 // Networks that a command may ask for.
 const (
 	networkTest       = "test"       // the servers of peer.sh, by names that end in .test
-	networkNone       = "none"       // lo alone
+	networkNone       = "none"       // only lo
 	networkRegistries = "registries" // the registries of this machine's package clients
 )
 
@@ -42,8 +42,8 @@ type command struct {
 	// first process runs. If there are any, their statuses and output are compared,
 	// and those of Run are not.
 	Exec []string `yaml:"exec"`
-	// RuncExec replaces Exec under runc, where runc's exec does less than people
-	// expect of `openshell exec`.
+	// RuncExec replaces Exec under runc, whose exec does less than people expect of
+	// `openshell exec`.
 	RuncExec []string `yaml:"runc_exec"`
 	// Prints is a regular expression that the standard output under runc matches.
 	Prints string `yaml:"prints"`
@@ -66,12 +66,12 @@ type command struct {
 	// CLI runs the sandbox by `openshell run`, and `openshell exec` where there is
 	// Exec, instead of by the runtime's verbs. `openshell run` needs Network none.
 	CLI bool `yaml:"cli"`
-	// TTY gives the process a terminal. runc gets a controlling terminal for that;
-	// `openshell run -t` has to do without.
+	// TTY gives the process a terminal. runc gets a controlling terminal for it; `openshell
+	// run -t` has none.
 	TTY bool `yaml:"tty"`
 	// Umask is the runtime's own umask, as in the shell's umask.
 	Umask string `yaml:"umask"`
-	// Layer adds to the output which files the container has left in its layer.
+	// Layer adds the files that the container has left in its layer to the output.
 	Layer bool `yaml:"layer"`
 	// Unmasked leaves maskedPaths and readonlyPaths out of config.json.
 	Unmasked bool `yaml:"unmasked"`
@@ -109,7 +109,7 @@ func parseCommands(text []byte) ([]*command, error) {
 	return all, nil
 }
 
-// check sets what the entry leaves open and says why the entry is not valid.
+// check sets the defaults of the entry, and returns an error if the entry is not valid.
 func (c *command) check() (err error) {
 	if c.Network == "" {
 		c.Network = networkTest

@@ -25,14 +25,14 @@ import (
 	"openshell.dev/runtime/libsandbox/netns"
 )
 
-// hostname is every container's.
+// hostname is the hostname of every container.
 const hostname = "box"
 
-// slots is how many containers can be plugged into the test network, one after
-// another, before a number is used again. Number 0 is the peer's.
+// slots is the number of containers that can be connected to the test network one after
+// another before a number is reused. Number 0 is the peer's.
 const slots = 200
 
-// waitDelay is how long a runtime that was killed may hold on to its output.
+// waitDelay is how long a killed runtime may keep its output open.
 const waitDelay = 5 * time.Second
 
 // container is one bundle and the runtime that runs it.
@@ -40,10 +40,10 @@ type container struct {
 	w       *world
 	c       *command
 	id, dir string
-	// sandbox tells openshell-runtime from runc.
+	// sandbox is true for openshell-runtime and false for runc.
 	sandbox bool
 	addr    netip.Addr
-	// before has the layer's files before the container ran, see layer.
+	// before holds the layer's files before the container ran; see layer.
 	before map[string]string
 	ended  []func() error
 }
@@ -99,7 +99,7 @@ func (w *world) newContainer(ctx context.Context, c *command, sandbox bool) (_ *
 
 func (b *container) rootfs() string { return filepath.Join(b.dir, "rootfs") }
 
-// overlay mounts the root filesystem with a layer for this container alone.
+// overlay mounts the root filesystem with a layer for this container only.
 func (b *container) overlay() error {
 	lower := b.w.rootfs
 	if b.c.Small {
@@ -120,7 +120,7 @@ func (b *container) overlay() error {
 	return nil
 }
 
-// bundle is the file of the CAs that programs trust, in Debian.
+// bundle is the file with the CAs that programs in Debian trust.
 const bundle = "/etc/ssl/certs/ca-certificates.crt"
 
 // trustMachine adds the CAs that this machine trusts to the image's bundle: one of
@@ -138,8 +138,8 @@ func (b *container) trustMachine() error {
 	return os.WriteFile(file, slices.Concat(theirs, []byte{'\n'}, ours), 0o644)
 }
 
-// network makes the container's network and returns its namespace for config.json,
-// nil for the machine's own. It writes the files hosts and resolv.conf.
+// network creates the container's network and returns its namespace for config.json; nil
+// means the machine's own. It writes the files hosts and resolv.conf.
 func (b *container) network(n int) (*specs.LinuxNamespace, error) {
 	own := &specs.LinuxNamespace{Type: specs.NetworkNamespace}
 	hosts, resolv := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n", ""
@@ -180,7 +180,7 @@ func (b *container) network(n int) (*specs.LinuxNamespace, error) {
 	)
 }
 
-// spec is the config.json of both runtimes: Docker's for an unprivileged container.
+// spec returns the config.json for both runtimes: Docker's for an unprivileged container.
 func (b *container) spec(network *specs.LinuxNamespace) *specs.Spec {
 	caps := slices.Concat([]string{
 		"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD", "CAP_NET_BIND_SERVICE",
@@ -244,7 +244,7 @@ func (b *container) environment() []string {
 	}, b.w.registries.environment()...)
 }
 
-// runtime is the command line of the container's runtime up to the verb.
+// runtime returns the command line of the container's runtime up to the verb.
 func (b *container) runtime() []string {
 	root := filepath.Join(b.w.dir, "state", filepath.Base(b.w.runc))
 	if !b.sandbox {
@@ -260,10 +260,10 @@ func (b *container) runtime() []string {
 	return args
 }
 
-// state is the root of the sandboxes' states.
+// state returns the root of the sandboxes' states.
 func (b *container) state() string { return filepath.Join(b.w.dir, "state", "openshell") }
 
-// runArgv is the command line that runs the container to its end.
+// runArgv returns the command line that runs the container until it ends.
 func (b *container) runArgv() []string {
 	if !b.sandbox || !b.c.CLI || len(b.c.Exec) > 0 {
 		return append(b.runtime(), "run", "--bundle", b.dir, b.id)
@@ -282,7 +282,7 @@ func (b *container) runArgv() []string {
 	return append(argv, "--", "/bin/sh", "-c", b.c.Run)
 }
 
-// execArgv is the command line that runs one more script in the container.
+// execArgv returns the command line that runs one more script in the container.
 func (b *container) execArgv(script string) []string {
 	argv := append(b.runtime(), "exec", b.id)
 	if b.sandbox && b.c.CLI {
@@ -291,16 +291,16 @@ func (b *container) execArgv(script string) []string {
 	return append(argv, "/bin/sh", "-c", script)
 }
 
-// invoke runs argv, which is one of the above, and returns its exit status. out and
-// errs are files: pipes would be waited for as long as a process in the container
-// holds them.
+// invoke runs argv, which comes from one of the functions above, and returns the exit
+// status. out and errs are files: with pipes it would wait as long as a process in the
+// container holds them open.
 func (b *container) invoke(ctx context.Context, argv []string, out, errs *os.File) (int, error) {
 	if b.c.Umask != "" {
 		argv = append([]string{"/bin/sh", "-c", `umask "$0" && exec "$@"`, b.c.Umask}, argv...)
 	}
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = out, errs, waitDelay
-	// A session of its own has no controlling terminal.
+	// A new session has no controlling terminal.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if b.c.TTY && !b.sandbox {
 		return onTerminal(ctx, cmd, out)
@@ -347,7 +347,7 @@ func exitStatus(ctx context.Context, err error) (int, error) {
 
 // delete kills the container, if there is one.
 func (b *container) delete() {
-	// A new context: the command's may be over.
+	// A new context: the command's may have ended.
 	ctx, cancel := context.WithTimeout(context.Background(), defaultTimeout)
 	defer cancel()
 	argv := append(b.runtime(), "delete", "--force", b.id)

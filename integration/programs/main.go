@@ -3,22 +3,22 @@
 // Command programs runs a list of ordinary commands under plain runc and in a
 // sandbox, and compares exit statuses and output.
 //
-// commands.yaml is the list: a name, a shell script, and what the script needs; the
-// fields are those of [command]. Scripts print stable text alone, because standard
-// output is compared byte by byte, with addresses and registries masked. A command
-// also says what it prints and how it exits under runc: a command that fails in both
-// places proves nothing, and fails the run.
+// commands.yaml is the list: a name, a shell script, and what the script needs; the fields
+// are those of [command]. Scripts print only stable text, because standard output is
+// compared byte by byte, with addresses and registries masked. A command also states what
+// it prints and how it exits under runc: a command that fails in both places proves
+// nothing, and fails the run.
 //
 // programs.known names the commands whose results differ, each with the reason. A
 // difference that is not in the file fails the run, and so does a line of the file
 // whose command no longer differs.
 //
-// Both runtimes get the same config.json, a fresh overlay of one cached root
-// filesystem (scripts/programs.sh) and a network namespace that is plugged into
-// integration/upstream. There the names of the test network resolve to one more
-// container of runc's, which runs real servers (peer.sh, peer.py). Commands that
-// install packages reach the registries of this machine's clients instead: under runc
-// in the machine's network namespace, in the sandbox through the proxy.
+// Both runtimes get the same config.json, a fresh overlay of one cached root filesystem
+// (scripts/programs.sh) and a network namespace that is connected to integration/upstream.
+// There, the names of the test network resolve to another runc container, which runs real
+// servers (peer.sh, peer.py). Commands that install packages use the registries of this
+// machine's clients instead: under runc in the machine's network namespace, in the sandbox
+// through the proxy.
 //
 // make test-programs builds and runs it. It needs root.
 //

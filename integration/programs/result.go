@@ -36,11 +36,11 @@ type side struct {
 	// Errors is the standard error, which is not compared.
 	Errors  string  `json:"errors,omitempty"`
 	Seconds float64 `json:"seconds"`
-	// Err says why there is no result: the fault is this program's or the machine's.
+	// Err says why there is no result. The cause is this program or the machine.
 	Err string `json:"error,omitempty"`
 }
 
-// result is what a command did in both places.
+// result is the outcome of a command in both places.
 type result struct {
 	Name    string `json:"name"`
 	Verdict string `json:"verdict"`
@@ -176,8 +176,8 @@ func (s *side) brief() string {
 	return fmt.Sprintf("%s, %.1fs", status(s.Status), s.Seconds)
 }
 
-// shown bounds what the report prints of a side's output and errors, in bytes each:
-// the end says most.
+// shown is how many bytes of a side's output and errors the report prints, from the end,
+// which is the most informative part.
 const shown = 3000
 
 func (s *side) print(out io.Writer, name string) {

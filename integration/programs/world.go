@@ -26,11 +26,11 @@ import (
 //go:embed policy.yaml
 var policyText string
 
-// names are the names of the peer in the test network. Their endpoints in policy.yaml
-// differ.
+// names are the names of the peer in the test network. policy.yaml has a different endpoint
+// for each.
 var names = []string{"rest.test", "plain.test", "tcp.test", "socket.test"}
 
-// Names of which some addresses are dead.
+// Names with some addresses that do not answer.
 const (
 	// deadSix has a dead IPv6 address and an address that answers.
 	deadSix = "deadsix.test"
@@ -42,20 +42,20 @@ const (
 type world struct {
 	options
 	dir string
-	// rootfs and tls are those of scripts/programs.sh, small is scripts/rootfs.sh's.
+	// rootfs and tls come from scripts/programs.sh, small from scripts/rootfs.sh.
 	rootfs, tls, small string
 	goroot             string
 	config             string
 	up                 *upstream.Host
 	registries         registries
-	// started counts containers: each has a number of its own.
+	// started is the number of containers so far: each has its own number.
 	started atomic.Int64
-	// ended are called by close, last first.
+	// ended are functions that close calls in reverse order.
 	ended []func() error
 }
 
-// registries are the addresses that this machine's package clients are configured
-// with. No report shows them.
+// registries are the addresses for which this machine's package clients are configured.
+// Reports do not show them.
 type registries struct {
 	npm, goproxy *url.URL
 	apt          []*url.URL
@@ -86,7 +86,7 @@ func newWorld(ctx context.Context, o options, chosen []*command) (_ *world, err 
 		return nil, err
 	}
 	w.ended = append(w.ended, func() error { return os.RemoveAll(w.dir) })
-	// Unprivileged users of the containers need to pass through the folder.
+	// Unprivileged users of the containers must be able to traverse the folder.
 	if err := os.Chmod(w.dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -144,8 +144,8 @@ func ask(ctx context.Context, name string, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// findRegistries asks the clients, and the root filesystem's apt, which has this
-// machine's mirror.
+// findRegistries asks the clients, and apt in the root filesystem, which has this machine's
+// mirror.
 func (w *world) findRegistries(ctx context.Context) error {
 	for _, c := range registry.Clients() {
 		var into **url.URL
@@ -208,7 +208,7 @@ func (r *registries) policy() string {
 	return b.String()
 }
 
-// environment returns the variables that give npm and go their registries.
+// environment returns the variables that configure the registries of npm and go.
 func (r *registries) environment() []string {
 	if r.npm == nil {
 		return nil
@@ -216,7 +216,7 @@ func (r *registries) environment() []string {
 	return []string{"npm_config_registry=" + r.npm.String(), "GOPROXY=" + r.goproxy.String()}
 }
 
-// mask takes the registries' names out of text.
+// mask replaces the registries' names in text.
 func (r *registries) mask(text string) string {
 	for _, u := range r.all() {
 		text = strings.ReplaceAll(text, u.Host, "REGISTRY")
@@ -237,8 +237,8 @@ func (w *world) startNetwork(ctx context.Context) (err error) {
 	for _, name := range names {
 		w.up.Name(name, func(int) []netip.Addr { return []netip.Addr{addr} })
 	}
-	// Nobody has the addresses from .250 on. Those of the upstream's other link are
-	// last in the order of the C library's getaddrinfo, and first in the answer.
+	// No host has the addresses from .250 on. Those of the upstream's other link are last
+	// in the order of the C library's getaddrinfo, and first in the answer.
 	four, six := w.up.Addr.As4(), w.up.Inside6().As16()
 	six[15] = 250
 	w.up.Name(deadSix, func(int) []netip.Addr { return []netip.Addr{netip.AddrFrom16(six), addr} })

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package sigv4 checks AWS Signature Version 4 as a service of AWS does, for tests.
-// It is written from the text of
+// Package sigv4 checks AWS Signature Version 4 as a service of AWS does, for tests. It
+// implements the text of
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
-// and has nothing of AWS's libraries, with which requests are signed here.
+// and uses none of AWS's libraries, which the proxy uses to sign.
 package sigv4
 
 import (
@@ -22,18 +22,18 @@ import (
 const (
 	algorithm = "AWS4-HMAC-SHA256"
 	stamp     = "20060102T150405Z"
-	// skew is how far the clocks may be apart.
+	// skew is the largest difference between the clocks.
 	skew = 15 * time.Minute
 )
 
-// Keys are those of an account; Token is empty for long-lived ones.
+// Keys are the keys of an account. Token is empty for long-lived keys.
 type Keys struct{ ID, Secret, Token string }
 
-// Service is what a request was meant for.
+// Service is the destination of a request.
 type Service struct{ Name, Region string }
 
-// Verify says what is wrong with the signature of a request that was received with
-// a body at a time.
+// Verify returns an error if the signature of a request with this body, received at now, is
+// not valid.
 func Verify(r *http.Request, body []byte, k Keys, s Service, now time.Time) error {
 	fields, err := parse(r.Header["Authorization"])
 	if err != nil {
@@ -82,7 +82,7 @@ func Verify(r *http.Request, body []byte, k Keys, s Service, now time.Time) erro
 	return nil
 }
 
-// parse reads the one Authorization header.
+// parse reads the only Authorization header.
 func parse(values []string) (map[string]string, error) {
 	if len(values) != 1 {
 		return nil, fmt.Errorf("%d Authorization headers", len(values))
@@ -150,7 +150,7 @@ func canonicalQuery(query string) (string, error) {
 	return strings.Join(out, "&"), nil
 }
 
-// encode is UriEncode of the text, which leaves the characters of keep.
+// encode is UriEncode of the text, which does not encode the characters in keep.
 func encode(s, keep string) string {
 	var b strings.Builder
 	for _, c := range []byte(s) {

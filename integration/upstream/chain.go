@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// chain makes a root, an intermediate and a leaf for names, valid for a day.
+// chain creates a root, an intermediate and a leaf for names, valid for one day.
 func chain(names []string) (tls.Certificate, []byte, error) {
 	var zero tls.Certificate
 	sign := func(t, parent *x509.Certificate, key any, signer any) (*x509.Certificate, error) {

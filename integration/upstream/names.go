@@ -11,16 +11,15 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Name makes the name server answer for name; answer gets how often the name's
-// addresses were asked for before (A and AAAA count alone). Every other name does
-// not exist.
+// Name makes the name server answer for name. answer receives how often the name's
+// addresses were queried before (only A and AAAA count). Every other name does not exist.
 func (h *Host) Name(name string, answer func(nth int) []netip.Addr) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.answers[dns.Fqdn(name)] = answer
 }
 
-// Queries are the questions received so far, "TYPE name." each.
+// Queries returns the queries received so far, as "TYPE name.".
 func (h *Host) Queries() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -55,7 +54,7 @@ func (h *Host) answer(w dns.ResponseWriter, req *dns.Msg) {
 	nth := h.asked[kind]
 	h.asked[kind]++
 	for _, a := range f(nth) {
-		// No time to live: each use asks again.
+		// The time to live is 0: each use queries again.
 		hdr := dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET}
 		switch {
 		case q.Qtype == dns.TypeA && a.Is4():

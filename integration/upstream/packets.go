@@ -13,21 +13,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Packet is one that arrived on any of the host's links.
+// Packet is a packet that arrived on one of the host's links.
 type Packet struct {
-	// Proto is the IP protocol's number.
+	// Proto is the number of the IP protocol.
 	Proto    byte
 	From, To netip.AddrPort
-	// Data begins with the transport's header; a long packet's end is cut off.
+	// Data begins with the transport header. The end of a long packet is cut off.
 	Data []byte
 }
 
 func (p Packet) String() string { return fmt.Sprintf("protocol %d %s → %s", p.Proto, p.From, p.To) }
 
-// maxPacket bounds what is kept of one packet, in bytes.
+// maxPacket is how many bytes of one packet are kept.
 const maxPacket = 512
 
-// sniffer opens a socket that sees all packets of the thread's namespace.
+// sniffer opens a socket that receives all packets in the thread's namespace.
 func sniffer() (int, error) {
 	all := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(all))
@@ -100,8 +100,8 @@ func parse(b []byte) (p Packet, ok bool) {
 	return p, true
 }
 
-// housekeeping is what kernels say to each other: neighbour discovery and
-// multicast memberships.
+// housekeeping reports whether a packet is part of the kernels' own traffic: neighbour
+// discovery and multicast memberships.
 func housekeeping(p Packet) bool {
 	if p.Proto == unix.IPPROTO_IGMP {
 		return true
@@ -109,8 +109,8 @@ func housekeeping(p Packet) bool {
 	return p.Proto == unix.IPPROTO_ICMPV6 && len(p.Data) > 0 && (p.Data[0] >= 130 && p.Data[0] <= 137 || p.Data[0] == 143)
 }
 
-// Arrived are the beginnings of conversations that reached the host: TCP
-// connections and every packet that is not TCP.
+// Arrived returns the first packets of conversations that reached the host: of TCP
+// connections, and every packet that is not TCP.
 func (h *Host) Arrived() (out []Packet) {
 	const syn, ack = 2, 16
 	h.mu.Lock()
@@ -123,7 +123,7 @@ func (h *Host) Arrived() (out []Packet) {
 	return out
 }
 
-// Saw says whether text was in any packet that arrived.
+// Saw reports whether any packet that arrived contained text.
 func (h *Host) Saw(text string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

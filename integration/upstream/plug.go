@@ -15,7 +15,7 @@ import (
 	"openshell.dev/runtime/libsandbox/netns"
 )
 
-// bridge joins the containers that are plugged in.
+// bridge connects the containers that are plugged in.
 const bridge = "br0"
 
 // sockets are opened in the host's namespace.
@@ -32,7 +32,7 @@ func (h *Host) Within(f func() error) error {
 	return netns.Within(h.ns, f)
 }
 
-// plug makes the namespace and its link, and opens the sockets inside it.
+// plug creates the namespace and its link, and opens the sockets in it.
 func (h *Host) plug() (s *sockets, err error) {
 	here, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
@@ -49,8 +49,9 @@ func (h *Host) plug() (s *sockets, err error) {
 			return errors.Join(fmt.Errorf("create veth %s: %w", h.link, err), ns.Close())
 		}
 		h.ns = ns // from now on the link is this host's, which Close removes
-		// A bridge without a MAC address of its own takes the lowest of its ports. It would
-		// change when another container is plugged in, and neighbours would have the old one.
+		// A bridge without a MAC address of its own takes the lowest one of its ports. That
+		// changes when another container is plugged in, and neighbours would keep the old
+		// one.
 		mac := net.HardwareAddr{2, 0, 0, 232, h.net, 2}
 		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge, HardwareAddr: mac}}); err != nil {
 			return fmt.Errorf("create bridge: %w", err)
@@ -91,8 +92,8 @@ func open() (*sockets, error) {
 	return s, err
 }
 
-// Uplink makes a namespace for a container and plugs it in, see Plug. It returns
-// the namespace's path, for as long as the host is open.
+// Uplink creates a namespace for a container and plugs it in; see [Host.Plug]. It returns
+// the namespace's path, which is valid while the host is open.
 func (h *Host) Uplink(nth int) (path string, addr netip.Addr, err error) {
 	ns, err := netns.New()
 	if err != nil {
@@ -104,8 +105,8 @@ func (h *Host) Uplink(nth int) (path string, addr netip.Addr, err error) {
 	return path, addr, err
 }
 
-// Plug joins the namespace at path to the host: nth has 10.232.NET.(10+nth) and
-// fd00:232:NET::(10+nth), the host is its gateway for everything.
+// Plug connects the namespace at path to the host. The namespace nth gets the addresses
+// 10.232.NET.(10+nth) and fd00:232:NET::(10+nth), and the host as its default gateway.
 func (h *Host) Plug(path string, nth int) (addr netip.Addr, err error) {
 	addr = netip.AddrFrom4([4]byte{10, 232, h.net, byte(10 + nth)})
 	name := fmt.Sprintf("up%d", nth)
@@ -145,7 +146,7 @@ func (h *Host) Plug(path string, nth int) (addr netip.Addr, err error) {
 	})
 }
 
-// LinkLocal is the host's IPv6 address on the containers' own link.
+// LinkLocal returns the host's IPv6 address on the link of the containers.
 func (h *Host) LinkLocal() (addr netip.Addr, err error) {
 	err = h.Within(func() error {
 		b, err := netlink.LinkByName(bridge)
@@ -163,10 +164,10 @@ func (h *Host) LinkLocal() (addr netip.Addr, err error) {
 	return addr, err
 }
 
-// Inside is the host's address for containers that are plugged in.
+// Inside returns the host's address for containers that are plugged in.
 func (h *Host) Inside() netip.Addr { return netip.AddrFrom4([4]byte{10, 232, h.net, 2}) }
 
-// Inside6 is Inside in IPv6.
+// Inside6 returns Inside's IPv6 counterpart.
 func (h *Host) Inside6() netip.Addr {
 	return netip.MustParseAddr(fmt.Sprintf("fd00:232:%x::2", h.net))
 }

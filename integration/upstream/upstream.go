@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package upstream is the other side of a sandbox's connections: a host of its
-// own (a network namespace joined to this one by a veth pair) with HTTP and HTTPS
-// behind a real certificate chain (root, intermediate, leaf), a TCP echo and a
-// name server. Containers can be plugged into it by a link of their own, for which
-// it is the whole Internet: everything that leaves them arrives here.
+// Package upstream is the other side of a sandbox's connections: a host of its own (a
+// network namespace joined to this one by a veth pair) with HTTP, HTTPS with a real
+// certificate chain (root, intermediate, leaf), a TCP echo and a name server. Containers
+// can be plugged in by a link of their own. For them it is the whole Internet: every packet
+// that leaves them arrives here.
 //
-// It keeps a log of every packet that arrived, every connection it accepted, every
-// request and every question it received, because that, and not the client's
-// error, shows whether a refusal held. It needs root.
+// It keeps a log of every packet that arrived and of every connection, request and query
+// that it received, because the log, and not the client's error, shows whether a refusal
+// worked. It needs root.
 package upstream
 
 import (
@@ -36,13 +36,14 @@ import (
 )
 
 const (
-	// maxBody bounds the request body that is kept.
+	// maxBody is the largest part of a request body that is kept, in bytes.
 	maxBody = 1 << 20
-	// maxLog bounds each log: a flood must not fill the memory.
+	// maxLog is the largest number of entries of each log: a flood must not fill the
+	// memory.
 	maxLog = 1 << 16
 )
 
-// PortEcho sends back what it gets.
+// PortEcho is the port that returns what it receives.
 const PortEcho = 7000
 
 // Request is one request as the server received it.
@@ -52,15 +53,15 @@ type Request struct {
 
 // Host is a running upstream.
 type Host struct {
-	// Addr and Addr6 are the host's addresses, reachable from the namespace Start
-	// ran in.
+	// Addr and Addr6 are the host's addresses. They are reachable from the namespace in
+	// which Start ran.
 	Addr, Addr6 netip.Addr
-	// Gateway is this side of the link.
+	// Gateway is the address of this side of the link.
 	Gateway netip.Addr
 	// CA is the PEM of the root that signed the chain.
 	CA []byte
-	// Handler answers requests once they are in the log; nil for a line that says
-	// what was seen. Set it before anybody asks.
+	// Handler responds to requests after they are logged. If it is nil, the response is a
+	// line that describes the request. Set it before the first request.
 	Handler http.Handler
 
 	net     byte
@@ -83,7 +84,7 @@ type Host struct {
 	packets  []Packet
 }
 
-// Open is Start with a number that nobody has.
+// Open is Start with an unused number.
 func Open(names ...string) (*Host, error) {
 	first := rand.N(240)
 	for i := range 240 {
@@ -95,8 +96,8 @@ func Open(names ...string) (*Host, error) {
 	return nil, errors.New("no free number for an upstream")
 }
 
-// Start makes the host at 10.231.NET.2 and fd00:231:NET::2 (this side is .1 and
-// ::1) and serves names. net keeps hosts of concurrent users apart, 0 to 255.
+// Start creates the host at 10.231.NET.2 and fd00:231:NET::2 (this side is .1 and ::1) and
+// serves names. net, from 0 to 255, keeps the hosts of concurrent users apart.
 func Start(net byte, names ...string) (_ *Host, err error) {
 	h := &Host{
 		Addr:    netip.AddrFrom4([4]byte{10, 231, net, 2}),
@@ -169,7 +170,7 @@ func (h *Host) handle(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "upstream saw %s %s\n", r.Method, r.URL.Path)
 }
 
-// stream sends events until the client is gone.
+// stream sends events until the client disconnects.
 func (h *Host) stream(w http.ResponseWriter, r *http.Request) {
 	h.count(1)
 	defer h.count(-1)
@@ -214,21 +215,21 @@ func keep[T any](log *[]T, entry T) {
 	}
 }
 
-// Requests are the requests received so far.
+// Requests returns the requests received so far.
 func (h *Host) Requests() []Request {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.requests)
 }
 
-// Accepted are the connections accepted so far, "port from-address" each.
+// Accepted returns the connections accepted so far, as "port from-address".
 func (h *Host) Accepted() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.accepted)
 }
 
-// Streams are the event streams and echoes that are open now.
+// Streams returns the number of open event streams and echoes.
 func (h *Host) Streams() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -243,23 +244,22 @@ func (h *Host) Reset() {
 	clear(h.asked)
 }
 
-// WriteCA writes the root's PEM to file.
+// WriteCA writes the root certificate as PEM to file.
 func (h *Host) WriteCA(file string) error { return os.WriteFile(file, h.CA, 0o644) }
 
-// Close stops the servers and removes the links; the namespaces go with their
-// last holder.
+// Close stops the servers and removes the links. The namespaces end with their last user.
 func (h *Host) Close() error {
 	var errs []error
 	for _, s := range h.servers {
 		errs = append(errs, s.Close())
 	}
 	for _, s := range h.names {
-		_ = s.Shutdown() // one that has not begun says so
+		_ = s.Shutdown() // it fails for a server that was not started
 	}
 	for _, c := range h.closers {
 		errs = append(errs, c.Close())
 	}
-	// The link first: connections that hang end with it.
+	// The link comes first: it ends hanging connections.
 	if link, err := netlink.LinkByName(h.link); err == nil && h.ns != nil {
 		errs = append(errs, netlink.LinkDel(link))
 	}
@@ -288,7 +288,7 @@ func (l *logged) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// Get asks the host directly, without a sandbox: a control for tests.
+// Get makes a request to the host directly, without a sandbox, as a control for tests.
 func (h *Host) Get(ctx context.Context, name, path string) (int, error) {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(h.CA)

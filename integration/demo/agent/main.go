@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command agent is the first process of the demo's sandbox: for each line that it
-// reads, an argument vector in JSON, it runs that program and answers with one
-// line, what the program printed, in JSON. It ends with its input.
+// Command agent is the first process of the demo's sandbox. For each line that it reads, an
+// argument vector in JSON, it runs that program and prints its output as one line of JSON.
+// It ends when its input ends.
 package main
 
 import (
@@ -21,7 +21,7 @@ func main() {
 			fmt.Fprintf(os.Stderr, "agent: no argument vector: %v\n", err)
 			os.Exit(1)
 		}
-		// The status is not asked for: a refusal is one of the things to be shown.
+		// The status is ignored: the demo also shows refusals.
 		said, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 		if len(said) == 0 && err != nil {
 			said = []byte(err.Error())
