@@ -108,11 +108,10 @@ func (c *custody) refresh(name string) error {
 
 // refresher is the command line of the refresher for the operator's store.
 func (c *custody) refresher(verb string) ([]string, error) {
-	self, err := os.Executable()
+	path, err := proxyapi.Beside(proxyapi.ProgramRefresher)
 	if err != nil {
-		return nil, fmt.Errorf("find %s: %w", proxyapi.ProgramRefresher, err)
+		return nil, err
 	}
-	path := filepath.Join(filepath.Dir(self), proxyapi.ProgramRefresher)
 	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("%s, which belongs beside the runtime and makes credentials anew: %w", proxyapi.ProgramRefresher, err)
 	}

@@ -351,9 +351,9 @@ func through(o *container.ProcessConfig, process *specs.Process, pl *plan.Plan) 
 	if len(process.Args) == 0 {
 		return nil, errors.New("args must not be empty")
 	}
-	self, err := os.Executable()
+	program, err := proxyapi.Beside(proxyapi.ProgramLaunch)
 	if err != nil {
-		return nil, fmt.Errorf("find %s: %w", proxyapi.ProgramLaunch, err)
+		return nil, err
 	}
 	filter, err := seccomp.Compile(seccomp.Options{Tracing: pl.Tracing})
 	if err != nil {
@@ -363,7 +363,7 @@ func through(o *container.ProcessConfig, process *specs.Process, pl *plan.Plan) 
 	if err != nil {
 		return nil, err
 	}
-	exe, err := readOnly(filepath.Join(filepath.Dir(self), proxyapi.ProgramLaunch))
+	exe, err := readOnly(program)
 	if err != nil {
 		return nil, fmt.Errorf("open %s, which belongs beside the runtime: %w", proxyapi.ProgramLaunch, err)
 	}

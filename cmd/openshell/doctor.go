@@ -59,7 +59,7 @@ func doctorAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	bin, err := beside("")
+	bin, err := proxyapi.Beside("")
 	if err != nil {
 		return err
 	}

@@ -109,7 +109,7 @@ func askOrigins(c *cli.Context, name string, args ...string) error {
 	if err != nil {
 		return err
 	}
-	bin, err := beside(proxyapi.ProgramRefresher)
+	bin, err := proxyapi.Beside(proxyapi.ProgramRefresher)
 	if err != nil {
 		return err
 	}

@@ -3,10 +3,6 @@
 package main
 
 import (
-	"fmt"
-	"os"
-	"path/filepath"
-
 	"github.com/urfave/cli/v2"
 
 	"openshell.dev/runtime/internal/proxyapi"
@@ -21,14 +17,5 @@ func runtimePath(c *cli.Context) (string, error) {
 	if bin := c.String("runtime"); bin != "" {
 		return bin, nil
 	}
-	return beside(proxyapi.ProgramRuntime)
-}
-
-// beside is the path of another of our programs.
-func beside(name string) (string, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", fmt.Errorf("find %s: %w", name, err)
-	}
-	return filepath.Join(filepath.Dir(self), name), nil
+	return proxyapi.Beside(proxyapi.ProgramRuntime)
 }

@@ -52,9 +52,9 @@ type Proxy struct {
 // Start starts the proxy, which does all that it can before there is a container.
 // It keeps none of the files. The caller calls Attach or Abort.
 func Start(c *proxyapi.Config, netns *os.File, listeners [proxyapi.Listeners]*os.File) (_ *Proxy, err error) {
-	self, err := os.Executable()
+	program, err := proxyapi.Beside(proxyapi.ProgramProxy)
 	if err != nil {
-		return nil, fmt.Errorf("find %s: %w", proxyapi.ProgramProxy, err)
+		return nil, err
 	}
 	records, err := decisionlog.Hold(c.LogDir)
 	if err != nil {
@@ -87,7 +87,7 @@ func Start(c *proxyapi.Config, netns *os.File, listeners [proxyapi.Listeners]*os
 	}
 	defer readyProxy.Close()
 
-	cmd := exec.Command(filepath.Join(filepath.Dir(self), proxyapi.ProgramProxy), proxyapi.RoleGuard, c.ID)
+	cmd := exec.Command(program, proxyapi.RoleGuard, c.ID)
 	cmd.Env, cmd.Dir, cmd.Stderr = []string{}, "/", log
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
 	cmd.ExtraFiles = []*os.File{documents, readyProxy, netns}
