@@ -55,7 +55,7 @@ func main() {
 // confine removes the rights that the instructions do not grant from this thread.
 func confine(args []string) error {
 	if len(args) < 3 {
-		return errors.New("is started by openshell-runtime, not by hand")
+		return errors.New("only openshell-runtime starts this program")
 	}
 	in, err := read(args[1])
 	if err != nil {

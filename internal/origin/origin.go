@@ -43,9 +43,10 @@ type Source interface {
 
 // Config contains what all sources need.
 type Config struct {
-	// Roots are the certificate authorities for the other side.
+	// Roots are the certificate authorities that verify the other side. nil means the
+	// system's. An origin with its own CA file does not use them.
 	Roots *x509.CertPool
-	// Now returns the current time.
+	// Now returns the current time. It is required.
 	Now func() time.Time
 }
 

@@ -32,10 +32,11 @@ const (
 	soonest = time.Second
 )
 
-// Refresher works on one store.
+// Refresher refreshes the credentials of one store. Both fields are required.
 type Refresher struct {
 	Store *provider.Store
-	// Origins returns the configuration for each fetch.
+	// Origins returns the configuration for a fetch. It is called for each one, so that a
+	// changed CA file takes effect.
 	Origins func() (origin.Config, error)
 }
 
