@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# busybox-image.sh FILE: a root file system of busybox, as Docker's image has it.
+# busybox-image.sh FILE: creates a root filesystem of busybox like that of Docker's image.
 set -eu
 
 out=$1

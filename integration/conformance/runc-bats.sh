@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Runs runc's own test suite against the runtime in BIN and compares it with what
-# is known to fail: a new failure and a known one that passes both fail the run.
+# Runs runc's own test suite against the runtime in BIN and compares the results with the
+# known failures: a new failure fails the run, and so does a known one that passes.
 #
-#   runc-bats.sh none     plain runc behaviour, by the operator's word
+#   runc-bats.sh none     plain runc behaviour, as the operator configured
 #   runc-bats.sh sandbox  every container is a sandbox, under a policy that allows
 #                         every file and an operator who accepts every field
 #
@@ -48,7 +48,7 @@ if [ ! -f "$suite/.ready" ]; then
 	touch "$suite/.ready"
 fi
 
-# The name matters: the suite looks for it in what the runtime prints.
+# The name matters: the suite looks for it in the runtime's output.
 wrapper=$WORK/$mode/openshell-runtime
 mkdir -p "$WORK/$mode"
 case $mode in
