@@ -9,39 +9,38 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
-	"net/textproto"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"openshell.dev/runtime/proxy/credentials"
+	"openshell.dev/runtime/proxy/header"
 )
 
-// hopByHop are headers of one connection, not of the message (RFC 9110, 7.6.1),
-// and those that are written anew.
-var hopByHop = map[string]bool{
-	"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Proxy-Authenticate": true, "Proxy-Authorization": true,
-	"Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true, "Content-Length": true, "Host": true,
-}
+// hopByHop are headers of one connection, not of the message, and those that are written
+// anew.
+var hopByHop = func() map[string]bool {
+	out := map[string]bool{"Proxy-Authenticate": true, "Proxy-Authorization": true, "Content-Length": true, "Host": true}
+	for _, name := range header.HopByHop {
+		out[name] = true
+	}
+	return out
+}()
 
 // exclude are the headers of h that are not sent on.
 func exclude(h http.Header) map[string]bool {
-	named := h["Connection"]
+	named := header.Nominated(h)
 	if len(named) == 0 {
 		return hopByHop
 	}
-	out := make(map[string]bool, len(hopByHop)+4)
-	for k := range hopByHop {
-		out[k] = true
-	}
-	for _, list := range named {
-		for name := range strings.SplitSeq(list, ",") {
-			out[textproto.CanonicalMIMEHeaderKey(strings.TrimSpace(name))] = true
-		}
+	out := maps.Clone(hopByHop)
+	for _, name := range named {
+		out[name] = true
 	}
 	return out
 }

@@ -7,16 +7,13 @@ import (
 	"net/textproto"
 	"slices"
 	"strings"
+
+	"openshell.dev/runtime/proxy/header"
 )
 
-// authHeaders and authQuery are where APIs take credentials from, whoever the
-// provider is: a key is foreign in any of them.
 var (
-	authHeaders = []string{
-		"Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key", "Ocp-Apim-Subscription-Key", "X-Auth-Token",
-		"X-Access-Token", "Private-Token", "Job-Token", "Deploy-Token", "X-Amz-Security-Token", "X-Goog-Iam-Authorization-Token",
-		"X-Forwarded-Access-Token", "X-Forwarded-Authorization", "Anthropic-Api-Key", "Openai-Api-Key",
-	}
+	// authQuery are the query parameters from which APIs take credentials: a key in one of
+	// them, or in [header.Credentials], is foreign, whoever the provider is.
 	authQuery = []string{
 		"key", "api_key", "api-key", "apikey", "x-api-key", "access_token", "access-token", "oauth_token", "auth_token", "token", "private_token",
 		"subscription-key", "x-amz-credential", "x-amz-signature", "x-amz-security-token", "x-goog-credential", "x-goog-signature", "sig",
@@ -33,7 +30,7 @@ const protocolKey = "openai-insecure-api-key."
 // request with one is refused. The path does not matter, because another's key does harm on
 // any.
 func (s *Set) foreign(t Target) (headers, query []string, refused bool) {
-	headers, query = authHeaders, authQuery
+	headers, query = header.Credentials[:], authQuery
 	for _, p := range s.providers {
 		if !p.near(s, t) {
 			continue

@@ -5,23 +5,22 @@ package inference
 import (
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"openshell.dev/runtime/proxy/header"
 )
 
 // framing are the headers that say how a message is sent, not what it is.
-var framing = set("Connection", "Proxy-Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding",
-	"Upgrade", "Content-Length", "Host", "Expect", "Accept-Encoding", "Content-Encoding")
+var framing = set(append(header.HopByHop[:], "Content-Length", "Host", "Expect", "Accept-Encoding", "Content-Encoding"))
 
 // reserved are those, and the ones that carry credentials.
-var reserved = set(append([]string{
-	"Authorization", "Proxy-Authorization", "X-Api-Key", "Api-Key", "X-Goog-Api-Key",
-	"Cookie", "Set-Cookie", "X-Amz-Security-Token",
-}, keysOf(framing)...)...)
+var reserved = set(slices.AppendSeq(append(header.Credentials[:], "Proxy-Authorization", "Cookie", "Set-Cookie"), maps.Keys(framing)))
 
 // carried are the callers' headers that reach a backend; all others are stripped,
 // whatever they are called.
@@ -142,18 +141,10 @@ func (a *Auth) forms() []string {
 	return []string{v, url.QueryEscape(v), url.PathEscape(v), base64.StdEncoding.EncodeToString([]byte(v))}
 }
 
-func set(names ...string) map[string]bool {
+func set(names []string) map[string]bool {
 	out := make(map[string]bool, len(names))
 	for _, n := range names {
 		out[n] = true
-	}
-	return out
-}
-
-func keysOf(m map[string]bool) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
 	}
 	return out
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"openshell.dev/runtime/proxy/header"
 )
 
 // Prefix is that of the headers that a middleware may write.
@@ -17,24 +19,16 @@ const Prefix = "X-Openshell-Middleware-"
 
 // protected headers are neither shown to a middleware nor changed by one: they
 // carry credentials, or say where a request goes and how it is read.
-var protected = []string{
-	"authorization", "proxy-authorization", "proxy-authenticate", "cookie", "host", "content-length", "transfer-encoding",
-	"connection", "proxy-connection", "keep-alive", "te", "trailer", "upgrade",
-}
+var protected = func() []string {
+	out := []string{"authorization", "proxy-authorization", "proxy-authenticate", "cookie", "host", "content-length"}
+	for _, name := range header.HopByHop {
+		out = append(out, strings.ToLower(name))
+	}
+	return out
+}()
 
 func isProtected(name string) bool {
 	return slices.Contains(protected, name) || strings.HasPrefix(name, "x-amz-") || strings.HasPrefix(name, "x-openshell-credential")
-}
-
-// nominated are the headers that Connection names: of this hop alone.
-func nominated(h http.Header) []string {
-	var out []string
-	for _, list := range h["Connection"] {
-		for name := range strings.SplitSeq(list, ",") {
-			out = append(out, strings.ToLower(strings.TrimSpace(name)))
-		}
-	}
-	return out
 }
 
 // line is one header line as services see it.
@@ -43,10 +37,10 @@ type line struct{ name, value string }
 // visible are the lines that a middleware sees: by name, those of one name in their
 // order.
 func visible(h http.Header) (out []line) {
-	hop := nominated(h)
+	hop := header.Nominated(h)
 	for _, k := range slices.Sorted(maps.Keys(h)) {
 		name := strings.ToLower(k)
-		if isProtected(name) || slices.Contains(hop, name) {
+		if isProtected(name) || slices.Contains(hop, k) {
 			continue
 		}
 		for _, v := range h[k] {
@@ -76,7 +70,7 @@ func mutate(h http.Header, list []mutation) (http.Header, error) {
 	if len(list) > maxMutations {
 		return nil, code("header_mutation_count_over_capacity")
 	}
-	hop := nominated(h)
+	hop := header.Nominated(h)
 	out := h.Clone()
 	size := 0
 	for _, m := range list {
@@ -88,7 +82,7 @@ func mutate(h http.Header, list []mutation) (http.Header, error) {
 			return nil, code("header_mutation_invalid_name")
 		case isProtected(name):
 			return nil, code("header_mutation_protected_header")
-		case slices.Contains(hop, name):
+		case slices.Contains(hop, key):
 			return nil, code("header_mutation_hop_by_hop_header")
 		case size > maxMutationBytes:
 			return nil, code("header_mutation_bytes_over_capacity")
