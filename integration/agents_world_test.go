@@ -20,9 +20,9 @@ import (
 	"openshell.dev/runtime/internal/testenv"
 )
 
-// agentPatience bounds one task of an agent: they start slowly, and ask their
-// vendors this and that first.
-const agentPatience = 4 * time.Minute
+// agentTimeout limits one task of an agent. Agents start slowly, and first make several
+// requests to their vendors.
+const agentTimeout = 4 * time.Minute
 
 // agentProject is where an agent works, in the sandbox.
 const agentProject = "/project"
@@ -136,7 +136,7 @@ func (w *agentWorld) openshell(env []string, args ...string) {
 // do runs argv in the sandbox; flags are more of `openshell run`'s.
 func (w *agentWorld) do(flags []string, argv ...string) (string, error) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), agentPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), agentTimeout)
 	defer cancel()
 	args := append(append(append([]string{}, w.run...), flags...), "--")
 	cmd := exec.CommandContext(ctx, filepath.Join(built.bin, "openshell"), append(args, argv...)...)

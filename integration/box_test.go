@@ -221,7 +221,7 @@ func (b *box) watch(env []string, argv ...string) (soFar, wait func() string) {
 	for _, e := range env {
 		args = append(args, "--env", e)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), runTimeout)
 	cmd := exec.CommandContext(ctx, filepath.Join(b.bin, "openshell-runtime"), b.runtimeArgs(append(append(args, b.id), argv...)...)...)
 	out := &output{}
 	cmd.Stdout, cmd.Stderr = out, out
@@ -234,7 +234,7 @@ func (b *box) watch(env []string, argv ...string) (soFar, wait func() string) {
 		defer cancel()
 		_ = cmd.Wait() // the status is the program's, which says so itself
 		if ctx.Err() != nil {
-			b.t.Errorf("%v: still running after %s", argv, patience)
+			b.t.Errorf("%v: still running after %s", argv, runTimeout)
 		}
 	})
 	return out.String, func() string {

@@ -343,7 +343,7 @@ func TestBypass_B37_B52_ProgramsOfTheHost(t *testing.T) {
 func besiege(t *testing.T, b *box) {
 	t.Helper()
 	soFar, wait := b.watch(nil, "/bin/probe", "siege", "8")
-	for end := time.Now().Add(patience); soFar() == "" && time.Now().Before(end); {
+	for end := time.Now().Add(runTimeout); soFar() == "" && time.Now().Before(end); {
 		b.exec("/bin/probe", "read", "/etc/hosts")
 	}
 	if out := wait(); !strings.HasPrefix(out, "ok: 0 opened, 0 traced of ") {

@@ -135,12 +135,12 @@ func (e *engine) importImage(name, rootfs string) {
 // docker runs one docker command and returns what it printed and its status.
 func (e *engine) docker(args ...string) (string, int) {
 	e.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), runTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "docker", append([]string{"--host", "unix://" + e.socket()}, args...)...)
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
-		e.t.Fatalf("docker %v: still running after %s; printed %s", args, patience, out)
+		e.t.Fatalf("docker %v: still running after %s; printed %s", args, runTimeout, out)
 	}
 	if cmd.ProcessState == nil {
 		e.t.Fatal(err)
@@ -167,9 +167,9 @@ func (e *engine) sandbox(runtime string, args ...string) (string, int) {
 // until waits for something to become so.
 func (e *engine) until(what string, f func() bool) {
 	e.t.Helper()
-	for deadline := time.Now().Add(patience); !f(); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(runTimeout); !f(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			e.t.Fatalf("not within %s: %s\n%s", patience, what, e.output.Bytes())
+			e.t.Fatalf("not within %s: %s\n%s", runTimeout, what, e.output.Bytes())
 		}
 	}
 }

@@ -73,7 +73,7 @@ func TestExecLeavesAProcess(t *testing.T) {
 	w.stubborn("box")
 	for name, slow := range map[string]time.Duration{"reader": 0, "slow reader": 3 * time.Second} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			ctx, cancel := context.WithTimeout(context.Background(), runTimeout)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, filepath.Join(built.bin, "openshell"), "exec", "--root", w.state(), "box", "/bin/probe", "leave", strconv.Itoa(size), "10m")
 			var stderr strings.Builder

@@ -57,7 +57,7 @@ func (w *world) image(config v1.Config) string {
 // runImage is run with an image in the place of the root filesystem.
 func (w *world) runImage(image string, args ...string) (string, int) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), runTimeout)
 	defer cancel()
 	args = append([]string{"run", "--root", filepath.Join(w.dir, "state"), "--image", image, "--policy", w.policy, "--config", w.config}, args...)
 	cmd := exec.CommandContext(ctx, filepath.Join(built.bin, "openshell"), args...)
@@ -71,7 +71,7 @@ func (w *world) runImage(image string, args ...string) (string, int) {
 // -t gives the command a terminal though the caller has none.
 func TestRunTerminalWithoutOne(t *testing.T) {
 	w := newWorld(t, testPolicy)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), runTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(
 		ctx, filepath.Join(built.bin, "openshell"), "run", "--root", w.state(), "--rootfs", w.rootfs,
@@ -146,7 +146,7 @@ func TestRunTerminal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), runTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(
 		ctx, filepath.Join(built.bin, "openshell"), "run", "--root", filepath.Join(w.dir, "state"), "--rootfs", w.rootfs,
@@ -175,7 +175,7 @@ func TestRunTerminal(t *testing.T) {
 func TestRunTerminalEndOfInput(t *testing.T) {
 	w := newWorld(t, testPolicy)
 	for input, want := range map[string]string{"": `read ""`, "half": `read "half"`} {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), runTimeout)
 		cmd := exec.CommandContext(
 			ctx, filepath.Join(built.bin, "openshell"), "run", "--root", w.state(), "--rootfs", w.rootfs,
 			"--policy", w.policy, "--config", w.config, "-it", "--", "/bin/probe", "stdin",
@@ -333,7 +333,7 @@ func TestRunInsisted(t *testing.T) {
 	go func() { ended <- cmd.Wait() }()
 	select {
 	case <-ended:
-	case <-time.After(patience):
+	case <-time.After(runTimeout):
 		t.Fatal("still running")
 	}
 	if got := cmd.ProcessState.ExitCode(); got != 128+int(syscall.SIGKILL) {

@@ -21,8 +21,8 @@ import (
 	"openshell.dev/runtime/internal/testenv"
 )
 
-// patience bounds one run of a sandbox in a test.
-const patience = 60 * time.Second
+// runTimeout limits one run of a sandbox in a test.
+const runTimeout = 60 * time.Second
 
 const testPolicy = `version: 1
 filesystem_policy:
@@ -151,7 +151,7 @@ func (w *world) run(argv ...string) (string, int) {
 
 func (w *world) runWith(flags []string, argv ...string) (string, int) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), runTimeout)
 	defer cancel()
 	args := []string{
 		"run", "--root", w.state(), "--rootfs", w.rootfs, "--policy", w.policy, "--config", w.config,
@@ -160,7 +160,7 @@ func (w *world) runWith(flags []string, argv ...string) (string, int) {
 	cmd := exec.CommandContext(ctx, filepath.Join(built.bin, "openshell"), args...)
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
-		w.t.Fatalf("%v: still running after %s; printed %s", argv, patience, out)
+		w.t.Fatalf("%v: still running after %s; printed %s", argv, runTimeout, out)
 	}
 	if err != nil && cmd.ProcessState == nil {
 		w.t.Fatal(err)
@@ -291,7 +291,7 @@ func (w *world) bundle() string {
 // runtime runs one of the runtime's verbs and returns what it printed.
 func (w *world) runtime(args ...string) (string, error) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), runTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(w.bin, "openshell-runtime"), w.runtimeArgs(args...)...)
 	cmd.Env = append(os.Environ(), w.env...)

@@ -101,11 +101,11 @@ func TestDockerSoak(t *testing.T) {
 func (e *engine) get(addr string) (body string, err error) {
 	e.within(func() error {
 		var c net.Conn
-		if c, err = net.DialTimeout("tcp", addr, patience); err != nil {
+		if c, err = net.DialTimeout("tcp", addr, runTimeout); err != nil {
 			return nil
 		}
 		defer c.Close()
-		client := http.Client{Timeout: patience, Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }}}
+		client := http.Client{Timeout: runTimeout, Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }}}
 		var resp *http.Response
 		if resp, err = client.Get("http://server/published"); err != nil {
 			return nil

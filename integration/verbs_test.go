@@ -258,7 +258,7 @@ func TestNotifySocket(t *testing.T) {
 // read puts the next messages of conn together in *out, and closes what
 // descriptors come with them, as systemd does.
 func read(conn *net.UnixConn, messages int, out *[]byte) error {
-	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(runTimeout)); err != nil {
 		return err
 	}
 	*out = nil
