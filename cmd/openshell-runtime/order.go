@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"openshell.dev/runtime/internal/flagorder"
 )
 
 // inOrder are the verbs whose arguments belong to another program: what comes
@@ -18,7 +20,7 @@ var inOrder = []string{"exec", "ps"}
 func order(app *cli.App, args []string) (ordered, global []string) {
 	verb := 1
 	for verb < len(args) && strings.HasPrefix(args[verb], "-") && args[verb] != "--" {
-		verb += 1 + max(0, values(app.Flags, args[verb]))
+		verb += max(1, flagorder.Words(app.Flags, args[verb]))
 	}
 	if verb >= len(args) {
 		return args, args[min(1, len(args)):]
@@ -28,42 +30,5 @@ func order(app *cli.App, args []string) (ordered, global []string) {
 	if cmd == nil || slices.Contains(inOrder, cmd.Name) {
 		return args, global
 	}
-	var flags, others []string
-	rest := args[verb+1:]
-	for i := 0; i < len(rest); i++ {
-		if rest[i] == "--" {
-			others = append(others, rest[i:]...)
-			break
-		}
-		if n := values(cmd.Flags, rest[i]); n < 0 {
-			others = append(others, rest[i])
-		} else {
-			end := min(i+1+n, len(rest))
-			flags = append(flags, rest[i:end]...)
-			i = end - 1
-		}
-	}
-	return slices.Concat(args[:verb+1], flags, others), global
-}
-
-// values is how many arguments after arg belong to it, -1 if arg is not one of
-// flags.
-func values(flags []cli.Flag, arg string) int {
-	name, _, inline := strings.Cut(strings.TrimLeft(arg, "-"), "=")
-	if !strings.HasPrefix(arg, "-") || name == "" {
-		return -1
-	}
-	if name == "h" || name == "help" {
-		return 0
-	}
-	for _, f := range flags {
-		if !slices.Contains(f.Names(), name) {
-			continue
-		}
-		if d, ok := f.(cli.DocGenerationFlag); ok && d.TakesValue() && !inline {
-			return 1
-		}
-		return 0
-	}
-	return -1
+	return slices.Concat(args[:verb+1], flagorder.Order(cmd.Flags, args[verb+1:], flagorder.Argument)), global
 }
