@@ -115,8 +115,8 @@ func byNumber(arches []uint32, refusals []Refusal) []bpf.Instruction {
 	return append([]bpf.Instruction{bpf.LoadAbsolute{Off: offsetArch, Size: 4}}, program...)
 }
 
-// sockets returns the second part of the filter, which answers socket and socketpair as
-// [SocketErrno] and [SocketpairErrno] do. With libseccomp this needs one rule for each
+// sockets returns the second part of the filter, which answers socket and socketpair by
+// socketRules and socketpairRules. With libseccomp this needs one rule for each
 // refused value and five times the compile time.
 func sockets(arches []uint32) []bpf.Instruction {
 	program := []bpf.Instruction{next}
@@ -127,7 +127,7 @@ func sockets(arches []uint32) []bpf.Instruction {
 		}
 		program = ifOneOf([]uint32{arch},
 			append([]bpf.Instruction{bpf.LoadAbsolute{Off: offsetNumber, Size: 4}},
-				ifOneOf(socket, judgeSocket(), ifOneOf(socketpair, judgeSocketpair(), []bpf.Instruction{next}))...),
+				ifOneOf(socket, judgeSocket(socketRules()), ifOneOf(socketpair, judgeSocket(socketpairRules()), []bpf.Instruction{next}))...),
 			program)
 	}
 	return append([]bpf.Instruction{bpf.LoadAbsolute{Off: offsetArch, Size: 4}}, program...)
@@ -137,22 +137,29 @@ func argument(n uint32) bpf.Instruction {
 	return bpf.LoadAbsolute{Off: offsetArgument + n*sizeArgument, Size: 4}
 }
 
-func judgeSocket() []bpf.Instruction {
-	allow := []bpf.Instruction{next}
-	netlink := append([]bpf.Instruction{argument(2)}, ifOneOf([]uint32{netlinkRoute}, allow, fail(EPROTONOSUPPORT))...)
-	protocol := append([]bpf.Instruction{argument(2)}, ifOneOf(openProtocols, allow, fail(EPROTONOSUPPORT))...)
-	ip := append([]bpf.Instruction{argument(1), bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: socketType}},
-		ifOneOf([]uint32{sockStream, sockDgram}, protocol, ifOneOf([]uint32{sockRaw}, fail(EPERM), fail(ESOCKTNOSUPPORT)))...)
-	return append([]bpf.Instruction{argument(0)},
-		ifOneOf([]uint32{afUnix}, allow,
-			ifOneOf([]uint32{afInet, afInet6}, ip,
-				ifOneOf([]uint32{afNetlink}, netlink, fail(EAFNOSUPPORT))))...)
-}
-
-func judgeSocketpair() []bpf.Instruction {
-	return append([]bpf.Instruction{argument(0)},
-		ifOneOf([]uint32{afUnix}, []bpf.Instruction{next},
-			ifOneOf([]uint32{afInet, afInet6, afNetlink}, fail(EOPNOTSUPP), fail(EAFNOSUPPORT)))...)
+// judgeSocket returns the instructions that answer a call by the first rule that applies.
+// The last rule must apply to all calls.
+func judgeSocket(rules []socketRule) (out []bpf.Instruction) {
+	for _, r := range rules {
+		rule := []bpf.Instruction{next}
+		if r.Errno != 0 {
+			rule = fail(r.Errno)
+		}
+		// Each condition is put before the part of the rule behind it and skips that if it
+		// does not apply.
+		for n, values := range slices.Backward([][]uint32{r.families, r.types, r.protocols}) {
+			if values == nil {
+				continue
+			}
+			condition := []bpf.Instruction{argument(uint32(n))}
+			if n == 1 {
+				condition = append(condition, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: socketType})
+			}
+			rule = append(condition, ifOneOf(values, rule, nil)...)
+		}
+		out = append(out, rule...)
+	}
+	return out
 }
 
 // answers returns the instructions that compare the number with the end of each span.

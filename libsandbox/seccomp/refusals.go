@@ -134,74 +134,69 @@ func namespaceUses() (out []Use) {
 	return append(out, Use{"unshare", []Match{equal(0, cloneNewTime, cloneNewTime)}})
 }
 
-// socketRows returns the rows that describe [SocketErrno] and [SocketpairErrno].
-func socketRows() []Refusal {
-	return []Refusal{
-		{
-			Text:  "`socket`, `socketpair` of other families than unix, IPv4, IPv6 and netlink",
-			Errno: EAFNOSUPPORT, Reason: "as a kernel without the family",
-		},
-		{
+// socketRule answers a call of socket(2) or socketpair(2) whose family, type and protocol
+// are among those that it names. It names any of what is nil. The rule without an Errno
+// allows the call; Text may be empty, where another rule has the text.
+type socketRule struct {
+	families, types, protocols []uint32
+	Refusal
+}
+
+var (
+	ip = []uint32{afInet, afInet6}
+	// openProtocols are the IP protocols that sockets may use: those for which netns has both
+	// its mechanisms. No routing rule applies to packets of other protocols.
+	openProtocols = []uint32{protoIP, protoICMP, protoTCP, protoUDP, protoICMPv6}
+)
+
+// socketRules returns the rules for socket(2). The first one that applies answers. Unix,
+// IPv4, IPv6 and route netlink sockets are allowed, raw sockets are not.
+func socketRules() []socketRule {
+	return []socketRule{
+		{families: []uint32{afUnix}},
+		{families: []uint32{afNetlink}, protocols: []uint32{netlinkRoute}},
+		{families: []uint32{afNetlink}, Refusal: Refusal{
 			Text:  "`socket` of netlink for other protocols than NETLINK_ROUTE",
 			Errno: EPROTONOSUPPORT, Reason: "as a kernel without the protocol: PAM, useradd and sshd go on without NETLINK_AUDIT only after this error",
-		},
-		{
+		}},
+		{families: ip, types: []uint32{sockRaw}, Refusal: Refusal{
 			Text:  "`socket` of IPv4 and IPv6, SOCK_RAW",
 			Errno: EPERM, Reason: "as without CAP_NET_RAW",
-		},
-		{
-			Text:  "`socket` of IPv4 and IPv6, other types than stream and datagram (SOCK_SEQPACKET, SOCK_DCCP)",
-			Errno: ESOCKTNOSUPPORT, Reason: "as a kernel without the type",
-		},
-		{
+		}},
+		{families: ip, types: []uint32{sockStream, sockDgram}, protocols: openProtocols},
+		{families: ip, types: []uint32{sockStream, sockDgram}, Refusal: Refusal{
 			Text:  "`socket` of IPv4 and IPv6, other protocols than TCP, UDP and ICMP",
 			Errno: EPROTONOSUPPORT, Reason: "as a kernel without the protocol: clients of multipath TCP fall back to TCP",
-		},
-		{
+		}},
+		{families: ip, Refusal: Refusal{
+			Text:  "`socket` of IPv4 and IPv6, other types than stream and datagram (SOCK_SEQPACKET, SOCK_DCCP)",
+			Errno: ESOCKTNOSUPPORT, Reason: "as a kernel without the type",
+		}},
+		{Refusal: Refusal{
+			Text:  "`socket`, `socketpair` of other families than unix, IPv4, IPv6 and netlink",
+			Errno: EAFNOSUPPORT, Reason: "as a kernel without the family",
+		}},
+	}
+}
+
+// socketpairRules returns the rules for socketpair(2).
+func socketpairRules() []socketRule {
+	return []socketRule{
+		{families: []uint32{afUnix}},
+		{families: append([]uint32{afNetlink}, ip...), Refusal: Refusal{
 			Text:  "`socketpair` of IPv4, IPv6 and netlink",
 			Errno: EOPNOTSUPP, Reason: "as every kernel",
-		},
+		}},
+		{Refusal: Refusal{Errno: EAFNOSUPPORT}},
 	}
 }
 
-// openProtocols are the IP protocols that sockets may use: those for which netns has both
-// its mechanisms. No routing rule applies to packets of other protocols.
-var openProtocols = []uint32{protoIP, protoICMP, protoTCP, protoUDP, protoICMPv6}
-
-// SocketErrno returns the error of socket(2), or 0 if the call reaches the kernel. Unix,
-// IPv4, IPv6 and route netlink sockets are allowed, raw sockets are not. The kernel reads
-// 32 bits of each argument.
-func SocketErrno(family, kind, protocol uint32) Errno {
-	switch family {
-	case afUnix:
-		return 0
-	case afNetlink:
-		if protocol != netlinkRoute {
-			return EPROTONOSUPPORT
+// socketRows returns the rules that refuse, with their texts.
+func socketRows() (rows []Refusal) {
+	for _, r := range slices.Concat(socketRules(), socketpairRules()) {
+		if r.Text != "" {
+			rows = append(rows, r.Refusal)
 		}
-		return 0
-	case afInet, afInet6:
-		switch kind & socketType {
-		case sockRaw:
-			return EPERM
-		case sockStream, sockDgram:
-			if !slices.Contains(openProtocols, protocol) {
-				return EPROTONOSUPPORT
-			}
-			return 0
-		}
-		return ESOCKTNOSUPPORT
 	}
-	return EAFNOSUPPORT
-}
-
-// SocketpairErrno returns the error of socketpair(2), or 0 if the call reaches the kernel.
-func SocketpairErrno(family uint32) Errno {
-	switch family {
-	case afUnix:
-		return 0
-	case afInet, afInet6, afNetlink:
-		return EOPNOTSUPP
-	}
-	return EAFNOSUPPORT
+	return rows
 }

@@ -30,8 +30,7 @@ type Refusal struct {
 	Calls []string
 	// Uses fail only if all matches of one of them apply.
 	Uses []Use
-	// Text describes a row without Calls: its Uses, or the part of [SocketErrno] and
-	// [SocketpairErrno] that the row stands for.
+	// Text describes a row without Calls: its Uses, or a rule for sockets.
 	Text string
 	// Errno is the error that the program gets. Reason says why it is this one.
 	Errno  Errno
