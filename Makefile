@@ -20,6 +20,7 @@ PREFIX ?= /usr/local
 PROGRAMS := openshell openshell-runtime openshell-proxy openshell-launch openshell-refresher
 
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 # A line for each package, what a failed test printed, and at the end all that failed
 # or was skipped, with the counts; every event is in test.json.
@@ -28,8 +29,8 @@ GOTESTSUM := gotest.tools/gotestsum@v1.13.0
 go_test = go run $(GOTESTSUM) --format pkgname-and-test-fails --format-icons text --jsonfile $(BIN)/test.json -- \
 	-p 2 -timeout 20m -count=1 -tags seccomp
 
-# Tests that ask testenv what the machine has may need root; all others do not.
-needs_root = $(shell go list -f '{{range .TestImports}}{{if eq . "openshell.dev/runtime/internal/testenv"}}{{$$.ImportPath}}{{end}}{{end}}' ./...)
+# Packages whose tests ask testenv what the machine has may need root; all others do not.
+needs_root = $(shell go list $$(grep -rlE 'testenv\.(Require|Lacks)' --include='*_test.go' . | xargs -n1 dirname | sort -u))
 
 .PHONY: help setup build static install uninstall check vet lint cover test test-unit test-root test-agents test-soak test-programs test-kernels test-runc-bats rootfs bench demo fuzz clean
 
@@ -73,8 +74,9 @@ vet: setup ## gofmt and go vet
 	go vet -tags seccomp ./...
 	CGO_ENABLED=0 GOOS=darwin go vet ./policy ./libsandbox/landlock ./libsandbox/plan ./libsandbox/operator ./libsandbox/state ./cmd/openshell
 
-lint: setup ## golangci-lint (.golangci.yml; minutes the first time)
+lint: setup ## golangci-lint (.golangci.yml) and govulncheck; minutes the first time
 	go run $(GOLANGCI_LINT) run ./...
+	@scripts/vulnerabilities.sh $(GOVULNCHECK)
 
 cover: setup ## every statement of policy/, the judge, must be tested
 	@out=$$(go test -cover ./policy) || { echo "$$out"; exit 1; }; echo "$$out"; \

@@ -21,8 +21,6 @@ import (
 
 const (
 	license = "SPDX-License-Identifier: Apache-2.0"
-	// maxLines is what a person still reads in one sitting.
-	maxLines = 600
 	// bypassClasses is how many classes the list of bypasses has: B1 to B95.
 	bypassClasses = 95
 )
@@ -78,18 +76,8 @@ func isScript(path string, text []byte) (shell string, ok bool) {
 	return "", false
 }
 
-func TestGoFiles(t *testing.T) {
-	for _, path := range files(t, isGo) {
-		text := read(t, path)
-		if !bytes.HasPrefix(text, []byte("// "+license+"\n")) {
-			t.Errorf("%s: the first line is not // %s", path, license)
-		}
-		if n := bytes.Count(text, []byte("\n")); n > maxLines {
-			t.Errorf("%s: %d lines, more than %d: split it", path, n, maxLines)
-		}
-	}
-}
-
+// TestScripts checks the syntax and the licence of shell scripts. The linter checks those of
+// Go files.
 func TestScripts(t *testing.T) {
 	for _, path := range files(t, func(path string) bool { return !isGo(path) && !strings.Contains(path, "testdata") }) {
 		text := read(t, path)

@@ -24,6 +24,7 @@ import (
 	"openshell.dev/runtime/integration/upstream"
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/internal/proxyapi"
+	"openshell.dev/runtime/internal/testenv"
 	"openshell.dev/runtime/libsandbox/state"
 )
 
@@ -281,15 +282,18 @@ func (b *box) refused(argv ...string) string {
 	return out
 }
 
+// quiet is how long a test watches for something that must not arrive at the upstream: a packet
+// that has been sent arrives within a millisecond.
+const quiet = 20 * time.Millisecond
+
 // nothingArrived fails if the upstream saw anything since its last Reset.
 func (b *box) nothingArrived(argv []string, out string) {
 	b.t.Helper()
-	time.Sleep(20 * time.Millisecond) // for what is on its way
 	if strings.Contains(out, "upstream saw ") {
 		b.t.Errorf("%v printed %q", argv, out)
 	}
-	if p, r, q := b.up.Arrived(), b.up.Requests(), b.up.Queries(); len(p)+len(r)+len(q) > 0 {
-		b.t.Errorf("%v printed %q, and the upstream got packets %v, requests %v, queries %v", argv, out, p, r, q)
+	if testenv.Eventually(quiet, func() bool { return len(b.up.Arrived())+len(b.up.Requests())+len(b.up.Queries()) > 0 }) {
+		b.t.Errorf("%v printed %q, and the upstream got packets %v, requests %v, queries %v", argv, out, b.up.Arrived(), b.up.Requests(), b.up.Queries())
 	}
 }
 
@@ -297,9 +301,8 @@ func (b *box) nothingArrived(argv []string, out string) {
 // connection itself was allowed.
 func (b *box) noRequestArrived(argv []string, out string) {
 	b.t.Helper()
-	time.Sleep(20 * time.Millisecond)
-	if r := b.up.Requests(); strings.Contains(out, "upstream saw ") || len(r) > 0 || b.up.Saw("c2VjcmV0") {
-		b.t.Errorf("%v printed %q, and the upstream got %v", argv, out, r)
+	if strings.Contains(out, "upstream saw ") || testenv.Eventually(quiet, func() bool { return len(b.up.Requests()) > 0 || b.up.Saw("c2VjcmV0") }) {
+		b.t.Errorf("%v printed %q, and the upstream got %v", argv, out, b.up.Requests())
 	}
 }
 
@@ -363,24 +366,25 @@ func (b *box) log() []string {
 	return lines[:len(lines)-1] // the last one is empty, or not yet whole
 }
 
-// record waits for a decision that is the one meant.
+// record waits for a decision for which meant returns true.
 func (b *box) record(what string, meant func(decisionlog.Record) bool) (found decisionlog.Record) {
 	b.t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	if !testenv.Eventually(5*time.Second, func() bool {
 		for _, line := range slices.Backward(b.log()) {
 			var r decisionlog.Record
 			if err := json.Unmarshal([]byte(line), &r); err != nil {
 				b.t.Fatalf("line %q: %v", line, err)
 			}
 			if meant(r) {
-				return r
+				found = r
+				return true
 			}
 		}
-		if time.Now().After(deadline) {
-			b.t.Errorf("no record of %s in\n%s", what, strings.Join(b.log(), "\n"))
-			return found
-		}
+		return false
+	}) {
+		b.t.Errorf("no record of %s in\n%s", what, strings.Join(b.log(), "\n"))
 	}
+	return found
 }
 
 // deny waits for the record of a refusal of host.

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/integration/upstream"
+	"openshell.dev/runtime/internal/testenv"
 )
 
 // TestBypass_B21_OtherProtocols: what is not TCP goes nowhere, and TCP goes to the
@@ -286,9 +287,10 @@ func TestBypass_B21_MarkOfTheProxy(t *testing.T) {
 	if !strings.Contains(out, "accepted") {
 		t.Fatalf("control: the proxy did not come: %q", out)
 	}
-	time.Sleep(20 * time.Millisecond)
-	if p := b.up.Arrived(); slices.ContainsFunc(p, func(p upstream.Packet) bool { return p.To.Port() != 53 }) || b.up.Saw("c2VjcmV0") {
-		t.Errorf("printed %q, and the upstream got %v", out, p)
+	if testenv.Eventually(quiet, func() bool {
+		return slices.ContainsFunc(b.up.Arrived(), func(p upstream.Packet) bool { return p.To.Port() != 53 }) || b.up.Saw("c2VjcmV0")
+	}) {
+		t.Errorf("printed %q, and the upstream got %v", out, b.up.Arrived())
 	}
 }
 

@@ -167,10 +167,8 @@ func (e *engine) sandbox(runtime string, args ...string) (string, int) {
 // until waits for something to become so.
 func (e *engine) until(what string, f func() bool) {
 	e.t.Helper()
-	for deadline := time.Now().Add(runTimeout); !f(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			e.t.Fatalf("not within %s: %s\n%s", runTimeout, what, e.output.Bytes())
-		}
+	if !testenv.Eventually(runTimeout, f) {
+		e.t.Fatalf("not within %s: %s\n%s", runTimeout, what, e.output.Bytes())
 	}
 }
 
@@ -264,11 +262,10 @@ func (e *engine) stop() {
 		e.t.Logf("dockerd: %v\n%s", err, e.output.Bytes())
 	}
 	var left []int
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if left = processesOf(mnt, ""); len(left) == 0 {
-			break
-		}
-	}
+	testenv.Eventually(10*time.Second, func() bool {
+		left = processesOf(mnt, "")
+		return len(left) == 0
+	})
 	for _, pid := range left {
 		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		if errors.Is(err, fs.ErrNotExist) {

@@ -85,7 +85,7 @@ func TestExecLeavesAProcess(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(slow) // the test is about a slow reader
+			time.Sleep(slow) //nolint:forbidigo // the test is about a slow reader
 			text, err := io.ReadAll(out)
 			if err != nil {
 				t.Fatal(err)

@@ -12,7 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
+
+	"openshell.dev/runtime/internal/testenv"
 )
 
 // stubborn starts a run whose first process ends at no signal but SIGKILL, and
@@ -58,10 +59,8 @@ func (w *world) until(what string, done func() bool) {
 
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(runTimeout); !done(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not so after %s: %s", runTimeout, what)
-		}
+	if !testenv.Eventually(runTimeout, done) {
+		t.Fatalf("not so after %s: %s", runTimeout, what)
 	}
 }
 

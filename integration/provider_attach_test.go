@@ -163,7 +163,7 @@ func TestAttachRefreshed(t *testing.T) {
 	if out, err := b.runtime("run", "--detach", "--bundle", b.dir, b.id); err != nil {
 		t.Fatalf("run: %v: %s", err, out)
 	}
-	time.Sleep(1100 * time.Millisecond)
+	time.Sleep(1100 * time.Millisecond) //nolint:forbidigo // the first token expires after a second
 	i.breaks(true)
 	if out, ok := b.attachment("attach", "work"); ok || !strings.Contains(out, "invalid_grant") || strings.Contains(out, refreshBegin) {
 		t.Errorf("attach of what has ended: %s", out)

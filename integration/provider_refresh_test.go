@@ -275,7 +275,7 @@ func TestProviderRefreshAtCreate(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t, 1)
 	b, h := refreshBox(t, i)
-	time.Sleep(1100 * time.Millisecond)
+	time.Sleep(1100 * time.Millisecond) //nolint:forbidigo // the first token expires after a second
 	before := i.made()
 	i.mu.Lock()
 	i.life = 600
@@ -293,7 +293,7 @@ func TestProviderRefreshAtCreate(t *testing.T) {
 	i = newIssuer(t, 1)
 	b, _ = refreshBox(t, i)
 	i.breaks(true)
-	time.Sleep(1100 * time.Millisecond)
+	time.Sleep(1100 * time.Millisecond) //nolint:forbidigo // the first token expires after a second
 	out, err := b.runtime("run", "--detach", "--bundle", b.dir, b.id)
 	if err == nil || !strings.Contains(out, "provider work: credential api_key") || !strings.Contains(out, "invalid_grant") || strings.Contains(out, refreshBegin) {
 		t.Errorf("run: %v: %s", err, out)

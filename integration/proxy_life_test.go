@@ -23,6 +23,7 @@ import (
 	"openshell.dev/runtime/integration/upstream"
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/internal/proxyapi"
+	"openshell.dev/runtime/internal/testenv"
 )
 
 // postPolicy is netPolicy with POST, too.
@@ -383,13 +384,12 @@ func TestBypass_B53_ProxyDescriptors(t *testing.T) {
 // gone fails unless everything of the box is.
 func (b *box) gone() {
 	b.t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
-	for left := b.processes(); len(left) > 0; left = b.processes() {
-		if time.Now().After(deadline) {
-			b.t.Errorf("processes remain: %q", left)
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
+	var left []string
+	if !testenv.Eventually(5*time.Second, func() bool {
+		left = b.processes()
+		return len(left) == 0
+	}) {
+		b.t.Errorf("processes remain: %q", left)
 	}
 	b.nothingRemains()
 	if left := cgroupsOf(b.t, b.id); len(left) > 0 {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/internal/decisionlog"
+	"openshell.dev/runtime/internal/testenv"
 )
 
 // enforcedWithin bounds the time from `openshell policy set` to its end, after
@@ -206,8 +207,7 @@ func TestBypass_B30_B77_OpenConnections(t *testing.T) {
 				t.Fatalf("printed %q", soFar())
 			}
 			b.mustSet(tc.other)
-			time.Sleep(50 * time.Millisecond)
-			if b.up.Streams() != 1 {
+			if testenv.Eventually(50*time.Millisecond, func() bool { return b.up.Streams() != 1 }) {
 				t.Fatal("a policy that allows it ended it")
 			}
 			b.mustSet(tc.without)

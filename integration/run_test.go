@@ -319,8 +319,7 @@ func TestRunInsisted(t *testing.T) {
 	cmd, _ := w.stubborn("box")
 	for i := range 3 {
 		if i > 0 {
-			// Signals that wait count once.
-			time.Sleep(200 * time.Millisecond)
+			time.Sleep(200 * time.Millisecond) //nolint:forbidigo // two signals of one kind count once if the first has not been taken
 			if err := cmd.Process.Signal(syscall.Signal(0)); err != nil {
 				t.Fatalf("after %d signals: %v", i, err)
 			}

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"openshell.dev/runtime/internal/testenv"
 )
 
 // tap keeps the bytes that a raw server gets.
@@ -160,7 +162,7 @@ func TestBypass_B05_B06_B07_OtherNameInTLS(t *testing.T) {
 						w.raw("api.example.com", 443, got.serve)
 						w.raw("api.example.com", 8443, got.serve)
 						for _, c := range []net.Conn{w.tunnel("api.example.com:" + port), w.to("198.18.0.1:" + port)} {
-							time.Sleep(wait)
+							time.Sleep(wait) //nolint:forbidigo // a slow client
 							if carried {
 								text := hello(t, &tls.Config{ServerName: sni, InsecureSkipVerify: true})
 								_, _ = io.WriteString(c, text)
@@ -318,7 +320,7 @@ func TestBypass_B13_NoTLSOn443(t *testing.T) {
 				port = "8443"
 			}
 			for _, c := range []net.Conn{w.tunnel("api.example.com:" + port), w.to("198.18.0.1:" + port)} {
-				time.Sleep(tc.wait)
+				time.Sleep(tc.wait) //nolint:forbidigo // a slow client
 				_, _ = io.WriteString(c, tc.text)
 				if !tc.passes {
 					if err := gone(c); err != nil {
@@ -457,7 +459,7 @@ func TestBypass_B38_HeldByAnotherBeforeTheFirstByte(t *testing.T) {
 				var got tap
 				w.raw("api.example.com", tc.port, got.serve)
 				c := tc.open(w)
-				time.Sleep(IdentityAge + 100*time.Millisecond)
+				time.Sleep(IdentityAge + 100*time.Millisecond) //nolint:forbidigo // the first answer is too old after this time
 				if passed {
 					w.id.set(nil, "/tmp/evil")
 				}
@@ -467,9 +469,7 @@ func TestBypass_B38_HeldByAnotherBeforeTheFirstByte(t *testing.T) {
 						t.Error(err)
 					}
 				} else {
-					for end := time.Now().Add(patience); got.got() == "" && time.Now().Before(end); {
-						time.Sleep(5 * time.Millisecond)
-					}
+					settles(func() bool { return got.got() != "" })
 				}
 				if arrived := got.got() != ""; arrived == passed {
 					t.Errorf("the server got %q", got.got())
@@ -545,7 +545,9 @@ func TestSilentClientOfSharedAddress(t *testing.T) {
 				before := len(w.dials())
 				c := w.to(netip.AddrPortFrom(shared, port).String())
 				if port == 8081 {
-					time.Sleep(3 * w.s.waits.serverFirst) // the proxy dials nobody before the client speaks
+					if testenv.Eventually(3*w.s.waits.serverFirst, func() bool { return len(w.dials()) > before }) {
+						t.Error("the proxy dials before the client speaks")
+					}
 				} else if !settles(func() bool { return len(w.dials()) > before }) {
 					t.Fatal("the proxy does not dial for a client that says nothing")
 				}

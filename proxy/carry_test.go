@@ -352,19 +352,22 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 
 func TestIdleConnectionThatEndedIsMadeAgain(t *testing.T) {
 	w := newWorld(t, endpoints(everything))
+	closed := make(chan struct{}, 5)
 	w.raw("api.example.com", 80, func(c net.Conn) { // serves one request
 		req, err := http.ReadRequest(bufio.NewReader(c))
 		if err == nil {
 			_, _ = io.Copy(io.Discard, req.Body)
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 		}
+		c.Close()
+		closed <- struct{}{}
 	})
 	c := w.tunnel("api.example.com:80")
 	for i := range 5 {
 		if resp, body := ask(t, c, "POST / HTTP/1.1\r\nHost: api.example.com\r\nContent-Length: 1\r\n\r\nx"); resp.StatusCode != 200 {
 			t.Fatalf("request %d: %d %s", i, resp.StatusCode, body)
 		}
-		time.Sleep(20 * time.Millisecond)
+		<-closed
 	}
 	if n := w.accepts.Load(); n != 5 {
 		t.Errorf("%d connections", n)
@@ -412,6 +415,7 @@ func TestCutOffAnswersAreErrors(t *testing.T) {
 		for _, secure := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, TLS %v", tc.name, secure), func(t *testing.T) {
 				w := newWorld(t, endpoints(everything))
+				begun := make(chan struct{}) // closed when the client has the head, or an error
 				leaf, _ := w.upstream.Leaf("api.example.com")
 				port := uint16(80)
 				if secure {
@@ -424,7 +428,7 @@ func TestCutOffAnswersAreErrors(t *testing.T) {
 					}
 					if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 						_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n"+tc.head)
-						time.Sleep(50 * time.Millisecond)
+						<-begun
 						reset(tcp)
 					}
 				})
@@ -433,25 +437,35 @@ func TestCutOffAnswersAreErrors(t *testing.T) {
 					c = w.secure(c, "api.example.com")
 				}
 				_, _ = io.WriteString(c, tc.request+"\r\nHost: api.example.com\r\n\r\n")
+				_ = c.SetReadDeadline(time.Now().Add(patience))
 				resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+				close(begun)
 				if err == nil {
 					_, err = io.ReadAll(resp.Body)
 				}
-				if err == nil {
-					t.Error("the answer looks whole")
+				if err == nil || timedOut(err) {
+					t.Errorf("the answer ends with %v", err)
 				}
 			})
 		}
 	}
 	t.Run("splice", func(t *testing.T) {
 		w := newWorld(t, endpoints("host: api.example.com, port: 80, protocol: tcp"))
+		begun := make(chan struct{}) // closed when the client has the first bytes, or an error
 		w.raw("api.example.com", 80, func(c net.Conn) {
 			_, _ = io.WriteString(c, "abc")
-			time.Sleep(50 * time.Millisecond)
+			<-begun
 			reset(c)
 		})
-		if b, err := io.ReadAll(w.tunnel("api.example.com:80")); err == nil {
-			t.Errorf("%q looks whole", b)
+		c := w.tunnel("api.example.com:80")
+		_ = c.SetReadDeadline(time.Now().Add(patience))
+		_, err := io.ReadFull(c, make([]byte, 3))
+		close(begun)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(c); err == nil || timedOut(err) {
+			t.Errorf("%q ends with %v", b, err)
 		}
 	})
 }
@@ -459,14 +473,20 @@ func TestCutOffAnswersAreErrors(t *testing.T) {
 func TestCutOffRequestsAreErrors(t *testing.T) {
 	for _, text := range []string{"Content-Length: 10\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"} {
 		w := newWorld(t, endpoints(everything))
-		ended := make(chan error, 1)
+		begun, ended := make(chan struct{}), make(chan error, 1)
 		w.both(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.ReadFull(r.Body, make([]byte, 3))
+			close(begun)
 			_, err := io.ReadAll(r.Body)
 			ended <- err
 		}), "http/1.1")
 		c := w.tunnel("api.example.com:80")
 		_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: api.example.com\r\n"+text)
-		time.Sleep(50 * time.Millisecond)
+		select {
+		case <-begun:
+		case <-time.After(patience):
+			t.Fatal("the request does not arrive")
+		}
 		c.Close()
 		select {
 		case err := <-ended:

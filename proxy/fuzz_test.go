@@ -32,6 +32,7 @@ func FuzzForward(f *testing.F) {
 	w.s.waits.head, w.s.waits.idle = 100*time.Millisecond, 100*time.Millisecond
 	var mu sync.Mutex
 	var got bytes.Buffer
+	ended := 0 // connections of the server
 	w.raw("api.example.com", 80, func(c net.Conn) {
 		var all bytes.Buffer
 		br := bufio.NewReader(io.TeeReader(c, &all))
@@ -48,6 +49,7 @@ func FuzzForward(f *testing.F) {
 		_, _ = io.Copy(io.Discard, br)
 		mu.Lock()
 		got.Write(all.Bytes())
+		ended++
 		mu.Unlock()
 	})
 	addr := w.redirect("198.18.0.1:80")
@@ -70,7 +72,16 @@ func FuzzForward(f *testing.F) {
 		if !settles(func() bool { return w.sandbox.Connections() == 0 }) {
 			t.Fatal("the connection does not end")
 		}
-		time.Sleep(time.Millisecond) // the server's end notices
+		if !settles(func() bool {
+			w.mu.Lock()
+			dialled := len(w.dialled)
+			w.mu.Unlock()
+			mu.Lock()
+			defer mu.Unlock()
+			return ended == dialled
+		}) {
+			t.Fatal("the server's connection does not end")
+		}
 		var judged []string
 		for _, r := range w.log.all() {
 			if r.Layer == "l7" && r.Verdict == "allow" && r.Method != "" {

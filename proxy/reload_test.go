@@ -140,7 +140,9 @@ func TestBypass_B30_SilentConnectionIsJudgedByTheNewPolicy(t *testing.T) {
 	var got tap
 	w.raw("api.example.com", 25, got.serve)
 	c := w.tunnel("api.example.com:25")
-	time.Sleep(2 * w.s.waits.serverFirst)
+	if !settles(func() bool { return len(w.dials()) > 0 }) {
+		t.Fatal("the proxy does not dial for a client that says nothing")
+	}
 	w.load(endpoints("host: api.example.com, port: 25, protocol: rest, access: full, enforcement: enforce"))
 	_, _ = io.WriteString(c, "\x00raw")
 	if err := gone(c); err != nil {

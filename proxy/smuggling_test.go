@@ -331,7 +331,7 @@ func TestBypass_B31_Limits(t *testing.T) {
 			if _, err := fmt.Fprint(c, "G"); err != nil {
 				break
 			}
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond) //nolint:forbidigo // a slow client
 		}
 		if d := time.Since(start); d > 3*w.s.waits.head {
 			t.Errorf("still open after %s", d)

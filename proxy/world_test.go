@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"openshell.dev/runtime/internal/decisionlog"
+	"openshell.dev/runtime/internal/testenv"
 	"openshell.dev/runtime/proxy/ca"
 	"openshell.dev/runtime/proxy/identity"
 	"openshell.dev/runtime/proxy/upstream"
@@ -60,15 +61,8 @@ func openFDs() int {
 	return len(entries)
 }
 
-func settles(ok func() bool) bool {
-	for range 1000 {
-		if ok() {
-			return true
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	return ok()
-}
+// settles reports whether ok becomes true in time.
+func settles(ok func() bool) bool { return testenv.Eventually(5*time.Second, ok) }
 
 // fakeIdentity says that a connection is held by who.
 type fakeIdentity struct {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"openshell.dev/runtime/internal/testenv"
 )
 
 // floodSize is the number of refusals that wrote 16 MB before refusals were counted.
@@ -151,23 +153,20 @@ func TestCountsComeByThemselves(t *testing.T) {
 	for range n {
 		l.Record(Record{Verdict: Deny, Host: "a.test", Pid: 7, Revision: 2})
 	}
-	deadline := time.Now().Add(20 * time.Second)
-	for {
+	var quiet bool
+	var all []Record
+	if !testenv.Eventually(20*time.Second, func() bool {
 		l.mu.Lock()
-		quiet := !l.ticking
+		quiet = !l.ticking
 		l.mu.Unlock()
-		if all, _ := kept(t, dir); quiet && counted(t, all) == n {
-			last := all[len(all)-1]
-			if last.Host != "a.test" || last.Revision != 2 || last.Count == 0 && len(all) < n || last.Count != 0 && last.Pid != 0 {
-				t.Errorf("ends with %+v", last)
-			}
-			break
-		}
-		if time.Now().After(deadline) {
-			all, _ := kept(t, dir)
-			t.Fatalf("quiet %v, records %+v", quiet, all)
-		}
-		time.Sleep(time.Millisecond)
+		all, _ = kept(t, dir)
+		return quiet && counted(t, all) == n
+	}) {
+		t.Fatalf("quiet %v, records %+v", quiet, all)
+	}
+	last := all[len(all)-1]
+	if last.Host != "a.test" || last.Revision != 2 || last.Count == 0 && len(all) < n || last.Count != 0 && last.Pid != 0 {
+		t.Errorf("ends with %+v", last)
 	}
 	l.Record(Record{Verdict: Deny, Host: "a.test"})
 	if err := l.Close(); err != nil {
@@ -184,8 +183,8 @@ func TestDroppedFirstIsNoFirst(t *testing.T) {
 	s := &slow{gate: make(chan struct{})}
 	l := start("box", s)
 	l.Record(Record{Verdict: "allow"})
-	for !s.waits.Load() { // until then, the queue is being read
-		time.Sleep(time.Millisecond)
+	if !testenv.Eventually(20*time.Second, s.waits.Load) { // until then the queue is read
+		t.Fatal("nothing is written")
 	}
 	for range 2 * MaxQueue {
 		l.Record(Record{Verdict: "allow"})
@@ -199,8 +198,8 @@ func TestDroppedFirstIsNoFirst(t *testing.T) {
 	}
 	l.fold() // the queue is full
 	close(s.gate)
-	for len(l.queue) == cap(l.queue) {
-		time.Sleep(time.Millisecond)
+	if !testenv.Eventually(20*time.Second, func() bool { return len(l.queue) < cap(l.queue) }) {
+		t.Fatal("the queue is not read")
 	}
 	l.Record(Record{Verdict: Deny, Host: "a.test"})
 	if err := l.Close(); err != nil {

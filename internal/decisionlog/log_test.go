@@ -217,7 +217,7 @@ func TestDiskFull(t *testing.T) {
 	for i := range n {
 		l.Record(Record{Verdict: "audit", Layer: "l4"})
 		if i%100 == 0 {
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) //nolint:forbidigo // a flood that leaves the writer some time
 		}
 	}
 	err := l.Close()

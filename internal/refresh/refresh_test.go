@@ -39,11 +39,13 @@ type issuer struct {
 	life  int
 	// broken makes it return responses that cannot be used.
 	broken bool
-	slow   chan struct{}
+	// asked, if there is one, hears of each request, which then waits until slow is closed.
+	asked, slow chan struct{}
 }
 
 func (i *issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if i.slow != nil {
+		i.asked <- struct{}{}
 		<-i.slow
 	}
 	i.mu.Lock()
@@ -176,11 +178,15 @@ func TestOneSpendsTheToken(t *testing.T) {
 
 // TestConfiguredMeanwhile checks that a value from a replaced origin is not used.
 func TestConfiguredMeanwhile(t *testing.T) {
-	i := &issuer{life: 600, slow: make(chan struct{})}
+	i := &issuer{life: 600, asked: make(chan struct{}, 1), slow: make(chan struct{})}
 	r, _ := world(t, i)
 	done := make(chan error)
 	go func() { done <- r.Refresh(context.Background(), "work", nil, false) }()
-	time.Sleep(50 * time.Millisecond)
+	select {
+	case <-i.asked:
+	case err := <-done:
+		t.Fatalf("the issuer is not asked: %v", err)
+	}
 	if _, err := r.Store.Update("work", func(p *provider.Provider) (bool, error) {
 		p.Origins["token"].Configured = time.Now().UTC().Add(time.Second)
 		return false, nil

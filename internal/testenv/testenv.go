@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Variable is the environment variable that lists what the machine must have.
@@ -91,4 +92,26 @@ func Lacks(t testing.TB, need string, why error) {
 
 func must(need string) bool {
 	return slices.Contains(strings.Split(os.Getenv(Variable), ","), need)
+}
+
+// Eventually pauses between two looks. The pause begins with minPause and doubles up to maxPause,
+// so that a short wait ends at once and the looks of a long one do not slow down the machine.
+const (
+	minPause = time.Millisecond
+	maxPause = 32 * time.Millisecond
+)
+
+// Eventually calls done again and again until it returns true, for at most timeout, and
+// reports whether it did. It is for events that no channel reports. A test that something
+// does not happen calls it with what must not happen and with the time to watch for it.
+func Eventually(timeout time.Duration, done func() bool) bool {
+	late := time.After(timeout)
+	for pause := minPause; !done(); pause = min(2*pause, maxPause) {
+		select {
+		case <-time.After(pause):
+		case <-late:
+			return done()
+		}
+	}
+	return true
 }

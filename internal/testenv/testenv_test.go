@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"runtime"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // recorder is a test that only records its result.
@@ -23,6 +25,30 @@ func (r *recorder) Fatalf(format string, args ...any) { r.end("fail: "+format, a
 func (r *recorder) end(format string, args []any) {
 	r.ended = fmt.Sprintf(format, args...)
 	runtime.Goexit()
+}
+
+func TestEventually(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, tc := range []struct {
+			name    string
+			after   time.Duration // when the event happens
+			timeout time.Duration
+			want    bool
+		}{
+			{"at once", 0, 0, true},
+			{"in time", time.Second, time.Minute, true},
+			{"at the last moment", time.Second, time.Second, true},
+			{"too late", time.Minute, time.Second, false},
+		} {
+			began := time.Now()
+			if got := Eventually(tc.timeout, func() bool { return time.Since(began) >= tc.after }); got != tc.want {
+				t.Errorf("%s: %t, want %t", tc.name, got, tc.want)
+			}
+			if took := time.Since(began); took < tc.after && tc.want || took > min(tc.after, tc.timeout)+maxPause {
+				t.Errorf("%s: took %s", tc.name, took)
+			}
+		}
+	})
 }
 
 func TestWhatIsRequiredFailsInsteadOfSkipping(t *testing.T) {

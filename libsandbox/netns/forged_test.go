@@ -29,6 +29,7 @@ func TestBypass_B16_ForgedAnswer(t *testing.T) {
 	for i, resolver := range outsideAddrs {
 		p := newPair(t)
 		network := []string{"udp4", "udp6"}[i]
+		forged := make(chan struct{}) // closed when the forged answer has been sent
 		p.close(t)
 		in(t, p.outside, func() {
 			c, err := net.ListenPacket(network, net.JoinHostPort(resolver, "53"))
@@ -41,7 +42,11 @@ func TestBypass_B16_ForgedAnswer(t *testing.T) {
 					if err != nil {
 						return
 					}
-					time.Sleep(300 * time.Millisecond)
+					select {
+					case <-forged:
+					case <-t.Context().Done():
+						return
+					}
 					_, _ = c.WriteTo([]byte("true"), from)
 				}
 			}()
@@ -59,6 +64,7 @@ func TestBypass_B16_ForgedAnswer(t *testing.T) {
 				defer c.Close()
 				_, _ = c.Write([]byte("forged"))
 			}
+			close(forged)
 			must(t, question.SetReadDeadline(time.Now().Add(timeout)))
 			b := make([]byte, 100)
 			if n, err := question.Read(b); err != nil || string(b[:n]) != "true" {

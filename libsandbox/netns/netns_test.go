@@ -80,17 +80,17 @@ func newPair(t *testing.T) *pair {
 func running(t *testing.T, addr string) {
 	t.Helper()
 	local := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: &net.IPNet{IP: net.ParseIP(addr), Mask: net.CIDRMask(128, 128)}}
-	for deadline := time.Now().Add(timeout); ; time.Sleep(time.Millisecond) {
+	var state netlink.LinkOperState
+	var routes []netlink.Route
+	if !testenv.Eventually(timeout, func() bool {
 		l, err := netlink.LinkByName("eth0")
 		must(t, err)
-		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, local, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+		state = l.Attrs().OperState
+		routes, err = netlink.RouteListFiltered(netlink.FAMILY_V6, local, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
 		must(t, err)
-		if l.Attrs().OperState == netlink.OperUp && len(routes) > 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("eth0 is %s, the local routes to %s are %v", l.Attrs().OperState, addr, routes)
-		}
+		return state == netlink.OperUp && len(routes) > 0
+	}) {
+		t.Fatalf("eth0 is %s, the local routes to %s are %v", state, addr, routes)
 	}
 }
 
@@ -116,6 +116,16 @@ func in(t *testing.T, ns vnetns.NsHandle, f func()) {
 		}
 	}()
 	must(t, <-done)
+}
+
+// connectAndStay connects from ns to an address. The connection lasts until the test ends.
+func connectAndStay(t *testing.T, ns vnetns.NsHandle, from net.Addr, to string) {
+	in(t, ns, func() {
+		d := net.Dialer{LocalAddr: from}
+		if c, err := d.Dial("tcp", to); err == nil {
+			t.Cleanup(func() { c.Close() })
+		}
+	})
 }
 
 func (p *pair) close(t *testing.T) {

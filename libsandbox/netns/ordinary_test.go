@@ -15,6 +15,8 @@ import (
 
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/testenv"
 )
 
 func udpEcho(t *testing.T, ns vnetns.NsHandle, network, addr string) {
@@ -87,12 +89,11 @@ func TestOrdinary(t *testing.T) {
 	check := func(what string, ns vnetns.NsHandle, f func() error) {
 		t.Helper()
 		in(t, ns, func() {
-			err := f()
-			for try := 0; err != nil && try < 2; try++ {
-				time.Sleep(200 * time.Millisecond)
+			var err error
+			if !testenv.Eventually(patience, func() bool {
 				err = f()
-			}
-			if err != nil {
+				return err == nil
+			}) {
 				t.Errorf("%s: %v", what, err)
 			}
 		})

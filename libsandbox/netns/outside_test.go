@@ -19,12 +19,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"openshell.dev/runtime/internal/testenv"
+
 	vnetns "github.com/vishvananda/netns"
 )
 
-// sniff collects the packets that arrive at ns from outside, except ARP and neighbour
-// discovery.
-func sniff(t *testing.T, ns vnetns.NsHandle) (arrived func() []string) {
+// quiet is how long a test watches for a packet that must not arrive. A packet that is sent
+// arrives within a millisecond.
+const quiet = 40 * time.Millisecond
+
+// sniff collects the packets that arrive in ns from elsewhere, other than ARP and neighbour
+// discovery. The function arrived returns those that arrived since its last call; if there
+// are none it waits for the first one, for at most wait.
+func sniff(t *testing.T, ns vnetns.NsHandle) (arrived func(wait time.Duration) []string) {
 	t.Helper()
 	all := binary.NativeEndian.Uint16([]byte{0, unix.ETH_P_ALL})
 	var fd int
@@ -62,12 +69,13 @@ func sniff(t *testing.T, ns vnetns.NsHandle) (arrived func() []string) {
 		}
 	}()
 	t.Cleanup(func() { close(stop); <-done; _ = unix.Close(fd) })
-	return func() []string {
-		time.Sleep(20 * time.Millisecond)
-		mu.Lock()
-		defer mu.Unlock()
-		s := got
-		got = nil
+	return func(wait time.Duration) (s []string) {
+		testenv.Eventually(wait, func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			s, got = got, nil
+			return len(s) > 0
+		})
 		return s
 	}
 }
@@ -135,10 +143,6 @@ func TestBypass_B21_ForeignPeer(t *testing.T) {
 		defer l.Close()
 		d := net.Dialer{Timeout: timeout, Control: foreignTCP, LocalAddr: tcpAddr(foreign)}
 		from, err := d.Dial("tcp6", own)
-		for try := 0; err != nil && try < 5; try++ { // IPv6 needs a moment to be ready
-			time.Sleep(200 * time.Millisecond)
-			from, err = d.Dial("tcp6", own)
-		}
 		if errors.Is(err, unix.ECONNREFUSED) {
 			return
 		}
@@ -159,8 +163,7 @@ func TestBypass_B21_ForeignPeer(t *testing.T) {
 		must(t, control(c.(*net.TCPConn), func(fd int) error { return unix.BindToDevice(fd, "eth0") }))
 		_, _ = io.WriteString(c, "secret")
 	})
-	time.Sleep(300 * time.Millisecond)
-	if got := arrived(); len(got) != 0 {
+	if got := arrived(300 * time.Millisecond); len(got) != 0 {
 		t.Errorf("arrived: %q", got)
 	}
 }
@@ -246,7 +249,7 @@ func TestBypass_B21_OddSockets(t *testing.T) {
 	}
 	open, closed := newPair(t), newPair(t)
 	closed.close(t)
-	var arrived [2]func() []string
+	var arrived [2]func(time.Duration) []string
 	for i, p := range []*pair{open, closed} {
 		in(t, p.inside, func() { must(t, os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 0"), 0)) })
 		arrived[i] = sniff(t, p.outside)
@@ -292,6 +295,7 @@ func TestBypass_B21_OddSockets(t *testing.T) {
 		{"UDP in segments", unix.AF_INET, udp, 0, []func(int) error{set(unix.SOL_UDP, unix.UDP_SEGMENT, 3), eth0, send(out4)}},
 	} {
 		for i, p := range []*pair{open, closed} {
+			var got []string
 			in(t, p.inside, func() {
 				fd, err := unix.Socket(tc.family, tc.kind, tc.proto)
 				must(t, err)
@@ -301,9 +305,15 @@ func TestBypass_B21_OddSockets(t *testing.T) {
 						break // which is as good
 					}
 				}
-				time.Sleep(20 * time.Millisecond)
+				wait := quiet
+				if p == open {
+					wait = timeout
+				}
+				got = arrived[i](wait)
 			})
-			switch got := arrived[i](); {
+			for p == open && len(arrived[i](quiet)) > 0 { // further packets of this attempt
+			}
+			switch {
 			case p == closed && len(got) != 0:
 				t.Errorf("%s: arrived: %q", tc.name, got)
 			case p == open && len(got) == 0:

@@ -279,15 +279,7 @@ func TestBypass_B21_ReconnectedSocket(t *testing.T) {
 		l, err := net.Listen("tcp4", insideAddrs[0]+":9000")
 		must(t, err)
 		defer l.Close()
-		go func() {
-			in(t, p.outside, func() {
-				c, err := net.Dial("tcp", insideAddrs[0]+":9000")
-				if err == nil {
-					defer c.Close()
-					time.Sleep(time.Second)
-				}
-			})
-		}()
+		go connectAndStay(t, p.outside, nil, insideAddrs[0]+":9000")
 		c, err := l.Accept()
 		must(t, err)
 		defer c.Close()

@@ -11,6 +11,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/testenv"
 )
 
 // withoutRST attaches a filter to a socket that hides a RST whose acknowledgement number
@@ -73,15 +75,7 @@ func TestBypass_B21_RememberedConnectionWithHelp(t *testing.T) {
 
 		l, err := net.Listen("tcp4", at.String())
 		must(t, err)
-		go func() {
-			in(t, p.outside, func() {
-				d := net.Dialer{LocalAddr: tcpAddr("10.231.240.3:0")}
-				if c, err := d.Dial("tcp", at.String()); err == nil {
-					defer c.Close()
-					time.Sleep(time.Second)
-				}
-			})
-		}()
+		go connectAndStay(t, p.outside, tcpAddr("10.231.240.3:0"), at.String())
 		accepted, err := l.Accept()
 		must(t, err)
 		must(t, l.Close())
@@ -124,7 +118,8 @@ func TestBypass_B21_RememberedConnectionWithHelp(t *testing.T) {
 		if try(^uint32(0)) {
 			return
 		}
-		arrived()
+		for len(arrived(quiet)) > 0 { // the SYNs of the tries
+		}
 		src, dst := netip.MustParseAddr(outsideAddrs[0]).As4(), netip.MustParseAddr(insideAddrs[0]).As4()
 		h := make([]byte, 20)
 		binary.BigEndian.PutUint16(h, 8080)
@@ -136,10 +131,13 @@ func TestBypass_B21_RememberedConnectionWithHelp(t *testing.T) {
 		pseudo := append(append(append([]byte{}, src[:]...), dst[:]...), 0, unix.IPPROTO_TCP, 0, 20)
 		binary.BigEndian.PutUint16(h[16:], checksum(append(pseudo, h...)))
 		must(t, unix.Sendto(raw, h, 0, &unix.SockaddrInet4{Addr: dst}))
-		time.Sleep(50 * time.Millisecond)
+		testenv.Eventually(50*time.Millisecond, func() bool { // if the answer is taken
+			info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+			must(t, err)
+			return info.State == unix.BPF_TCP_ESTABLISHED
+		})
 		_, _ = unix.Write(fd, []byte("secret"))
-		time.Sleep(100 * time.Millisecond)
-		if got := arrived(); len(got) != 0 {
+		if got := arrived(120 * time.Millisecond); len(got) != 0 {
 			t.Errorf("arrived: %q", got)
 		}
 	})

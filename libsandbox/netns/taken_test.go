@@ -139,6 +139,7 @@ func TestForeignAddressDisturbsNothing(t *testing.T) {
 		secret := net.JoinHostPort(outsideAddrs[1], "8080")
 		accepted := serve(t, p.outside, "tcp6", secret)
 		p.close(t)
+		arrived := sniff(t, p.outside)
 		in(t, p.outside, func() {
 			c, err := nftables.New()
 			must(t, err)
@@ -160,7 +161,9 @@ func TestForeignAddressDisturbsNothing(t *testing.T) {
 				}
 				done <- err
 			})
-			time.Sleep(300 * time.Millisecond)
+			if len(arrived(timeout)) == 0 {
+				t.Error("the proxy's SYN does not arrive")
+			}
 			if attack {
 				fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
 				must(t, err)
@@ -168,8 +171,10 @@ func TestForeignAddressDisturbsNothing(t *testing.T) {
 				must(t, unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_FREEBIND, 1))
 				must(t, unix.Bind(fd, &unix.SockaddrInet6{Port: 8080, Addr: netip.MustParseAddr(outsideAddrs[1]).As16()}))
 				_ = unix.Connect(fd, &unix.SockaddrInet6{Port: 40001, Addr: netip.MustParseAddr(insideAddrs[1]).As16()})
+				// Its answer, if there is one.
+				_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, 100)
+				must(t, err)
 			}
-			time.Sleep(100 * time.Millisecond)
 			in(t, p.outside, func() {
 				c, err := nftables.New()
 				must(t, err)
@@ -190,18 +195,11 @@ func TestTakenConnection(t *testing.T) {
 	conns, _ := proxy(t, p.inside)
 	in(t, p.inside, func() {
 		to, at := "[2001:db8::7]:8443", net.JoinHostPort(insideAddrs[1], "40001")
-		var c net.Conn
-		var err error
 		d := net.Dialer{Timeout: timeout}
-		for try := 0; try < 5; try++ { // IPv6 needs a moment to be ready
-			if c, err = d.Dial("tcp6", to); err == nil {
-				c.Close()
-				<-conns
-				break
-			}
-			time.Sleep(200 * time.Millisecond)
-		}
+		c, err := d.Dial("tcp6", to)
 		must(t, err)
+		must(t, c.Close())
+		<-conns
 		unanswered(t, unix.AF_INET6, to, at)
 		l, err := net.Listen("tcp6", "[::]:8443")
 		must(t, err)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/testenv"
 )
 
 // both calls the two control functions in order.
@@ -93,9 +95,10 @@ func TestKernelAnswersForTheProxy(t *testing.T) {
 				}
 				defer c.Close()
 				_, _ = io.ReadAll(c) // until the proxy has closed it
-				for end := time.Now().Add(timeout); err == nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+				testenv.Eventually(timeout, func() bool {
 					_, err = io.WriteString(c, "more")
-				}
+					return err != nil
+				})
 				ended <- err
 			}()
 		})
@@ -141,14 +144,7 @@ func TestBypass_B21_RememberedConnection(t *testing.T) {
 
 		l, err := net.Listen("tcp4", at.String())
 		must(t, err)
-		go func() {
-			in(t, p.outside, func() {
-				if c, err := net.Dial("tcp", at.String()); err == nil {
-					defer c.Close()
-					time.Sleep(time.Second)
-				}
-			})
-		}()
+		go connectAndStay(t, p.outside, nil, at.String())
 		in, err := l.Accept()
 		must(t, err)
 		defer in.Close()

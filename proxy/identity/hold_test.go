@@ -56,11 +56,11 @@ func TestNoDescriptorsLeft(t *testing.T) {
 		}
 	}
 	// Those of the Go runtime's own come and go.
-	after := open()
-	for end := time.Now().Add(10 * time.Second); len(after) > len(before) && time.Now().Before(end); after = open() {
-		time.Sleep(10 * time.Millisecond)
-	}
-	if len(after) > len(before) {
+	var after []string
+	if !testenv.Eventually(10*time.Second, func() bool {
+		after = open()
+		return len(after) <= len(before)
+	}) {
 		t.Errorf("%d descriptors %q, %d before %q", len(after), after, len(before), before)
 	}
 }

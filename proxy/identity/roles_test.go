@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/testenv"
 )
 
 // The test binary is also every program in the containers of the tests:
@@ -206,8 +208,8 @@ func halfCloseRole(args []string) error {
 }
 
 func stay(err error) error {
-	if err == nil {
-		time.Sleep(time.Hour)
+	for err == nil {
+		_ = unix.Pause() // until the process is killed
 	}
 	return err
 }
@@ -303,7 +305,12 @@ func receiveRole([]string) error {
 // threadRole holds the socket only in the descriptor table of one thread.
 func threadRole(args []string) error {
 	done := make(chan error)
-	time.Sleep(time.Millisecond) // opens the poller in the table of all threads
+	r, w, err := os.Pipe() // opens Go's poller in the descriptor table that all threads share
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	defer w.Close()
 	go func() {
 		runtime.LockOSThread()
 		if err := unix.Unshare(unix.CLONE_FILES); err != nil {
@@ -319,13 +326,10 @@ func threadRole(args []string) error {
 // leaderlessRole holds the socket in a process whose first thread has ended.
 func leaderlessRole(args []string) error {
 	go func() {
-		for {
-			time.Sleep(5 * time.Millisecond)
+		testenv.Eventually(time.Minute, func() bool {
 			b, _ := os.ReadFile("/proc/self/stat")
-			if ended(b) {
-				break
-			}
-		}
+			return ended(b)
+		})
 		_, err := dialAndReport(0, args[0], "")
 		if err := stay(err); err != nil {
 			fmt.Println("error", err)
@@ -407,12 +411,13 @@ func lateRole(args []string) error {
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
 		return err
 	}
-	for {
-		if _, err := os.Stat(file); err == nil {
-			return unix.Exec(program, []string{program, "role", "idle", "0"}, nil)
-		}
-		time.Sleep(time.Millisecond)
+	if !testenv.Eventually(time.Minute, func() bool {
+		_, err := os.Stat(file)
+		return err == nil
+	}) {
+		return fmt.Errorf("%s does not appear", file)
 	}
+	return unix.Exec(program, []string{program, "role", "idle", "0"}, nil)
 }
 
 func idleRole(args []string) error {
@@ -421,7 +426,6 @@ func idleRole(args []string) error {
 		if _, err := os.Open("/dev/null"); err != nil {
 			return err
 		}
-		time.Sleep(0)
 	}
 	if n > 0 {
 		fmt.Println("idle")

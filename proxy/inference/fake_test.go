@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"openshell.dev/runtime/internal/testenv"
 	"openshell.dev/runtime/policy"
 	"openshell.dev/runtime/proxy/memory"
 )
@@ -174,13 +175,17 @@ func (s *sandbox) ask(t testing.TB, method, path, body string, header ...string)
 // record waits for the n-th record: it is made after the answer has been sent.
 func (s *sandbox) record(t testing.TB, n int) Usage {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	var u Usage
+	if testenv.Eventually(5*time.Second, func() bool {
 		s.mu.Lock()
-		if len(s.usage) >= n {
-			defer s.mu.Unlock()
-			return s.usage[n-1]
+		defer s.mu.Unlock()
+		if len(s.usage) < n {
+			return false
 		}
-		s.mu.Unlock()
+		u = s.usage[n-1]
+		return true
+	}) {
+		return u
 	}
 	t.Fatalf("no record %d", n)
 	return Usage{}

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"openshell.dev/runtime/internal/testenv"
 	"openshell.dev/runtime/policy"
 )
 
@@ -111,7 +112,7 @@ func TestIdleLimitIsBetweenParts(t *testing.T) {
 	b := newBackend(t, func(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Content-Type", sseType)
 		for range 8 {
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(50 * time.Millisecond) //nolint:forbidigo // the whole stream takes longer than each timeout
 			_, _ = io.WriteString(w, chatParts[0])
 			w.(http.Flusher).Flush()
 		}
@@ -207,14 +208,8 @@ func TestBodiesAreGivenBack(t *testing.T) {
 		s.record(t, n)
 	}
 	m := s.router.Meter()
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		held := s.memory.Used()
-		if held == 0 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%d bytes are still held", held)
-		}
+	if !testenv.Eventually(5*time.Second, func() bool { return s.memory.Used() == 0 }) {
+		t.Fatalf("%d bytes are still held", s.memory.Used())
 	}
 	s.account.Force(s.memory.Limit())
 	if status, body := s.ask(t, "POST", "/v1/embeddings", `{"model":"m"}`); status != 503 {

@@ -24,6 +24,7 @@ import (
 
 	fake "openshell.dev/runtime/integration/middleware"
 	"openshell.dev/runtime/internal/decisionlog"
+	"openshell.dev/runtime/internal/testenv"
 	"openshell.dev/runtime/policy"
 )
 
@@ -328,17 +329,18 @@ func TestTooMuch(t *testing.T) {
 }
 
 func TestServiceIsLate(t *testing.T) {
+	over := make(chan struct{}) // closed when the caller has its error
 	s := &fake.Service{
 		Manifest: map[string]any{"bindings": []any{map[string]any{"operation": 1, "phase": 1, "maxBodyBytes": 4 << 20, "timeout": "50ms"}}},
 		Evaluate: func(ctx context.Context, _ *fake.Evaluation) (fake.Result, error) {
-			<-ctx.Done() // the deadline is the caller's
-			// Its own clock may be the later one by a little.
-			time.Sleep(200 * time.Millisecond)
+			<-ctx.Done() // the deadline is the caller's, whose clock may be the later one by a little
+			<-over
 			return fake.Allow, nil
 		},
 	}
 	began := time.Now()
 	_, err := run(t, runner(t, s, MaxBody), request("x"), guarded)
+	close(over)
 	var failed *FailedError
 	if !errors.As(err, &failed) || failed.Code != "middleware_timeout" || time.Since(began) > time.Second {
 		t.Errorf("%v after %s", err, time.Since(began))
@@ -462,8 +464,8 @@ func TestEnter(t *testing.T) {
 			entered <- err
 		}()
 	}
-	for r.waiting.Load() < maxWaiting {
-		time.Sleep(time.Millisecond)
+	if !testenv.Eventually(10*time.Second, func() bool { return r.waiting.Load() == maxWaiting }) {
+		t.Fatalf("%d wait, want %d", r.waiting.Load(), maxWaiting)
 	}
 	if _, err := r.Enter(t.Context()); !errors.Is(err, ErrBusy) {
 		t.Errorf("one too many: %v", err)

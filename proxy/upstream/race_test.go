@@ -45,7 +45,7 @@ func (h *lateHost) connect(ctx context.Context, to netip.AddrPort) (net.Conn, er
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	time.Sleep(max(d, -d))
+	time.Sleep(max(d, -d)) //nolint:forbidigo // the bubble's clock: the host answers after this time
 	if d < 0 {
 		return nil, errors.New("connection refused")
 	}
@@ -118,7 +118,7 @@ func TestDialRacesAddresses(t *testing.T) {
 				if (err == nil) != (tc.want != "") || err == nil && at.String() != tc.want || took != tc.took {
 					t.Errorf("reached %s after %s, %v; want %s after %s", at, took, err, tc.want, tc.took)
 				}
-				time.Sleep(time.Second) // of the bubble's clock: all attempts have ended
+				time.Sleep(time.Second) //nolint:forbidigo // the bubble's clock: all attempts have ended
 				synctest.Wait()
 				h.mu.Lock()
 				defer h.mu.Unlock()
