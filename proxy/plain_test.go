@@ -253,7 +253,7 @@ func TestBypass_B27_LenientRequestLines(t *testing.T) {
 					before := len(w.log.all())
 					if split > 0 && protocol == "" {
 						_, _ = io.WriteString(c, text[:split])
-						time.Sleep(FirstLineTimeout + 50*time.Millisecond) // what the proxy carries by then is carried
+						time.Sleep(FirstLineTimeout + 50*time.Millisecond) //nolint:forbidigo // the proxy forwards the part of the line after this time
 					} else {
 						split = 0
 					}
@@ -332,7 +332,7 @@ func TestFirstLineWithoutEnd(t *testing.T) {
 		plain, _ := w.both(nil)
 		c := w.tunnel("api.example.com:80")
 		_, _ = io.WriteString(c, "GET ")
-		time.Sleep(FirstLineTimeout + 100*time.Millisecond)
+		time.Sleep(FirstLineTimeout + 100*time.Millisecond) //nolint:forbidigo // a slow client
 		if resp, body := ask(t, c, "/ HTTP/1.1\r\nHost: api.example.com\r\n\r\n"); resp.StatusCode != 200 || len(plain.got()) != 1 {
 			t.Errorf("%d %s, %d requests arrived", resp.StatusCode, body, len(plain.got()))
 		}

@@ -427,7 +427,7 @@ func TestSandboxesHaveConnectionsOfTheirOwn(t *testing.T) {
 	}
 	// Another container's process now holds a's connection.
 	all.hold(sa.raw, "b")
-	time.Sleep(IdentityAge + 50*time.Millisecond)
+	time.Sleep(IdentityAge + 50*time.Millisecond) //nolint:forbidigo // the first answer is too old after this time
 	if status := sa.get("/handed-over"); status != 403 {
 		t.Errorf("a's connection in b's hands: %d", status)
 	}

@@ -90,7 +90,7 @@ func TestOrdinary(t *testing.T) {
 		t.Helper()
 		in(t, ns, func() {
 			var err error
-			if !testenv.Eventually(patience, func() bool {
+			if !testenv.Eventually(timeout, func() bool {
 				err = f()
 				return err == nil
 			}) {
