@@ -30,8 +30,8 @@ const (
 	InstructionSize = 8
 )
 
-// Instructions are what openshell-launch takes from its thread before it executes the
-// user's program.
+// Instructions are the rights that openshell-launch drops on its thread before it executes
+// the user's program.
 type Instructions struct {
 	// Landlock is the ruleset; one with the ABI 0 restricts nothing.
 	Landlock landlock.Ruleset `json:"landlock"`

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package header names the header fields that have a meaning beyond one program: those of
-// a single connection and those that carry credentials.
+// Package header names the header fields that have a meaning beyond one program: the fields
+// of a single connection and the fields that carry credentials.
 package header
 
 import (
