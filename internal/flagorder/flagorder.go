@@ -21,8 +21,8 @@ const (
 	Flag
 )
 
-// Order returns args with the flags first. What follows -- stays an argument, and so does a
-// single -.
+// Order returns args with the flags first. The arguments after -- and a single - stay
+// arguments.
 func Order(flags []cli.Flag, args []string, unknown Unknown) []string {
 	var first, last []string
 	for rest := args; len(rest) > 0; {
