@@ -1,11 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package container is the only door to runc's libcontainer: it turns an OCI
-// spec into a container, starts processes in it and reports on it. It knows
-// nothing of policies or proxies; a caller edits the spec before, gives it files
-// to pass in, and is called back once the container's namespaces exist.
+// Package container makes containers with runc's libcontainer. It turns an OCI spec into a
+// container, starts processes in it, and reports on it. It is the only package that imports
+// libcontainer, so that a change of runc's API is a change here.
 //
-// It does not protect anything by itself: what it runs is what the spec says.
+//	c, err := container.Create(container.Config{Root: root, ID: id, Spec: spec})
+//	…
+//	status, err := c.Run(container.ProcessConfig{Action: container.RunInit, Spec: spec.Process})
+//	…
+//	err = c.Destroy()
+//
+// A later process of the runtime finds the container with [Load]. Package libsandbox edits
+// the spec before, passes files to the process ([ProcessConfig].Files), and is called back
+// when the namespaces exist ([Config].CreateRuntime) and when the root is set up
+// ([ProcessConfig].Started).
+//
+// The package does not know policies or proxies, and does not confine anything: a container
+// is what the spec says. Errors keep runc's texts, because engines match them.
 package container
 
 import (
@@ -30,23 +41,32 @@ var (
 	ErrExist      = libcontainer.ErrExist
 )
 
-// Config says how to make a container.
+// Config describes a container, for [Create].
 type Config struct {
-	// Root is the directory of all containers' states; ID names this one.
+	// Root is the folder with the states of all containers, ID the container's name in it.
+	// Both are required. An ID that exists already or has other characters than
+	// state.ValidID allows is an error.
 	Root, ID string
-	Spec     *specs.Spec
-
-	NoPivot, NoNewKeyring, SystemdCgroup bool
-	// Rootless is `--rootless`: "true", "false", or "auto" (also if empty).
+	// Spec is config.json. It is required. Relative paths in it begin at the working
+	// directory. With a NotifySocket, Create adds a mount and a variable to it.
+	Spec *specs.Spec
+	// NoPivot changes the root with MS_MOVE instead of pivot_root, as --no-pivot does. The
+	// zero value uses pivot_root.
+	NoPivot bool
+	// NoNewKeyring leaves the container the caller's session keyring, as --no-new-keyring
+	// does. The zero value makes a new one.
+	NoNewKeyring bool
+	// SystemdCgroup makes cgroups through systemd. The zero value writes the file system.
+	SystemdCgroup bool
+	// Rootless says whether errors of permission on cgroups are ignored, as --rootless does:
+	// "true", "false" or "auto". The zero value means auto. Any other value is an error.
 	Rootless string
-
-	// NotifySocket is the NOTIFY_SOCKET of the manager that waits for the
-	// container to be ready, or "".
+	// NotifySocket is the NOTIFY_SOCKET of the manager that waits until the container is
+	// ready. The zero value means that none waits.
 	NotifySocket string
-
-	// CreateRuntime is called in this process once the container's namespaces
-	// and cgroup exist, before the spec's own hooks and before anything of the
-	// image runs. An error fails the create.
+	// CreateRuntime is called in this process when the container's namespaces and cgroup
+	// exist, before the hooks of Spec and before any program of the image runs. If it
+	// returns an error, the container is not made. The zero value is not called.
 	CreateRuntime func(*specs.State) error
 }
 
@@ -56,8 +76,9 @@ type Container struct {
 	notifyDir string
 }
 
-// Create makes the container's state; nothing runs yet. The working directory
-// must be the bundle, as relative paths in the spec are relative to it.
+// Create makes the container's state. No process runs yet.
+//
+// Preconditions: the working directory is the bundle.
 func Create(o Config) (*Container, error) {
 	rootless, err := rootlessCgroups(o.Rootless, o.SystemdCgroup)
 	if err != nil {
@@ -96,9 +117,9 @@ func Create(o Config) (*Container, error) {
 	return &Container{c, notifyDir(o.Root, o.ID)}, nil
 }
 
-// before makes f run before all of list. Prestart hooks run first of all; Docker
-// plugs its network in there. f becomes part of the first one, because errors
-// count the hooks of config.json from 0.
+// before returns list with f before the first hook. Prestart hooks are the first ones that
+// run; Docker connects its network in one of them. f is part of the first hook instead of
+// one of its own, because errors count the hooks of config.json from 0.
 func before(f func(*specs.State) error, list configs.HookList) configs.HookList {
 	if len(list) == 0 {
 		return configs.HookList{configs.NewFunctionHook(f)}
@@ -112,7 +133,7 @@ func before(f func(*specs.State) error, list configs.HookList) configs.HookList 
 	return append(configs.HookList{configs.NewFunctionHook(both)}, list[1:]...)
 }
 
-// Load finds an existing container; the error wraps ErrNotExist if there is none.
+// Load finds an existing container. The error wraps ErrNotExist if there is none.
 func Load(root, id string) (*Container, error) {
 	c, err := libcontainer.Load(root, id)
 	if err != nil {
@@ -121,8 +142,8 @@ func Load(root, id string) (*Container, error) {
 	return &Container{c, notifyDir(root, id)}, nil
 }
 
-// Start runs what a create left waiting. With notifySocket it then stays until
-// the container is ready.
+// Start lets the process run that CreateInit left waiting. With a notifySocket, Start returns
+// when the container is ready.
 func (c *Container) Start(notifySocket string) error {
 	status, err := c.c.Status()
 	if err != nil {
@@ -154,16 +175,16 @@ func (c *Container) Start(notifySocket string) error {
 // Signal sends sig to the container's first process.
 func (c *Container) Signal(sig unix.Signal) error { return c.c.Signal(sig) }
 
-// Destroy removes a stopped container's cgroups and state.
+// Destroy removes the cgroups and the state of a stopped container.
 func (c *Container) Destroy() error { return c.c.Destroy() }
 
 // Kill kills every process of the container, waits for them, and destroys it.
 func (c *Container) Kill() error {
-	// An already stopped container may still have processes in its cgroup.
+	// A stopped container may still have processes in its cgroup.
 	if err := c.c.Signal(unix.SIGKILL); err != nil && !errors.Is(err, ErrNotRunning) {
 		return fmt.Errorf("kill container: %w", err)
 	}
-	for deadline := time.Now().Add(killPatience); ; time.Sleep(killPoll) {
+	for deadline := time.Now().Add(killTimeout); ; time.Sleep(killPoll) {
 		status, err := c.c.Status()
 		switch {
 		case err != nil:
@@ -176,29 +197,30 @@ func (c *Container) Kill() error {
 	}
 }
 
-// How long a killed process may take to be gone, and how often that is looked
-// at: the kernel tells nobody but its parent.
 const (
-	killPatience = 10 * time.Second
-	killPoll     = 5 * time.Millisecond
+	// killTimeout bounds the time until a killed process has ended.
+	killTimeout = 10 * time.Second
+	// killPoll is the interval in which Kill looks for the end: the kernel reports it only
+	// to the process's parent.
+	killPoll = 5 * time.Millisecond
 )
 
-// Pids are the container's processes, in this PID namespace.
+// Pids returns the container's processes, by their IDs in this PID namespace.
 func (c *Container) Pids() ([]int, error) { return c.c.Processes() }
 
-// Pause freezes the container; Resume thaws it.
+// Pause freezes the container.
 func (c *Container) Pause() error { return c.c.Pause() }
 
 // Resume thaws a paused container.
 func (c *Container) Resume() error { return c.c.Resume() }
 
-// Annotation is one of the annotations the container was made with, or "".
+// Annotation returns an annotation with which the container was made, or "".
 func (c *Container) Annotation(key string) string {
 	_, annotations := utils.Annotations(c.c.Config().Labels)
 	return annotations[key]
 }
 
-// Bundle is the directory the container was made from.
+// Bundle returns the folder from which the container was made.
 func (c *Container) Bundle() (string, error) {
 	bundle, ok := utils.SearchLabels(c.c.Config().Labels, "bundle")
 	if !ok {

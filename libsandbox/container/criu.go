@@ -8,14 +8,14 @@ import (
 	"github.com/opencontainers/runc/libcontainer"
 )
 
-// CriuOptions are libcontainer's options of checkpoint and restore.
+// CriuOptions are the options of checkpoint and restore, which are libcontainer's.
 type CriuOptions = libcontainer.CriuOpts
 
-// CriuPageServer is where memory pages are sent to.
+// CriuPageServer is the server that memory pages are sent to.
 type CriuPageServer = libcontainer.CriuPageServerInfo
 
-// Checkpoint saves the container with criu and, unless the options leave it
-// running, destroys it.
+// Checkpoint saves the container with criu. It then destroys the container, unless the
+// options leave it running.
 func (c *Container) Checkpoint(o *CriuOptions) error {
 	status, err := c.c.Status()
 	if err != nil {

@@ -13,10 +13,10 @@ import (
 	"github.com/opencontainers/runc/types"
 )
 
-// Event is one line of `events`, in runc's shape.
+// Event is one line of the verb events, in runc's format.
 type Event = types.Event
 
-// Stats is one measurement.
+// Stats measures the container's resources once.
 func (c *Container) Stats() (*Event, error) {
 	if err := c.alive(); err != nil {
 		return nil, err
@@ -28,8 +28,9 @@ func (c *Container) Stats() (*Event, error) {
 	return c.statsEvent(s), nil
 }
 
-// Events calls each with a measurement every interval and with every kill for
-// lack of memory, until the container is gone or ctx is done.
+// Events calls each with a measurement at every interval, and with an event whenever the
+// kernel kills a process for lack of memory. It returns when the container has ended or ctx
+// is done.
 func (c *Container) Events(ctx context.Context, interval time.Duration, each func(*Event, error)) error {
 	if err := c.alive(); err != nil {
 		return err
@@ -46,7 +47,7 @@ func (c *Container) Events(ctx context.Context, interval time.Duration, each fun
 			return nil
 		case _, ok := <-oom:
 			if !ok {
-				return nil // the cgroup is gone
+				return nil // the cgroup was removed
 			}
 			each(&Event{Type: "oom", ID: c.c.ID()}, nil)
 		case <-tick.C:
@@ -60,6 +61,7 @@ func (c *Container) Events(ctx context.Context, interval time.Duration, each fun
 	}
 }
 
+// alive returns an error if the container has stopped.
 func (c *Container) alive() error {
 	status, err := c.c.Status()
 	if err == nil && status == libcontainer.Stopped {

@@ -11,15 +11,15 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// Formats of the log: runc's two, and one for people.
+// Formats of the log: runc's text and json, and plain for people.
 const (
 	FormatText  = "text"
 	FormatJSON  = "json"
 	FormatPlain = "plain"
 )
 
-// Log sets where libcontainer's own lines go, and in which format. What its
-// processes say inside comes the same way.
+// Log sets the destination and the format of libcontainer's log. Lines of libcontainer's
+// processes in the container arrive there, too.
 func Log(w io.Writer, format string, debug bool) {
 	var f logrus.Formatter = &logrus.TextFormatter{}
 	switch format {
@@ -35,18 +35,18 @@ func Log(w io.Writer, format string, debug bool) {
 	}
 }
 
-// Warn logs what does not stop anything and may not be meant.
+// Warn logs a warning: something that is no error but may not be intended.
 func Warn(text string) { logrus.Warn(text) }
 
-// plain is the message and how grave it is.
+// plain is a formatter that writes the level and the message.
 type plain struct{}
 
 func (plain) Format(e *logrus.Entry) ([]byte, error) {
 	return []byte(e.Level.String() + ": " + Plain(e.Message) + "\n"), nil
 }
 
-// Plain is s with escapes for what is not printable, but for ends of lines: an
-// image's words may be in it, and a terminal obeys them.
+// Plain returns s with escapes in place of characters that are not printable, except for
+// line feeds. s may have text of an image in it, which must not control the terminal.
 func Plain(s string) string {
 	lines := strings.Split(s, "\n")
 	for i, l := range lines {
@@ -58,8 +58,8 @@ func Plain(s string) string {
 	return strings.Join(lines, "\n")
 }
 
-// quiet drops the warning that a hook which is a function cannot be kept in the
-// state. It need not be: it runs once, in the process that made it.
+// quiet drops libcontainer's warning that a hook which is a function cannot be kept in the
+// state. The hook of [Config].CreateRuntime runs once, in the process that made it.
 type quiet struct{ logrus.Formatter }
 
 func (q quiet) Format(e *logrus.Entry) ([]byte, error) {

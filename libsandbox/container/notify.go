@@ -16,32 +16,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// notifyFolder is where the container finds its notify socket, as in runc.
+// notifyFolder is the folder of the notify socket in the container, as in runc.
 const notifyFolder = "/run/notify"
 
-// NotifySocket is the name of the socket there, and in the container's state.
+// NotifySocket is the name of the socket in that folder, and in the container's state.
 const NotifySocket = "notify.sock"
 
-// maxNotify bounds one message of sd_notify(3).
+// maxNotify bounds one message of sd_notify(3), in bytes.
 const maxNotify = 4096
 
-// notifyPoll is how often is looked whether the process that has not said READY
-// is still there; barrierPatience is how long systemd may take to take note.
 const (
-	notifyPoll      = 100 * time.Millisecond
-	barrierPatience = 30 * time.Second
+	// notifyPoll is the interval in which pass checks whether the process has ended without
+	// having been ready.
+	notifyPoll = 100 * time.Millisecond
+	// barrierTimeout bounds the time until systemd has read a message.
+	barrierTimeout = 30 * time.Second
 )
 
-// notify is a socket between the container and the manager that started the
-// runtime (NOTIFY_SOCKET). Only that the container is READY passes.
+// notify is a socket between the container and the manager that started the runtime
+// (NOTIFY_SOCKET). The only message that passes is READY.
 type notify struct {
-	// manager is the manager's socket; conn is the container's.
+	// manager is the path of the manager's socket.
 	manager string
-	conn    *net.UnixConn
+	// conn is the container's socket.
+	conn *net.UnixConn
 }
 
-// mountNotify makes s see the notify socket that will be in the container's
-// state folder.
+// mountNotify adds to s the mount and the variable by which the container finds its notify
+// socket. The socket itself is made later.
 func mountNotify(s *specs.Spec, root, id string) {
 	s.Mounts = append(s.Mounts, specs.Mount{
 		Destination: notifyFolder, Source: notifyDir(root, id), Options: []string{"bind", "nosuid", "noexec", "nodev", "ro"},
@@ -51,12 +53,12 @@ func mountNotify(s *specs.Spec, root, id string) {
 
 func notifyDir(root, id string) string { return filepath.Join(root, id, "notify") }
 
-// listen opens the container's end; nil if there is no manager to tell.
+// listen makes the container's notify socket. It returns nil if no manager waits.
 func (c *Container) listen(manager string) (*notify, error) {
 	if manager == "" {
 		return nil, nil
 	}
-	// The folder's path may be longer than a socket's address of 108 bytes.
+	// The folder's path may be longer than the address of a socket, 108 bytes.
 	dir, err := os.Open(c.notifyDir)
 	if err != nil {
 		return nil, fmt.Errorf("open the container's notify folder: %w", err)
@@ -67,15 +69,15 @@ func (c *Container) listen(manager string) (*notify, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the container's notify socket: %w", err)
 	}
-	// Any user of the container may be ready.
+	// Every user of the container may write to it.
 	if err := os.Chmod(path, 0o777); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return &notify{manager, conn}, nil
 }
 
-// pass waits until the container says READY and tells the manager so, with the
-// PID that it should watch. It returns as well when process pid is gone.
+// pass waits for READY from the container and tells the manager, with mainPid as the process
+// that the manager should watch. It also returns when process pid has ended.
 func (n *notify) pass(pid, mainPid int) error {
 	defer n.conn.Close()
 	manager, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.manager, Net: "unixgram"})
@@ -115,13 +117,14 @@ func (n *notify) pass(pid, mainPid int) error {
 	}
 }
 
+// ready tells the manager that pid is ready, and waits until the manager has read it.
 func ready(manager *net.UnixConn, pid int) error {
 	for _, line := range []string{"READY=1\n", "MAINPID=" + strconv.Itoa(pid) + "\n"} {
 		if _, err := manager.Write([]byte(line)); err != nil {
 			return err
 		}
 	}
-	// systemd closes the pipe once it has read what came before (sd_notify_barrier(3)).
+	// systemd closes the pipe when it has read the messages before (sd_notify_barrier(3)).
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
@@ -135,10 +138,10 @@ func ready(manager *net.UnixConn, pid int) error {
 		})
 		err = errors.Join(err, sent)
 	}
-	if err := errors.Join(err, w.Close(), r.SetReadDeadline(time.Now().Add(barrierPatience))); err != nil {
+	if err := errors.Join(err, w.Close(), r.SetReadDeadline(time.Now().Add(barrierTimeout))); err != nil {
 		return err
 	}
-	// Its end, or a manager that knows no barriers: the message is out.
+	// An error is no failure: a manager that does not know barriers does not answer.
 	_, _ = r.Read(make([]byte, 1))
 	return nil
 }

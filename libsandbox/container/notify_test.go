@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestBypass_B94_NotifySocketOfALongName: the folder's path may be longer than a
-// socket's address.
+// TestBypass_B94_NotifySocketOfALongName: the folder's path may be longer than the address
+// of a socket.
 func TestBypass_B94_NotifySocketOfALongName(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), strings.Repeat("n", 255))
 	if err := os.Mkdir(dir, 0o700); err != nil {

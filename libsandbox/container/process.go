@@ -21,69 +21,84 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Action is what Run does with a process.
+// Action says which process Run starts, and how.
 type Action uint8
 
-// The actions: the zero value is none of them.
+// The actions. The zero value is none of them.
 const (
-	// CreateInit leaves the container's first process waiting for Start.
+	// CreateInit leaves the container's first process waiting for [Container.Start].
 	CreateInit Action = iota + 1
 	// RunInit starts the container's first process.
 	RunInit
 	// RunExec starts a further process.
 	RunExec
-	// RestoreInit brings the container's processes back from a checkpoint.
+	// RestoreInit restores the container's processes from a checkpoint.
 	RestoreInit
 )
 
-// ProcessConfig says how to run one process of a container.
+// ProcessConfig describes one process of a container, for [Container.Run].
 type ProcessConfig struct {
+	// Action is required.
 	Action Action
-	Spec   *specs.Process
+	// Spec is the process of config.json. It is required. A resource limit whose type is
+	// unknown is an error.
+	Spec *specs.Process
+	// Detach makes Run return when the process has started. The zero value waits for its
+	// end. CreateInit never waits.
 	Detach bool
-	// PreserveFDs is how many descriptors from 3 on the caller passes through.
+	// PreserveFDs is the number of the caller's descriptors, from 3 on, that the process
+	// gets. One that is not open is an error. The zero value passes none.
 	PreserveFDs int
-	// Files are passed in after the preserved ones: Files[i] is descriptor
-	// FirstFile(PreserveFDs)+i of the process.
+	// Files are passed to the process after the preserved descriptors: Files[i] is the
+	// descriptor FirstFile(PreserveFDs)+i. Run does not close them. The zero value passes
+	// none.
 	Files []*os.File
-
-	// Lifeline, if not nil, is read until its end, which says that who wanted the
-	// process is gone: it is killed. Only for a process that is waited for.
+	// Lifeline, if it is not nil, is read until its end. Then the process is killed,
+	// because the caller that wanted it has ended. It has no effect on a process that Run
+	// does not wait for.
 	Lifeline *os.File
-
-	ConsoleSocket, PidfdSocket, PidFile string
-	NoSubreaper                         bool
-	// SubCgroups puts an exec into cgroups below the container's, by controller
-	// ("" on cgroup v2).
+	// ConsoleSocket is the path of a socket that gets the master of the terminal. It is
+	// required for a terminal (Spec.Terminal) that Run does not wait for, and an error
+	// otherwise.
+	ConsoleSocket string
+	// PidfdSocket is the path of a socket that gets a pidfd of the process. The zero value
+	// sends none.
+	PidfdSocket string
+	// PidFile is the path of a file for the process's ID. The zero value writes none.
+	PidFile string
+	// NoSubreaper keeps this process from becoming the reaper of its descendants. The zero
+	// value lets it, if it waits for the container's first process.
+	NoSubreaper bool
+	// SubCgroups are the cgroups of an exec, below the container's, by controller ("" for
+	// cgroup v2). The zero value means the container's own.
 	SubCgroups map[string]string
-	// NotifySocket is who RunInit tells that the container is ready.
+	// NotifySocket is the NOTIFY_SOCKET of the manager that RunInit tells when the container
+	// is ready. The zero value tells none.
 	NotifySocket string
-	// IgnorePaused allows an exec that will wait for the container's resume.
+	// IgnorePaused allows an exec in a paused container, where the process waits for the
+	// container's resume. The zero value makes that an error of libsandbox.Exec.
 	IgnorePaused bool
-	// Criu is what RestoreInit restores.
+	// Criu are the options of RestoreInit. It is required there, and ignored otherwise.
 	Criu *CriuOptions
-	// Started is called when the process exists: for CreateInit and RunInit the
-	// container's root is set up and, for CreateInit, nothing of the image runs.
-	// An error kills the process.
+	// Started is called for CreateInit and RunInit when the container's root is set up and
+	// its init process waits: no program of the image has run. If it returns an error, Run
+	// kills the process. The zero value is not called.
 	Started func(pid int) error
 }
 
-// signalBuffer is how many signals may wait: one lost SIGCHLD is a process
-// waited for forever.
+// signalBuffer bounds the signals that wait for forward. It is large because the process
+// of a lost SIGCHLD would be waited for without end.
 const signalBuffer = 2048
 
-// FirstFile is the number that ProcessConfig.Files[0] has in the process.
+// FirstFile returns the descriptor of ProcessConfig.Files[0] in the process.
 func FirstFile(preserved int) int { return 3 + preserved }
 
-// Run starts a process; unless detached or created it stays until the process
-// ends, forwarding signals, and returns its exit status.
+// Run starts a process and returns 0, for CreateInit and with Detach. Otherwise it forwards
+// signals to the process until that ends, and returns its exit status.
 func (c *Container) Run(o ProcessConfig) (int, error) {
 	detach := o.Detach || o.Action == CreateInit
-	if detach && o.Spec.Terminal && o.ConsoleSocket == "" {
-		return -1, errors.New("cannot allocate tty if runc will detach without setting console socket")
-	}
-	if (!detach || !o.Spec.Terminal) && o.ConsoleSocket != "" {
-		return -1, errors.New("cannot use console socket if runc will not detach or allocate tty")
+	if err := checkConsole(&o, detach); err != nil {
+		return -1, err
 	}
 	p, err := newProcess(&o)
 	if err != nil {
@@ -117,27 +132,10 @@ func (c *Container) Run(o ProcessConfig) (int, error) {
 			return -1, err
 		}
 	}
-	switch o.Action {
-	case CreateInit:
-		err = c.c.Start(p)
-	case RestoreInit:
-		err = c.c.Restore(p, o.Criu)
-	default:
-		err = c.start(p, &o)
-	}
-	if err != nil {
+	if err := c.start(p, &o); err != nil {
 		return -1, err
 	}
-	pid, err := p.Pid()
-	if err == nil {
-		err = t.started()
-	}
-	if err == nil && o.Started != nil && o.Action == CreateInit {
-		err = o.Started(pid)
-	}
-	if err == nil && o.PidFile != "" {
-		err = writePidFile(o.PidFile, pid)
-	}
+	pid, err := finishStart(p, &o, t)
 	if err != nil {
 		_ = p.Signal(unix.SIGKILL)
 		_, _ = p.Wait()
@@ -158,7 +156,39 @@ func (c *Container) Run(o ProcessConfig) (int, error) {
 	return forward(p, pid, t, signals, ended(o.Lifeline)), nil
 }
 
-// ended is closed when f comes to its end; nil, which never is, without f.
+// checkConsole returns runc's errors about a console socket that is missing or useless.
+func checkConsole(o *ProcessConfig, detach bool) error {
+	if detach && o.Spec.Terminal && o.ConsoleSocket == "" {
+		return errors.New("cannot allocate tty if runc will detach without setting console socket")
+	}
+	if (!detach || !o.Spec.Terminal) && o.ConsoleSocket != "" {
+		return errors.New("cannot use console socket if runc will not detach or allocate tty")
+	}
+	return nil
+}
+
+// finishStart is called when p has started. It returns the process's ID. If it returns an
+// error, the caller kills the process.
+func finishStart(p *libcontainer.Process, o *ProcessConfig, t *streams) (pid int, err error) {
+	if pid, err = p.Pid(); err != nil {
+		return 0, err
+	}
+	if err := t.started(); err != nil {
+		return 0, err
+	}
+	if o.Started != nil && o.Action == CreateInit { // startNow has called it for RunInit
+		if err := o.Started(pid); err != nil {
+			return 0, err
+		}
+	}
+	if o.PidFile == "" {
+		return pid, nil
+	}
+	return pid, writePidFile(o.PidFile, pid)
+}
+
+// ended returns a channel that is closed when f is read to its end. It returns nil, a channel
+// that is never closed, if f is nil.
 func ended(f *os.File) <-chan struct{} {
 	if f == nil {
 		return nil
@@ -171,12 +201,23 @@ func ended(f *os.File) <-chan struct{} {
 	return c
 }
 
-// start starts p at once. An init is first made to wait, so that Started sees
-// the container's root before anything of the image runs.
+// start starts p, or restores it.
 func (c *Container) start(p *libcontainer.Process, o *ProcessConfig) error {
-	if o.Action == RunExec {
+	switch o.Action {
+	case CreateInit:
+		return c.c.Start(p)
+	case RestoreInit:
+		return c.c.Restore(p, o.Criu)
+	case RunExec:
 		return c.c.Run(p)
+	default:
+		return c.startNow(p, o)
 	}
+}
+
+// startNow starts the container's first process, which waits at first, so that Started
+// sees the container's root before a program of the image runs.
+func (c *Container) startNow(p *libcontainer.Process, o *ProcessConfig) error {
 	if err := c.c.Start(p); err != nil {
 		return err
 	}
@@ -194,6 +235,7 @@ func (c *Container) start(p *libcontainer.Process, o *ProcessConfig) error {
 	return err
 }
 
+// newProcess returns libcontainer's description of a process.
 func newProcess(o *ProcessConfig) (*libcontainer.Process, error) {
 	s := o.Spec
 	nnp := s.NoNewPrivileges
@@ -236,7 +278,7 @@ func newProcess(o *ProcessConfig) (*libcontainer.Process, error) {
 	return p, nil
 }
 
-// rlimits are the numbers of runtime-spec's names (getrlimit(2)).
+// rlimits are the numbers of getrlimit(2) for runtime-spec's names.
 var rlimits = map[string]int{
 	"RLIMIT_CPU": unix.RLIMIT_CPU, "RLIMIT_FSIZE": unix.RLIMIT_FSIZE, "RLIMIT_DATA": unix.RLIMIT_DATA,
 	"RLIMIT_STACK": unix.RLIMIT_STACK, "RLIMIT_CORE": unix.RLIMIT_CORE, "RLIMIT_RSS": unix.RLIMIT_RSS,
@@ -246,14 +288,14 @@ var rlimits = map[string]int{
 	"RLIMIT_RTTIME": unix.RLIMIT_RTTIME,
 }
 
-// forward passes signals to the process and reaps children until it ends, which
-// it is made to when gone is closed.
+// forward passes signals to the process and reaps children until the process ends. It kills
+// the process when gone is closed. It returns the exit status.
 func forward(p *libcontainer.Process, pid int, t *streams, signals <-chan os.Signal, gone <-chan struct{}) int {
 	t.resize()
 	for {
 		select {
 		case <-gone:
-			// Nobody may be left to read what the process wrote.
+			// The reader of the process's output may have ended, too.
 			gone, t.abandoned = nil, true
 			_ = p.Signal(unix.SIGKILL)
 		case s := <-signals:
@@ -267,7 +309,7 @@ func forward(p *libcontainer.Process, pid int, t *streams, signals <-chan os.Sig
 			case unix.SIGWINCH:
 				t.resize()
 			case unix.SIGURG:
-				// Go's own preemption signal.
+				// The Go runtime sends it to this process's threads.
 			default:
 				_ = p.Signal(s)
 			}
@@ -275,7 +317,7 @@ func forward(p *libcontainer.Process, pid int, t *streams, signals <-chan os.Sig
 	}
 }
 
-// reap waits for the children that have ended; ok says that pid is one of them.
+// reap waits for all children that have ended. ok says that pid is one of them.
 func reap(pid int) (status int, ok bool) {
 	for {
 		var ws unix.WaitStatus
@@ -290,6 +332,7 @@ func reap(pid int) (status int, ok bool) {
 	}
 }
 
+// writePidFile writes a process's ID into the file at path, which it replaces as a whole.
 func writePidFile(path string, pid int) error {
 	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
 	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL|os.O_SYNC, 0o666)
@@ -303,6 +346,7 @@ func writePidFile(path string, pid int) error {
 	return os.Rename(tmp, path)
 }
 
+// dial connects to the socket at path.
 func dial(path string) (*os.File, error) {
 	conn, err := net.Dial("unix", path)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/opencontainers/cgroups/systemd"
 )
 
-// rootlessCgroups says whether errors of permission on cgroups are to be
-// ignored. What decides is `--rootless`, else who runs the runtime.
+// rootlessCgroups reports whether errors of permission on cgroups are ignored. The value of
+// --rootless decides; for auto, the user who runs the runtime.
 func rootlessCgroups(flag string, systemdCgroup bool) (bool, error) {
 	if flag != "" && !strings.EqualFold(flag, "auto") {
 		yes, err := strconv.ParseBool(flag)
@@ -28,15 +28,15 @@ func rootlessCgroups(flag string, systemdCgroup bool) (bool, error) {
 		return false, nil
 	}
 	if systemdCgroup {
-		// A systemd that belongs to root in here manages cgroups as the host's
-		// does; one that cannot be asked is taken for such.
+		// A systemd whose user is root in this namespace manages cgroups as the host's
+		// does. So it is assumed if systemd cannot be asked.
 		uid, err := systemd.DetectUID()
 		return err == nil && uid != 0, nil
 	}
 	return true, nil
 }
 
-// InUserNamespace says whether this process is in a user namespace of its own.
+// InUserNamespace reports whether this process is in another user namespace than the host's.
 func InUserNamespace() bool {
 	const hostInode = "user:[4026531837]" // PROC_USER_INIT_INO
 	link, err := os.Readlink("/proc/self/ns/user")

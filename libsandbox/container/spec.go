@@ -14,7 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 )
 
-// Example is a config.json to start from: runc's.
+// Example returns runc's example of a config.json.
 func Example(rootless bool) *specs.Spec {
 	s := specconv.Example()
 	if rootless {
@@ -23,8 +23,8 @@ func Example(rootless bool) *specs.Spec {
 	return s
 }
 
-// Features is what libcontainer can do, as runtime-spec's features.md wants it.
-// It says what is built in, not what this host has.
+// Features returns the features of libcontainer in the format of runtime-spec's features.md.
+// They are those that are built in, whether the host supports them or not.
 func Features() *features.Features {
 	yes := new(true)
 	f := &features.Features{
@@ -44,7 +44,7 @@ func Features() *features.Features {
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: yes}},
 			NetDevices:      &features.NetDevices{Enabled: yes},
 		},
-		// What libcontainer itself reads of the annotations.
+		// The annotations that libcontainer itself reads.
 		PotentiallyUnsafeConfigAnnotations: []string{"bundle", "org.systemd.property.", "org.criu.config"},
 	}
 	if v := SeccompVersion(); v != "" {
@@ -57,7 +57,7 @@ func Features() *features.Features {
 	return f
 }
 
-// SeccompVersion is libseccomp's version, or "" if it is not built in.
+// SeccompVersion returns the version of libseccomp, or "" if it is not built in.
 func SeccompVersion() string {
 	if !seccomp.Enabled {
 		return ""

@@ -17,26 +17,27 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// State is what `state` and `list` print: runtime-spec's State with runc's
-// further fields, in runc's order.
+// State is the output of the verbs state and list: runtime-spec's State with the further
+// fields of runc, in runc's order.
 type State struct {
-	Version string               `json:"ociVersion"`
-	ID      string               `json:"id"`
+	Version string `json:"ociVersion"`
+	ID      string `json:"id"`
+	// Pid is the first process, 0 if the container has stopped.
 	Pid     int                  `json:"pid"`
 	Status  specs.ContainerState `json:"status"`
 	Bundle  string               `json:"bundle"`
 	Rootfs  string               `json:"rootfs"`
 	Created time.Time            `json:"created"`
-	// Annotations are the spec's.
+	// Annotations are those of the spec.
 	Annotations map[string]string `json:"annotations,omitempty"`
-	// Owner is filled by List alone, as in runc.
+	// Owner is the user who owns the state. Only List sets it, as in runc.
 	Owner string `json:"owner"`
 }
 
-// StatePaused is runc's status of a frozen container; runtime-spec names none.
+// StatePaused is runc's status of a frozen container. runtime-spec has none.
 const StatePaused specs.ContainerState = "paused"
 
-// State looks at the container as it is now.
+// State returns the container's present state.
 func (c *Container) State() (*State, error) {
 	status, err := c.c.Status()
 	if err != nil {
@@ -57,15 +58,15 @@ func (c *Container) State() (*State, error) {
 	return s, nil
 }
 
-// List looks at every container under root. Those that cannot be read are in
-// broken, and are no reason to hide the others.
+// List returns the states of all containers under root. A container that cannot be read is
+// an error in broken, and does not hide the others.
 func List(root string) (states []*State, broken []error, err error) {
 	entries, err := os.ReadDir(root)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, e := range entries {
-		if !e.IsDir() || e.Name()[0] == '@' { // a folder of the runtime's own
+		if !e.IsDir() || e.Name()[0] == '@' { // a folder of the runtime, see state.ValidID
 			continue
 		}
 		s, err := look(root, e)
@@ -80,6 +81,7 @@ func List(root string) (states []*State, broken []error, err error) {
 	return states, broken, nil
 }
 
+// look returns the state of the container whose folder is e.
 func look(root string, e os.DirEntry) (*State, error) {
 	info, err := os.Stat(filepath.Join(root, e.Name()))
 	if err != nil {

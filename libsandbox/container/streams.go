@@ -16,31 +16,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// streams are the standard streams of one process: the caller's own, pipes, or
-// a terminal.
+// streams are the standard streams of one process: the caller's own, pipes, or a terminal.
 type streams struct {
-	// afterStart are our copies of what the process holds.
+	// afterStart are our copies of files of the process. They are closed when it has
+	// started.
 	afterStart []io.Closer
-	copying    sync.WaitGroup
-	master     chan result
-	terminal   console.Console
-	host       console.Console
+	// copying are the goroutines that copy output.
+	copying sync.WaitGroup
+	// master gets the master of the process's terminal, terminal has it then.
+	master   chan result
+	terminal console.Console
+	// host is the caller's terminal, nil if there is none.
+	host console.Console
 	// output are the read ends of the pipes that the process writes to.
 	output []*os.File
-	// abandoned says that what is still to be copied may never be taken.
+	// abandoned says that no reader may be left for the output.
 	abandoned bool
 }
 
-// outputGrace is how long output is still copied after the process has ended, if
-// another process holds its standard output or error: a shell's background job, for
-// example. Docker's exec waits as long.
+// outputGrace is how long output is copied after the process has ended, if another process
+// still has its standard output or error, for example the background job of a shell.
+// Docker's exec waits as long.
 const outputGrace = 2 * time.Second
 
+// result is a terminal's master, or why there is none.
 type result struct {
 	console console.Console
 	err     error
 }
 
+// attach prepares the standard streams of p.
 func (c *Container) attach(p *libcontainer.Process, o *ProcessConfig, detach bool) (*streams, error) {
 	t := &streams{}
 	switch {
@@ -72,8 +77,8 @@ func (c *Container) attach(p *libcontainer.Process, o *ProcessConfig, detach boo
 	return t, nil
 }
 
-// pipes copies instead of handing our streams over, so that their owner and
-// mode stay ours.
+// pipes gives p pipes and copies between them and our streams. p does not get our streams
+// themselves, so that it cannot change their owner and mode.
 func (c *Container) pipes(p *libcontainer.Process, t *streams) error {
 	config := c.c.Config()
 	uid, err := config.HostRootUID()
@@ -115,8 +120,8 @@ func (c *Container) pipes(p *libcontainer.Process, t *streams) error {
 	return nil
 }
 
-// withDeadlines replaces a file of libcontainer's, which is in blocking mode, by one of
-// the same pipe that supports deadlines.
+// withDeadlines closes f, which libcontainer has put into blocking mode, and returns a file
+// of the same pipe that supports deadlines.
 func withDeadlines(f *os.File) (*os.File, error) {
 	defer f.Close()
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
@@ -129,9 +134,9 @@ func withDeadlines(f *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "output"), nil
 }
 
-// copyOutput copies until from is at its end or its read deadline has passed. Then it
-// copies the bytes that the pipe still holds, however slowly to takes them, and
-// returns although another process can write more.
+// copyOutput copies from the pipe from until its end, or until its read deadline has passed.
+// After the deadline it copies only the bytes that the pipe holds, without a limit of time,
+// and returns although another process can write more.
 func copyOutput(to, from *os.File) {
 	if _, err := io.Copy(to, from); !errors.Is(err, os.ErrDeadlineExceeded) {
 		return
@@ -144,8 +149,8 @@ func copyOutput(to, from *os.File) {
 	_, _ = io.CopyN(to, from, int64(n))
 }
 
-// pipeHolds returns how many bytes can be read from f at once. It leaves f
-// non-blocking, as f.Fd would not.
+// pipeHolds returns how many bytes the pipe f holds. It does not use f.Fd, which would make
+// f blocking.
 func pipeHolds(f *os.File) (n int, err error) {
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -158,8 +163,8 @@ func pipeHolds(f *os.File) (n int, err error) {
 	return n, err
 }
 
-// openHost finds the caller's terminal. If the caller has none, the process still gets a
-// terminal; its output is copied, and its size stays the default.
+// openHost finds the caller's terminal. Without one, the process still gets a terminal, whose
+// output is copied and whose size is the default.
 func (t *streams) openHost() {
 	for _, f := range []*os.File{os.Stderr, os.Stdout, os.Stdin} {
 		if c, err := console.ConsoleFromFile(f); err == nil {
@@ -179,8 +184,7 @@ func (t *streams) openHost() {
 	t.host = c
 }
 
-// receive takes the terminal's master from the socket the container's init
-// sends it to.
+// receive receives the master of the terminal, which the container's init process sends.
 func receive(sock *os.File) (console.Console, error) {
 	data, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4))
 	_, n, _, _, err := unix.Recvmsg(int(sock.Fd()), data, oob, unix.MSG_CMSG_CLOEXEC)
@@ -202,7 +206,8 @@ func receive(sock *os.File) (console.Console, error) {
 	return c, console.ClearONLCR(c.Fd())
 }
 
-// started is called when the process runs.
+// started is called when the process has started. It begins to copy from and to a terminal,
+// and closes our copies of the process's files.
 func (t *streams) started() error {
 	if t.master != nil {
 		r := <-t.master
@@ -216,7 +221,7 @@ func (t *streams) started() error {
 			}
 		}
 		go feed(t.terminal)
-		// Reading a master whose other side is gone gives EIO: the end.
+		// At the end, when no process has the terminal open, reading the master gives EIO.
 		t.copying.Go(func() { _, _ = io.Copy(os.Stdout, t.terminal) })
 	}
 	for _, c := range t.afterStart {
@@ -226,26 +231,28 @@ func (t *streams) started() error {
 	return nil
 }
 
-// endOfFile is the character by which a terminal tells its reader that input has ended
-// (VEOF, termios(3)), as every new terminal has it: Ctrl-D.
+// endOfFile is the character that ends the input of a new terminal (VEOF, termios(3)):
+// Ctrl-D.
 const endOfFile = 4
 
-// feed copies our input to a terminal. At its end it types endOfFile: a terminal has no
-// other end of input. The first one only ends a line that is not complete, if there is
-// one.
+// feed copies our input to a terminal. At the end it writes endOfFile, because a terminal has
+// no other end of input. It writes it twice: after an incomplete line, the first one only
+// ends the line.
 func feed(terminal io.Writer) {
 	if _, err := io.Copy(terminal, os.Stdin); err == nil {
 		_, _ = terminal.Write([]byte{endOfFile, endOfFile})
 	}
 }
 
+// resize gives the process's terminal the size of the caller's.
 func (t *streams) resize() {
 	if t.terminal != nil && t.host != nil {
-		// The host's terminal may be gone (SIGHUP); the size does not matter then.
+		// The caller's terminal may have been closed (SIGHUP). Then the size has no meaning.
 		_ = t.terminal.ResizeFrom(t.host)
 	}
 }
 
+// close waits for the output and restores the caller's terminal.
 func (t *streams) close() {
 	for _, c := range t.afterStart {
 		_ = c.Close()
@@ -275,7 +282,7 @@ func (t *streams) finish() {
 	case <-time.After(outputGrace):
 	}
 	if t.terminal != nil {
-		return // a terminal has no end while another process holds it
+		return // a terminal has no end while another process has it open
 	}
 	for _, f := range t.output {
 		_ = f.SetReadDeadline(time.Unix(1, 0))

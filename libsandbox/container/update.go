@@ -12,21 +12,24 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// Update is what to change of a container's resources.
+// Update describes a change of a container's resources.
 type Update struct {
+	// Resources are the new limits. A limit that is not set stays as it is.
 	Resources specs.LinuxResources
-	// L3CacheSchema and MemBwSchema are Intel RDT's; empty leaves them.
+	// L3CacheSchema and MemBwSchema are settings of Intel RDT. The zero value keeps the old
+	// one. Any other value is an error if the container has no group of Intel RDT.
 	L3CacheSchema, MemBwSchema string
 }
 
-// Update changes the container's cgroups, and Intel RDT group if it has one.
-// Device rules stay as they are.
+// Update changes the container's cgroups, and its group of Intel RDT if it has one. It does
+// not change device rules.
 func (c *Container) Update(u Update) error {
 	config := c.c.Config()
 	if u.Resources.Memory != nil && (u.Resources.Memory.Kernel != nil || u.Resources.Memory.KernelTCP != nil) { // engines still send them
 		logrus.Warn("Kernel memory settings are ignored and will be removed")
 	}
-	// The manager may hold the same struct; it is changed as a whole, in Set.
+	// The manager of the cgroups may have the same struct. So this works on a copy, which
+	// Set takes as a whole.
 	r := *config.Cgroups.Resources
 	cg := *config.Cgroups
 	config.Cgroups, cg.Resources = &cg, &r
@@ -62,12 +65,14 @@ func (c *Container) Update(u Update) error {
 	return c.c.Set(config)
 }
 
+// set sets *to, unless v is empty.
 func set(to *string, v string) {
 	if v != "" {
 		*to = v
 	}
 }
 
+// assign sets *to, unless v is nil.
 func assign[T any](to, v *T) {
 	if v != nil {
 		*to = *v
@@ -82,7 +87,8 @@ func updateCPU(r *cgroups.Resources, c *specs.LinuxCPU) {
 	var quota int64
 	assign(&period, c.Period)
 	assign(&quota, c.Quota)
-	// One of the two alone leaves the other: cgroup v2 needs both written.
+	// If only one of the two is given, the old value of the other one stays: cgroup v2 needs
+	// both in one write.
 	if period != 0 || quota == 0 {
 		r.CpuPeriod = period
 	}
@@ -91,7 +97,7 @@ func updateCPU(r *cgroups.Resources, c *specs.LinuxCPU) {
 	}
 	shares := c.Shares
 	if c.Idle != nil && shares == nil {
-		shares = new(uint64(0)) // an idle cgroup takes no weight
+		shares = new(uint64(0)) // an idle cgroup cannot have a weight
 	}
 	if shares != nil {
 		r.CpuShares = *shares
@@ -107,7 +113,7 @@ func updateMemory(r *cgroups.Resources, m *specs.LinuxMemory) {
 	assign(&r.MemoryReservation, m.Reservation)
 	assign(&r.MemorySwap, m.Swap)
 	if m.Limit != nil && *m.Limit == -1 && m.Swap == nil {
-		r.MemorySwap = 0 // a swap limit cannot outlive the memory limit
+		r.MemorySwap = 0 // without a memory limit there is no swap limit
 	}
 	assign(&r.MemoryCheckBeforeUpdate, m.CheckBeforeUpdate)
 }
@@ -124,7 +130,8 @@ func updateBlockIO(r *cgroups.Resources, b *specs.LinuxBlockIO) {
 	throttle(&r.BlkioThrottleWriteIOPSDevice, b.ThrottleWriteIOPSDevice)
 }
 
-// weigh puts d in the place of the last entry of its device, or at the end.
+// weigh returns list with the weights of d in the last entry of its device, or in a new entry
+// at the end.
 func weigh(list []*cgroups.WeightDevice, d specs.LinuxWeightDevice) []*cgroups.WeightDevice {
 	out := slices.Clone(list)
 	now := cgroups.NewWeightDevice(d.Major, d.Minor, 0, 0)
@@ -142,6 +149,7 @@ func weigh(list []*cgroups.WeightDevice, d specs.LinuxWeightDevice) []*cgroups.W
 	return append(out, now)
 }
 
+// throttle sets the rates of devices in *list, or adds them.
 func throttle(list *[]*cgroups.ThrottleDevice, changes []specs.LinuxThrottleDevice) {
 	out := slices.Clone(*list)
 	for _, d := range changes {

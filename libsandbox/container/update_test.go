@@ -10,7 +10,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Quota and period are one setting of the kernel's: changing one keeps the other.
+// Quota and period are one setting of the kernel. A change of one of them keeps the other.
 func TestUpdateCPU(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
@@ -38,8 +38,8 @@ func TestUpdateCPU(t *testing.T) {
 	}
 }
 
-// The last entry of a device is the one that counts; others stay, and so does
-// the list the container has now until the kernel took the new one.
+// The last entry of a device is changed. Other entries stay, and so does the container's
+// present list, until the kernel has accepted the new one.
 func TestUpdateDevices(t *testing.T) {
 	now := []*cgroups.ThrottleDevice{
 		cgroups.NewThrottleDevice(8, 0, 1), cgroups.NewThrottleDevice(8, 16, 2), cgroups.NewThrottleDevice(8, 0, 3),
