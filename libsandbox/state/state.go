@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package state is what the runtime keeps of a sandbox under its root between
-// its commands: one folder per sandbox, one versioned file in it.
+// Package state keeps what the runtime remembers of a sandbox between its commands: one
+// folder for each sandbox below the runtime's root, and one versioned file in it, sandbox.json.
+//
+// [MakeDir] makes the folder, which also reserves the container's ID. [State.Save] writes
+// the file when the sandbox runs, and [LoadState] reads it for every exec. The proxy keeps
+// its own files in the same folder (package proxyapi has their names). Removing the folder
+// is the caller's work.
 package state
 
 import (
@@ -20,45 +25,47 @@ import (
 	"openshell.dev/runtime/libsandbox/plan"
 )
 
-// StateVersion is the format of State. A reader refuses any other.
+// StateVersion is the version of State's format. LoadState returns an error for any other.
 const StateVersion = 1
 
-// stateFile is State's name inside a sandbox's directory.
+// stateFile is the name of State's file in a sandbox's folder.
 const stateFile = "sandbox.json"
 
-// State is what the runtime remembers of a sandbox between its commands. It is
-// a struct of its own, so that no change inside it changes the file by accident.
+// State is what the runtime remembers of a sandbox between its commands.
 type State struct {
-	Version int       `json:"version"`
+	// Version is StateVersion. Save sets it.
+	Version int `json:"version"`
+	// ID is the container's.
 	ID      string    `json:"id"`
 	Created time.Time `json:"created"`
-	// Policy is where the policy came from.
+	// Policy is the name of the policy's source: a path, or "built-in default".
 	Policy string `json:"policy"`
-	// Plan is what was applied, and what every exec gets again.
+	// Plan was applied to the first process, and is applied to every exec.
 	Plan *plan.Plan `json:"plan"`
-	// Sockets are live sockets of the host that lay in mounted folders when the sandbox
-	// was made: mounts[N]: PATH. An engine's or an agent's is among them only if the
-	// operator accepts it.
+	// Sockets are the live sockets of the host that were in mounted folders when the
+	// sandbox was made, as mounts[N]: PATH. A socket of an engine or an agent is among them
+	// only if the operator accepts it.
 	Sockets []string `json:"sockets,omitempty"`
 	// Trust are the container's certificate stores.
 	Trust proxyapi.TrustStores `json:"trust,omitzero"`
 }
 
-// Dir is the sandbox's own directory under the runtime's root. No container has
-// the name of a folder with an at sign: see [ValidID].
+// Dir returns the sandbox's folder, below the runtime's root. libcontainer keeps a folder for
+// each container in the same root; none of them is named @sandbox, see [ValidID].
 func Dir(root, id string) string { return filepath.Join(root, "@sandbox", id) }
 
-// idCharacters are what a container ID is made of, as in runc.
+// idCharacters are the characters of a container ID, as in runc.
 const idCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-."
 
-// ValidID reports whether runc takes id for a container. A valid ID is the name of a file
-// in one folder, and no name of the runtime's own: in folders that containers share those
-// begin with an at sign.
+// ValidID reports whether runc accepts id for a container. A valid ID is the name of a file
+// in one folder. It has no at sign, with which names of the runtime's own begin in folders
+// that have one entry for each container.
 func ValidID(id string) bool {
 	return strings.Trim(id, idCharacters) == "" && id != "" && id != "." && id != ".."
 }
 
-// MakeDir creates the sandbox's directory, which must not exist.
+// MakeDir makes the sandbox's folder and returns its path. A folder that exists is an error:
+// of two creates with the same ID at the same time, one fails.
 func MakeDir(root, id string) (string, error) {
 	if !ValidID(id) {
 		return "", fmt.Errorf("invalid container ID format: %q", id)
@@ -76,7 +83,8 @@ func MakeDir(root, id string) (string, error) {
 	return dir, nil
 }
 
-// Save writes s into the sandbox's directory.
+// Save writes s into the sandbox's folder. A reader sees the old file or the new one, never
+// a part.
 func (s *State) Save(dir string) error {
 	s.Version = StateVersion
 	data, err := json.Marshal(s)
@@ -89,8 +97,8 @@ func (s *State) Save(dir string) error {
 	return nil
 }
 
-// Edit changes the state of the sandbox of container id; of two who do at once, the
-// second sees what the first has written.
+// Edit changes the state of the sandbox of container id. It holds a lock, so concurrent
+// edits are serialized.
 func Edit(root, id string, edit func(*State)) error {
 	dir, err := os.Open(Dir(root, id))
 	if err != nil {
@@ -108,8 +116,8 @@ func Edit(root, id string, edit func(*State)) error {
 	return s.Save(dir.Name())
 }
 
-// LoadState reads the state of the sandbox of container id. The error wraps
-// fs.ErrNotExist when the container has none: the operator asked for plain runc.
+// LoadState reads the state of the sandbox of container id. The error wraps fs.ErrNotExist
+// if there is none: the container is plain runc's (`policy: none`).
 func LoadState(root, id string) (*State, error) {
 	data, err := os.ReadFile(filepath.Join(Dir(root, id), stateFile))
 	if err != nil {
