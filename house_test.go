@@ -103,6 +103,10 @@ var importRules = []importRule{
 		why: "a plain adapter: replacing runc must touch one package",
 	},
 	{
+		of: "libsandbox/attach", reach: append([]string{runc, "C", module + "libsandbox/container", module + "libsandbox/netns", module + "libsandbox/state"}, netlinks...),
+		why: "a proxy's document is prepared without a container, so that it can be prepared again for one that exists",
+	},
+	{
 		// libsandbox/launch is the type of what it is told, which the runtime writes.
 		of: "hooks/launch", only: []string{"hooks/launch", "libsandbox/landlock", "libsandbox/launch"},
 		reach: append([]string{runc, "C", "gopkg.in/...", "log/slog", "net/http"}, netlinks...),

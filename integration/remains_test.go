@@ -5,6 +5,7 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -181,6 +182,37 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 			b.gone()
 		})
 	}
+}
+
+// TestCreateWithTakenID: a sandbox with the ID of a plain container is not made. The
+// container stays, and no folder or proxy of the sandbox does.
+func TestCreateWithTakenID(t *testing.T) {
+	t.Parallel()
+	b := boxOf(t, boxOptions{})
+	policy, config := b.policy, b.config
+	b.policy, b.config = "", filepath.Join(b.dir, "plain.yaml")
+	b.file("plain.yaml", "policy: none\n")
+	if out, err := b.runtime("create", "--bundle", b.dir, b.id); err != nil {
+		t.Fatalf("create: %v: %s", err, out)
+	}
+	b.policy, b.config = policy, config
+	out, err := b.runtime("create", "--bundle", b.dir, b.id)
+	if err == nil || !strings.Contains(out, "container with given ID already exists") {
+		t.Errorf("create: %v: %s", err, out)
+	}
+	if _, err := os.Stat(b.stateDir()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the folder %s: %v", b.stateDir(), err)
+	}
+	if pids := b.proxies(); len(pids) > 0 {
+		t.Errorf("processes %v of a proxy", pids)
+	}
+	if out, err := b.runtime("state", b.id); err != nil || !strings.Contains(out, `"created"`) {
+		t.Errorf("the plain container: %v: %s", err, out)
+	}
+	if out, err := b.runtime("delete", b.id); err != nil {
+		t.Errorf("delete: %v: %s", err, out)
+	}
+	b.gone()
 }
 
 // edit replaces a part of the box's config.json.

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"openshell.dev/runtime/internal/proxyapi"
 )
 
 // detached starts the sleeping bundle under a name of its own.
@@ -98,6 +100,11 @@ func TestCheckpointOfSandboxIsRefused(t *testing.T) {
 		t.Errorf("a refused restore left a container: %s", out)
 	}
 	ours := filepath.Join(w.dir, "state", "@sandbox", id)
+	// The worker writes the first policy into ours when it starts, and would make the folder.
+	w.until("the proxy's worker has started", func() bool {
+		_, err := os.Stat(filepath.Join(ours, proxyapi.PoliciesDir, "index.json"))
+		return err == nil
+	})
 	if err := os.Rename(ours, ours+".away"); err != nil {
 		t.Fatal(err)
 	}

@@ -27,12 +27,12 @@ type cdiEdits struct {
 	} `yaml:"containerEdits"`
 }
 
-// cdiNames reports whether a specification mounts the folder l. A file that cannot be read
-// mounts none.
+// cdiNames reports whether a specification mounts the folder l. A specification that cannot
+// be read mounts nothing.
 func cdiNames(l *located) bool {
 	for _, dir := range cdiFolders {
 		for _, kind := range []string{"*.json", "*.yaml"} {
-			files, _ := filepath.Glob(filepath.Join(dir, kind)) // fails for a wrong pattern alone
+			files, _ := filepath.Glob(filepath.Join(dir, kind)) // the only error is a wrong pattern
 			for _, f := range files {
 				if specNames(f, l) {
 					return true
@@ -43,6 +43,7 @@ func cdiNames(l *located) bool {
 	return false
 }
 
+// specNames reports whether the specification in a file mounts the folder l.
 func specNames(file string, l *located) bool {
 	text, err := boundedfile.Read(file, maxCDI)
 	if err != nil {
@@ -57,7 +58,7 @@ func specNames(file string, l *located) bool {
 	}
 	for _, e := range append(spec.Devices, spec.cdiEdits) {
 		for _, m := range e.ContainerEdits.Mounts {
-			// A specification does not name the folders above its own.
+			// Only the folder itself: the folders above it are not mounted.
 			if real, err := filepath.EvalSymlinks(m.HostPath); err == nil && filepath.IsAbs(real) && real == l.path {
 				return true
 			}

@@ -11,11 +11,11 @@ import (
 	"openshell.dev/runtime/libsandbox/state"
 )
 
-// errCheckpoint is why a sandbox is neither saved nor restored.
-var errCheckpoint = errors.New("a sandbox cannot be checkpointed or restored: criu does not restore Landlock domains, so what comes back would not be confined; " +
-	"only a container under the operator's `policy: none` can be")
+// errCheckpoint is the reason why a sandbox is neither saved nor restored.
+var errCheckpoint = errors.New("a sandbox cannot be checkpointed or restored: criu does not restore Landlock domains, so the restored processes would not be confined; " +
+	"only a container under the operator's `policy: none` can be checkpointed")
 
-// Checkpoint saves a container that is no sandbox.
+// Checkpoint saves a container. A sandbox is an error.
 func Checkpoint(root, id string, o *container.CriuOptions) error {
 	ctr, err := container.Load(root, id)
 	if err != nil {

@@ -8,9 +8,9 @@ import (
 	"openshell.dev/runtime/libsandbox/operator"
 )
 
-// pruneLogs removes logs of ended sandboxes beyond the operator's limits, at most once in
-// an hour and while the container is made. A failure is a warning: old logs are no
-// reason to refuse a sandbox. The caller calls wait before it returns.
+// pruneLogs removes logs of ended sandboxes beyond the operator's limits, at most once an
+// hour. It does so in the background, while the container is made; wait returns when that
+// is done. A failure is only a warning, because old logs are no reason to refuse a sandbox.
 func pruneLogs(c *operator.Config) (wait func()) {
 	done := make(chan error, 1)
 	go func() { done <- decisionlog.PruneDue(c.LogDir, c.LogLimits()) }()

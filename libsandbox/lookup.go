@@ -10,12 +10,9 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-
-	"openshell.dev/runtime/internal/pathname"
-	"openshell.dev/runtime/libsandbox/landlock"
 )
 
-// Statuses of a command that cannot be started, as shells and engines have them.
+// Exit statuses of a command that cannot be started, as shells and engines use them.
 const (
 	StatusNotFound      = 127
 	StatusNotExecutable = 126
@@ -32,14 +29,14 @@ func (e *ProgramError) Error() string {
 	return "unable to start container process: error during container init: exec: " + e.text
 }
 
-// lookUp finds the program of p in the root of the container's process pid and
-// fails with runc's texts, which engines match (`exec: "x": executable file not
-// found in $PATH` becomes exit status 127). Without it a missing program would
-// show only after start, from launch.
+// lookUp looks for the program of p in the root of the container's process pid. If there is
+// none, the error has runc's text, which engines match (`exec: "x": executable file not
+// found in $PATH` becomes exit status 127). Without lookUp only launch would notice it,
+// after start.
 func lookUp(pid int, p *specs.Process) error {
-	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	root, err := openRoot(pid)
 	if err != nil {
-		return fmt.Errorf("open the container's root: %w", err)
+		return err
 	}
 	defer unix.Close(root)
 	name := p.Args[0]
@@ -73,6 +70,7 @@ func lookUp(pid int, p *specs.Process) error {
 	return &ProgramError{StatusNotFound, fmt.Sprintf("%q: executable file not found in $PATH", name)}
 }
 
+// failed returns the error of runc for a program, name, of which executable returned err.
 func failed(name string, err error) error {
 	switch {
 	case err == nil:
@@ -83,8 +81,8 @@ func failed(name string, err error) error {
 	return &ProgramError{StatusNotFound, fmt.Sprintf("%q: stat %s: %v", name, name, err)}
 }
 
-// executable opens file below root, where every link stays below root too
-// (openat2(2), RESOLVE_IN_ROOT), and looks at its mode.
+// executable returns an error unless file is executable. Every symbolic link stays below
+// root (openat2(2), RESOLVE_IN_ROOT).
 func executable(root int, file string) error {
 	fd, err := unix.Openat2(root, file, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
 	if err != nil {
@@ -99,51 +97,4 @@ func executable(root int, file string) error {
 		return unix.EACCES
 	}
 	return nil
-}
-
-// pin ties the rules of r to the files they name now, before anything of the
-// image has run, for every exec to come: a workload that swaps a path for a link
-// moves no right. Paths that name nothing give nothing later either: missing are those of
-// the policy. A writable path that an image has made a link to its whole root, or into
-// /proc, is refused.
-func pin(pid int, r *landlock.Ruleset) (missing []string, err error) {
-	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open the container's root: %w", err)
-	}
-	defer unix.Close(root)
-	var top unix.Stat_t
-	if err := unix.Fstat(root, &top); err != nil {
-		return nil, fmt.Errorf("look at the container's root: %w", err)
-	}
-	var pinned []landlock.Rule
-	for _, rule := range r.Rules {
-		resolve := uint64(unix.RESOLVE_IN_ROOT)
-		if rule.Origin == landlock.OriginBaseline {
-			resolve |= unix.RESOLVE_NO_SYMLINKS
-		}
-		fd, err := unix.Openat2(root, rule.Path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolve})
-		if err != nil {
-			if rule.Origin == landlock.OriginPolicy {
-				missing = append(missing, rule.Path)
-			}
-			continue
-		}
-		var st unix.Stat_t
-		var fs unix.Statfs_t
-		err = errors.Join(unix.Fstat(fd, &st), unix.Fstatfs(fd, &fs), unix.Close(fd))
-		if err != nil {
-			return nil, fmt.Errorf("look at %s in the container: %w", rule.Path, err)
-		}
-		if st.Dev == top.Dev && st.Ino == top.Ino && rule.Access&^landlock.ReadOnly != 0 && path.Clean(rule.Path) != "/" {
-			return nil, fmt.Errorf("filesystem_policy: read_write path %s is a link to the container's root", rule.Path)
-		}
-		if fs.Type == unix.PROC_SUPER_MAGIC && rule.Access&^landlock.ReadOnly != 0 && !pathname.Below(path.Clean(rule.Path), "/proc") && path.Clean(rule.Path) != "/" {
-			return nil, fmt.Errorf("filesystem_policy: read_write path %s is a link into the container's /proc", rule.Path)
-		}
-		rule.Dev, rule.Ino = st.Dev, st.Ino
-		pinned = append(pinned, rule)
-	}
-	r.Rules = pinned
-	return missing, nil
 }

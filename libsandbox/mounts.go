@@ -25,9 +25,9 @@ const (
 	fieldRoot   = "root.path"
 )
 
-// source is a file or folder of the host that a container gets, opened and judged.
-// It stays open until the container's mounts are made, so that no other file can get
-// its inode's number.
+// source is a file or folder of the host that a container gets, opened and judged. It stays
+// open until the container has its mounts, so that no other file can get the number of its
+// inode.
 type source struct {
 	located
 	// index is the mount's place in config.json, rootIndex for the root file system.
@@ -35,7 +35,7 @@ type source struct {
 	name  string
 	// file is nil if the source could not be opened.
 	file *os.File
-	// below are the mounts below the folder, if the container gets them, too.
+	// below are the mounts below the folder, if the container gets them as well.
 	below []*located
 	// hidden are absolute paths on the host, below the folder, that the container does
 	// not see: other mounts of config.json cover them. Only the root file system has them.
@@ -64,21 +64,21 @@ type mountSources struct {
 	list []*source
 	// allow are the fields whose refusals the operator accepts.
 	allow []string
-	// accepted are the refusals that allow turned off, FIELD: REASON, one for each mount.
+	// accepted are the refusals that allow turned off, as FIELD: REASON, one for each mount.
 	accepted []string
-	// sockets are live sockets in mounted folders: mounts[N]: PATH. An engine's or agent's
-	// is there only if the operator accepts it.
+	// sockets are live sockets in mounted folders, as mounts[N]: PATH. A socket of an engine
+	// or an agent is among them only if the operator accepts it.
 	sockets []string
-	// warnings are for the person who makes the sandbox.
+	// warnings are for the user who makes the sandbox.
 	warnings []string
 }
 
-// checkMounts opens the root file system and the source of each bind mount and
-// refuses a source that gives the sandbox control of the host. Package plan judges only
-// the text of config.json, which does not show links, bind mounts and paths below the
-// bundle. guarded are folders that no sandbox gets, in addition to the engines'. The
-// caller closes the result when the container's mounts are made.
-func checkMounts(spec *specs.Spec, allow []string, guarded []guardedFolder) (*mountSources, error) {
+// checkMountSources opens the root file system and the source of each bind mount, and
+// refuses a source that gives the sandbox control of the host. Package plan judges only the
+// text of config.json, which does not show where links and bind mounts lead, and where
+// relative paths are. guarded are folders that no sandbox gets, in addition to the engines'.
+// The caller closes the result when the container has its mounts.
+func checkMountSources(spec *specs.Spec, allow []string, guarded []guardedFolder) (*mountSources, error) {
 	if err := needsProc(spec); err != nil {
 		return nil, err
 	}
@@ -113,8 +113,8 @@ func (c *mountSources) judge(err error) error {
 	return nil
 }
 
-// acceptedIn adds the accepted refusals to those of pl.
-func (c *mountSources) acceptedIn(pl *plan.Plan) {
+// addAccepted adds the refusals that the operator accepts to those of pl.
+func (c *mountSources) addAccepted(pl *plan.Plan) {
 	for _, a := range c.accepted {
 		pl.Accepted = accept(pl.Accepted, a)
 	}
@@ -138,26 +138,27 @@ func subject(refusal string) string {
 	return field
 }
 
-// needsProc fails unless the kernel's own proc is mounted at /proc: the runtime starts
-// launch by a path below /proc/self/fd, where an image could have another program.
+// needsProc returns an error unless the kernel's own proc is mounted at /proc. The runtime
+// starts launch by a path below /proc/self/fd, where an image without a proc could have
+// another program.
 func needsProc(spec *specs.Spec) error {
 	if !slices.ContainsFunc(spec.Mounts, func(m specs.Mount) bool {
 		return filepath.Clean(m.Destination) == "/proc" && (m.Type == "proc" || filepath.Clean(m.Source) == "/proc")
 	}) {
-		return errors.New("config.json: mounts: none is a proc at /proc, and a sandbox cannot be confined without: add it")
+		return errors.New("config.json: mounts: no proc is mounted at /proc, and a sandbox cannot be confined without it: add it")
 	}
 	return nil
 }
 
-// open opens and locates one source. A relative name begins at the bundle, where the
-// runtime is by now. The result is nil if nothing can be opened at name.
+// open opens and locates one source. A relative name begins at the bundle, which is the
+// working directory. The result is nil if there is no file at name.
 func (c *mountSources) open(host *hostMounts, index int, name string) (*source, error) {
-	// The path is opened as it is written: cleaned, LINK/.. would lead elsewhere.
+	// The path is opened as it is written. Cleaned, LINK/.. would be another folder.
 	fd, err := unix.OpenTree(unix.AT_FDCWD, name, unix.OPEN_TREE_CLOEXEC)
 	s := &source{index: index, name: name}
 	c.list = append(c.list, s)
 	if err != nil {
-		return nil, nil //nolint:nilerr // libcontainer reports it as runc does; verify refuses a file that appears later
+		return nil, nil //nolint:nilerr // libcontainer reports it with runc's text; verify refuses a file that appears later
 	}
 	s.file = os.NewFile(uintptr(fd), name)
 	l, err := host.locate(fd)
@@ -186,8 +187,8 @@ func (c *mountSources) add(host *hostMounts, index int, name string, recursive b
 	return s.judgeBelow(host.leadsOut)
 }
 
-// addRoot opens and judges the root file system. libcontainer binds it recursively, so
-// the container also gets the mounts below it that config.json does not cover.
+// addRoot opens and judges the root file system. libcontainer binds it recursively, so the
+// container also gets the mounts below it, unless config.json covers them.
 func (c *mountSources) addRoot(host *hostMounts, spec *specs.Spec) error {
 	s, err := c.open(host, rootIndex, spec.Root.Path)
 	if s == nil {
@@ -198,8 +199,8 @@ func (c *mountSources) addRoot(host *hostMounts, spec *specs.Spec) error {
 	if err := s.judgeRoot(host); err != nil {
 		return err
 	}
-	// Engines keep root file systems in their own folders: the paths of the mounts
-	// below say nothing.
+	// Engines keep root file systems in their own folders, so the paths of the mounts
+	// below are no reason for a refusal.
 	return s.judgeBelow(host.placeLeadsOut)
 }
 
@@ -231,9 +232,8 @@ func hiddenPaths(root string, spec *specs.Spec) (out []string) {
 }
 
 // covered returns the paths in the container that mounts and masks cover. It leaves out
-// a destination with .., which may resolve to another path in the container, and mounts
-// that do not hide the files under them: tmpcopyup copies the files, and remount only
-// changes flags.
+// destinations with .., which may be another path in the container, and mounts that do not
+// hide the files under them: tmpcopyup copies the files, and remount only changes flags.
 func covered(mounts []specs.Mount, masked []string) (out []string) {
 	add := func(destination string) {
 		if at := path.Clean("/" + destination); at != "/" && !slices.Contains(strings.Split(destination, "/"), "..") {
@@ -251,8 +251,8 @@ func covered(mounts []specs.Mount, masked []string) (out []string) {
 	return out
 }
 
-// judgeRoot refuses a root file system that is the host's or holds an engine's
-// folder. Engines keep root file systems in their folders.
+// judgeRoot refuses a root file system that is the host's, or that has an engine's folder in
+// it. A root file system in an engine's folder is accepted: engines keep them there.
 func (s *source) judgeRoot(host *hostMounts) error {
 	for _, e := range host.engines {
 		if pathname.Below(e.Path, s.path) || e.at.below(s.place) {
@@ -290,8 +290,8 @@ func (s *source) refusal(format string, args ...any) error {
 	return &plan.Refusal{Field: s.field(), Reason: reason}
 }
 
-// findSockets refuses folders in which an engine or an agent listens, and keeps the
-// other live sockets in c. It does not see sockets of other network namespaces.
+// findSockets refuses folders in which an engine or an agent listens, and adds the other live
+// sockets to c. It does not see sockets of other network namespaces.
 func (c *mountSources) findSockets(host *hostMounts, spec *specs.Spec) error {
 	search := &socketSearch{host: host, devices: map[uint64]bool{}, folders: map[string]*located{}}
 	var folders []*source
@@ -300,8 +300,8 @@ func (c *mountSources) findSockets(host *hostMounts, spec *specs.Spec) error {
 			continue
 		}
 		folders = append(folders, s)
-		// A program with a socket in the root file system itself is more likely a
-		// program of the machine, on the same disk, than a listener in the root.
+		// A socket that cannot be located, on the disk of the root file system, more likely
+		// belongs to a program of the machine than to a listener in the root.
 		search.devices[s.place.dev] = search.devices[s.place.dev] || s.index != rootIndex
 		for _, b := range s.below {
 			search.devices[b.place.dev] = true
@@ -344,10 +344,10 @@ func (c *mountSources) findSockets(host *hostMounts, spec *specs.Spec) error {
 	return refused
 }
 
-// usualSocket returns the path of a socket in s, or in a mount below it, that is where
-// engines and agents usually have theirs, and its path below s; "" if there is none. The
-// socket need not be live. An image may hold a dead one, so the root file system itself
-// is not looked at.
+// usualSocket returns the path of a socket at one of the usual places of engines and agents in
+// s, or in a mount below it, and its path below s, or "". The socket need not be live. The
+// root file system itself is left out, because an image may have the file of a socket that
+// was once live.
 func (s *source) usualSocket(spec *specs.Spec) (socket, inside string) {
 	if s.index != rootIndex {
 		name := cmp.Or(knownSocket(s.mount, int(s.file.Fd()), ""), namedAgent(s, spec))
@@ -403,16 +403,17 @@ func namedAgent(s *source, spec *specs.Spec) string {
 	return ""
 }
 
-// verify fails if the container's process pid has another file than the judged one
-// at a mount's destination: the source was swapped before libcontainer opened it. It
-// skips fields that the operator accepts. spec is the container's own, with the mounts that the sandbox adds.
+// verify returns an error if the container's process pid has another file than the judged one
+// at the destination of a mount: the source was replaced before libcontainer opened it. It
+// skips fields that the operator accepts. spec is the container's own, with the mounts that
+// the sandbox adds.
 func (c *mountSources) verify(pid int, spec *specs.Spec) error {
 	if len(c.list) == 0 {
 		return nil
 	}
-	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	root, err := openRoot(pid)
 	if err != nil {
-		return fmt.Errorf("open the container's root: %w", err)
+		return err
 	}
 	defer unix.Close(root)
 	for _, s := range c.list {
@@ -445,8 +446,8 @@ func (c *mountSources) verify(pid int, spec *specs.Spec) error {
 	return nil
 }
 
-// judged reports whether a file is one of the sources. It may be another mount's: a
-// destination can be a link to the destination of a later mount.
+// judged reports whether a file is one of the sources. It may be the source of another mount,
+// because a destination can be a link to the destination of a later mount.
 func (c *mountSources) judged(dev, ino uint64) bool {
 	return slices.ContainsFunc(c.list, func(s *source) bool { return s.located.dev == dev && s.ino == ino })
 }

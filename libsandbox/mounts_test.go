@@ -20,8 +20,8 @@ import (
 	"openshell.dev/runtime/libsandbox/plan"
 )
 
-// inMounts runs f on a thread with a mount namespace of its own, in which /run,
-// /var/lib, /srv and /mnt are empty. The thread ends with f, and its mounts with it.
+// inMounts runs f on a thread that has its own mount namespace, in which /run, /var/lib, /srv
+// and /mnt are empty. The thread and its mounts end with f.
 func inMounts(t *testing.T, f func()) {
 	t.Helper()
 	testenv.Require(t, testenv.Root)
@@ -59,7 +59,7 @@ func bind(from, to string, flags uintptr) error {
 	return errors.Join(os.MkdirAll(to, 0o755), unix.Mount(from, to, "", unix.MS_BIND|flags, ""))
 }
 
-// specOf is a config.json with one bind mount.
+// specOf returns a config.json with one bind mount.
 func specOf(root, source string, options ...string) *specs.Spec {
 	return &specs.Spec{
 		Root: &specs.Root{Path: root}, Process: &specs.Process{}, Linux: &specs.Linux{},
@@ -78,10 +78,10 @@ func guardOf(paths ...string) (out []guardedFolder) {
 	return out
 }
 
-// refused is the field by which the sources of s are refused, "" if they are accepted.
+// refused returns the field and the reason of the refusal of s, or "" if s is accepted.
 func refused(t *testing.T, s *specs.Spec, guarded ...string) (field, reason string) {
 	t.Helper()
-	checked, err := checkMounts(s, nil, guardOf(guarded...))
+	checked, err := checkMountSources(s, nil, guardOf(guarded...))
 	if err == nil {
 		checked.close()
 		return "", ""
@@ -94,9 +94,9 @@ func refused(t *testing.T, s *specs.Spec, guarded ...string) (field, reason stri
 	return r.Field, r.Reason
 }
 
-// TestBypass_B45_MountSources: a source is judged by the opened file, whatever its
-// text: an engine's folder, a folder above it and parts of the kernel's file systems
-// are refused through links, bind mounts and mounts below; what engines mount is not.
+// TestBypass_B45_MountSources: a source is judged by the opened file, not only by its path.
+// An engine's folder, a folder above it and parts of the kernel's file systems are refused,
+// also through links, bind mounts and mounts below. What engines mount is accepted.
 func TestBypass_B45_MountSources(t *testing.T) {
 	inMounts(t, func() {
 		for _, dir := range []string{
@@ -162,7 +162,7 @@ func TestBypass_B45_MountSources(t *testing.T) {
 			if (field == fieldMounts) != want {
 				t.Errorf("%s: refused by %q %s", source, field, reason)
 			}
-			checked, err := checkMounts(specOf("/srv/root", source), []string{fieldMounts}, guardOf("/srv/guarded"))
+			checked, err := checkMountSources(specOf("/srv/root", source), []string{fieldMounts}, guardOf("/srv/guarded"))
 			if err != nil {
 				t.Errorf("%s: allowed by the operator, still refused: %v", source, err)
 				continue
@@ -172,7 +172,7 @@ func TestBypass_B45_MountSources(t *testing.T) {
 			}
 			checked.close()
 		}
-		// Not recursive: what is mounted below stays behind.
+		// A mount that is not recursive does not show the mounts below.
 		s := specOf("/srv/root", "/srv/holds")
 		s.Mounts[1].Options = []string{"bind"}
 		if field, reason := refused(t, s); field != "" {
@@ -302,7 +302,7 @@ func TestBypass_B45_SocketsInTheRoot(t *testing.T) {
 				if tc.hide != "" {
 					s.Mounts = append(s.Mounts, specs.Mount{Destination: tc.hide, Type: "tmpfs"})
 				}
-				checked, err := checkMounts(s, nil, nil)
+				checked, err := checkMountSources(s, nil, nil)
 				if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), "root.path: ") || !strings.Contains(err.Error(), tc.want)) {
 					t.Errorf("%v, want %q", err, tc.want)
 				}
@@ -312,7 +312,7 @@ func TestBypass_B45_SocketsInTheRoot(t *testing.T) {
 					}
 					checked.close()
 				}
-				if checked, err = checkMounts(s, []string{fieldRoot}, nil); err != nil {
+				if checked, err = checkMountSources(s, []string{fieldRoot}, nil); err != nil {
 					t.Errorf("allowed by the operator, still refused: %v", err)
 					return
 				}
@@ -341,8 +341,8 @@ func TestBypass_B45_GuardedFolders(t *testing.T) {
 	})
 }
 
-// TestBypass_B45_DeviceFolders: a folder of devices is accepted if a specification of
-// the operator's names it, and no other.
+// TestBypass_B45_DeviceFolders: a folder of devices is refused unless a specification of the
+// operator names it.
 func TestBypass_B45_DeviceFolders(t *testing.T) {
 	folders := cdiFolders
 	t.Cleanup(func() { cdiFolders = folders })
@@ -372,9 +372,9 @@ func TestBypass_B45_DeviceFolders(t *testing.T) {
 	})
 }
 
-// TestBypass_B45_B71_LiveSockets: a folder in which an engine, a bus or an agent
-// listens is refused, wherever below it and by whatever name the listener has bound
-// it; other listeners are recorded; a socket outside the folder is neither.
+// TestBypass_B45_B71_LiveSockets: a folder in which an engine, a bus or an agent listens is
+// refused, at every depth and for every name by which the listener has bound its socket.
+// Other listeners are recorded. A socket outside of the folder has no effect.
 func TestBypass_B45_B71_LiveSockets(t *testing.T) {
 	for _, tc := range []struct {
 		name, socket, mount, env string
@@ -412,7 +412,7 @@ func TestBypass_B45_B71_LiveSockets(t *testing.T) {
 					for _, source := range []string{filepath.Join("/srv", tc.mount), filepath.Join("/mnt/link", tc.mount), "/mnt/bound"} {
 						s := specOf("/run/root", source)
 						s.Process.Env = []string{"A=b", tc.env}
-						checked, err := checkMounts(s, nil, nil)
+						checked, err := checkMountSources(s, nil, nil)
 						if (err != nil) != tc.refused {
 							t.Errorf("%s, bound %s: %v", source, how, err)
 						}
@@ -422,7 +422,7 @@ func TestBypass_B45_B71_LiveSockets(t *testing.T) {
 							}
 							checked.close()
 						}
-						checked, err = checkMounts(s, []string{fieldMounts}, nil)
+						checked, err = checkMountSources(s, []string{fieldMounts}, nil)
 						if err != nil {
 							t.Errorf("allowed by the operator, still refused: %v", err)
 							continue
@@ -439,9 +439,8 @@ func TestBypass_B45_B71_LiveSockets(t *testing.T) {
 	}
 }
 
-// TestLiveSocketsElsewhere: a socket that was bound by a relative name or below
-// another root is found, and one that is in no folder that can be looked at is a
-// warning.
+// TestLiveSocketsElsewhere: a socket that was bound by a relative name, or below another root,
+// is found. A socket that cannot be located causes a warning.
 func TestLiveSocketsElsewhere(t *testing.T) {
 	inMounts(t, func() {
 		must(t, os.MkdirAll("/srv/chroot/var/spool/private", 0o755), os.MkdirAll("/srv/other", 0o755), os.MkdirAll("/run/root", 0o755))
@@ -492,9 +491,9 @@ func TestLiveSocketsElsewhere(t *testing.T) {
 	})
 }
 
-// BenchmarkCheckMounts measures the check of a container's root file system, alone and
-// with one mounted folder, beside no and 1000 sockets of the host.
-func BenchmarkCheckMounts(b *testing.B) {
+// BenchmarkCheckMountSources measures the check of a container's root file system, alone and
+// with one mounted folder, without sockets of the host and with 1000 of them.
+func BenchmarkCheckMountSources(b *testing.B) {
 	if os.Geteuid() != 0 {
 		b.Skip("not root")
 	}
@@ -523,7 +522,7 @@ func BenchmarkCheckMounts(b *testing.B) {
 						defer l.Close()
 					}
 					for b.Loop() {
-						checked, err := checkMounts(specOf(root, filepath.Join(dir, mounted)), nil, nil)
+						checked, err := checkMountSources(specOf(root, filepath.Join(dir, mounted)), nil, nil)
 						if err != nil {
 							b.Fatal(err)
 						}
@@ -535,8 +534,8 @@ func BenchmarkCheckMounts(b *testing.B) {
 	}
 }
 
-// FuzzParseUnixDiag: no message of the kernel's makes the parser panic, and a socket
-// that it takes has a name in the file system.
+// FuzzParseUnixDiag: no message makes the parser panic, and every socket that it accepts has a
+// name in the file system.
 func FuzzParseUnixDiag(f *testing.F) {
 	f.Add([]byte("\x01\x01\x0a\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x0a\x00\x00\x00/run/x\x00\x00\x0c\x00\x01\x00\x01\x00\x00\x00\x02\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -546,9 +545,9 @@ func FuzzParseUnixDiag(f *testing.F) {
 	})
 }
 
-// TestBypass_B45_SwappedSource: a source that becomes another file between the check
-// and the mount is refused, and so is one that appears; the same file under another
-// name, and a later mount over the destination, are not.
+// TestBypass_B45_SwappedSource: a source that is replaced by another file between the check
+// and the mount is refused, and so is a source that appears. The same file under another
+// name is accepted, and so is a later mount over the destination.
 func TestBypass_B45_SwappedSource(t *testing.T) {
 	for name, tc := range map[string]struct {
 		source string
@@ -577,7 +576,7 @@ func TestBypass_B45_SwappedSource(t *testing.T) {
 				must(t, os.MkdirAll("/srv/data", 0o755), os.MkdirAll("/srv/other", 0o755), os.Symlink("/srv/data", "/srv/link"))
 				s := specOf("/", tc.source)
 				s.Mounts[1].Destination = "/mnt/../mnt/at"
-				checked, err := checkMounts(s, []string{fieldRoot}, nil)
+				checked, err := checkMountSources(s, []string{fieldRoot}, nil)
 				if err != nil {
 					t.Error(err)
 					return

@@ -19,18 +19,18 @@ import (
 	"openshell.dev/runtime/libsandbox/plan"
 )
 
-// place is where a file lies: a file system and the path from its root. A file has the
-// same place through every bind mount.
+// place is where a file is: a file system and the path from its root. A file has the same
+// place through every bind mount.
 type place struct {
 	dev  uint64
 	path string
 }
 
-// below reports whether p is at or lies below it.
+// below reports whether p is at another place, or below it.
 func (p place) below(at place) bool { return p.dev == at.dev && pathname.Below(p.path, at.path) }
 
-// hostMounts is the mount table of this thread's mount namespace, which is the
-// engine's, with the engines' folders in it.
+// hostMounts is the mount table of this thread's mount namespace, which is the engine's, and
+// the places of the engines' folders in it.
 type hostMounts struct {
 	byID    map[int]*mountinfo.Info
 	list    []*mountinfo.Info
@@ -47,8 +47,7 @@ type guardedFolder struct {
 	setting string
 }
 
-// engineFolder is a plan.EngineFolder or a guarded folder, and where it lies on this
-// machine.
+// engineFolder is a plan.EngineFolder or a guarded folder, and its place on this machine.
 type engineFolder struct {
 	plan.EngineFolder
 	at place
@@ -101,7 +100,7 @@ func readHostMounts(guarded []guardedFolder) (*hostMounts, error) {
 
 func deviceOf(m *mountinfo.Info) uint64 { return unix.Mkdev(uint32(m.Major), uint32(m.Minor)) }
 
-// located is an open file and where it lies.
+// located describes a file and its place.
 type located struct {
 	place
 	// path is the absolute path without links, in this mount namespace.
@@ -114,7 +113,7 @@ type located struct {
 	dir, socket bool
 }
 
-// locate finds where an open file lies.
+// locate describes an open file.
 func (h *hostMounts) locate(fd int) (*located, error) {
 	var st unix.Statx_t
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_TYPE|unix.STATX_INO|unix.STATX_MNT_ID, &st); err != nil {
@@ -135,11 +134,11 @@ func (h *hostMounts) locate(fd int) (*located, error) {
 	}, nil
 }
 
-// errNoPlace is about a file in no mount of the table: it was deleted, or is in another
-// namespace.
+// errNoPlace is the error for a file that is in no mount of the table: it was deleted, or is
+// in another namespace.
 var errNoPlace = errors.New("it is in no mount of this machine")
 
-// placeOf returns the place of the file at an absolute path, also if it does not exist.
+// placeOf returns the place of the file at an absolute path. The file need not exist.
 func (h *hostMounts) placeOf(name string) (place, error) {
 	if p, ok := h.places[name]; ok {
 		return p, nil
@@ -206,8 +205,8 @@ func (h *hostMounts) leadsOut(l *located) string {
 // hostDevices is a reason of leadsOut.
 const hostDevices = "a folder of the host's devices"
 
-// placeLeadsOut is leadsOut without a look at the path of l: it judges only the file
-// system and the place in it.
+// placeLeadsOut is leadsOut without the path of l: it judges only the file system and the
+// place in it.
 func (h *hostMounts) placeLeadsOut(l *located) string {
 	if slices.Contains(kernelMounts, l.mount.FSType) {
 		return "part of the kernel's file system " + l.mount.FSType

@@ -122,7 +122,7 @@ type socketSearch struct {
 	devices map[uint64]bool
 	// folders are the folders of sockets, by name; nil where there is none.
 	folders map[string]*located
-	// lost are sockets on such a file system that cannot be located.
+	// lost are the sockets on such a file system that cannot be located.
 	lost []boundSocket
 }
 
@@ -138,9 +138,9 @@ func (s *socketSearch) find(list []boundSocket, sources []*source, found func(*s
 	s.findLost(sources, found)
 }
 
-// findLost looks for the lost sockets with relative names in the working directories of
-// the processes that hold them. A process that has changed its directory since it bound
-// the socket leaves it lost.
+// findLost looks for the lost sockets with relative names, in the working directories of the
+// processes that have them open. It does not find the socket of a process that has changed
+// its directory since.
 func (s *socketSearch) findLost(sources []*source, found func(*source, string)) {
 	held := map[uint32][]string{}
 	for _, b := range s.lost {
@@ -161,9 +161,9 @@ func (s *socketSearch) findLost(sources []*source, found func(*source, string)) 
 	})
 }
 
-// findHolders adds to the sockets in held, by their number, the working directories of
-// the processes that hold them. It reads the descriptors of all processes of the
-// machine, about 10 ms for some hundred of them.
+// findHolders adds to held, whose keys are the numbers of sockets, the working directories of
+// the processes that have them open. It reads the descriptors of all processes of the
+// machine, which takes about 10 ms for some hundred processes.
 func findHolders(held map[uint32][]string) {
 	links, err := filepath.Glob("/proc/[0-9]*/fd/*")
 	if err != nil {
@@ -173,7 +173,7 @@ func findHolders(held map[uint32][]string) {
 		var socket uint32
 		to, err := os.Readlink(link)
 		if err != nil {
-			continue // the process has ended, or closed it
+			continue // the process has ended, or has closed the file
 		}
 		if n, _ := fmt.Sscanf(to, "socket:[%d]", &socket); n != 1 {
 			continue
@@ -187,9 +187,9 @@ func findHolders(held map[uint32][]string) {
 }
 
 // isControlSocket reports whether a socket belongs to the guard or the runtime of another
-// sandbox. They bind it through a descriptor of a folder of the state, because the path of
-// the folder can be too long for an address. That name leads nowhere in this process, and
-// no sandbox can mount the state folder.
+// sandbox. They bind it through a descriptor of the state folder, because the folder's path
+// can be too long for an address. That name is no path in this process, and no sandbox can
+// mount the state folder.
 func isControlSocket(b boundSocket) bool {
 	folder, base := path.Split(b.name)
 	ok, err := path.Match("/proc/self/fd/*/", folder)
@@ -243,6 +243,7 @@ func (s *socketSearch) lookUp(b boundSocket) (*located, place) {
 	return at, place{at.place.dev, path.Join(at.place.path, path.Base(b.name))}
 }
 
+// open locates a folder. It returns nil if there is none.
 func (s *socketSearch) open(folder string) *located {
 	fd, err := unix.Open(folder, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -273,8 +274,8 @@ func underRoot(b boundSocket, src *source) (inside string, ok bool) {
 	return "", false
 }
 
-// remote are file systems that another machine or a program serves. A look-up there may
-// take long. It is not needed for sockets of this machine: unix_diag shows the live ones.
+// remote are file systems that another machine or a program serves. A look-up there can take
+// long. It is not needed, because unix_diag shows the live sockets of this machine.
 var remote = []string{"nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "ceph", "fuse", "fuseblk"}
 
 // knownSocket returns the path of a socket at one of the places in a folder where engines

@@ -14,8 +14,9 @@ import (
 	"testing"
 )
 
-// TestRelativeSockets: a socket that a program has bound by a relative name is found by
-// the program's working directory, and warned of only if the program has left it.
+// TestRelativeSockets: a socket that a program has bound by a relative name is found by the
+// program's working directory. If the program has changed its directory, there is a
+// warning.
 func TestRelativeSockets(t *testing.T) {
 	if name := os.Getenv("BIND_RELATIVE"); name != "" { // the program
 		if _, err := net.Listen("unix", name); err != nil {
@@ -52,7 +53,7 @@ func TestRelativeSockets(t *testing.T) {
 					t.Errorf("the program said %q, %v", line, err)
 					return
 				}
-				checked, err := checkMounts(specOf("/run/root", tc.mount), nil, nil)
+				checked, err := checkMountSources(specOf("/run/root", tc.mount), nil, nil)
 				if err != nil {
 					t.Error(err)
 					return

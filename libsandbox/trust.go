@@ -21,9 +21,9 @@ import (
 	"openshell.dev/runtime/internal/trust"
 )
 
-// bundles are where programs of the distributions look for trusted certificates:
-// Debian, Ubuntu and Alpine; Fedora and RHEL; SUSE; Alpine and the BSDs.
-var bundles = []string{
+// caBundles are the paths at which programs of the distributions look for trusted
+// certificates: Debian, Ubuntu and Alpine; Fedora and RHEL; SUSE; Alpine and the BSDs.
+var caBundles = []string{
 	"/etc/ssl/certs/ca-certificates.crt",
 	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
 	"/etc/pki/tls/certs/ca-bundle.crt",
@@ -31,17 +31,17 @@ var bundles = []string{
 	"/etc/ssl/cert.pem",
 }
 
-// keystores are where the distributions keep the keystore that their JDKs link to.
+// keystores are the paths of the keystores to which the JDKs of the distributions link.
 var keystores = []string{"/etc/ssl/certs/java/cacerts", "/etc/pki/ca-trust/extracted/java/cacerts", "/etc/pki/java/cacerts", "/var/lib/ca-certificates/java-cacerts"}
 
-// jdks are folders of JDKs, which have keystores of their own at jdkStores.
+// jdks are folders with JDKs in them. A JDK has its own keystore at one of jdkStores.
 var (
 	jdks      = []string{"/usr/lib/jvm", "/usr/lib64/jvm", "/usr/java", "/usr/local", "/opt", "/opt/java", "/root/.sdkman/candidates/java"}
 	jdkStores = []string{"lib/security/cacerts", "jre/lib/security/cacerts"}
 )
 
-// browsers are folders of browsers with where each reads the policies of its machine: a
-// browser trusts the CAs that a policy names, and none of the system's bundles.
+// browsers are folders of browsers, and the folder from which each browser reads the policies
+// of its machine. A browser trusts the CAs in a policy, and ignores the system's bundles.
 var browsers = []struct{ folder, policies string }{
 	{"/etc/chromium", "/etc/chromium/policies/managed"},
 	{"/ms-playwright", "/etc/chromium/policies/managed"},
@@ -53,18 +53,18 @@ var browsers = []struct{ folder, policies string }{
 	{"/opt/microsoft/msedge", "/etc/opt/edge/policies/managed"},
 }
 
-// storeFolders are the folders that may become an overlay, in addition to lib/security of a
-// JDK and the folders of browsers, the innermost first.
+// storeFolders are the folders that can become an overlay, the innermost first. lib/security
+// of a JDK and the folders of browsers can, too.
 var storeFolders = []string{"/etc/pki/ca-trust/extracted", "/etc/pki/java", "/etc/pki/tls/certs", "/var/lib/ca-certificates", "/etc/ssl/certs", "/etc/pki/tls", "/etc/ssl"}
 
-// keyFolders are the storeFolders that also hold keys. Every process may read the bundle in
-// them, but not the folder.
+// keyFolders are the storeFolders that also have keys in them. Every process may read the
+// bundle there, but not the folder.
 var keyFolders = []string{"/etc/pki/tls", "/etc/ssl"}
 
 const (
 	// overlaySize and overlayFiles bound what a container can write into its folders of
-	// stores, in bytes and in files: a Debian's have 300 files and 1 MiB. The memory is
-	// the container's (memory cgroup).
+	// stores, in bytes and in files. The folders of Debian have 300 files and 1 MiB. The
+	// memory is charged to the container's cgroup.
 	overlaySize  = 64 << 20
 	overlayFiles = 16 << 10
 	// maxJDKs bounds the entries of a folder that are looked at for JDKs, and maxStores
@@ -77,8 +77,8 @@ const (
 // to it.
 type containerStores struct {
 	proxyapi.TrustStores
-	// bundle is for the environment, paths are for every process to read.
-	bundle   string
+	// caBundle is the path for the environment's variables. Every process may read paths.
+	caBundle string
 	mounts   []specs.Mount
 	paths    []string
 	warnings []string
@@ -95,9 +95,9 @@ type containerStores struct {
 // links.
 type store struct{ at, real string }
 
-// trustStores finds the certificate stores of the image and makes them ready for the
-// container. dir is the sandbox's folder. The proxy adds its CA. The caller calls release
-// once the container has its mounts.
+// trustStores finds the certificate stores of the image and prepares the overlays or files
+// that show them to the container. The proxy adds its CA to them. dir is the sandbox's
+// folder. The caller calls release when the container has its mounts.
 func trustStores(spec *specs.Spec, dir string) (_ *containerStores, err error) {
 	c := &containerStores{spec: spec, dir: dir}
 	if c.Root, err = filepath.Abs(spec.Root.Path); err != nil {
@@ -112,7 +112,8 @@ func trustStores(spec *specs.Spec, dir string) (_ *containerStores, err error) {
 			c.release()
 		}
 	}()
-	// Before the image is looked at: another sandbox of this root filesystem may end.
+	// This comes first, because another sandbox with this root filesystem may end and remove
+	// folders of it.
 	if c.shared, err = trust.Share(c.Root); err != nil {
 		return nil, err
 	}
@@ -124,7 +125,7 @@ func trustStores(spec *specs.Spec, dir string) (_ *containerStores, err error) {
 		case "":
 			continue
 		case whyMounted + s.at, whyMounted + s.real:
-			// The caller has mounted it, so that it would be a mount under every runtime.
+			// config.json has a mount there, so packages could not replace it under any runtime.
 		default:
 			c.warn(s.at, errors.New(why))
 		}
@@ -132,8 +133,8 @@ func trustStores(spec *specs.Spec, dir string) (_ *containerStores, err error) {
 	}
 	c.nest()
 	if err := c.mountFolders(); err != nil {
-		// The file system cannot be the lower layer of an overlay, or this is a container
-		// in a container.
+		// The root filesystem cannot be the lower layer of an overlay, or the runtime is in
+		// a container itself.
 		c.warn("each CA store of the image", err)
 		c.unmount()
 		c.Folders, c.mounts, c.paths, alone = nil, nil, nil, found
@@ -146,11 +147,12 @@ func trustStores(spec *specs.Spec, dir string) (_ *containerStores, err error) {
 	return c, nil
 }
 
+// warn adds the warning about a store that is a read-only mount.
 func (c *containerStores) warn(what string, why error) {
 	c.warnings = append(c.warnings, fmt.Sprintf("%s cannot be replaced by packages, it is a read-only mount with the sandbox's CA: %v", what, why))
 }
 
-// find lists the stores of the image, and the usual bundle if it has none.
+// find returns the stores of the image. An image without any gets the first bundle.
 func (c *containerStores) find() (found []store) {
 	add := func(at string) {
 		real, ok := c.resolve(at, unix.S_IFREG)
@@ -158,13 +160,13 @@ func (c *containerStores) find() (found []store) {
 			found = append(found, store{at, cmp.Or(real, at)})
 		}
 	}
-	for _, p := range bundles {
+	for _, p := range caBundles {
 		add(p)
 	}
 	if len(found) == 0 {
-		found = []store{{bundles[0], bundles[0]}}
+		found = []store{{caBundles[0], caBundles[0]}}
 	}
-	c.bundle = found[0].at
+	c.caBundle = found[0].at
 	for _, p := range keystores {
 		add(p)
 	}
@@ -191,8 +193,8 @@ func (c *containerStores) find() (found []store) {
 	return found
 }
 
-// resolve returns where a path of the image leads within it, if there is a file of that
-// kind.
+// resolve returns the path without links of a file in the image. It returns false unless
+// the file exists and has that kind (S_IFMT).
 func (c *containerStores) resolve(name string, kind uint32) (string, bool) {
 	fd, err := unix.Openat2(c.root, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
 	if err != nil {
@@ -222,12 +224,12 @@ func (c *containerStores) list(name string) []string {
 	}
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
-	names, _ := f.Readdirnames(maxJDKs) // what can be read
+	names, _ := f.Readdirnames(maxJDKs) // after an error, the names before it
 	slices.Sort(names)
 	return names
 }
 
-// storeFolder returns the folder of a store that may be an overlay, or "".
+// storeFolder returns the folder of a store that can become an overlay, or "".
 func storeFolder(name string) string {
 	for _, f := range storeFolders {
 		if pathname.Below(name, f) && name != f {
@@ -237,7 +239,7 @@ func storeFolder(name string) string {
 	dir := path.Dir(name)
 	for _, b := range browsers {
 		if dir == b.policies {
-			// The browser's own folder, which its package has: …/policies/managed.
+			// The folder above policies/managed, which belongs to the browser's package.
 			return path.Dir(path.Dir(dir))
 		}
 	}
@@ -247,7 +249,7 @@ func storeFolder(name string) string {
 	return ""
 }
 
-// whyMounted begins the reason of join where config.json has a mount.
+// whyMounted is the beginning of join's reason if config.json has a mount there.
 const whyMounted = "config.json mounts "
 
 // join adds a store to the overlay that shows it to the container, and returns "". If no
@@ -267,7 +269,7 @@ func (c *containerStores) join(s store) string {
 		return whyMounted + at
 	}
 	if real, ok := c.resolve(f.Path, unix.S_IFDIR); ok && real != f.Path {
-		// Of an image without a bundle: the folder's path is not yet resolved.
+		// The image has no bundle, so the path of the folder may have links in it.
 		if storeFolder(path.Join(real, path.Base(inside))) != real {
 			return fmt.Sprintf("%s leads to %s", f.Path, real)
 		}
@@ -279,7 +281,7 @@ func (c *containerStores) join(s store) string {
 	if i < 0 {
 		i = len(c.Folders)
 		c.Folders = append(c.Folders, f)
-		// A package may make these while the container runs.
+		// A package can make these while the container runs.
 		for _, k := range keystores {
 			if pathname.Below(k, f.Path) {
 				c.Folders[i].Stores = append(c.Folders[i].Stores, strings.TrimPrefix(k, f.Path+"/"))
@@ -289,7 +291,7 @@ func (c *containerStores) join(s store) string {
 	if name := strings.TrimPrefix(inside, f.Path+"/"); !slices.Contains(c.Folders[i].Stores, name) {
 		c.Folders[i].Stores = append(c.Folders[i].Stores, name)
 	}
-	if slices.Contains(bundles, s.at) {
+	if slices.Contains(caBundles, s.at) {
 		readable := f.Path
 		if slices.Contains(keyFolders, f.Path) {
 			readable = s.at
@@ -299,18 +301,18 @@ func (c *containerStores) join(s store) string {
 	return ""
 }
 
-// leadsTo returns the path of the image that a mount's destination leads to. libcontainer
-// follows the links of the image in the same way, also links to a missing file.
+// leadsTo returns the path without links, in the image, of a mount's destination.
+// libcontainer follows the links of the image in the same way, also links to a missing file.
 func leadsTo(root, destination string) string {
 	real, err := securejoin.SecureJoin(root, destination)
 	if err != nil {
-		// libcontainer refuses the destination for the same reason.
+		// libcontainer refuses the destination with the same error.
 		return path.Clean("/" + destination)
 	}
 	return path.Clean("/" + strings.TrimPrefix(real, root))
 }
 
-// destinations returns the paths of the image that the destinations of mounts lead to.
+// destinations returns the paths without links, in the image, of the destinations of mounts.
 func destinations(root string, mounts []specs.Mount) (out []string) {
 	for _, m := range mounts {
 		out = append(out, leadsTo(root, m.Destination))
@@ -318,8 +320,8 @@ func destinations(root string, mounts []specs.Mount) (out []string) {
 	return out
 }
 
-// mountedAt returns the path that a destination of config.json's mounts leads to, if it is
-// at, above or below a folder, or "".
+// mountedAt returns the destination of a mount of config.json that is at, above or below a
+// folder, or "".
 func (c *containerStores) mountedAt(folder string) string {
 	for _, d := range c.destinations {
 		if d != "/" && (pathname.Below(d, folder) || pathname.Below(folder, d)) {
@@ -329,8 +331,8 @@ func (c *containerStores) mountedAt(folder string) string {
 	return ""
 }
 
-// missing finds which part of a folder the image does not have. It returns false if a
-// link is on the way.
+// missing sets in f which part of its path the image does not have. It returns false if
+// the path has a link in it.
 func (c *containerStores) missing(f *proxyapi.TrustFolder) bool {
 	for f.Made = f.Path; ; f.Made = path.Dir(f.Made) {
 		above := path.Dir(f.Made)
@@ -350,8 +352,8 @@ func (c *containerStores) missing(f *proxyapi.TrustFolder) bool {
 	}
 }
 
-// nest merges each folder that lies within another one into that one. Otherwise the overlay
-// of the outer folder would hide the overlay of the inner one.
+// nest merges each folder that is in another one into that one. Otherwise the overlay of the
+// outer folder would hide the overlay of the inner one.
 func (c *containerStores) nest() {
 	slices.SortFunc(c.Folders, func(a, b proxyapi.TrustFolder) int { return cmp.Compare(len(a.Path), len(b.Path)) })
 	var outer []proxyapi.TrustFolder
@@ -407,7 +409,7 @@ func (c *containerStores) mountFolders() error {
 }
 
 // mountFolder mounts the overlay of f in the folder name below top. A folder that the image
-// does not have needs none: it is a folder of the file system at top.
+// does not have needs no overlay: it is a folder of the file system at top.
 func (c *containerStores) mountFolder(f *proxyapi.TrustFolder, top int, name string) error {
 	for _, d := range []string{"", "upper", "work", "view"} {
 		if err := unix.Mkdirat(top, path.Join(name, d), 0o755); err != nil {
@@ -431,14 +433,15 @@ func (c *containerStores) mountFolder(f *proxyapi.TrustFolder, top int, name str
 	if err := unix.Fstat(lower, &st); err != nil {
 		return fmt.Errorf("look at %s in the image: %w", f.Path, err)
 	}
-	// The upper layer's own folder is what the container sees of the folder itself.
+	// The container sees the owner, the mode and the times of the upper layer's folder.
 	upper := fmt.Sprintf("/proc/self/fd/%d/%s/upper", top, name)
 	at := []unix.Timespec{st.Atim, st.Mtim}
 	err = errors.Join(unix.Chown(upper, int(st.Uid), int(st.Gid)), unix.Chmod(upper, st.Mode&0o7777), unix.UtimesNanoAt(unix.AT_FDCWD, upper, at, 0))
 	if err != nil {
 		return fmt.Errorf("create folder for CA stores: %w", err)
 	}
-	// Through descriptors: a path with ':' or ',' in it would be read as options.
+	// The paths are those of descriptors, because the kernel takes ':' and ',' in a path for
+	// separators of options.
 	options := fmt.Sprintf("lowerdir=/proc/self/fd/%d,upperdir=%s,workdir=/proc/self/fd/%d/%s/work,index=off,metacopy=off,redirect_dir=off", lower, upper, top, name)
 	if err := unix.Mount("openshell", f.View, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
 		return fmt.Errorf("mount an overlay for %s: %w", f.Path, err)
@@ -450,7 +453,7 @@ func (c *containerStores) mountFolder(f *proxyapi.TrustFolder, top int, name str
 	return nil
 }
 
-// file mounts a copy of a store over it.
+// file adds a read-only mount of a copy of the store.
 func (c *containerStores) file(s store) error {
 	if path.Base(s.at) == trust.BrowserPolicy {
 		c.warnings = append(c.warnings, fmt.Sprintf("browsers do not trust the sandbox's CA: %s cannot be an overlay", path.Dir(s.at)))
@@ -464,20 +467,20 @@ func (c *containerStores) file(s store) error {
 	if err := os.WriteFile(name, data, 0o644); err != nil {
 		return fmt.Errorf("write the container's CA store: %w", err)
 	}
-	// Whatever the umask: every user of the container reads it.
+	// Independent of the umask, because every user of the container reads it.
 	if err := os.Chmod(name, 0o644); err != nil {
 		return fmt.Errorf("write the container's CA store: %w", err)
 	}
 	c.Files = append(c.Files, name)
 	c.mounts = append(c.mounts, specs.Mount{Destination: s.at, Type: "bind", Source: name, Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}})
-	if slices.Contains(bundles, s.at) {
+	if slices.Contains(caBundles, s.at) {
 		c.paths = append(c.paths, s.at)
 	}
 	return nil
 }
 
-// release unmounts the overlays from the host. A container that has them keeps them, and
-// its guard has marked the root filesystem as shared.
+// release unmounts the overlays from the host. A container keeps the overlays that it has, and
+// its guard keeps the mark of the root filesystem (trust.Share).
 func (c *containerStores) release() {
 	if c.shared != nil {
 		_ = c.shared.Close()
@@ -486,6 +489,7 @@ func (c *containerStores) release() {
 	c.unmount()
 }
 
+// unmount unmounts the overlays from the host, if they are mounted.
 func (c *containerStores) unmount() {
 	if c.overlay != "" {
 		unmountStores(c.dir)
@@ -493,7 +497,8 @@ func (c *containerStores) unmount() {
 	}
 }
 
-// unmountStores unmounts the overlays of a sandbox's folder from the host, if they are.
+// unmountStores unmounts the overlays in a sandbox's folder from the host. It does nothing if
+// there are none.
 func unmountStores(dir string) {
 	_ = unix.Unmount(filepath.Join(dir, proxyapi.StoresDir), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 }

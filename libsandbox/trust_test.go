@@ -5,6 +5,7 @@ package libsandbox
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -61,5 +62,47 @@ func TestMountThroughLinkOfImage(t *testing.T) {
 		if err != nil || string(got) != want {
 			t.Errorf("mount at %s: readSeen = %q, %v, not %q", destination, got, err, want)
 		}
+	}
+}
+
+// TestTrustStores: the container gets each store of the image, in an overlay or, where the
+// machine allows none, as a file. release leaves no mount and no open file.
+func TestTrustStores(t *testing.T) {
+	b := newBundle(t, "version: 1\n", "")
+	writeFile(t, b.spec.Root.Path, "etc/ssl/certs/ca-certificates.crt", "image's")
+	dir := filepath.Join(b.dir, "state")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	before := openFiles(t)
+	stores, err := trustStores(b.spec, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stores.release()
+	if stores.caBundle != "/etc/ssl/certs/ca-certificates.crt" || len(stores.mounts) != 1 || len(stores.paths) != 1 || len(stores.Folders)+len(stores.Files) != 1 {
+		t.Fatalf("bundle %s, mounts %+v, paths %q, %+v", stores.caBundle, stores.mounts, stores.paths, stores.TrustStores)
+	}
+	source := stores.mounts[0].Source
+	if stores.mounts[0].Destination == "/etc/ssl/certs" {
+		source = filepath.Join(source, "ca-certificates.crt")
+	}
+	if text, err := os.ReadFile(source); err != nil || string(text) != "image's" {
+		t.Errorf("%s has %q, %v", source, text, err)
+	}
+	if (len(stores.Folders) == 0) != (len(stores.warnings) > 0) {
+		t.Errorf("%d overlays, warnings %q", len(stores.Folders), stores.warnings)
+	}
+	stores.release()
+	stores.release()
+	if after := openFiles(t); after != before {
+		t.Errorf("%d open files before, %d after", before, after)
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(mounts), dir) {
+		t.Errorf("mounts stay below %s", dir)
 	}
 }

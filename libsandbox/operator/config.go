@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package operator is what the operator of a machine decides: the configuration
-// file, and which policy applies to a container. Both are read, never guessed.
+// Package operator reads what the operator of a machine decides: the configuration file
+// ([LoadConfig]), and which policy applies to a container ([FindPolicy]).
+//
+// The operator is trusted. Callers of an engine and workloads are not: they can pick one of
+// the operator's policies by its name, and can only do more if the configuration says so.
+// Nothing is guessed: an unknown key, a wrong value, or a policy that cannot be read is an
+// error, because a configuration that is read in part would be a weaker one.
 package operator
 
 import (
@@ -28,95 +33,111 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// DefaultConfigFile is the operator's configuration; it may be absent.
+// DefaultConfigFile is the path of the operator's configuration. The file may be missing.
 const DefaultConfigFile = "/etc/openshell/config.yaml"
 
-// DefaultPoliciesDir holds the operator's policies unless the configuration
-// names another.
+// DefaultPoliciesDir is policies_dir if the configuration does not set it.
 const DefaultPoliciesDir = "/etc/openshell/policies"
 
-// DefaultLogDir holds decision records unless the configuration names another.
+// DefaultLogDir is log_dir if the configuration does not set it.
 const DefaultLogDir = "/var/log/openshell"
 
-// DefaultLogMaxAge is log_max_age where the configuration does not set it: long enough to
-// look into an incident that somebody reports weeks later.
+// DefaultLogMaxAge is log_max_age if the configuration does not set it: long enough to look
+// into an incident that is reported weeks later.
 const DefaultLogMaxAge = "720h"
 
-// DefaultLogMaxBytes is log_max_bytes where the configuration does not set it: sixteen logs
-// of full size, or tens of thousands of small ones.
+// DefaultLogMaxBytes is log_max_bytes, in bytes, if the configuration does not set it:
+// sixteen logs of full size, or tens of thousands of small ones.
 const DefaultLogMaxBytes = 1 << 30
 
 // MaxConfigSize bounds the operator's configuration file, in bytes.
 const MaxConfigSize = 1 << 20
 
-// PolicyNone is the policy name that gives plain runc behaviour. Only the
-// operator's configuration can say it, never a flag's caller or a workload.
+// PolicyNone is the policy name for plain runc behaviour. Only the operator's configuration
+// can have it: neither the flag of a caller nor a workload can turn the sandbox off.
 const PolicyNone = "none"
 
-// Config is the operator's configuration. It is trusted; everything that a
-// container or its engine's caller can influence is not in here.
+// Config is the operator's configuration. [LoadConfig] sets the defaults and makes relative
+// paths absolute: they begin at the folder of the configuration file. A wrong value is an
+// error there. docs/config.yaml shows every key to operators.
 type Config struct {
-	// Policy is the default: a name in PoliciesDir, a path, or "none".
-	Policy      string `yaml:"policy"`
+	// Policy is the policy of containers that name none: a name in PoliciesDir, a path, or
+	// "none". The zero value means the built-in policy.
+	Policy string `yaml:"policy"`
+	// PoliciesDir is the folder of the operator's policies. The default is
+	// DefaultPoliciesDir.
 	PoliciesDir string `yaml:"policies_dir"`
-	// AnnotationPaths accepts a file path in the openshell.dev/policy
-	// annotation, for engines whose callers are root-equivalent anyway.
+	// AnnotationPaths accepts the path of a file in the annotation AnnotationPolicy. It is
+	// for engines whose callers are root on the host anyway. The zero value accepts names
+	// only.
 	AnnotationPaths bool `yaml:"annotation_paths"`
-	// EnvironmentPolicy honours OPENSHELL_POLICY in the container's
-	// environment, for engines without annotations (Docker before 24).
+	// EnvironmentPolicy accepts the name of a policy in the container's variable
+	// OPENSHELL_POLICY. It is for engines without annotations (Docker before 24). The zero
+	// value ignores the variable.
 	EnvironmentPolicy bool `yaml:"environment_policy"`
-	// Allow names refused config.json fields that this operator accepts.
-	Allow    []string       `yaml:"allow"`
+	// Allow lists fields of config.json whose refusals the operator accepts. A name that is
+	// not in plan.Fields is an error when a sandbox is made. The zero value accepts none.
+	Allow []string `yaml:"allow"`
+	// Landlock says what a sandbox needs of the kernel's Landlock.
 	Landlock LandlockConfig `yaml:"landlock"`
 	// FilesystemBaseline says whether the paths that programs need to start are added to a
-	// policy's filesystem_policy.
+	// policy's filesystem_policy. The default is BaselineAdd.
 	FilesystemBaseline Baseline `yaml:"filesystem_baseline"`
-	// LogDir holds one folder of decision records for each container.
+	// LogDir has a folder of decision records for each container. The default is
+	// DefaultLogDir.
 	LogDir string `yaml:"log_dir"`
 	// LogMaxAge is how long a log is kept after the end of its sandbox, as
-	// time.ParseDuration reads it; 0 is without limit, empty is DefaultLogMaxAge.
+	// time.ParseDuration reads it. 0 is without limit. The default is DefaultLogMaxAge.
 	LogMaxAge string `yaml:"log_max_age"`
 	// LogMaxBytes bounds all logs together, in bytes or with a unit (512MiB, 1GiB): the
-	// oldest of ended sandboxes are removed. 0 is no bound, nil is DefaultLogMaxBytes.
-	LogMaxBytes *Bytes         `yaml:"log_max_bytes"`
-	Upstream    UpstreamConfig `yaml:"upstream"`
-	// Middlewares are the services that policies may send requests through.
+	// oldest logs of ended sandboxes are removed. 0 is no bound. The default, for nil, is
+	// DefaultLogMaxBytes.
+	LogMaxBytes *Bytes `yaml:"log_max_bytes"`
+	// Upstream says how the proxy verifies upstreams.
+	Upstream UpstreamConfig `yaml:"upstream"`
+	// Middlewares are the services that policies may send requests through. The zero value
+	// has none.
 	Middlewares []MiddlewareService `yaml:"middlewares"`
-	// InferenceFile holds the routes of inference.local.
+	// InferenceFile is the file with the routes of inference.local. It may be missing. The
+	// default is inferencefile.DefaultFile.
 	InferenceFile string `yaml:"inference_file"`
-	// ProvidersDir holds the providers of `openshell provider`.
+	// ProvidersDir is the folder of the providers of `openshell provider`. The default is
+	// provider.DefaultDir.
 	ProvidersDir string `yaml:"providers_dir"`
-	// AnnotationProviders honours the openshell.dev/providers annotation, for
-	// engines whose callers may use every provider anyway.
+	// AnnotationProviders accepts the annotation openshell.dev/providers. It is for engines
+	// whose callers may use every provider anyway. The zero value makes the annotation an
+	// error.
 	AnnotationProviders bool `yaml:"annotation_providers"`
-	// CredentialPlacement says where in a request placeholders become values.
+	// CredentialPlacement says where in a request the proxy replaces placeholders by
+	// credentials. The default is PlacementDeclared.
 	CredentialPlacement Placement `yaml:"credential_placement"`
-	// UnspecifiedEnforcement is what an endpoint without enforcement does: audit,
-	// OpenShell's default, or enforce.
+	// UnspecifiedEnforcement is the enforcement of an endpoint that does not set it: audit
+	// or enforce. The zero value means audit, as in OpenShell.
 	UnspecifiedEnforcement policy.Enforcement `yaml:"unspecified_enforcement"`
 	// ControlPlanePorts are the ports of a cluster's control plane (2379, 2380, 6443,
-	// 10250, 10255) that policies may allow; empty blocks all of them.
+	// 10250, 10255) that policies may allow. Any other port is an error. The zero value
+	// blocks all of them.
 	ControlPlanePorts []uint16 `yaml:"control_plane_ports"`
-	// PlainEndpointTLS is what the proxy does with TLS at an endpoint without protocol:
-	// PlainSplice (default) or PlainTerminate.
+	// PlainEndpointTLS says what the proxy does with TLS at an endpoint without protocol.
+	// The default is PlainSplice.
 	PlainEndpointTLS PlainTLS `yaml:"plain_endpoint_tls"`
-	// Tracing says whether programs of a sandbox may trace each other: auto (the default),
-	// allow or deny.
+	// Tracing says whether programs of a sandbox may trace each other. The default is
+	// plan.TracingAuto.
 	Tracing plan.Tracing `yaml:"tracing"`
-	// PolicyValidationFailureMode is what becomes of a running sandbox that is given
-	// an invalid policy.
+	// PolicyValidationFailureMode says what happens to a running sandbox that is given an
+	// invalid policy. The default is RetainLastValid.
 	PolicyValidationFailureMode FailureMode `yaml:"policy_validation_failure_mode"`
 }
 
-// FailureMode is what an invalid policy does to a running sandbox, in OpenShell's
-// words.
+// FailureMode is the value of policy_validation_failure_mode. The values are OpenShell's.
 type FailureMode string
 
-// The modes.
+// The values of policy_validation_failure_mode.
 const (
-	// RetainLastValid leaves it the policy that it has.
+	// RetainLastValid rejects the invalid policy, and the old one stays in force. It is the
+	// default.
 	RetainLastValid FailureMode = "retain_last_valid"
-	// FailClosed denies everything until a valid policy is set.
+	// FailClosed blocks all traffic until a valid policy is set.
 	FailClosed FailureMode = "fail_closed"
 )
 
@@ -125,26 +146,29 @@ type PlainTLS string
 
 // The values of plain_endpoint_tls.
 const (
-	// PlainSplice compares the server name with the host and forwards TLS unread; the
-	// default.
+	// PlainSplice compares the server name with the host and forwards the TLS connection
+	// unread. It is the default.
 	PlainSplice PlainTLS = "splice"
-	// PlainTerminate ends TLS and compares the host of each request, as OpenShell does.
-	// Only HTTP passes then.
+	// PlainTerminate terminates TLS and compares the host of each request, as OpenShell
+	// does. Then only HTTP passes.
 	PlainTerminate PlainTLS = "terminate"
 )
 
-// UpstreamConfig is how upstreams are verified.
+// UpstreamConfig says how the proxy verifies upstreams.
 type UpstreamConfig struct {
-	// CAFiles hold certificates (PEM) that are trusted beside the system's.
+	// CAFiles are files of certificates (PEM) that are trusted in addition to the
+	// machine's. A file without a certificate is an error when a sandbox is made. The zero
+	// value adds none.
 	CAFiles []string `yaml:"ca_files"`
 }
 
-// LandlockConfig is the least Landlock that a sandbox may start with.
+// LandlockConfig says what a sandbox needs of the kernel's Landlock.
 type LandlockConfig struct {
-	// Floor is the lowest acceptable ABI; 0 accepts a kernel without Landlock.
+	// Floor is the lowest accepted version of Landlock's ABI. 0 accepts a kernel without
+	// Landlock; a negative number is an error. The default, for nil, is 1.
 	Floor *int `yaml:"floor"`
-	// MissingPaths is what a path that the container lacks does to a sandbox whose policy
-	// has landlock.compatibility: hard_requirement.
+	// MissingPaths says what happens if the container lacks a path of a policy with
+	// landlock.compatibility: hard_requirement. The default is MissingSkip.
 	MissingPaths MissingPaths `yaml:"missing_paths"`
 }
 
@@ -153,10 +177,10 @@ type MissingPaths string
 
 // The values of landlock.missing_paths.
 const (
-	// MissingSkip skips the path, as OpenShell 0.1 does; the default. The sandbox does not
-	// start if it has none of the policy's paths.
+	// MissingSkip skips the path, as OpenShell 0.1 does. A sandbox that has none of the
+	// policy's paths does not start. It is the default.
 	MissingSkip MissingPaths = "skip"
-	// MissingFail does not start the sandbox, as OpenShell 0.0.x does.
+	// MissingFail stops the sandbox from starting, as OpenShell 0.0.x does.
 	MissingFail MissingPaths = "fail"
 )
 
@@ -165,10 +189,12 @@ type Placement string
 
 // The values of credential_placement.
 const (
-	// PlacementDeclared is the header Authorization and the place that the profile declares
-	// for the credential, as in OpenShell 0.1; the default.
+	// PlacementDeclared replaces placeholders in the header Authorization and in the place
+	// that the profile declares for the credential, as OpenShell 0.1 does. It is the
+	// default.
 	PlacementDeclared Placement = "declared"
-	// PlacementAny is every header, the path and the query, as in OpenShell 0.0.x.
+	// PlacementAny replaces placeholders in every header, the path and the query, as
+	// OpenShell 0.0.x does.
 	PlacementAny Placement = "any"
 )
 
@@ -177,15 +203,15 @@ type Baseline string
 
 // The values of filesystem_baseline.
 const (
-	// BaselineAdd adds the paths of policy.Baseline, as OpenShell does; the default.
+	// BaselineAdd adds the paths of policy.Baseline, as OpenShell does. It is the default.
 	BaselineAdd Baseline = "add"
-	// BaselineExplicit adds no paths to a filesystem_policy that is present.
+	// BaselineExplicit adds no paths to a policy's filesystem_policy.
 	BaselineExplicit Baseline = "explicit"
 )
 
-// LoadConfig reads the operator's configuration. A missing default file is an
-// empty configuration; a missing named file, an unknown key or a wrong value is
-// an error, because a half-read configuration would be a weaker one.
+// LoadConfig reads the operator's configuration from file, or from [DefaultConfigFile] if
+// file is empty. A default file that is missing is an empty configuration. A named file that
+// is missing, an unknown key and a wrong value are errors.
 func LoadConfig(file string) (*Config, error) {
 	named := file != ""
 	if !named {
@@ -198,7 +224,7 @@ func LoadConfig(file string) (*Config, error) {
 	return parseConfig(file, data)
 }
 
-// parseConfig reads a configuration and completes it; nothing is a whole one.
+// parseConfig parses a configuration and sets the defaults. Empty data is a configuration.
 func parseConfig(file string, data []byte) (*Config, error) {
 	c := &Config{}
 	d := yaml.NewDecoder(bytes.NewReader(data))
@@ -212,7 +238,7 @@ func parseConfig(file string, data []byte) (*Config, error) {
 	return c, c.complete(file)
 }
 
-// plainError returns an error of yaml.v3 in the words of the configuration.
+// plainError returns an error of yaml.v3 without Go's types.
 func plainError(err error) error {
 	var all *yaml.TypeError
 	if !errors.As(err, &all) {
@@ -236,7 +262,7 @@ func plainError(err error) error {
 	return errors.New(strings.Join(lines, "; "))
 }
 
-// wanted names the values of a Go type for a person who writes a configuration.
+// wanted describes the values of a Go type to a person who writes a configuration.
 func wanted(goType string) string {
 	switch {
 	case strings.HasPrefix(goType, "[]"):
@@ -251,10 +277,11 @@ func wanted(goType string) string {
 	return "text"
 }
 
-// Bytes is a log_max_bytes: a number of bytes, which may be written with a unit (1GiB).
+// Bytes is the value of log_max_bytes: a number of bytes, which can be written with a unit
+// (1GiB).
 type Bytes int64
 
-// UnmarshalYAML reads a number of bytes.
+// UnmarshalYAML parses a number of bytes.
 func (b *Bytes) UnmarshalYAML(n *yaml.Node) error {
 	size, err := bytesize.Parse(n.Value)
 	if n.Kind != yaml.ScalarNode || err != nil {
@@ -264,6 +291,7 @@ func (b *Bytes) UnmarshalYAML(n *yaml.Node) error {
 	return nil
 }
 
+// complete sets the defaults and returns an error for a wrong value.
 func (c *Config) complete(file string) error {
 	if c.PoliciesDir == "" {
 		c.PoliciesDir = DefaultPoliciesDir
@@ -314,8 +342,8 @@ func (c *Config) complete(file string) error {
 	return nil
 }
 
-// choose gives the field key its default, the first of values, if it is not set. It returns
-// an error for a value that is not among values.
+// choose sets *field, the value of key, to the first of values if it is empty. Any value that
+// is not one of values is an error.
 func choose[T ~string](key string, field *T, values ...T) error {
 	if *field == "" {
 		*field = values[0]
@@ -331,26 +359,26 @@ func choose[T ~string](key string, field *T, values ...T) error {
 	return fmt.Errorf("%s is %q, want %s or %s", key, *field, strings.Join(list[:last], ", "), list[last])
 }
 
-// PlanOptions returns the options of a plan that the operator decides, on a kernel with a
-// Landlock ABI.
+// PlanOptions returns the options of a plan that the operator decides. landlockABI is the
+// kernel's.
 func (c *Config) PlanOptions(landlockABI int) plan.Options {
 	return plan.Options{
-		LandlockABI: landlockABI, Floor: *c.Landlock.Floor, Allow: c.Allow, Tracing: c.Tracing,
-		Explicit: c.FilesystemBaseline == BaselineExplicit,
-		Complete: c.Landlock.MissingPaths == MissingFail,
-		Enforce:  c.UnspecifiedEnforcement == policy.EnforcementBlock,
+		LandlockABI: landlockABI, LandlockFloor: *c.Landlock.Floor, Allow: c.Allow, Tracing: c.Tracing,
+		OnlyListedPaths:  c.FilesystemBaseline == BaselineExplicit,
+		RequireAllPaths:  c.Landlock.MissingPaths == MissingFail,
+		EnforceByDefault: c.UnspecifiedEnforcement == policy.EnforcementBlock,
 	}
 }
 
-// resolvePaths makes relative paths absolute: they begin at the folder of the
-// configuration file, because the runtime's working directory is the bundle.
+// resolvePaths makes relative paths absolute. They begin at the folder of the configuration
+// file, because the runtime's working directory is the bundle.
 func (c *Config) resolvePaths(file string) error {
 	file, err := filepath.Abs(file)
 	if err != nil {
 		return err
 	}
 	paths := []*string{&c.PoliciesDir, &c.InferenceFile, &c.ProvidersDir, &c.LogDir}
-	if strings.ContainsRune(c.Policy, filepath.Separator) { // else it is a name
+	if strings.ContainsRune(c.Policy, filepath.Separator) { // otherwise it is a name
 		paths = append(paths, &c.Policy)
 	}
 	for i := range c.Upstream.CAFiles {
@@ -369,6 +397,7 @@ func (c *Config) resolvePaths(file string) error {
 	return nil
 }
 
+// completeLogLimits sets the defaults of the limits on logs, and checks them.
 func (c *Config) completeLogLimits() error {
 	if c.LogMaxAge == "" {
 		c.LogMaxAge = DefaultLogMaxAge
@@ -383,7 +412,7 @@ func (c *Config) completeLogLimits() error {
 	return nil
 }
 
-// LogLimits are log_max_age and log_max_bytes.
+// LogLimits returns log_max_age and log_max_bytes.
 func (c *Config) LogLimits() decisionlog.Limits {
 	age, _ := time.ParseDuration(c.LogMaxAge) // completeLogLimits has checked it
 	return decisionlog.Limits{MaxAge: age, MaxBytes: int64(*c.LogMaxBytes)}

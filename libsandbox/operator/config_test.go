@@ -41,7 +41,7 @@ func TestSampleConfigIsTheDefault(t *testing.T) {
 	}
 }
 
-// TestSampleConfigHasEveryKey: a key that is not in the sample is not known.
+// TestSampleConfigHasEveryKey: docs/config.yaml shows every key.
 func TestSampleConfigHasEveryKey(t *testing.T) {
 	text, err := os.ReadFile(sample)
 	if err != nil {
@@ -65,7 +65,7 @@ func TestSampleConfigHasEveryKey(t *testing.T) {
 	}
 }
 
-// TestLogLimits: what bounds the logs, and what is no bound.
+// TestLogLimits: values of the limits on logs, and values that mean no limit.
 func TestLogLimits(t *testing.T) {
 	for text, want := range map[string]decisionlog.Limits{
 		"":                                 {MaxAge: 30 * 24 * time.Hour, MaxBytes: 1 << 30},
@@ -93,7 +93,7 @@ func TestLogLimits(t *testing.T) {
 	}
 }
 
-// TestPlainErrors: an error about the configuration names no type of the program.
+// TestPlainErrors: an error about the configuration has no type of Go in it.
 func TestPlainErrors(t *testing.T) {
 	for text, want := range map[string]string{
 		"trace: deny":                            `config.yaml: line 1: unknown key "trace"`,
@@ -113,8 +113,8 @@ func TestPlainErrors(t *testing.T) {
 	}
 }
 
-// TestRelativePaths: relative paths begin at the folder of the configuration, for the
-// runtime and for a person's commands alike.
+// TestRelativePaths: relative paths begin at the folder of the configuration, for the runtime
+// and for the commands of openshell.
 func TestRelativePaths(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "config.yaml")

@@ -14,8 +14,8 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// FuzzConfig: a configuration that is taken is complete, and says nothing weaker
-// than it could have said in one of the words there are.
+// FuzzConfig: a configuration that is accepted is complete, and every value is one of those
+// that exist.
 func FuzzConfig(f *testing.F) {
 	sample, err := os.ReadFile(sample)
 	if err != nil {
@@ -67,8 +67,8 @@ func FuzzConfig(f *testing.F) {
 	})
 }
 
-// FuzzFindPolicy: whatever a container's annotation and environment say, the policy
-// is one of the operator's folder or the default, and never none.
+// FuzzFindPolicy: for every annotation and environment of a container, the policy is one of
+// the operator's folder or the default, and never none.
 func FuzzFindPolicy(f *testing.F) {
 	f.Add("tenant", "tenant.yaml", true)
 	f.Add("../outside", "none", true)

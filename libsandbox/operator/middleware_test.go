@@ -34,7 +34,7 @@ func TestMiddlewares(t *testing.T) {
 	if d := cmp.Diff(want, c.Middlewares); d != "" {
 		t.Error(d)
 	}
-	if d, err := c.Middlewares[0].Patience(); d != 2*time.Second || err != nil {
+	if d, err := c.Middlewares[0].CallTimeout(); d != 2*time.Second || err != nil {
 		t.Errorf("%s %v", d, err)
 	}
 	for text, want := range map[string]string{
@@ -48,7 +48,7 @@ func TestMiddlewares(t *testing.T) {
 		`{name: a, grpc_endpoint: "https://a", max_body_bytes: 1, timeout: 1m}`:                                              "whole number",
 		`{name: a, grpc_endpoint: "https://a", max_body_bytes: 1, timeout: 31s}`:                                             "10ms to 30s",
 		`{name: a, grpc_endpoint: "https://a", max_body_bytes: 1, max_payload_bytes: 1}`:                                     "max_payload_bytes",
-		`{name: a, grpc_endpoint: "https://a", max_body_bytes: 1}, {name: a, grpc_endpoint: "https://a", max_body_bytes: 1}`: "twice",
+		`{name: a, grpc_endpoint: "https://a", max_body_bytes: 1}, {name: a, grpc_endpoint: "https://a", max_body_bytes: 1}`: "another service has the name a",
 	} {
 		if _, err := load("middlewares: [" + text + "]\n"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)

@@ -18,36 +18,39 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// AnnotationPolicy picks one of the operator's policies for a container.
+// AnnotationPolicy is the annotation that selects one of the operator's policies for a
+// container.
 const AnnotationPolicy = "openshell.dev/policy"
 
-// EnvironmentPolicy is the variable of the container's environment that picks a
-// policy where the operator's configuration allows it.
+// EnvironmentPolicy is the variable of the container's environment that selects a policy, if
+// the operator's configuration allows it.
 const EnvironmentPolicy = "OPENSHELL_POLICY"
 
-// MaxPolicySize bounds a policy file, in bytes (OpenShell's own limit).
+// MaxPolicySize bounds a policy file, in bytes. It is OpenShell's limit.
 const MaxPolicySize = 4 << 20
 
 //go:embed default_policy.yaml
 var builtinPolicy []byte
 
-// policyName is what a policy in the operator's directory may be called: no
-// separators, no dots first, so that a name cannot leave the directory.
+// policyName matches the names of policies in the operator's folder. They have no separator
+// and no dot at the beginning, so that a name cannot leave the folder.
 var policyName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`) })
 
-// Source is the policy text that applies and where it came from.
+// Source is the policy that applies to a container.
 type Source struct {
 	// Name is for messages: a path, or "built-in default".
 	Name string
-	// Text is the YAML; empty when None.
+	// Text is the YAML. It is empty if None is set.
 	Text []byte
-	// None means plain runc behaviour, by the operator's word.
+	// None means plain runc behaviour, because the operator's configuration says
+	// `policy: none`.
 	None bool
 }
 
-// FindPolicy decides which policy applies to spec: flag, then annotation, then
-// the operator's default, then the built-in one. A source that is named and
-// cannot be read is an error; the next one is never tried in its place.
+// FindPolicy finds the policy that applies to spec. The first of these decides: flag, the
+// annotation [AnnotationPolicy], the variable [EnvironmentPolicy], the operator's default,
+// the built-in policy. If its policy cannot be read, that is an error, and the next one is
+// not tried.
 func FindPolicy(flag string, spec *specs.Spec, c *Config) (*Source, error) {
 	if flag != "" {
 		if flag == PolicyNone {
@@ -74,6 +77,8 @@ func FindPolicy(flag string, spec *specs.Spec, c *Config) (*Source, error) {
 	return c.read(c.Policy, true, "operator's default policy")
 }
 
+// read reads the policy that value names: a name in PoliciesDir or, if paths is set, a path.
+// origin says where the value is from, for errors.
 func (c *Config) read(value string, paths bool, origin string) (*Source, error) {
 	file := value
 	if strings.ContainsRune(value, filepath.Separator) {
@@ -87,10 +92,10 @@ func (c *Config) read(value string, paths bool, origin string) (*Source, error) 
 		}
 		file = filepath.Join(c.PoliciesDir, name+".yaml")
 	}
-	// Without O_NONBLOCK a FIFO would keep us.
+	// Without O_NONBLOCK, opening a FIFO would not return.
 	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		// In the kernel's words Docker would take the container's program for missing.
+		// Docker would take the kernel's text for one about the container's program.
 		return nil, fmt.Errorf("%s: there is no policy %s", origin, file)
 	}
 	if err != nil {

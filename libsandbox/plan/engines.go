@@ -10,21 +10,21 @@ import (
 	"openshell.dev/runtime/internal/pathname"
 )
 
-// EngineFolder is a folder of the host in which a container engine, an agent or
-// this program keeps sockets, keys or state. A mount of the folder, or of a folder
-// above it, gives the sandbox control of the host.
+// EngineFolder is a folder of the host in which a container engine, an agent or this program
+// keeps sockets, keys or state. A mount of the folder, or of a folder above it, gives a
+// sandbox control of the host.
 type EngineFolder struct {
 	// Path is absolute and clean.
 	Path string
-	// Gives are the files and folders below Path that engines themselves mount into
-	// containers. A pattern is relative to Path; an element matches as in path.Match,
-	// and a last element ** matches the folder and everything below it.
+	// Gives are patterns, relative to Path, of the files and folders that engines mount
+	// into containers. An element of a pattern matches as in path.Match. A last element **
+	// matches the folder and everything below it.
 	Gives []string
 }
 
-// EngineFolders are the folders of the engines at their default places. /var/run is
-// a link to /run on every distribution that these engines support. Below /run/user
-// are the sockets of rootless engines, D-Bus, gpg-agent and keyrings.
+// EngineFolders are the folders of engines at their default places. /var/run is not listed:
+// it is a link to /run on every distribution that these engines support. /run/user has the
+// sockets of rootless engines, D-Bus, gpg-agent and keyrings.
 var EngineFolders = []EngineFolder{
 	{Path: "/run/docker"},
 	{Path: "/run/docker-containerd"},
@@ -81,11 +81,11 @@ var (
 	storageGives = in("storage/*-containers/*/userdata", []string{
 		"resolv.conf", "hosts", "hostname", ".containerenv", "passwd", "group", "localtime", "shm/**", "secrets/**", "run/**",
 	})
-	// dockerGives are named volumes, those of volume plugins, the files of one container
-	// (mounts has shm, secrets and configs), BuildKit's files of all builds, and the mounts
-	// that Docker makes of a volume-subpath. The last show a file or folder of a volume,
-	// which is judged by its place. Image mounts (overlay2/*/merged) are not among them:
-	// the root file systems of other containers have the same paths.
+	// dockerGives are named volumes, volumes of plugins, the files of one container (mounts
+	// has shm, secrets and configs), the files of BuildKit for all builds, and the mounts
+	// that Docker makes of a volume-subpath. Such a mount shows a file or folder of a
+	// volume, and is judged by the place of that. Image mounts (overlay2/*/merged) are not
+	// among them, because root file systems of other containers have the same paths.
 	dockerGives = []string{
 		"tmp/safe-mount*/**",
 		"volumes/*/_data/**", "plugins/*/propagated-mount/*/**",
@@ -94,7 +94,7 @@ var (
 	}
 )
 
-// in returns the patterns, each below a folder.
+// in returns the patterns with a folder before each of them.
 func in(folder string, patterns []string) []string {
 	out := make([]string, len(patterns))
 	for i, p := range patterns {
@@ -103,10 +103,10 @@ func in(folder string, patterns []string) []string {
 	return out
 }
 
-// Holds reports whether a mount of source gives a sandbox the folder f, or a part of it
-// that engines do not mount themselves. at is the place of f; both paths are clean.
-// Upper and lower case count as the same in refusals: on a file system that folds case
-// the opened file has the caller's spelling.
+// Holds reports whether a mount of source gives a sandbox the folder f, or a part of it that
+// engines do not mount themselves. at is where f is. Both paths must be clean. A refusal
+// ignores case: on a file system that folds case, the path of an opened file has the
+// caller's spelling.
 func (f EngineFolder) Holds(source, at string) bool {
 	if folded, where := strings.ToLower(source), strings.ToLower(at); pathname.Below(where, folded) || !pathname.Below(folded, where) {
 		return pathname.Below(where, folded)
@@ -135,30 +135,31 @@ func gives(pattern, file string) bool {
 	return true
 }
 
-// engineSockets are names of sockets that give every client control of the host. A mount
-// source with one of these names is refused without a look at the file.
+// engineSockets are names of sockets that give every client control of the host. The source
+// of a mount with one of these names is refused by its name alone.
 var engineSockets = []string{
 	"docker.sock", "docker.raw.sock", "dockershim.sock", "cri-dockerd.sock", "containerd.sock", "containerd.sock.ttrpc", "containerd-debug.sock",
 	"crio.sock", "podman.sock", "buildkitd.sock", "kubelet.sock", "nri.sock",
 }
 
-// busSockets are names of the sockets of D-Bus, systemd, snapd and libvirt.
+// busSockets are patterns of names of the sockets of D-Bus, systemd, snapd and libvirt.
 var busSockets = []string{
 	"system_bus_socket", "session_bus_socket", "bus", "dbus-*", "io.systemd.*", "snapd*.socket", "libvirt-sock*", "virt*-sock*",
 }
 
-// agentSockets are names of sockets of agents that use a person's keys for every client.
+// agentSockets are patterns of names of agents' sockets. Such an agent uses a person's keys
+// for every client.
 var agentSockets = []string{"agent.*", "openssh_agent", "ssh-agent*", "*ssh-auth*", "s.gpg-agent*"}
 
-// socketFolders are names of folders that hold nothing but sockets of engines,
+// socketFolders are patterns of names of folders that have nothing but sockets of engines,
 // service managers, agents and terminals.
 var socketFolders = []string{
 	"ssh-*", "keyring", "gcr", "gnupg", ".gnupg", ".1password", "systemd", "dbus", "tmux-*", "device-plugins", "plugins_registry", "pod-resources",
 }
 
-// KnownSockets are the usual places of the sockets of engines, buses and agents, relative
-// to a mounted folder: the runtime directory of the machine or of a user, a home
-// directory, or a folder of one of their sockets.
+// KnownSockets are the usual paths of sockets of engines, buses and agents, relative to a
+// mounted folder. That folder can be the runtime directory of the machine or of a user, a
+// home directory, or the folder of such a socket.
 var KnownSockets = []string{
 	"docker.sock", "containerd.sock", "crio.sock", "podman.sock", "buildkitd.sock", "kubelet.sock", "cri-dockerd.sock", "dockershim.sock",
 	"docker/docker.sock", "containerd/containerd.sock", "crio/crio.sock", "podman/podman.sock", "buildkit/buildkitd.sock", "k3s/containerd/containerd.sock",
@@ -168,8 +169,8 @@ var KnownSockets = []string{
 	"keyring/ssh", "gcr/ssh", "ssh-agent.sock", "ssh-agent", "openssh_agent", ".1password/agent.sock", ".ssh/agent.sock",
 }
 
-// IsEngineSocket reports whether a socket at an absolute path is, by its name or its
-// folder's, an engine's, a service manager's, an agent's or this program's.
+// IsEngineSocket reports whether the socket at an absolute path belongs to an engine, a
+// service manager, an agent or this program, judged by its name or the name of its folder.
 func IsEngineSocket(socket string) bool {
 	if IsState(socket) {
 		return true
@@ -179,6 +180,7 @@ func IsEngineSocket(socket string) bool {
 	return matches(engineSockets, base) || matches(busSockets, base) || matches(agentSockets, base) || matches(socketFolders, folder)
 }
 
+// matches reports whether a name matches one of the patterns.
 func matches(patterns []string, name string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool {
 		ok, err := path.Match(p, name)
@@ -186,13 +188,13 @@ func matches(patterns []string, name string) bool {
 	})
 }
 
-// IsState reports whether a path is or lies in a folder of sandboxes' state.
+// IsState reports whether file is the folder of sandboxes' state, or is in it.
 func IsState(file string) bool { return slices.Contains(strings.Split(file, "/"), stateFolder) }
 
-// LeadsOut returns why a mount of source gives the sandbox an engine's socket or folder,
-// or a file system of the kernel; empty if it does not. It knows only the text of the
-// path, because a plan is made without looking at the machine. The runtime judges the
-// opened file as well.
+// LeadsOut returns the reason why a mount of source gives the sandbox an engine's socket or
+// folder, or a file system of the kernel, or "". It judges only the text of the path,
+// because a plan does not look at the machine. Package libsandbox judges the opened file as
+// well.
 func LeadsOut(source string) string {
 	source = path.Clean(source)
 	folded := strings.ToLower(source)

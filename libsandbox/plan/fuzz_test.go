@@ -15,8 +15,8 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// FuzzNew: whatever a config.json says, a plan that is made takes away what no
-// sandbox has, and leaves the caller's own spec as it was.
+// FuzzNew: for every config.json that New accepts, the plan takes the capabilities away that
+// no sandbox has, and New does not change the caller's spec. Check accepts the same ones.
 func FuzzNew(f *testing.F) {
 	whole := spec(masks)
 	whole.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActErrno}
@@ -33,7 +33,11 @@ func FuzzNew(f *testing.F) {
 		if json.Unmarshal(text, &given) != nil || json.Unmarshal(text, &same) != nil {
 			return
 		}
-		p, err := New(&given, pol, Options{LandlockABI: 7, Floor: 1, Bundle: "/etc/ssl/cert.pem", TrustPaths: []string{"/etc/ssl/cert.pem"}, Placeholders: []string{"KEY=placeholder"}})
+		o := Options{LandlockABI: 7, LandlockFloor: 1, CABundle: "/etc/ssl/cert.pem", TrustPaths: []string{"/etc/ssl/cert.pem"}, Placeholders: []string{"KEY=placeholder"}}
+		p, err := New(&given, pol, o)
+		if checked := Check(&given, pol, o); (checked == nil) != (err == nil) {
+			t.Errorf("Check: %v, New: %v", checked, err)
+		}
 		if err != nil {
 			return
 		}
@@ -55,8 +59,8 @@ func FuzzNew(f *testing.F) {
 	})
 }
 
-// FuzzLeadsOut: a source that is accepted is not at or above an engine's folder in any
-// case, and below one it is a part that engines mount.
+// FuzzLeadsOut: a source that is accepted is not at or above an engine's folder, in upper or
+// lower case. Below such a folder it is a part that engines mount.
 func FuzzLeadsOut(f *testing.F) {
 	for _, source := range []string{"/var/lib/docker/volumes/v/_data", "/RUN/k3s/../x", "//var/run/user/0", "/var/lib/kubelet/pods/u/etc-hosts", "/\u212a"} {
 		f.Add(source)

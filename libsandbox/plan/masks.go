@@ -19,23 +19,24 @@ const (
 	fieldReadonly = "linux.readonlyPaths"
 )
 
-// masked are the parts of proc and sysfs that show the machine's memory, keys and
-// firmware or control its hardware. Docker, Podman and CRI mask all of them.
+// masked are the parts of proc and sysfs that show the memory, the keys and the firmware of
+// the machine, or control its hardware. Docker, Podman and CRI mask all of them.
 var masked = map[string][]string{
 	"proc":  {"acpi", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats"},
 	"sysfs": {"firmware"},
 }
 
-// readonly are the parts of proc through which the container's root would change
-// the machine: sys/kernel/core_pattern names a program that the kernel runs outside.
+// readonly are the parts of proc through which root in the container could change the
+// machine. For example, sys/kernel/core_pattern names a program that the kernel runs
+// outside of the container.
 var readonly = []string{"sys", "sysrq-trigger", "irq", "bus", "fs"}
 
-// kernelFolders are where the host's own are; a bind mount brings them in unmasked.
+// kernelFolders are the host's mounts of proc and sysfs. A bind mount of one of them is not
+// masked.
 var kernelFolders = []string{"/proc", "/sys"}
 
-// unmasked returns the paths that a sandbox masks and those that it makes read-only,
-// without the paths that config.json covers itself. libcontainer skips paths that do not
-// exist.
+// unmasked returns the paths that a sandbox masks, and the paths that it makes read-only,
+// because config.json does not. libcontainer skips paths that do not exist.
 func unmasked(spec *specs.Spec) (mask, protect []string) {
 	for _, m := range spec.Mounts {
 		at := path.Clean("/" + m.Destination)
@@ -64,8 +65,8 @@ func refusedKernelMounts(mounts []specs.Mount) (refusals []Refusal) {
 		switch {
 		case masked[m.Type] == nil:
 		case slices.Contains(strings.Split(m.Destination, "/"), ".."):
-			// In the container it can be another path than the cleaned one, which the
-			// masks name.
+			// The masks name the cleaned path. In the container, the destination can be
+			// another path.
 			refusals = append(refusals, Refusal{fieldMounts, fmt.Sprintf("mounts[%d] is a %s whose destination %s has the element ..", i, m.Type, m.Destination)})
 		case m.Type == "sysfs" && !readOnly(m):
 			refusals = append(refusals, Refusal{fieldMounts, fmt.Sprintf("mounts[%d] is a sysfs without the option ro", i)})

@@ -13,10 +13,10 @@ import (
 // fieldMounts is the field of config.json that lists mounts.
 const fieldMounts = "mounts"
 
-// mountTypes are the file systems that the kernel makes for a container. Every other
-// type reaches something of the host: a disk or a server (ext4, nfs, fuse), folders
-// that the options name (overlay: lowerdir=/run), the host's devices (devtmpfs), or
-// the kernel itself (debugfs, tracefs, securityfs, configfs, bpf).
+// mountTypes are the file systems that the kernel makes for a container. Every other type
+// gives access to a part of the host: a disk or a server (ext4, nfs, fuse), folders that
+// the options name (overlay: lowerdir=/run), the host's devices (devtmpfs), or the kernel
+// itself (debugfs, tracefs, securityfs, configfs, bpf).
 var mountTypes = []string{"proc", "sysfs", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2"}
 
 // refusedMounts returns the refusals of mounts, by their options, their type and the text
@@ -28,8 +28,8 @@ func refusedMounts(mounts []specs.Mount) (refusals []Refusal) {
 	for i, m := range mounts {
 		switch {
 		case slices.Contains(m.Options, "remount"):
-			// mount(2) then ignores type and source, and changes the mount that is
-			// there: a remounted /sys is writable.
+			// With remount, mount(2) ignores type and source and changes the mount at the
+			// destination: a remounted /sys is writable.
 			add("mounts[%d] has the option remount, which changes another mount", i)
 		case slices.Contains(m.Options, "shared") || slices.Contains(m.Options, "rshared"):
 			add("mounts[%d] is shared with the host: mounts below it would appear on both sides", i)
@@ -44,7 +44,7 @@ func refusedMounts(mounts []specs.Mount) (refusals []Refusal) {
 	return refusals
 }
 
-// readOnly reports whether m is mounted read-only: of the options ro and rw the last one
+// readOnly reports whether m is mounted read-only. The last one of the options ro and rw
 // counts, and rrw makes the finished mount writable.
 func readOnly(m specs.Mount) bool {
 	for _, o := range slices.Backward(m.Options) {

@@ -26,7 +26,7 @@ func spec(change func(*specs.Spec)) *specs.Spec {
 	return s
 }
 
-// masks gives s what every engine gives: proc and sysfs with their masks.
+// masks adds what every engine adds: proc and sysfs with their masks.
 func masks(s *specs.Spec) {
 	s.Mounts = []specs.Mount{{Destination: "/proc", Type: "proc", Source: "proc"}, {Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro"}}}
 	s.Linux.MaskedPaths = []string{
@@ -35,7 +35,7 @@ func masks(s *specs.Spec) {
 	s.Linux.ReadonlyPaths = []string{"/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"}
 }
 
-// TestMaskedSpecIsAccepted: what engines ask for by themselves is no wish for less.
+// TestMaskedSpecIsAccepted: what engines write into config.json by default is not refused.
 func TestMaskedSpecIsAccepted(t *testing.T) {
 	for name, change := range map[string]func(*specs.Spec){
 		"as every engine": masks,
@@ -55,14 +55,14 @@ func TestMaskedSpecIsAccepted(t *testing.T) {
 			}}
 		},
 	} {
-		if _, err := New(spec(change), &policy.Policy{}, Options{LandlockABI: 7, Floor: 1}); err != nil {
+		if _, err := New(spec(change), &policy.Policy{}, Options{LandlockABI: 7, LandlockFloor: 1}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-// TestBypass_B57_HostileSpec: what a tenant may not ask for is refused by field,
-// and accepted only where the operator names that field.
+// TestBypass_B57_HostileSpec: what a tenant may not ask for is refused by its field. It is
+// accepted only if the operator names that field.
 func TestBypass_B57_HostileSpec(t *testing.T) {
 	without := func(ns specs.LinuxNamespaceType) func(*specs.Spec) {
 		return func(s *specs.Spec) {
@@ -136,20 +136,20 @@ func TestBypass_B57_HostileSpec(t *testing.T) {
 		},
 	} {
 		for _, change := range changes {
-			_, err := New(spec(change), &policy.Policy{}, Options{LandlockABI: 7, Floor: 1})
+			_, err := New(spec(change), &policy.Policy{}, Options{LandlockABI: 7, LandlockFloor: 1})
 			var r *Refusal
 			if !errors.As(err, &r) || r.Field != field {
 				t.Errorf("%s: error %v", field, err)
 			}
-			if _, err := New(spec(change), &policy.Policy{}, Options{LandlockABI: 7, Floor: 1, Allow: []string{field}}); err != nil {
+			if _, err := New(spec(change), &policy.Policy{}, Options{LandlockABI: 7, LandlockFloor: 1, Allow: []string{field}}); err != nil {
 				t.Errorf("%s: allowed by the operator, still refused: %v", field, err)
 			}
 		}
 	}
 }
 
-// TestBypass_B57_MasksAreAdded: the plan adds the masks that config.json lacks and says
-// so, and leaves them out only where the operator names the field.
+// TestBypass_B57_MasksAreAdded: the plan adds the masks that config.json lacks, with a
+// warning. It leaves them out only if the operator names the field.
 func TestBypass_B57_MasksAreAdded(t *testing.T) {
 	every := spec(masks).Linux
 	second := func(s *specs.Spec) {
@@ -178,7 +178,7 @@ func TestBypass_B57_MasksAreAdded(t *testing.T) {
 		"all there":          {masks, fieldMasked, nil},
 	} {
 		given := spec(tc.change)
-		p, err := New(given, &policy.Policy{}, Options{LandlockABI: 7, Floor: 1})
+		p, err := New(given, &policy.Policy{}, Options{LandlockABI: 7, LandlockFloor: 1})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -191,7 +191,7 @@ func TestBypass_B57_MasksAreAdded(t *testing.T) {
 		if !slices.Equal(got, tc.want) {
 			t.Errorf("%s: adds %q, want %q", name, got, tc.want)
 		}
-		said := strings.Join(p.Warnings(given, &policy.Policy{}, Options{Enforce: true}), "\n")
+		said := strings.Join(p.Warnings(given, &policy.Policy{}, Options{EnforceByDefault: true}), "\n")
 		for _, file := range tc.want {
 			if !slices.Contains(paths, file) || !strings.Contains(said, file) {
 				t.Errorf("%s: %s is not in %q, or not in %q", name, file, paths, said)
@@ -203,15 +203,15 @@ func TestBypass_B57_MasksAreAdded(t *testing.T) {
 		if tc.want == nil {
 			continue
 		}
-		p, err = New(given, &policy.Policy{}, Options{LandlockABI: 7, Floor: 1, Allow: []string{tc.field}})
+		p, err = New(given, &policy.Policy{}, Options{LandlockABI: 7, LandlockFloor: 1, Allow: []string{tc.field}})
 		if err != nil || p.MaskedPaths != nil || p.ReadonlyPaths != nil || len(p.Accepted) != 1 || !strings.HasPrefix(p.Accepted[0], tc.field+": it lacks "+tc.want[0]) {
 			t.Errorf("%s: allowed by the operator: %+v, %v", name, p, err)
 		}
 	}
 }
 
-// TestTakenCapabilities: the plan keeps the capabilities that config.json gives and the
-// sandbox takes away, and warns of those that no engine gives by itself.
+// TestTakenCapabilities: the plan lists the capabilities that config.json gives and the
+// sandbox takes away. It warns of those that no engine gives by default.
 func TestTakenCapabilities(t *testing.T) {
 	id := uint32(1000)
 	caps := func(names ...string) *specs.LinuxCapabilities {
@@ -239,7 +239,7 @@ func TestTakenCapabilities(t *testing.T) {
 		if !slices.Equal(p.TakenCapabilities, tc.want) {
 			t.Errorf("%s: %q", name, p.TakenCapabilities)
 		}
-		if said := strings.Join(p.Warnings(given, &tc.pol, Options{Enforce: true}), "\n"); said != tc.said {
+		if said := strings.Join(p.Warnings(given, &tc.pol, Options{EnforceByDefault: true}), "\n"); said != tc.said {
 			t.Errorf("%s: warned %q", name, said)
 		}
 		exec := &specs.Process{Capabilities: &specs.LinuxCapabilities{Bounding: append([]string{"CAP_SYS_TIME"}, tc.want...)}}
@@ -252,8 +252,9 @@ func TestTakenCapabilities(t *testing.T) {
 	}
 }
 
-// TestAcceptedIsSaid: what the operator's allow accepts is in the plan and in a warning.
-func TestAcceptedIsSaid(t *testing.T) {
+// TestAcceptedRefusals: a refusal that the operator's allow accepts is in the plan and in a
+// warning.
+func TestAcceptedRefusals(t *testing.T) {
 	given := spec(func(s *specs.Spec) {
 		masks(s)
 		s.Process.Capabilities = nil
@@ -264,13 +265,13 @@ func TestAcceptedIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = "mounts: mounts[2] gives the sandbox /run/docker.sock (the socket of an engine or an agent), which leads out of it"
-	if !slices.Equal(p.Accepted, []string{want}) || !slices.Contains(p.Warnings(given, &policy.Policy{}, Options{Enforce: true}), "the operator's allow accepts "+want) {
-		t.Errorf("accepted %q, warned %q", p.Accepted, p.Warnings(given, &policy.Policy{}, Options{Enforce: true}))
+	if !slices.Equal(p.Accepted, []string{want}) || !slices.Contains(p.Warnings(given, &policy.Policy{}, Options{EnforceByDefault: true}), "the operator's allow accepts "+want) {
+		t.Errorf("accepted %q, warned %q", p.Accepted, p.Warnings(given, &policy.Policy{}, Options{EnforceByDefault: true}))
 	}
 }
 
-// TestSysctlsAccepted: sysctls that engines set and that containers usually ask for
-// are no way past the rules of the network.
+// TestSysctlsAccepted: sysctls that engines set, and that containers usually ask for, do not
+// defeat the rules of the network and are accepted.
 func TestSysctlsAccepted(t *testing.T) {
 	for _, name := range []string{
 		"net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_range", "net/ipv4/ping_group_range", "net.core.somaxconn", "net.ipv4.tcp_syncookies",
@@ -278,15 +279,15 @@ func TestSysctlsAccepted(t *testing.T) {
 		"net/ipv6/conf/eth0.100/disable_ipv6", "net.unix.max_dgram_qlen", "kernel.shm_rmid_forced", "kernel.msgmax", "fs.mqueue.msg_max", "kernel.domainname",
 	} {
 		s := spec(func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{name: "1"} })
-		if _, err := New(s, &policy.Policy{}, Options{LandlockABI: 7, Floor: 1}); err != nil {
+		if _, err := New(s, &policy.Policy{}, Options{LandlockABI: 7, LandlockFloor: 1}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-// TestBypass_B45_EngineFolders: a mount of an engine's folder, of a folder above it
-// or of a part that engines keep for themselves leads out; what engines mount into
-// containers does not.
+// TestBypass_B45_EngineFolders: a mount is refused if it shows an engine's folder, a folder
+// above it, or a part that engines do not mount. What engines mount into containers is
+// accepted.
 func TestBypass_B45_EngineFolders(t *testing.T) {
 	for source, want := range map[string]bool{
 		"/": true, "/run": true, "/var": true, "/var/run": true, "/var/lib": true, "/run/": true, "/srv/../run": true, "/RUN/k3s": true,
@@ -330,15 +331,14 @@ func TestBypass_B45_EngineFolders(t *testing.T) {
 	}
 }
 
-// TestBypass_B49_LandlockFloor: no Landlock is an error, never silence.
+// TestBypass_B49_LandlockFloor: a kernel without Landlock is an error.
 func TestBypass_B49_LandlockFloor(t *testing.T) {
-	if _, err := New(spec(nil), &policy.Policy{}, Options{LandlockABI: 0, Floor: 1}); err == nil {
+	if _, err := New(spec(nil), &policy.Policy{}, Options{LandlockABI: 0, LandlockFloor: 1}); err == nil {
 		t.Error("a kernel without Landlock was accepted")
 	}
 }
 
-// A name under allow that accepts nothing is an error, and each field that a refusal
-// names is accepted.
+// TestAllow: a name that accepts nothing is an error, and each field of a refusal is a name.
 func TestAllow(t *testing.T) {
 	for name, want := range map[string]bool{"mount": false, "rootpath": false, "": false, "linux.namespaces.user": false, "mounts": true, "root.path": true, "linux.sysctl": true} {
 		_, err := New(spec(nil), &policy.Policy{}, Options{LandlockABI: 7, Allow: []string{name}})
@@ -382,15 +382,15 @@ func TestRules(t *testing.T) {
 	if !has(p, "/usr", landlock.ReadOnly) || !has(p, "/work", landlock.ReadWrite) || !has(p, "/dev/null", landlock.ReadWrite) || has(p, "/", landlock.ReadWrite) {
 		t.Errorf("rules %+v", p.Ruleset.Rules)
 	}
-	// A working directory of / would make everything writable.
+	// The working directory / would make every file writable.
 	p, err = New(spec(func(s *specs.Spec) { s.Process.Cwd = "/" }), &policy.Policy{Filesystem: policy.Filesystem{IncludeWorkdir: true, ReadOnly: []string{"/usr"}}}, Options{LandlockABI: 7})
 	if err != nil || has(p, "/", landlock.ReadWrite) {
 		t.Errorf("%v, rules %+v", err, p.Ruleset.Rules)
 	}
 }
 
-// TestBaseline: the baseline is added where policy.Baseline says, and a filesystem_policy
-// that is present is taken at its word where the operator wants that.
+// TestBaseline: policy.Baseline is added to the policy's paths, unless the operator wants
+// only the listed paths and the policy has a filesystem_policy.
 func TestBaseline(t *testing.T) {
 	network := []policy.NetworkPolicy{{Key: "a"}}
 	files := policy.Filesystem{Line: 2, ReadOnly: []string{"/opt", "/tmp"}}
@@ -406,7 +406,7 @@ func TestBaseline(t *testing.T) {
 		"files and a network, explicit": {policy.Policy{Filesystem: files, Network: network}, true, false, false},
 		"files alone":                   {policy.Policy{Filesystem: files}, false, false, false},
 	} {
-		p, err := New(spec(nil), &tc.pol, Options{LandlockABI: 7, Explicit: tc.explicit})
+		p, err := New(spec(nil), &tc.pol, Options{LandlockABI: 7, OnlyListedPaths: tc.explicit})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -425,8 +425,8 @@ func TestBaseline(t *testing.T) {
 	}
 }
 
-// TestBaselineInstead: an empty filesystem_policy restricts files to the baseline where there
-// is one, and restricts nothing where there is none.
+// TestBaselineInstead: an empty filesystem_policy restricts files to the baseline. Without a
+// baseline it restricts nothing.
 func TestBaselineInstead(t *testing.T) {
 	empty := policy.Filesystem{Line: 2}
 	for name, tc := range map[string]struct {
@@ -438,7 +438,7 @@ func TestBaselineInstead(t *testing.T) {
 		"with a network, explicit": {policy.Policy{Filesystem: empty, Network: []policy.NetworkPolicy{{Key: "a"}}}, true, true},
 		"alone":                    {policy.Policy{Filesystem: empty}, false, true},
 	} {
-		p, err := New(spec(nil), &tc.pol, Options{LandlockABI: 7, Explicit: tc.explicit})
+		p, err := New(spec(nil), &tc.pol, Options{LandlockABI: 7, OnlyListedPaths: tc.explicit})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -448,8 +448,8 @@ func TestBaselineInstead(t *testing.T) {
 	}
 }
 
-// TestHardRequirement: hard_requirement needs a kernel with Landlock, and all of the policy's
-// paths only where the operator wants that.
+// TestHardRequirement: hard_requirement needs a kernel with Landlock. It needs all paths of
+// the policy only if the operator wants that.
 func TestHardRequirement(t *testing.T) {
 	hard := &policy.Policy{Landlock: policy.Landlock{Hard: true}}
 	if _, err := New(spec(nil), hard, Options{}); err == nil || !strings.Contains(err.Error(), policy.HardRequirement) {
@@ -459,11 +459,11 @@ func TestHardRequirement(t *testing.T) {
 		t.Errorf("best_effort without Landlock: %v", err)
 	}
 	for _, complete := range []bool{false, true} {
-		p, err := New(spec(nil), hard, Options{LandlockABI: 7, Complete: complete})
+		p, err := New(spec(nil), hard, Options{LandlockABI: 7, RequireAllPaths: complete})
 		if err != nil || !p.Ruleset.Hard || p.Ruleset.Complete != complete {
 			t.Errorf("complete %t: %+v, %v", complete, p, err)
 		}
-		if p, err = New(spec(nil), &policy.Policy{}, Options{LandlockABI: 7, Complete: complete}); err != nil || p.Ruleset.Hard || p.Ruleset.Complete {
+		if p, err = New(spec(nil), &policy.Policy{}, Options{LandlockABI: 7, RequireAllPaths: complete}); err != nil || p.Ruleset.Hard || p.Ruleset.Complete {
 			t.Errorf("best_effort, complete %t: %+v, %v", complete, p, err)
 		}
 	}
@@ -492,7 +492,7 @@ func TestWarnings(t *testing.T) {
 		want []string
 	}{
 		{Options{LandlockABI: 7}, []string{uncovered, old, audited}},
-		{Options{LandlockABI: 7, Explicit: true, Enforce: true}, []string{uncovered, old}},
+		{Options{LandlockABI: 7, OnlyListedPaths: true, EnforceByDefault: true}, []string{uncovered, old}},
 		{Options{}, []string{old, audited}},
 	} {
 		p, err := New(mounted, pol, tc.o)
@@ -505,7 +505,7 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// TestAddedPaths: policy check says which paths the baseline adds to those of the policy.
+// TestAddedPaths: the sentence for openshell policy check lists the paths of the baseline.
 func TestAddedPaths(t *testing.T) {
 	pol := &policy.Policy{
 		Filesystem: policy.Filesystem{Line: 2, ReadOnly: []string{"/etc", "/usr"}, ReadWrite: []string{"/tmp", "/dev/null"}},
@@ -520,8 +520,8 @@ func TestAddedPaths(t *testing.T) {
 	}
 }
 
-// TestNoProxyOnce: NO_PROXY has no name twice, though the container's hosts file names
-// localhost, too.
+// TestNoProxyOnce: NO_PROXY has no name twice, although the container's hosts file also has
+// localhost.
 func TestNoProxyOnce(t *testing.T) {
 	env := environment("", []string{"box", "localhost", "172.17.0.2", "::1"})
 	for _, name := range []string{"NO_PROXY=", "no_proxy="} {
@@ -531,8 +531,8 @@ func TestNoProxyOnce(t *testing.T) {
 	}
 }
 
-// TestNetworkRefusal: no operator can accept the host's network namespace, and the refusal
-// does not say so.
+// TestNetworkRefusal: the refusal of the host's network namespace does not mention allow,
+// because no operator can accept it.
 func TestNetworkRefusal(t *testing.T) {
 	r := &Refusal{FieldNetwork, "the host's network namespace would be shared"}
 	if got, want := r.Error(), "config.json: linux.namespaces.network: the host's network namespace would be shared; run the container on a network of its own (without --network host)"; got != want {

@@ -13,11 +13,11 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// networkSysctls are the sysctls below net that a container may set. All others are
-// refused: routes, marks, source checks and connection tracking keep packets inside
-// (docs/design/0001-network.md), and route_localnet, accept_local, rp_filter,
+// networkSysctls matches the sysctls below net that a container may set. All others are
+// refused. Routes, marks, source checks and connection tracking keep packets inside
+// (docs/design/0001-network.md), and the sysctls route_localnet, accept_local, rp_filter,
 // src_valid_mark, fwmark_reflect, tcp_fwmark_accept, ip_nonlocal_bind, forwarding,
-// accept_ra and nf_conntrack_* change one of them.
+// accept_ra and nf_conntrack_* change one of these.
 var networkSysctls = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^net\.(` + strings.Join([]string{
 		`core\.(somaxconn|optmem_max|txrehash|[rw]mem_(default|max))`,
@@ -28,7 +28,7 @@ var networkSysctls = sync.OnceValue(func() *regexp.Regexp {
 	}, "|") + `)$`)
 })
 
-// refusedTCP are sysctls that networkSysctls matches and that are refused.
+// refusedTCP are sysctls that are refused although networkSysctls matches them.
 var refusedTCP = []string{"net.ipv4.tcp_fwmark_accept", "net.ipv4.tcp_l3mdev_accept"}
 
 // refusedSysctls returns the refusals of sysctls of the network. libcontainer checks
@@ -49,8 +49,8 @@ func refusedSysctls(spec *specs.Spec) (refusals []Refusal) {
 }
 
 // dotted returns a sysctl's name with dots as separators, as sysctl(8) and libcontainer
-// read it: if the first separator is a slash, slashes separate and a dot belongs to an
-// interface's name.
+// read it: if the first separator is a slash, all slashes are separators, and a dot is part
+// of an interface's name.
 func dotted(name string) string {
 	if i := strings.IndexAny(name, "./"); i < 0 || name[i] == '.' {
 		return name

@@ -15,9 +15,9 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// TestBypass_B37_Tracing: where a policy names programs, programs cannot trace each other
-// and every proc is mounted read-only, whatever config.json says, and no rule below one
-// gives a right to write; the operator's word comes first.
+// TestBypass_B37_Tracing: under a policy that names programs, programs cannot trace each
+// other, every proc is mounted read-only, also if config.json has it writable, and no rule
+// below a proc gives a right to write. The operator's setting overrides this.
 func TestBypass_B37_Tracing(t *testing.T) {
 	s := spec(func(s *specs.Spec) {
 		masks(s)
@@ -51,7 +51,7 @@ func TestBypass_B37_Tracing(t *testing.T) {
 		if tc.binary != "" {
 			pol.Network = []policy.NetworkPolicy{{Key: "a"}, {Key: "b", Binaries: []policy.Binary{{Path: "/**"}, {Path: tc.binary}}}}
 		}
-		p, err := New(s, pol, Options{LandlockABI: 7, Explicit: true, Tracing: tc.tracing, Allow: []string{"mounts", "linux.readonlyPaths"}})
+		p, err := New(s, pol, Options{LandlockABI: 7, OnlyListedPaths: true, Tracing: tc.tracing, Allow: []string{"mounts", "linux.readonlyPaths"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -71,7 +71,7 @@ func TestBypass_B37_Tracing(t *testing.T) {
 				t.Errorf("%s: rule %+v", name, r)
 			}
 		}
-		warnings := p.Warnings(s, pol, Options{Explicit: true, Enforce: true})
+		warnings := p.Warnings(s, pol, Options{OnlyListedPaths: true, EnforceByDefault: true})
 		for _, w := range []string{readOnlyProc, actAs} {
 			if slices.ContainsFunc(warnings, func(got string) bool { return strings.Contains(got, w) }) != (w == tc.warning) {
 				t.Errorf("%s: warnings %q", name, warnings)
@@ -84,7 +84,7 @@ func TestBypass_B37_Tracing(t *testing.T) {
 }
 
 // TestBypass_B37_TracingWithoutLandlock: without Landlock a program could trace launch before
-// that is confined, so there no program traces, and the operator's allow is an error.
+// launch is confined. Therefore no program may trace, and the operator's allow is an error.
 func TestBypass_B37_TracingWithoutLandlock(t *testing.T) {
 	for tracing, works := range map[Tracing]bool{"": true, TracingAuto: true, TracingDeny: true, TracingAllow: false} {
 		p, err := New(spec(nil), &policy.Policy{}, Options{Tracing: tracing})
@@ -94,8 +94,8 @@ func TestBypass_B37_TracingWithoutLandlock(t *testing.T) {
 	}
 }
 
-// TestScopes: signals and abstract sockets stay within a Landlock domain only where the
-// namespace may have other processes in it.
+// TestScopes: a Landlock scope restricts signals and abstract sockets only if the namespace
+// can have other processes in it.
 func TestScopes(t *testing.T) {
 	namespaces := func(list ...specs.LinuxNamespace) *specs.Spec {
 		return spec(func(s *specs.Spec) { s.Linux.Namespaces = list })

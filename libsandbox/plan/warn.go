@@ -15,11 +15,11 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// Warnings returns what a container's user may not expect. o are the options that [New]
-// got.
+// Warnings returns what the user of the container may not expect, one sentence each. o are
+// the options of [New].
 func (pl *Plan) Warnings(spec *specs.Spec, pol *policy.Policy, o Options) (out []string) {
 	if pl.Ruleset.ABI > 0 {
-		out = Uncovered(spec, pol, o.Explicit)
+		out = Uncovered(spec, pol, o.OnlyListedPaths)
 	}
 	if n := len(pol.Notes); n > 0 {
 		out = append(out, fmt.Sprintf("OpenShell 0.1 refuses the policy for %d of its fields (the first in line %d); openshell policy check lists them", n, pol.Notes[0].Line))
@@ -28,16 +28,15 @@ func (pl *Plan) Warnings(spec *specs.Spec, pol *policy.Policy, o Options) (out [
 	if w := TracingWarning(pol, pl.Tracing); w != "" {
 		out = append(out, w)
 	}
-	if lines := policy.AuditedByDefault(pol); len(lines) > 0 && !o.Enforce {
+	if lines := policy.AuditedByDefault(pol); len(lines) > 0 && !o.EnforceByDefault {
 		at := strings.Trim(strings.ReplaceAll(fmt.Sprint(lines), " ", ", "), "[]")
 		out = append(out, fmt.Sprintf("endpoints do not set enforcement, which means audit: requests that their rules refuse are recorded and pass (line %s)", at))
 	}
 	return out
 }
 
-// TracingWarning returns the warning about a policy that names programs, "" if there is
-// none. tracing says whether programs of the sandbox may trace each other; see
-// [Tracing.Allows].
+// TracingWarning returns the warning about a policy that names programs, or "". tracing says
+// whether programs of the sandbox may trace each other, see [Tracing.Allows].
 func TracingWarning(pol *policy.Policy, tracing bool) string {
 	switch {
 	case !pol.NamesPrograms():
@@ -49,7 +48,7 @@ func TracingWarning(pol *policy.Policy, tracing bool) string {
 	return ""
 }
 
-// completed says where the sandbox differs from config.json.
+// completed returns the warnings about differences between the sandbox and config.json.
 func (pl *Plan) completed() (out []string) {
 	say := func(format string, list []string) {
 		if len(list) > 0 {
@@ -65,8 +64,8 @@ func (pl *Plan) completed() (out []string) {
 	return out
 }
 
-// ExecWarning says which capabilities of an exec's process the sandbox takes away; ""
-// if it takes none beyond those that it took from the first process.
+// ExecWarning returns the warning about capabilities that the sandbox takes away from the
+// process of an exec, or "". It leaves out capabilities that the first process lost, too.
 func (pl *Plan) ExecWarning(p *specs.Process) string {
 	added := without(pl.taken(p), pl.TakenCapabilities)
 	if len(added) == 0 {
@@ -75,7 +74,7 @@ func (pl *Plan) ExecWarning(p *specs.Process) string {
 	return fmt.Sprintf("exec adds %s, %s", strings.Join(added, ", "), pl.whyTaken())
 }
 
-// whyTaken says why the sandbox takes capabilities away.
+// whyTaken returns the reason, as a clause, why the sandbox takes capabilities away.
 func (pl *Plan) whyTaken() string {
 	if pl.User != nil {
 		return "which the policy's run_as_user takes away"
@@ -89,19 +88,20 @@ func without(list, other []string) []string {
 }
 
 // engineCapabilities are the capabilities that Docker, Podman and containerd give every
-// container. Warnings leave them out: nobody asked for them.
+// container. Warnings leave them out, because the user did not ask for them.
 var engineCapabilities = []string{
 	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW",
 	"CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
 }
 
-// Uncovered says which of the mounts from outside the policy gives nobody.
-func Uncovered(spec *specs.Spec, pol *policy.Policy, explicit bool) (out []string) {
+// Uncovered returns a warning for each bind mount that no path of the policy covers.
+// onlyListed is [Options].OnlyListedPaths.
+func Uncovered(spec *specs.Spec, pol *policy.Policy, onlyListed bool) (out []string) {
 	cwd := ""
 	if spec.Process != nil {
 		cwd = spec.Process.Cwd
 	}
-	allowed := rules(pol, cwd, explicit)
+	allowed := rules(pol, cwd, onlyListed)
 	for i, m := range spec.Mounts {
 		at := path.Clean("/" + m.Destination)
 		covers := func(r landlock.Rule) bool {
@@ -115,10 +115,10 @@ func Uncovered(spec *specs.Spec, pol *policy.Policy, explicit bool) (out []strin
 	return out
 }
 
-// AddedPaths names the paths that the baseline adds to a filesystem_policy that is present,
-// "" if there are none.
-func AddedPaths(pol *policy.Policy, explicit bool) string {
-	read, write := baseline(pol, explicit)
+// AddedPaths returns a sentence about the paths that are added to the policy's
+// filesystem_policy, or "". onlyListed is [Options].OnlyListedPaths.
+func AddedPaths(pol *policy.Policy, onlyListed bool) string {
+	read, write := baseline(pol, onlyListed)
 	var added []string
 	if len(read) > 0 {
 		added = append(added, strings.Join(read, ", ")+" can be read")
@@ -133,7 +133,7 @@ func AddedPaths(pol *policy.Policy, explicit bool) string {
 		" (the operator's filesystem_baseline: explicit adds none)"
 }
 
-// IsBind says whether a mount is a file or folder from outside the container.
+// IsBind reports whether m is a bind mount: a file or folder of the host.
 func IsBind(m specs.Mount) bool {
 	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
 }

@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package proxyproc starts openshell-proxy beside a container and waits until it
-// serves. The proxy gets what it needs as descriptors and one document, an empty
-// environment, and the container's first process as a pidfd, with whose end it
-// ends by itself.
+// Package proxyproc starts openshell-proxy beside a container, waits until it serves, and
+// ends it.
+//
+// [Start] starts the proxy before there is a container, so that the proxy prepares itself
+// while the container is made. [Proxy.Serve] then tells it which container it serves. The
+// proxy gets an empty environment, its listeners as descriptors, and two documents through
+// a pipe (package proxyapi). It ends by itself when the container's first process ends;
+// [Stop] waits for that.
+//
+// The package does not prepare the documents (package attach does) and does not open the
+// listeners (package netns does).
 package proxyproc
 
 import (
@@ -15,58 +22,60 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"openshell.dev/runtime/internal/cleanup"
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/internal/flock"
 	"openshell.dev/runtime/internal/proxyapi"
 )
 
 const (
-	// startPatience bounds the time until the proxy serves.
-	startPatience = 20 * time.Second
-	// stopPatience bounds the time that it may take to write its last records
-	// after the container's end.
-	stopPatience = 5 * time.Second
-	// maxComplaint bounds what is shown of a proxy that did not start, in bytes.
+	// startTimeout bounds the time until the proxy serves.
+	startTimeout = 20 * time.Second
+	// stopTimeout bounds the time in which the proxy writes its last records after the
+	// container's end.
+	stopTimeout = 5 * time.Second
+	// maxComplaint bounds what an error quotes of a proxy that did not start, in bytes.
 	maxComplaint = 4 << 10
 )
 
-// Proxy is one that was started.
+// Proxy is a proxy that was started.
 type Proxy struct {
 	cmd       *exec.Cmd
 	documents *json.Encoder
-	// pipe carries the documents; what does not fit into it yet is written by a
-	// goroutine that closes sent.
-	pipe, ready *os.File
-	sent        chan struct{}
-	logFile     string
-	// records is held until the guard holds them.
+	// pipe carries the documents to the proxy. A goroutine writes the first one, because it
+	// can be larger than the pipe's buffer; it closes sent at the end.
+	pipe *os.File
+	sent chan struct{}
+	// ready gets the proxy's word that it serves, or why it does not.
+	ready   *os.File
+	logFile string
+	// records keeps the folder of records from being removed, until the guard does so
+	// itself.
 	records *decisionlog.Holder
 }
 
-// Start starts the proxy, which does all that it can before there is a container.
-// It keeps none of the files. The caller calls Attach or Abort.
+// Start starts the proxy. It keeps none of the files. The caller calls [Proxy.Serve] or
+// [Proxy.Abort].
 func Start(c *proxyapi.Config, netns *os.File, listeners [proxyapi.Listeners]*os.File) (_ *Proxy, err error) {
+	var undo cleanup.Stack
+	defer undo.Clean()
 	program, err := proxyapi.Beside(proxyapi.ProgramProxy)
 	if err != nil {
 		return nil, err
 	}
-	records, err := decisionlog.Hold(c.LogDir)
-	if err != nil {
+	p := &Proxy{sent: make(chan struct{}), logFile: filepath.Join(c.LogDir, decisionlog.ProxyFileName)}
+	if p.records, err = decisionlog.Hold(c.LogDir); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			_ = records.Close()
-		}
-	}()
-	logFile := filepath.Join(c.LogDir, decisionlog.ProxyFileName)
-	log, err := os.OpenFile(logFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	undo.Add(func() { _ = p.records.Close() })
+	log, err := os.OpenFile(p.logFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the proxy's log: %w", err)
 	}
@@ -81,26 +90,24 @@ func Start(c *proxyapi.Config, netns *os.File, listeners [proxyapi.Listeners]*os
 		return nil, fmt.Errorf("create pipe: %w", err)
 	}
 	defer documents.Close()
+	p.pipe, p.documents = pipe, json.NewEncoder(pipe)
+	undo.Add(func() { _ = pipe.Close() })
 	ready, readyProxy, err := os.Pipe()
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("create pipe: %w", err), pipe.Close())
+		return nil, fmt.Errorf("create pipe: %w", err)
 	}
 	defer readyProxy.Close()
+	p.ready = ready
+	undo.Add(func() { _ = ready.Close() })
 
-	cmd := exec.Command(program, proxyapi.RoleGuard, c.ID)
-	cmd.Env, cmd.Dir, cmd.Stderr = []string{}, "/", log
-	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
-	cmd.ExtraFiles = []*os.File{documents, readyProxy, netns}
-	for _, l := range listeners {
-		if l == nil {
-			l = null
-		}
-		cmd.ExtraFiles = append(cmd.ExtraFiles, l)
+	p.cmd = exec.Command(program, proxyapi.RoleGuard, c.ID)
+	p.cmd.Env, p.cmd.Dir, p.cmd.Stderr = []string{}, "/", log
+	p.cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
+	p.cmd.ExtraFiles = append([]*os.File{documents, readyProxy, netns}, orNull(listeners[:], null)...)
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s, which belongs beside the runtime: %w", proxyapi.ProgramProxy, err)
 	}
-	if err := cmd.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start %s, which belongs beside the runtime: %w", proxyapi.ProgramProxy, err), pipe.Close(), ready.Close())
-	}
-	p := &Proxy{cmd: cmd, documents: json.NewEncoder(pipe), pipe: pipe, ready: ready, sent: make(chan struct{}), logFile: logFile, records: records}
+	_ = undo.Release()
 	go func() {
 		defer close(p.sent)
 		_ = p.documents.Encode(c) // a proxy that does not read it does not become ready
@@ -108,9 +115,20 @@ func Start(c *proxyapi.Config, netns *os.File, listeners [proxyapi.Listeners]*os
 	return p, nil
 }
 
-// Attach tells the proxy which container it serves and returns once it does.
-func (p *Proxy) Attach(c *proxyapi.Container) error {
-	_ = p.pipe.SetWriteDeadline(time.Now().Add(startPatience))
+// orNull returns the listeners with null in place of those that are nil.
+func orNull(listeners []*os.File, null *os.File) []*os.File {
+	out := slices.Clone(listeners)
+	for i, l := range out {
+		if l == nil {
+			out[i] = null
+		}
+	}
+	return out
+}
+
+// Serve tells the proxy which container it serves, and returns when it does.
+func (p *Proxy) Serve(c *proxyapi.Container) error {
+	_ = p.pipe.SetWriteDeadline(time.Now().Add(startTimeout))
 	<-p.sent
 	_ = p.documents.Encode(c)
 	err := await(p.ready)
@@ -121,16 +139,16 @@ func (p *Proxy) Attach(c *proxyapi.Container) error {
 	return errors.Join(p.pipe.Close(), p.ready.Close(), p.records.Close(), p.cmd.Process.Release())
 }
 
-// Abort ends a proxy that will have no container.
+// Abort ends a proxy that serves no container.
 func (p *Proxy) Abort() {
-	_ = p.cmd.Process.Kill() // its worker dies with it
+	_ = p.cmd.Process.Kill() // the kernel kills its worker, too
 	_ = p.cmd.Wait()
 	_, _, _ = p.pipe.Close(), p.ready.Close(), p.records.Close()
 }
 
-// await reads readiness, or what the proxy says instead.
+// await returns nil when the proxy is ready, or the reason why it is not.
 func await(ready *os.File) error {
-	if err := ready.SetReadDeadline(time.Now().Add(startPatience)); err != nil {
+	if err := ready.SetReadDeadline(time.Now().Add(startTimeout)); err != nil {
 		return err
 	}
 	said, err := io.ReadAll(io.LimitReader(ready, maxComplaint))
@@ -145,14 +163,15 @@ func await(ready *os.File) error {
 	return errors.New(string(said))
 }
 
-// Stop waits until the proxy of a sandbox that has ended is gone, and kills it if
-// it stays. A sandbox that never had one is none to wait for.
+// Stop waits until the proxy of a sandbox that has ended has ended, too. It kills a proxy
+// that does not end. stateDir is the sandbox's folder; Stop returns at once if the sandbox
+// never had a proxy.
 func Stop(stateDir string) error {
-	// The guard first, which would start another standby.
+	// The guard first, because it would start another standby.
 	return errors.Join(stop(filepath.Join(stateDir, proxyapi.LockFile)), stop(filepath.Join(stateDir, proxyapi.StandbyLockFile)))
 }
 
-// stop waits until nobody holds a lock, or kills who does.
+// stop waits until no process holds a lock, and kills a process that keeps it.
 func stop(lock string) error {
 	f, err := os.OpenFile(lock, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -182,9 +201,9 @@ func stop(lock string) error {
 	return nil
 }
 
-// kill ends the process pid, which wrote its id into the lock that f has open. If the lock
-// is still held after the pidfd was opened, the pidfd is of that process: the id cannot
-// have passed to another one.
+// kill kills the process pid, which wrote its ID into the lock file f. If the lock is still
+// held after the pidfd was opened, the pidfd is that process's, because the kernel cannot
+// have given the ID to another process.
 func kill(pid int, f *os.File) error {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
@@ -203,5 +222,5 @@ func kill(pid int, f *os.File) error {
 	return nil
 }
 
-// released waits until nobody holds the lock, and says whether that is so.
-func released(f *os.File) bool { return flock.Within(f, flock.Exclusive, stopPatience) == nil }
+// released waits until no process holds the lock. It returns false after stopTimeout.
+func released(f *os.File) bool { return flock.Within(f, flock.Exclusive, stopTimeout) == nil }

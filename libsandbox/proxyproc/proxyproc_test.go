@@ -15,9 +15,9 @@ import (
 	"openshell.dev/runtime/internal/proxyapi"
 )
 
-// TestStopKillsWhoStays: a guard and a standby that are stopped do not outlive the
-// sandbox.
-func TestStopKillsWhoStays(t *testing.T) {
+// TestStopKills: a guard and a standby that do not end, because they are stopped by a signal,
+// are killed.
+func TestStopKills(t *testing.T) {
 	for _, name := range []string{proxyapi.LockFile, proxyapi.StandbyLockFile} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -30,7 +30,7 @@ func TestStopKillsWhoStays(t *testing.T) {
 				t.Fatal(err)
 			}
 			cmd := exec.Command("sleep", "60")
-			cmd.ExtraFiles = []*os.File{f} // holds the lock on
+			cmd.ExtraFiles = []*os.File{f} // keeps the lock
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -46,7 +46,7 @@ func TestStopKillsWhoStays(t *testing.T) {
 			}
 			select {
 			case <-ended:
-			case <-time.After(stopPatience):
+			case <-time.After(stopTimeout):
 				t.Error("it still runs")
 				_ = cmd.Process.Kill()
 			}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package libsandbox
+package attach
 
 import (
 	"encoding/base64"
@@ -11,8 +11,8 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// Git is configured for the hosts that the policy lets it reach by HTTPS alone, and
-// has the token's placeholder where a provider that is no model's is bound.
+// Git is configured for the hosts that the policy lets it reach by HTTPS and not by SSH. It
+// gets the placeholder of a provider with an endpoint there, unless that is a model API.
 func TestGitEnvironment(t *testing.T) {
 	pol, err := policy.Parse("p", []byte(`version: 1
 network_policies:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package libsandbox
+package attach
 
 import (
 	"fmt"
@@ -8,38 +8,37 @@ import (
 
 	"openshell.dev/runtime/internal/inferencefile"
 	"openshell.dev/runtime/internal/proxyapi"
-	"openshell.dev/runtime/libsandbox/operator"
 	"openshell.dev/runtime/policy"
 )
 
-// inference reads the operator's routes with their credentials, and the variables
-// by which the SDKs of their dialects find the router. Without routes there is no
-// router.
-func inference(c *operator.Config, from *custody) (*proxyapi.Inference, []string, error) {
-	file, err := inferencefile.Load(c.InferenceFile)
+// inference reads the operator's routes of inference.local, with the credentials of their
+// providers. It returns nil if there are no routes.
+func inference(name string, l *leases) (*proxyapi.Inference, error) {
+	file, err := inferencefile.Load(name)
 	if err != nil || len(file.Routes) == 0 {
-		return nil, nil, err
+		return nil, err
 	}
 	out := &proxyapi.Inference{File: *file, Keys: map[string]proxyapi.RouteKey{}}
 	for _, r := range file.Routes {
 		if r.Provider == "" {
 			continue
 		}
-		handed, profile, err := from.take(r.Provider)
+		p, err := l.acquire(r.Provider)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%s: route %s: %w", c.InferenceFile, r.Name, err)
+			return nil, fmt.Errorf("%s: route %s: %w", name, r.Name, err)
 		}
-		key, err := profile.RouteKey(handed, &r)
+		key, err := p.profile.RouteKey(p.values, &r)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%s: route %s: %w", c.InferenceFile, r.Name, err)
+			return nil, fmt.Errorf("%s: route %s: %w", name, r.Name, err)
 		}
 		out.Keys[r.Name] = *key
 	}
-	return out, baseURLs(file.Routes), nil
+	return out, nil
 }
 
-// baseURLs point the SDKs of the routes' dialects at the router. Their keys are
-// words: the router takes none, the SDKs want one.
+// baseURLs returns the variables, NAME=VALUE, by which the SDKs of the routes' dialects
+// find inference.local. The keys in them are only words: the router needs no key, but an
+// SDK does not start without one.
 func baseURLs(routes []inferencefile.Route) []string {
 	var out []string
 	has := func(dialects ...string) bool {
@@ -62,9 +61,9 @@ func baseURLs(routes []inferencefile.Route) []string {
 	return out
 }
 
-// copilot points Copilot CLI, which has variables of its own, at the router, if a
-// route says which model: it wants to be told one. Without COPILOT_OFFLINE it first
-// asks GitHub, which it does not need, again and again for more than a minute.
+// copilot returns the variables of Copilot CLI, which does not read OpenAI's. It must be
+// told a model, so there are none unless a route names one. Without COPILOT_OFFLINE it
+// first asks GitHub, which it does not need, and tries again for more than a minute.
 func copilot(routes []inferencefile.Route) []string {
 	for _, r := range routes {
 		if r.Dialect == "openai" && r.Model != "" {

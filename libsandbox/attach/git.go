@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package libsandbox
+package attach
 
 import (
 	"encoding/base64"
@@ -13,10 +13,10 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// maxGitHosts bounds the hosts that git is configured for, three settings each.
+// maxGitHosts bounds the hosts that git is configured for, with three settings for each.
 const maxGitHosts = 32
 
-// gitPrograms are those of git that connect.
+// gitPrograms are the programs of git that open connections.
 var gitPrograms = []string{"/usr/bin/git", "/usr/lib/git-core/git-remote-http", "/usr/lib/git-core/git-remote-https"}
 
 const (
@@ -24,10 +24,10 @@ const (
 	portSSH   = 22
 )
 
-// gitEnvironment configures git by its environment for the hosts that the policy
-// lets it reach: what it would ask by SSH, it asks by HTTPS, where requests are
-// judged; and where an attached provider is bound to such a host, its placeholder
-// goes along.
+// gitEnvironment returns variables, NAME=VALUE, that configure git for the hosts that the
+// policy lets it reach. Git then uses HTTPS, where the proxy judges requests, in place of
+// SSH. If an attached provider has an endpoint at the host, git also sends the provider's
+// placeholder.
 func gitEnvironment(pol *policy.Policy, attached []proxyapi.Provider) []string {
 	var config [][2]string
 	for _, host := range gitHosts(pol) {
@@ -49,8 +49,8 @@ func gitEnvironment(pol *policy.Policy, attached []proxyapi.Provider) []string {
 	return env
 }
 
-// gitToken is the placeholder of the first credential that belongs to a host, ""
-// without one. A model's key is none of git's.
+// gitToken returns the placeholder of the first credential that belongs to a host, or "".
+// It skips the keys of model APIs.
 func gitToken(host string, attached []proxyapi.Provider) string {
 	for _, p := range attached {
 		bound := slices.ContainsFunc(p.Endpoints, func(e proxyapi.Endpoint) bool {
@@ -63,8 +63,8 @@ func gitToken(host string, attached []proxyapi.Provider) string {
 	return ""
 }
 
-// gitHosts are the names that the policy lets git ask by HTTPS, sorted. One that it
-// lets be asked by SSH as well is meant to be.
+// gitHosts returns the names that the policy lets git reach by HTTPS, sorted. It leaves out
+// names that the policy also allows by SSH: there the author of the policy wants SSH.
 func gitHosts(pol *policy.Policy) []string {
 	var https, ssh []string
 	for _, n := range pol.Network {
@@ -84,6 +84,7 @@ func gitHosts(pol *policy.Policy) []string {
 	return https[:min(len(https), maxGitHosts)]
 }
 
+// isGit reports whether a binary of the policy is, or matches, a program of git.
 func isGit(b policy.Binary) bool {
 	if !strings.Contains(b.Path, "*") {
 		return slices.Contains(gitPrograms, b.Path)
