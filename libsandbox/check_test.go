@@ -16,7 +16,7 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// bundle is what the steps of a create work with, in folders of a test.
+// bundle is a bundle in folders of a test, and the result of the step resolve.
 type bundle struct {
 	dir      string
 	root     string // of the runtime

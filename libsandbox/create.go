@@ -43,9 +43,9 @@ type CreateOptions struct {
 	// Egress is where the proxy's own connections start. The zero value is the container's
 	// network namespace.
 	Egress proxyapi.Egress
-	// UpstreamCAs are files of certificates (PEM) that the proxy verifies upstreams with, in
-	// addition to the machine's and the operator's. A file without a certificate is an
-	// error. The zero value adds none.
+	// UpstreamCAs are files of certificates (PEM) by which the proxy verifies upstreams, in
+	// addition to the certificates of the machine and of the operator. A file without a
+	// certificate is an error. The zero value adds none.
 	UpstreamCAs []string
 	// Providers are names of providers whose credentials the workload may use. A provider
 	// that does not exist or has no usable credential is an error, and so is any provider

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package libsandbox makes containers that are sandboxes: what their programs may read,
-// write and reach is what a policy allows.
+// Package libsandbox makes containers that are sandboxes: their programs can only read,
+// write and reach what a policy allows.
 //
 // It is a library for OCI runtimes. Each function is one verb of a runtime: [Create],
 // [Start], [Exec], [Pause], [Checkpoint] and [Delete]. A container is identified by the
@@ -26,9 +26,9 @@
 //	network  captures the network namespace and starts the proxy, while the rest goes on
 //	launch   makes the container, whose process starts through openshell-launch
 //
-// What runs in the middle of the last step, between the container's namespaces and its
-// first program, is in inside.go. An error in any step ends in no container, no proxy and
-// no state.
+// The code that runs in the middle of the last step, after the container's namespaces exist
+// and before its first program, is in inside.go. An error in any step ends in no container,
+// no proxy and no state.
 //
 // Three parts confine a container. In the network namespace, rules lead every connection
 // to the proxy (package netns), which runs outside the container and judges it.

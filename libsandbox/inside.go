@@ -15,9 +15,9 @@ import (
 	"openshell.dev/runtime/libsandbox/state"
 )
 
-// insideRun is what a create does in the middle of container.Create's and
-// container.Run's work. Two functions are called there, both in this process, and an error
-// of either ends the container before any program of the image has run:
+// insideRun has the functions of a create that are called in the middle of container.Run.
+// Both are called in this process, and an error of either ends the container before any
+// program of the image has run:
 //
 //  1. libcontainer makes the namespaces and the cgroup.
 //  2. createRuntime: the namespaces are the container's own, and the network namespace is

@@ -18,8 +18,8 @@ import (
 	"openshell.dev/runtime/libsandbox/state"
 )
 
-// This process stands for the container's in these tests: its root is the machine's, its
-// namespaces are the runtime's.
+// In these tests, this process takes the place of the container's process. It has the root of
+// the machine and the namespaces of the runtime.
 
 func TestRefuseHostNamespaces(t *testing.T) {
 	all := []string{"linux.namespaces.pid", "linux.namespaces.ipc", "linux.namespaces.mount"}

@@ -251,8 +251,9 @@ func covered(mounts []specs.Mount, masked []string) (out []string) {
 	return out
 }
 
-// judgeRoot refuses a root file system that is the host's, or that has an engine's folder in
-// it. A root file system in an engine's folder is accepted: engines keep them there.
+// judgeRoot refuses the root file system of the host, and a root file system that has an
+// engine's folder in it. A root file system in an engine's folder is accepted: engines keep
+// them there.
 func (s *source) judgeRoot(host *hostMounts) error {
 	for _, e := range host.engines {
 		if pathname.Below(e.Path, s.path) || e.at.below(s.place) {

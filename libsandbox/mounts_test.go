@@ -96,7 +96,7 @@ func refused(t *testing.T, s *specs.Spec, guarded ...string) (field, reason stri
 
 // TestBypass_B45_MountSources: a source is judged by the opened file, not only by its path.
 // An engine's folder, a folder above it and parts of the kernel's file systems are refused,
-// also through links, bind mounts and mounts below. What engines mount is accepted.
+// also through links, bind mounts and mounts below. The mounts of engines are accepted.
 func TestBypass_B45_MountSources(t *testing.T) {
 	inMounts(t, func() {
 		for _, dir := range []string{

@@ -24,7 +24,7 @@ import (
 type network struct {
 	// config is the proxy's first document.
 	config *proxyapi.Config
-	// hostname is the container's.
+	// hostname is the host name of the container.
 	hostname string
 	// namespace is nil until it exists: see makerContainer.
 	namespace *os.File

@@ -16,8 +16,8 @@ import (
 // pinPaths ties each rule of r to the file that its path names now, in the root of the
 // container's process pid, before any program of the image has run. Every later exec
 // gives rights to these files only, so a workload that replaces a path by a link gains
-// nothing. A rule whose path does not exist is removed, and gives no rights later either;
-// missing are the paths of those that the policy lists. A writable path that the image has
+// nothing. A rule whose path does not exist is removed, and gives no rights later either.
+// missing has the removed paths that the policy lists. A writable path that the image has
 // made a link to its whole root, or into /proc, is an error.
 func pinPaths(pid int, r *landlock.Ruleset) (missing []string, err error) {
 	root, err := openRoot(pid)

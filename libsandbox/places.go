@@ -29,8 +29,8 @@ type place struct {
 // below reports whether p is at another place, or below it.
 func (p place) below(at place) bool { return p.dev == at.dev && pathname.Below(p.path, at.path) }
 
-// hostMounts is the mount table of this thread's mount namespace, which is the engine's, and
-// the places of the engines' folders in it.
+// hostMounts is the mount table of this thread's mount namespace, in which the engine runs as
+// well, and the places of the engines' folders in it.
 type hostMounts struct {
 	byID    map[int]*mountinfo.Info
 	list    []*mountinfo.Info

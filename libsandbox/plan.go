@@ -21,8 +21,7 @@ func attachOptions(o *CreateOptions, r *resolved, dir string) attach.Options {
 	}
 }
 
-// makePlan makes the plan from what the operator decides and what the steps before have
-// prepared.
+// makePlan makes the plan from the operator's settings and the results of the steps before.
 func makePlan(r *resolved, spec *specs.Spec, a *attach.Attachment, stores *containerStores) (*plan.Plan, error) {
 	own, err := noProxy(spec)
 	if err != nil {

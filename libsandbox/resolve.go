@@ -15,8 +15,8 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// resolved is what the first step of a create finds out: which rules apply to the
-// container, and what the kernel offers.
+// resolved is the result of the first step of a create: the rules that apply to the
+// container, and the version of the kernel's Landlock.
 type resolved struct {
 	config *operator.Config
 	source *operator.Source

@@ -60,18 +60,18 @@ type Options struct {
 	// A provider that does not exist or cannot be used is an error. The zero value is no
 	// provider.
 	Providers []string
-	// Annotations are the container's, of config.json. The zero value has none.
+	// Annotations are the annotations of config.json. The zero value has none.
 	Annotations map[string]string
 	// Egress is where the proxy's own connections start. The zero value means
 	// EgressNamespace.
 	Egress proxyapi.Egress
-	// UpstreamCAs are files of certificates (PEM) by which the proxy verifies upstreams,
-	// in addition to the machine's and to upstream.ca_files of Config. A file without a
-	// certificate is an error. The zero value adds none.
+	// UpstreamCAs are files of certificates (PEM) by which the proxy verifies upstreams, in
+	// addition to the certificates of the machine and of upstream.ca_files in Config. A file
+	// without a certificate is an error. The zero value adds none.
 	UpstreamCAs []string
 }
 
-// Attachment is what a proxy starts with, and the locks of the providers in it.
+// Attachment is the first document of a proxy, and the locks of the providers in it.
 type Attachment struct {
 	// Config is the proxy's first document. Two of its fields are not known here: the
 	// caller sets Trust and MayNamePrograms.

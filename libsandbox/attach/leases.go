@@ -43,7 +43,7 @@ type leases struct {
 
 // lease is one locked provider.
 type lease struct {
-	// values are what the proxy is given.
+	// values are the credentials for the proxy.
 	values  *proxyapi.Update
 	profile *provider.Profile
 }

@@ -15,8 +15,8 @@
 // when the namespaces exist ([Config].CreateRuntime) and when the root is set up
 // ([ProcessConfig].Started).
 //
-// The package does not know policies or proxies, and does not confine anything: a container
-// is what the spec says. Errors keep runc's texts, because engines match them.
+// The package does not know policies or proxies, and adds no confinement to that of the
+// spec. Errors keep runc's texts, because engines match them.
 package container
 
 import (

@@ -47,7 +47,7 @@ type ProcessConfig struct {
 	// end. CreateInit never waits.
 	Detach bool
 	// PreserveFDs is the number of the caller's descriptors, from 3 on, that the process
-	// gets. One that is not open is an error. The zero value passes none.
+	// gets. A descriptor that is not open is an error. The zero value passes none.
 	PreserveFDs int
 	// Files are passed to the process after the preserved descriptors: Files[i] is the
 	// descriptor FirstFile(PreserveFDs)+i. Run does not close them. The zero value passes

@@ -36,7 +36,8 @@ func rootlessCgroups(flag string, systemdCgroup bool) (bool, error) {
 	return true, nil
 }
 
-// InUserNamespace reports whether this process is in another user namespace than the host's.
+// InUserNamespace reports whether this process is in a user namespace other than the initial
+// one.
 func InUserNamespace() bool {
 	const hostInode = "user:[4026531837]" // PROC_USER_INIT_INO
 	link, err := os.Readlink("/proc/self/ns/user")

@@ -244,7 +244,7 @@ func feed(terminal io.Writer) {
 	}
 }
 
-// resize gives the process's terminal the size of the caller's.
+// resize gives the process's terminal the size of the caller's terminal.
 func (t *streams) resize() {
 	if t.terminal != nil && t.host != nil {
 		// The caller's terminal may have been closed (SIGHUP). Then the size has no meaning.

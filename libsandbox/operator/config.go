@@ -157,8 +157,8 @@ const (
 // UpstreamConfig says how the proxy verifies upstreams.
 type UpstreamConfig struct {
 	// CAFiles are files of certificates (PEM) that are trusted in addition to the
-	// machine's. A file without a certificate is an error when a sandbox is made. The zero
-	// value adds none.
+	// certificates of the machine. A file without a certificate is an error when a sandbox
+	// is made. The zero value adds none.
 	CAFiles []string `yaml:"ca_files"`
 }
 
@@ -360,7 +360,7 @@ func choose[T ~string](key string, field *T, values ...T) error {
 }
 
 // PlanOptions returns the options of a plan that the operator decides. landlockABI is the
-// kernel's.
+// version of the kernel's Landlock.
 func (c *Config) PlanOptions(landlockABI int) plan.Options {
 	return plan.Options{
 		LandlockABI: landlockABI, LandlockFloor: *c.Landlock.Floor, Allow: c.Allow, Tracing: c.Tracing,

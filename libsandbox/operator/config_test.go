@@ -19,7 +19,7 @@ import (
 
 const sample = "../../docs/config.yaml"
 
-// What the sample says is what holds without it.
+// TestSampleConfigIsTheDefault: docs/config.yaml means the same as an empty configuration.
 func TestSampleConfigIsTheDefault(t *testing.T) {
 	got, err := LoadConfig(sample)
 	if err != nil {

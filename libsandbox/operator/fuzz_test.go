@@ -14,8 +14,7 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// FuzzConfig: a configuration that is accepted is complete, and every value is one of those
-// that exist.
+// FuzzConfig: a configuration that is accepted is complete, and has only valid values.
 func FuzzConfig(f *testing.F) {
 	sample, err := os.ReadFile(sample)
 	if err != nil {

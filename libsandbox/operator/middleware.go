@@ -31,9 +31,9 @@ type MiddlewareService struct {
 	// InsecureTransport accepts an Endpoint of http, whose server is not verified. The zero
 	// value makes http an error.
 	InsecureTransport bool `yaml:"allow_insecure_transport"`
-	// CAFile is a file of certificates (PEM) that the service is verified with instead of
-	// the machine's. A file without a certificate is an error when a sandbox is made. The
-	// zero value means the machine's.
+	// CAFile is a file of certificates (PEM) by which the service is verified, instead of
+	// the certificates of the machine. A file without a certificate is an error when a
+	// sandbox is made. The zero value means the certificates of the machine.
 	CAFile string `yaml:"tls_ca_cert_path"`
 	// MaxBodyBytes bounds the body that the service gets, in bytes: 1 to MaxMiddlewareBody.
 	// It is required.

@@ -59,8 +59,8 @@ func (r *Refusal) Error() string {
 	return fmt.Sprintf("config.json: %s: %s; %s can accept it with allow: [%q] in the configuration file", r.Field, r.Reason, wayOut, r.Field)
 }
 
-// Options are what a plan depends on besides the spec and the policy: the kernel, the
-// operator's configuration, and what the earlier steps of a create have prepared.
+// Options are the inputs of a plan besides the spec and the policy. They come from the
+// kernel, from the operator's configuration, and from the earlier steps of a create.
 type Options struct {
 	// LandlockABI is the version of the kernel's Landlock, 0 if the kernel has none. With
 	// 0, files are not restricted; New returns an error if LandlockFloor or the policy
@@ -106,7 +106,7 @@ type Options struct {
 	Tracing Tracing
 }
 
-// Plan is what is done to a container and its processes. It is kept in the sandbox's state,
+// Plan lists the changes to a container and its processes. It is kept in the sandbox's state,
 // and every exec follows it.
 type Plan struct {
 	// Ruleset is the Landlock ruleset that launch applies.
@@ -119,7 +119,7 @@ type Plan struct {
 	Placeholders []string `json:"placeholders,omitempty"`
 	// Env are variables, NAME=VALUE, that are added to a process which does not have them.
 	Env []string `json:"env"`
-	// Mounts are added to the container's.
+	// Mounts are added to the mounts of config.json.
 	Mounts []specs.Mount `json:"mounts"`
 	// Tracing lets programs trace each other and write into each other's memory; see
 	// mayTrace. Without it every proc of the container is read-only (keepProc), because
@@ -210,8 +210,8 @@ func New(spec *specs.Spec, pol *policy.Policy, o Options) (*Plan, error) {
 }
 
 // scopes returns the Landlock scopes that restrict more than the container's namespaces do.
-// A namespace that config.json lacks is the host's, and a namespace with a path can have
-// processes of other containers in it.
+// A container without a namespace of its own is in the host's namespace, and a namespace with
+// a path can have processes of other containers in it.
 func scopes(spec *specs.Spec) (s landlock.Scopes) {
 	private := func(t specs.LinuxNamespaceType) bool {
 		return slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == t && n.Path == "" })
@@ -274,8 +274,8 @@ func replaced(env, by []string) []string {
 }
 
 // withEnvironment returns env with the variables of more that it does not set. The settings
-// of git (GIT_CONFIG_*) are numbered and counted, so either all of them are the user's or
-// all are ours.
+// of git (GIT_CONFIG_*) are numbered and counted. If the user has settings of git, none are
+// added.
 func withEnvironment(env, more []string) []string {
 	has := func(name string) bool {
 		return slices.ContainsFunc(env, func(s string) bool { return strings.HasPrefix(s, name+"=") })

@@ -211,7 +211,7 @@ func TestBypass_B57_MasksAreAdded(t *testing.T) {
 }
 
 // TestTakenCapabilities: the plan lists the capabilities that config.json gives and the
-// sandbox takes away. It warns of those that no engine gives by default.
+// sandbox takes away. It warns of capabilities that no engine gives by default.
 func TestTakenCapabilities(t *testing.T) {
 	id := uint32(1000)
 	caps := func(names ...string) *specs.LinuxCapabilities {
@@ -286,7 +286,7 @@ func TestSysctlsAccepted(t *testing.T) {
 }
 
 // TestBypass_B45_EngineFolders: a mount is refused if it shows an engine's folder, a folder
-// above it, or a part that engines do not mount. What engines mount into containers is
+// above it, or a part that engines do not mount. The mounts that engines add are
 // accepted.
 func TestBypass_B45_EngineFolders(t *testing.T) {
 	for source, want := range map[string]bool{

@@ -115,7 +115,7 @@ func Start(c *proxyapi.Config, netns *os.File, listeners [proxyapi.Listeners]*os
 	return p, nil
 }
 
-// orNull returns the listeners with null in place of those that are nil.
+// orNull returns the listeners with null in place of nil.
 func orNull(listeners []*os.File, null *os.File) []*os.File {
 	out := slices.Clone(listeners)
 	for i, l := range out {

@@ -31,11 +31,11 @@ const StateVersion = 1
 // stateFile is the name of State's file in a sandbox's folder.
 const stateFile = "sandbox.json"
 
-// State is what the runtime remembers of a sandbox between its commands.
+// State has the facts of a sandbox that later commands of the runtime need.
 type State struct {
 	// Version is StateVersion. Save sets it.
 	Version int `json:"version"`
-	// ID is the container's.
+	// ID is the ID of the container.
 	ID      string    `json:"id"`
 	Created time.Time `json:"created"`
 	// Policy is the name of the policy's source: a path, or "built-in default".
