@@ -545,7 +545,7 @@ func TestSilentClientOfSharedAddress(t *testing.T) {
 				before := len(w.dials())
 				c := w.to(netip.AddrPortFrom(shared, port).String())
 				if port == 8081 {
-					if testenv.Eventually(3*w.s.waits.serverFirst, func() bool { return len(w.dials()) > before }) {
+					if testenv.Eventually(3*w.s.timeouts.serverFirst, func() bool { return len(w.dials()) > before }) {
 						t.Error("the proxy dials before the client speaks")
 					}
 				} else if !settles(func() bool { return len(w.dials()) > before }) {

@@ -47,7 +47,7 @@ func exclude(h http.Header) map[string]bool {
 
 // carry sends a judged request and brings its answer back. It says whether another
 // request may follow.
-func (h *http1) carry(ctx context.Context, req *http.Request, j *judged) (more bool) {
+func (h *http1) carry(ctx context.Context, req *http.Request, j *request) (more bool) {
 	h.c.track(j, h.cancel)
 	defer h.c.untrack(j)
 	rec := record{dec: j.dec, to: j.to, protocol: j.to.protocol(), http: j.asked, steps: j.steps, began: time.Now()}
@@ -116,7 +116,7 @@ type sentBody struct {
 // ended: a request that may be repeated is then sent once more. sent tells when the
 // body has gone out; it is nil if there is none. The client is watched as soon as nothing
 // more is read from it: from the beginning if there is no body.
-func (h *http1) send(ctx context.Context, req *http.Request, j *judged, upgrade string) (_ *upConn, sent <-chan sentBody, _ error) {
+func (h *http1) send(ctx context.Context, req *http.Request, j *request, upgrade string) (_ *upConn, sent <-chan sentBody, _ error) {
 	bodiless := req.ContentLength == 0
 	if bodiless {
 		h.watch()
@@ -227,11 +227,11 @@ func (h *http1) watch() {
 	}
 	h.watched = true
 	if h.watcher != nil {
-		h.watcher.Reset(h.c.server.waits.gone)
+		h.watcher.Reset(h.c.server.timeouts.gone)
 		return
 	}
 	h.looked = make(chan struct{})
-	h.watcher = time.AfterFunc(h.c.server.waits.gone, func() {
+	h.watcher = time.AfterFunc(h.c.server.timeouts.gone, func() {
 		if _, err := h.br.Peek(1); err != nil && !timedOut(err) {
 			h.cancel(errClientGone)
 		}
@@ -278,7 +278,7 @@ func upgrade(req *http.Request) string {
 	return ""
 }
 
-func writeHead(w *bufio.Writer, req *http.Request, j *judged, upgrade string) error {
+func writeHead(w *bufio.Writer, req *http.Request, j *request, upgrade string) error {
 	_, _ = w.WriteString(j.asked.Method)
 	_ = w.WriteByte(' ')
 	_, _ = w.WriteString(j.uri())
@@ -361,7 +361,7 @@ func copyFlush(w io.Writer, flush *bufio.Writer, r io.Reader) (n int64, err erro
 }
 
 // response reads the answer's head; interim answers go on to the client.
-func (h *http1) response(up *upConn, req *http.Request, j *judged) (*http.Response, error) {
+func (h *http1) response(up *upConn, req *http.Request, j *request) (*http.Response, error) {
 	for range maxInterim {
 		resp, err := up.readAnswer(req, j.hold)
 		if err != nil {
@@ -451,7 +451,7 @@ func (h *http1) answer(req *http.Request, resp *http.Response, more *bool) (n in
 }
 
 // upgraded carries what follows a 101 that was asked for.
-func (h *http1) upgraded(ctx context.Context, up *upConn, req *http.Request, resp *http.Response, j *judged, protocol string, sent <-chan sentBody, rec record) {
+func (h *http1) upgraded(ctx context.Context, up *upConn, req *http.Request, resp *http.Response, j *request, protocol string, sent <-chan sentBody, rec record) {
 	defer h.up.drop()
 	rec.out, _ = h.settle(up, sent)
 	looks := j.looksAtMessages()

@@ -42,13 +42,13 @@ type connection struct {
 	// asking is held by who looks again.
 	asking sync.Mutex
 	// reached is what was dialled last.
-	reached atomic.Pointer[place]
+	reached atomic.Pointer[dialed]
 	// blocked is the last address that the policy refused.
 	blocked atomic.Pointer[destinationError]
 
-	// then is what is left to do with the connection once it is known what it is. It
-	// is done with all else off the stack: most of a connection's life is waiting.
-	then func(ctx context.Context)
+	// next serves the connection after its classification. handle calls it last so that the
+	// stack of the goroutine, which mostly waits from then on, stays small.
+	next func(ctx context.Context)
 
 	carryMu sync.Mutex
 	// carrying is the connection that an answer comes on, over HTTP/1.
@@ -60,11 +60,11 @@ type connection struct {
 	to        target
 	inspected bool
 	// requests are those in flight.
-	requests map[*policy.Request]*judged
+	requests map[*policy.Request]*request
 }
 
-// place is where a host was reached.
-type place struct {
+// dialed is where a host was reached.
+type dialed struct {
 	host    string
 	port    uint16
 	address netip.Addr
@@ -86,7 +86,7 @@ func (t target) String() string {
 
 // newConnection returns a connection that holds no memory yet.
 func (s *Server) newConnection(ctx context.Context, tcp *net.TCPConn) *connection {
-	c := &connection{server: s, client: &clientConn{TCPConn: tcp}, requests: map[*policy.Request]*judged{}, began: time.Now()}
+	c := &connection{server: s, client: &clientConn{TCPConn: tcp}, requests: map[*policy.Request]*request{}, began: time.Now()}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	c.account = s.memory.Open(c.cutForMemory)
 	return c
@@ -108,7 +108,7 @@ func (c *connection) cutForMemory() {
 	if b == nil {
 		b = c.server.only()
 	}
-	c.recordIn(b, record{dec: policy.Decision{Reason: errCut.Error(), Revision: b.revision()}, to: to, protocol: "tcp"})
+	c.recordIn(b, record{dec: b.denial(policy.L4, errCut.Error()), to: to, protocol: "tcp"})
 	c.cancel(errCut)
 }
 
@@ -116,7 +116,7 @@ var errCut = errors.New("the connection holds more memory than any other, and ot
 
 // exhausted returns the decision to refuse for want of memory.
 func (c *connection) exhausted(err error) policy.Decision {
-	return policy.Decision{Reason: err.Error(), Revision: c.sandbox.engine.Load().engine.Revision()}
+	return c.sandbox.denial(policy.L4, err.Error())
 }
 
 // recordExhausted records a refusal for want of memory, with the status that the client
@@ -152,8 +152,8 @@ func (c *connection) handle() {
 	} else {
 		c.transparent(ctx)
 	}
-	if c.then != nil {
-		c.then(ctx)
+	if c.next != nil {
+		c.next(ctx)
 	}
 }
 
@@ -186,12 +186,12 @@ func (c *connection) transparent(ctx context.Context) {
 			return
 		}
 	}
-	first, err := c.peek(c.server.waits.serverFirst)
+	first, err := c.peek(c.server.timeouts.serverFirst)
 	if err == nil && first.Kind == inspect.Unknown && !synthetic && c.byAddress(&to).Verdict != policy.Allow {
-		first, err = c.peek(c.server.waits.idle) // it may still say a name
+		first, err = c.peek(c.server.timeouts.idle) // it may still say a name
 	}
-	if err == nil && !synthetic && first.said != "" {
-		to.host, _, err = splitHost(first.said, to.port)
+	if err == nil && !synthetic && first.host != "" {
+		to.host, _, err = splitHost(first.host, to.port)
 	}
 	if closedByPeer(err) { // the client has left without a word
 		if dec := c.byAddress(&to); dec.Verdict != policy.Allow {
@@ -200,7 +200,7 @@ func (c *connection) transparent(ctx context.Context) {
 		return
 	}
 	if err != nil {
-		c.refuseRaw(to, denied(policy.Decision{Revision: c.sandbox.engine.Load().engine.Revision()}, err.Error()))
+		c.refuseRaw(to, c.sandbox.denial(policy.L4, err.Error()))
 		return
 	}
 	c.toAddress(ctx, first, to)
@@ -208,7 +208,7 @@ func (c *connection) transparent(ctx context.Context) {
 
 // toAddress judges a connection by the host that the client names, or by its address if
 // the client has named none, and serves it.
-func (c *connection) toAddress(ctx context.Context, first opening, to target) {
+func (c *connection) toAddress(ctx context.Context, first preface, to target) {
 	if c.sandbox.isRouter(to.host) {
 		c.route(ctx, first, to)
 		return
@@ -237,17 +237,16 @@ func (c *connection) byAddress(to *target) policy.Decision {
 	return dec
 }
 
-// opening is what a client says first, and the host that it says it is for in TLS
-// or HTTP.
-type opening struct {
+// preface is the first bytes of a client, and the host that they name in TLS or HTTP.
+type preface struct {
 	inspect.First
-	said string
+	host string
 }
 
 // peek looks at what the client says first, for which it is given some time.
 // Silence is not an error: it is how a protocol begins in which the server speaks
 // first.
-func (c *connection) peek(wait time.Duration) (first opening, err error) {
+func (c *connection) peek(wait time.Duration) (first preface, err error) {
 	if err := c.account.Take(c.ctx, openingCost); err != nil {
 		return first, err
 	}
@@ -268,9 +267,9 @@ func (c *connection) peek(wait time.Duration) (first opening, err error) {
 	}
 	switch first.Kind {
 	case inspect.TLS:
-		first.said = first.Hello.ServerName
+		first.host = first.Hello.ServerName
 	case inspect.HTTP1:
-		first.said = inspect.Host(br, MaxHead)
+		first.host = inspect.Host(br, MaxHead)
 	default: // says no host that is read here
 	}
 	return first, nil
@@ -283,7 +282,7 @@ func timedOut(err error) bool {
 
 // serve carries an allowed connection to its target. up is the other side if it
 // has been reached already.
-func (c *connection) serve(ctx context.Context, first opening, to target, dec policy.Decision, up net.Conn) {
+func (c *connection) serve(ctx context.Context, first preface, to target, dec policy.Decision, up net.Conn) {
 	defer func() {
 		if up != nil {
 			_ = up.Close()
@@ -312,7 +311,7 @@ func (c *connection) serve(ctx context.Context, first opening, to target, dec po
 			c.splice(ctx, to, dec, up, greeting, "tcp")
 			return
 		}
-		if host, _, err := splitHost(first.said, to.port); err == nil && c.guessed && host != to.host {
+		if host, _, err := splitHost(first.host, to.port); err == nil && c.guessed && host != to.host {
 			if up != nil {
 				_ = up.Close()
 				up = nil
@@ -410,7 +409,7 @@ func (c *connection) dial(ctx context.Context, to target, dec policy.Decision) (
 	if err != nil {
 		return nil, &connectError{err}
 	}
-	c.reached.Store(&place{to.host, to.port, address})
+	c.reached.Store(&dialed{to.host, to.port, address})
 	if c.sandbox.changedSince(dec) && !c.rejudge() {
 		_ = conn.Close()
 		return nil, errReloaded

@@ -28,7 +28,7 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 	c := h.c
 	host, port, err := splitHost(req.RequestURI, 0)
 	if err != nil {
-		h.refuse(req, target{}, nil, badRequest(err.Error()), policy.Decision{Reason: err.Error(), Revision: c.sandbox.engine.Load().engine.Revision()})
+		h.refuse(req, target{}, nil, badRequest(err.Error()), c.sandbox.denial(policy.L4, err.Error()))
 		return
 	}
 	to := target{host: host, port: port, own: len(c.sandbox.ownAddresses(host)) > 0}
@@ -38,7 +38,7 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 			c.recordLeft(c.sandbox, to, "tcp", err)
 			return
 		}
-		h.refuse(req, to, nil, refusedConnection("CONNECT", to, err.Error()), policy.Decision{Reason: err.Error(), Revision: c.sandbox.engine.Load().engine.Revision()})
+		h.refuse(req, to, nil, refusedConnection("CONNECT", to, err.Error()), c.sandbox.denial(policy.L4, err.Error()))
 		return
 	}
 	if c.sandbox.isRouter(to.host) {
@@ -47,7 +47,7 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 		}
 		c.client.unread(h.br)
 		h.giveReader()
-		if first, err := c.peek(c.server.waits.idle); err == nil {
+		if first, err := c.peek(c.server.timeouts.idle); err == nil {
 			c.route(ctx, first, to)
 		}
 		return
@@ -75,9 +75,9 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 	// What came early is looked at like all else in the tunnel.
 	c.client.unread(h.br)
 	h.giveReader()
-	var first opening
+	var first preface
 	if !opaque(dec) {
-		if first, err = c.peek(c.server.waits.serverFirst); err != nil {
+		if first, err = c.peek(c.server.timeouts.serverFirst); err != nil {
 			_ = up.Close()
 			if !closedByPeer(err) {
 				c.refuseRaw(to, denied(dec, err.Error()))

@@ -16,8 +16,8 @@ var errLateRequest = errors.New("the first line became an HTTP request in a spel
 
 // classify finds out what the client begins with, within the timeout of a head.
 func (c *connection) classify(br *bufio.Reader) (inspect.First, error) {
-	end := time.Now().Add(c.server.waits.head)
-	_ = c.client.SetReadDeadline(time.Now().Add(min(FirstLineTimeout, c.server.waits.head)))
+	end := time.Now().Add(c.server.timeouts.head)
+	_ = c.client.SetReadDeadline(time.Now().Add(min(FirstLineTimeout, c.server.timeouts.head)))
 	first, err := inspect.Peek(br)
 	if timedOut(err) && !inspect.Begins(br) {
 		return inspect.First{Kind: inspect.Other, Open: true}, nil
@@ -38,7 +38,7 @@ func carryLine(to io.Writer, from *clientConn) (n int64, err error) {
 	}
 	from.open = false
 	var line inspect.Line
-	b := make([]byte, smallVessel)
+	b := make([]byte, smallPipeBuffer)
 	for {
 		read, err := from.Read(b)
 		reading := line.Read(b[:read])

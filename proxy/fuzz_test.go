@@ -29,7 +29,7 @@ func FuzzForward(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	w := newWorld(f, endpoints(everything))
-	w.s.waits.head, w.s.waits.idle = 100*time.Millisecond, 100*time.Millisecond
+	w.s.timeouts.head, w.s.timeouts.idle = 100*time.Millisecond, 100*time.Millisecond
 	var mu sync.Mutex
 	var got bytes.Buffer
 	ended := 0 // connections of the server

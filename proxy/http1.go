@@ -68,7 +68,7 @@ func (h *http1) serve(whole context.Context) {
 			return
 		}
 		h.hold.Add(streamCost)
-		_ = h.conn.SetReadDeadline(time.Now().Add(h.c.server.waits.head))
+		_ = h.conn.SetReadDeadline(time.Now().Add(h.c.server.timeouts.head))
 		if err := h.checkHead(ctx); err != nil {
 			h.named, _ = h.headTarget()
 			h.malformed(err)
@@ -110,7 +110,7 @@ func (h *http1) await() bool {
 	if h.br.Size() > smallHead && h.br.Buffered() <= smallHead {
 		h.resize(&smallReaders)
 	}
-	quiet := min(quietAfter, h.c.server.waits.idle)
+	quiet := min(quietAfter, h.c.server.timeouts.idle)
 	_ = h.conn.SetReadDeadline(time.Now().Add(quiet))
 	_, err := h.br.Peek(1)
 	if !timedOut(err) {
@@ -121,7 +121,7 @@ func (h *http1) await() bool {
 		h.up.rest()
 	}
 	tidySoon()
-	_ = h.conn.SetReadDeadline(time.Now().Add(h.c.server.waits.idle - quiet))
+	_ = h.conn.SetReadDeadline(time.Now().Add(h.c.server.timeouts.idle - quiet))
 	var first [1]byte
 	if _, err := io.ReadFull(h.conn, first[:]); err != nil {
 		return false
@@ -195,7 +195,7 @@ func (h *http1) malformed(err error) {
 	case timedOut(err):
 		a.status = http.StatusRequestTimeout
 	}
-	dec := policy.Decision{Reason: "malformed request: " + err.Error(), Layer: policy.L7, Revision: h.c.sandbox.engine.Load().engine.Revision()}
+	dec := h.c.sandbox.denial(policy.L7, "malformed request: "+err.Error())
 	h.c.record(record{dec: dec, to: h.named, protocol: h.named.protocol(), status: a.status})
 	h.end(a, false)
 }
@@ -207,7 +207,7 @@ func (h *http1) refuse(req *http.Request, to target, asked *policy.HTTP, a answe
 }
 
 // refuseJudged is refuse for a request that was judged and not carried all the same.
-func (h *http1) refuseJudged(req *http.Request, j *judged, a answer, dec policy.Decision) {
+func (h *http1) refuseJudged(req *http.Request, j *request, a answer, dec policy.Decision) {
 	h.failed(req, record{dec: dec, to: j.to, protocol: j.to.protocol(), http: j.asked, steps: j.steps}, a)
 }
 
@@ -245,7 +245,7 @@ func (h *http1) end(a answer, head bool) {
 func (h *http1) request(ctx context.Context, req *http.Request) (more bool) {
 	c, to, uri := h.c, h.to, req.RequestURI
 	refuse := func(a answer, reason string) bool {
-		h.refuse(req, to, nil, a, policy.Decision{Reason: reason, Layer: policy.L7, Revision: c.sandbox.engine.Load().engine.Revision()})
+		h.refuse(req, to, nil, a, c.sandbox.denial(policy.L7, reason))
 		return false
 	}
 	switch {

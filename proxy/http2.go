@@ -100,7 +100,7 @@ const fieldOverhead = int64(len(": \r\n"))
 
 // malformed returns the decision about a malformed request.
 func (c *connection) malformed(reason string) policy.Decision {
-	return policy.Decision{Reason: "malformed request: " + reason, Layer: policy.L7, Revision: c.sandbox.engine.Load().engine.Revision()}
+	return c.sandbox.denial(policy.L7, "malformed request: "+reason)
 }
 
 // headCost returns the memory that a head takes, in bytes, and the number of its fields.
@@ -143,7 +143,7 @@ func (h *http2Handler) serve(w http.ResponseWriter, req *http.Request, hold *mem
 		a.serve(w)
 	}
 	no := func(reason string) policy.Decision {
-		return policy.Decision{Reason: reason, Layer: policy.L7, Revision: h.c.sandbox.engine.Load().engine.Revision()}
+		return h.c.sandbox.denial(policy.L7, reason)
 	}
 	if !h.to.is(req.Host) {
 		a := wrongAuthority(req.Host, h.to)
@@ -217,7 +217,7 @@ func (h *http2Handler) serve(w http.ResponseWriter, req *http.Request, hold *mem
 // roundTrip returns the answer and the connection that it comes on, for which the caller
 // calls finish. A request that the server has not processed is sent again, with the part
 // of its body that was kept.
-func (h *http2Handler) roundTrip(ctx context.Context, req *http.Request, j *judged) (*http.Response, *h2Conn, error) {
+func (h *http2Handler) roundTrip(ctx context.Context, req *http.Request, j *request) (*http.Response, *h2Conn, error) {
 	body := keepBody(req, j.hold)
 	defer body.forget()
 	for repeats := 0; ; repeats++ {
@@ -255,7 +255,7 @@ func (h *http2Handler) roundTrip(ctx context.Context, req *http.Request, j *judg
 }
 
 // outgoing returns the request as it is sent.
-func (h *http2Handler) outgoing(req *http.Request, j *judged, body *keptBody) *http.Request {
+func (h *http2Handler) outgoing(req *http.Request, j *request, body *keptBody) *http.Request {
 	path, query := j.target()
 	out := &http.Request{
 		Method: req.Method, Host: h.to.header(), Header: make(http.Header, len(req.Header)),

@@ -32,7 +32,7 @@ func (s *Sandbox) keys() *credentials.Set { return s.credentials.Load() }
 
 // lost says whether the sandbox has lost a provider where a request went since the
 // request began.
-func (s *Sandbox) lost(j *judged) bool {
+func (s *Sandbox) lost(j *request) bool {
 	set := s.keys()
 	return set != nil && set.Lost(j.set, credentials.Target{Host: j.to.host, Port: j.to.port})
 }
@@ -64,7 +64,7 @@ func options(p *policy.Credentials) credentials.Options {
 // where the policy says so. The request that it returns is the one to send; the
 // answer is nil if it may go. A client that waits to be told to send its body is
 // told on interim, if that must be read first.
-func (c *connection) inject(req *http.Request, j *judged, interim io.Writer) (*http.Request, *answer) {
+func (c *connection) inject(req *http.Request, j *request, interim io.Writer) (*http.Request, *answer) {
 	set, says := c.sandbox.keys(), j.dec.Credentials
 	j.set = set
 	if set == nil {
@@ -118,7 +118,7 @@ func (c *connection) inject(req *http.Request, j *judged, interim io.Writer) (*h
 // noValues returns the reason why a request gets no credentials, "" if it gets them: the
 // answer to TRACE is the request itself, and the answer to OPTIONS needs no credential. A
 // method that overrides the request's counts as well.
-func noValues(method string, j *judged) string {
+func noValues(method string, j *request) string {
 	for _, o := range append([]policy.Override{{Method: method}}, j.asked.Overrides...) {
 		switch {
 		case strings.EqualFold(o.Method, http.MethodTrace):
@@ -185,7 +185,7 @@ func refusedCredential(err error) answer {
 
 // outcome is the answer to a request that was not sent to its end or not answered,
 // and the decision to be recorded with it.
-func (j *judged) outcome(method string, err error) (answer, policy.Decision) {
+func (j *request) outcome(method string, err error) (answer, policy.Decision) {
 	if j.injected != nil {
 		if s := j.injected.stopped.Load(); s != nil {
 			return refusedCredential(s), denied(j.dec, s.Error())
@@ -200,7 +200,7 @@ func (j *judged) outcome(method string, err error) (answer, policy.Decision) {
 
 // mask takes credentials out of an error's text: an answer that is no HTTP is
 // quoted in it.
-func (j *judged) mask(err error) error {
+func (j *request) mask(err error) error {
 	if j.injected == nil {
 		return err
 	}
@@ -217,7 +217,7 @@ func (e *maskedError) Unwrap() error { return e.error }
 
 // cutOff is the decision to be recorded with a request that was answered, but not
 // to the end, or that was not sent to its end.
-func (j *judged) cutOff(dec policy.Decision, err error) policy.Decision {
+func (j *request) cutOff(dec policy.Decision, err error) policy.Decision {
 	if j.injected != nil {
 		if s := j.injected.stopped.Load(); s != nil {
 			return denied(dec, s.Error())
@@ -237,7 +237,7 @@ func (j *judged) cutOff(dec policy.Decision, err error) policy.Decision {
 
 // scrub masks the credentials that an answer echoes. After an error nothing of the
 // answer may pass.
-func (j *judged) scrub(resp *http.Response) error {
+func (j *request) scrub(resp *http.Response) error {
 	i := j.injected
 	if i == nil {
 		return nil

@@ -132,7 +132,7 @@ func TestRouterWaitsForSlowClients(t *testing.T) {
 	w.sandbox.nameOf = func(a netip.Addr) (string, bool) { return policy.RouterHost, a == router }
 	w.sandbox.SetRouter(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "routed") }))
 	c := w.to(router.String() + ":443")
-	time.Sleep(3 * w.s.waits.serverFirst) //nolint:forbidigo // a slow client
+	time.Sleep(3 * w.s.timeouts.serverFirst) //nolint:forbidigo // a slow client
 	_, body := ask(t, w.secure(c, policy.RouterHost), "GET / HTTP/1.1\r\nHost: "+policy.RouterHost+"\r\nConnection: close\r\n\r\n")
 	if body != "routed" {
 		t.Errorf("the answer is %q", body)

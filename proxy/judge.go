@@ -44,8 +44,8 @@ func (c *connection) judgeAll(r *policy.Request) (policy.Decision, *identity.Pro
 	return worst, who
 }
 
-// judged is a request as it was judged, which is how it is sent.
-type judged struct {
+// request is a request as it was judged, which is how it is sent.
+type request struct {
 	to    target
 	asked *policy.HTTP
 	dec   policy.Decision
@@ -68,7 +68,7 @@ type judged struct {
 }
 
 // target is the request's path and query as they are sent.
-func (j *judged) target() (path, query string) {
+func (j *request) target() (path, query string) {
 	if j.injected != nil {
 		return j.injected.Path, j.injected.Query
 	}
@@ -76,7 +76,7 @@ func (j *judged) target() (path, query string) {
 }
 
 // uri is the request's target in origin form.
-func (j *judged) uri() string {
+func (j *request) uri() string {
 	path, query := j.target()
 	if query != "" {
 		return path + "?" + query
@@ -87,10 +87,10 @@ func (j *judged) uri() string {
 // judgeRequest puts a request into one spelling and judges that. The answer is
 // nil if the request may go on. forward says that it came in absolute form,
 // webSocket that it begins one.
-func (c *connection) judgeRequest(to target, req *http.Request, uri string, forward, webSocket bool) (j *judged, refusal *answer) {
-	j = &judged{to: to}
+func (c *connection) judgeRequest(to target, req *http.Request, uri string, forward, webSocket bool) (j *request, refusal *answer) {
+	j = &request{to: to}
 	method := req.Method
-	refuse := func(a answer) (*judged, *answer) { return j, &a }
+	refuse := func(a answer) (*request, *answer) { return j, &a }
 	raw, query, _ := strings.Cut(uri, "?")
 	if j.l4 = c.judge(to, nil); j.l4.Verdict != policy.Allow {
 		j.dec = j.l4
@@ -129,7 +129,7 @@ func (c *connection) judgeRequest(to target, req *http.Request, uri string, forw
 
 // track keeps a request in flight where a reload finds it, until untrack. cancel is
 // called with errReloaded if one has come or comes that denies it.
-func (c *connection) track(j *judged, cancel context.CancelCauseFunc) {
+func (c *connection) track(j *request, cancel context.CancelCauseFunc) {
 	j.cancel = cancel
 	c.mu.Lock()
 	c.requests[&j.request] = j
@@ -139,7 +139,7 @@ func (c *connection) track(j *judged, cancel context.CancelCauseFunc) {
 	}
 }
 
-func (c *connection) untrack(j *judged) {
+func (c *connection) untrack(j *request) {
 	c.mu.Lock()
 	delete(c.requests, &j.request)
 	c.mu.Unlock()

@@ -124,9 +124,9 @@ const (
 	// connectionCost is for a connection without TLS and without a request: its
 	// goroutines, its state and two small buffers.
 	connectionCost = 24 << 10
-	// smallVessel is the size of the buffer of a connection that is carried unread, if
+	// smallPipeBuffer is the size of the buffer of a connection that is carried unread, if
 	// there is no memory for a buffer of copyBuffer bytes.
-	smallVessel = 2 << 10
+	smallPipeBuffer = 2 << 10
 	// openingCost is for the first bytes of a connection, by which it is classified.
 	openingCost = 80 << 10
 	// handshakeCost is for TLS handshakes on both legs: the ClientHello, which is kept
@@ -190,9 +190,9 @@ const (
 	refusalTime = 2 * time.Second
 )
 
-// waits are the times that a client is given.
-type waits struct {
+// timeouts bound how long the proxy waits for a client.
+type timeouts struct {
 	head, idle, handshake, serverFirst, gone time.Duration
 }
 
-var usualWaits = waits{HeadTimeout, IdleTimeout, HandshakeTimeout, ServerFirst, goneAfter}
+var defaultTimeouts = timeouts{HeadTimeout, IdleTimeout, HandshakeTimeout, ServerFirst, goneAfter}

@@ -65,7 +65,7 @@ func (s *Sandbox) passedOver(host string) (out []decisionlog.Middleware) {
 // transform puts a judged request through the middlewares of its host. The request
 // that it returns is the one to go on with; the answer is nil if it may. reading is
 // called before the body is read, with a deadline, and after it, with none.
-func (c *connection) transform(ctx context.Context, req *http.Request, j *judged, reading func(time.Time) error) (*http.Request, *answer) {
+func (c *connection) transform(ctx context.Context, req *http.Request, j *request, reading func(time.Time) error) (*http.Request, *answer) {
 	if len(j.chain) == 0 {
 		return req, nil
 	}
@@ -198,7 +198,7 @@ type middlewareBody struct {
 }
 
 // refusedByMiddleware is the answer to a request that did not get through.
-func refusedByMiddleware(j *judged, err error) answer {
+func refusedByMiddleware(j *request, err error) answer {
 	var denied *middleware.DeniedError
 	var body *bodyError
 	b := middlewareBody{Error: "middleware_failed", Detail: "Request could not be processed by configured middleware", Policy: j.dec.Policy}

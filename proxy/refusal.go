@@ -227,7 +227,7 @@ func (c *connection) refuseRaw(to target, dec policy.Decision) {
 
 // refuse ends a connection that policy denies, in the client's own protocol where
 // it speaks HTTP.
-func (c *connection) refuse(ctx context.Context, first opening, to target, dec policy.Decision) {
+func (c *connection) refuse(ctx context.Context, first preface, to target, dec policy.Decision) {
 	switch first.Kind {
 	case inspect.TLS:
 		to.tls = true
@@ -264,7 +264,7 @@ func (c *connection) refuseTLS(ctx context.Context, to target, dec policy.Decisi
 		serveHTTP2(ctx, c, conn, to, nil, &why)
 		return
 	}
-	_ = conn.SetDeadline(time.Now().Add(c.server.waits.head))
+	_ = conn.SetDeadline(time.Now().Add(c.server.timeouts.head))
 	br := takeReader(&smallReaders, conn)
 	defer giveReader(&smallReaders, br)
 	if err := inspect.CheckHead(br, MaxHead); err != nil && !errors.Is(err, inspect.ErrHeadTooLarge) {

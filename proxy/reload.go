@@ -152,7 +152,7 @@ func (c *connection) begin(to target, dec policy.Decision, inspected bool) (poli
 
 // becomes notes that a request goes on as a WebSocket, whose messages are looked at
 // or not. It is false if a reload has ended that.
-func (c *connection) becomes(j *judged, rec record, looks bool) bool {
+func (c *connection) becomes(j *request, rec record, looks bool) bool {
 	c.mu.Lock()
 	j.socket = true
 	c.mu.Unlock()
@@ -195,7 +195,7 @@ func (c *connection) rejudge() bool {
 // stays judges the connection again. Preconditions: c.mu is held.
 func (c *connection) stays() bool {
 	if why := c.sandbox.Closed(); why != "" { // which asks no target: the router's are not noted
-		c.record(record{dec: policy.Decision{Reason: why, Revision: c.sandbox.engine.Load().engine.Revision()}, to: c.to, protocol: "tcp"})
+		c.record(record{dec: c.sandbox.denial(policy.L4, why), to: c.to, protocol: "tcp"})
 		return false
 	}
 	if c.to.host == "" || c.to.own {

@@ -161,7 +161,7 @@ func TestBypass_B30_ReloadBetweenJudgingAndBeginning(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tcp.Close()
-	c := &connection{server: w.s, sandbox: w.sandbox, client: &clientConn{TCPConn: tcp.(*net.TCPConn)}, requests: map[*policy.Request]*judged{}}
+	c := &connection{server: w.s, sandbox: w.sandbox, client: &clientConn{TCPConn: tcp.(*net.TCPConn)}, requests: map[*policy.Request]*request{}}
 	if err := c.identify(); err != nil {
 		t.Fatal(err)
 	}

@@ -33,13 +33,13 @@ func (s *Sandbox) isRouter(host string) bool {
 }
 
 // route serves a connection to the router: HTTPS on 443, HTTP on 80, nothing else.
-func (c *connection) route(ctx context.Context, first opening, to target) {
+func (c *connection) route(ctx context.Context, first preface, to target) {
 	refuse := func(reason string) {
-		c.refuseRaw(to, policy.Decision{Reason: reason, Revision: c.sandbox.engine.Load().engine.Revision()})
+		c.refuseRaw(to, c.sandbox.denial(policy.L4, reason))
 	}
 	if first.Kind == inspect.Unknown { // it may have been silent so far
 		var err error
-		if first, err = c.peek(c.server.waits.idle); err != nil {
+		if first, err = c.peek(c.server.timeouts.idle); err != nil {
 			refuse(err.Error())
 			return
 		}
@@ -58,10 +58,10 @@ func (c *connection) route(ctx context.Context, first opening, to target) {
 		conn, err := c.accept(ctx, to, known)
 		if err != nil {
 			c.account.Release(tlsCost)
-			c.refuseHandshake(to, policy.Decision{Reason: err.Error(), Revision: c.sandbox.engine.Load().engine.Revision()}, err)
+			c.refuseHandshake(to, c.sandbox.denial(policy.L4, err.Error()), err)
 			return
 		}
-		c.then = func(ctx context.Context) {
+		c.next = func(ctx context.Context) {
 			defer c.account.Release(tlsCost)
 			defer conn.Close()
 			if conn.ConnectionState().NegotiatedProtocol == "h2" {
@@ -101,7 +101,7 @@ func (c *connection) routed(to target) http.Handler {
 			return
 		}
 		if why := c.sandbox.Closed(); why != "" {
-			c.record(record{dec: policy.Decision{Reason: why, Revision: c.sandbox.engine.Load().engine.Revision()}, to: to, protocol: "http", status: http.StatusForbidden})
+			c.record(record{dec: c.sandbox.denial(policy.L4, why), to: to, protocol: "http", status: http.StatusForbidden})
 			refusedConnection(req.Method, to, why).serve(w)
 			return
 		}
@@ -145,7 +145,7 @@ func (h *http1) headTarget() (to target, tunnel bool) {
 func (h *http1) route(ctx context.Context, to target) {
 	c := h.c
 	if to.port != to.standardPort() {
-		c.refuseRaw(to, policy.Decision{Reason: routerPorts, Revision: c.sandbox.engine.Load().engine.Revision()})
+		c.refuseRaw(to, c.sandbox.denial(policy.L4, routerPorts))
 		return
 	}
 	c.client.unread(h.br)

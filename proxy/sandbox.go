@@ -268,7 +268,12 @@ func deniedQuery(name, qtype, reason string) decisionlog.Record {
 	return decisionlog.Record{Time: time.Now(), Verdict: policy.Deny.String(), Layer: "dns", Host: name, Protocol: "dns", Method: qtype, Reason: reason}
 }
 
-// revision returns the revision of the policy in force; 0 for no sandbox.
+// denial returns a refusal for a reason of the proxy's own. s may be nil.
+func (s *Sandbox) denial(layer policy.Layer, reason string) policy.Decision {
+	return policy.Decision{Reason: reason, Layer: layer, Revision: s.revision()}
+}
+
+// revision returns the revision of the policy in force; 0 if s is nil.
 func (s *Sandbox) revision() int {
 	if s == nil {
 		return 0

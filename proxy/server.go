@@ -45,9 +45,9 @@ type Config struct {
 // in it. It has the listeners, the limits and a set of sandboxes ([Server.Add]). It refuses
 // a connection of a container without a sandbox.
 type Server struct {
-	config Config
-	slots  chan struct{}
-	waits  waits
+	config   Config
+	slots    chan struct{}
+	timeouts timeouts
 	// ends are a connection's as the client sees them.
 	ends func(*net.TCPConn) (local, wanted netip.AddrPort, err error)
 	// memory is the budget of all connections; refusals has a place for each request
@@ -70,7 +70,7 @@ type Server struct {
 func New(c Config) *Server {
 	return &Server{
 		config: c, sandboxes: map[string]*Sandbox{}, slots: make(chan struct{}, maxConnections()),
-		waits: usualWaits, ends: originalEnds,
+		timeouts: defaultTimeouts, ends: originalEnds,
 		memory: memory.New(c.Memory), refusals: make(chan struct{}, maxRefusals),
 	}
 }

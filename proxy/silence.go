@@ -22,14 +22,14 @@ var (
 // await waits until somebody speaks on a connection whose client is silent. Only
 // what the server says first makes bytes that nobody looks at acceptable: a client
 // that merely waits before it says another name in TLS is judged by that.
-func (c *connection) await(ctx context.Context, to target, dec policy.Decision, up net.Conn) (opening, net.Conn, []byte, error) {
+func (c *connection) await(ctx context.Context, to target, dec policy.Decision, up net.Conn) (preface, net.Conn, []byte, error) {
 	dec, ok := c.begin(to, dec, true)
 	if !ok {
-		return opening{}, up, nil, errReloaded
+		return preface{}, up, nil, errReloaded
 	}
 	// In TLS and HTTP, which these are for, the client begins.
 	if dec.Inspect || to.port == 443 {
-		first, err := c.peek(c.server.waits.idle)
+		first, err := c.peek(c.server.timeouts.idle)
 		if err == nil && first.Kind == inspect.Unknown {
 			err = errSilent
 		}
@@ -38,7 +38,7 @@ func (c *connection) await(ctx context.Context, to target, dec policy.Decision, 
 	if up == nil {
 		var err error
 		if up, err = c.dial(ctx, to, dec); err != nil {
-			return opening{}, nil, nil, err
+			return preface{}, nil, nil, err
 		}
 	}
 	greeting, first, err := c.firstWord(ctx, up)
@@ -47,7 +47,7 @@ func (c *connection) await(ctx context.Context, to target, dec policy.Decision, 
 
 // firstWord is what the server says, if it is the first to speak, or else what the
 // client begins with.
-func (c *connection) firstWord(ctx context.Context, up net.Conn) ([]byte, opening, error) {
+func (c *connection) firstWord(ctx context.Context, up net.Conn) ([]byte, preface, error) {
 	stop := context.AfterFunc(ctx, func() { _ = up.Close() })
 	defer stop()
 	type word struct {
@@ -55,7 +55,7 @@ func (c *connection) firstWord(ctx context.Context, up net.Conn) ([]byte, openin
 		err  error
 	}
 	said := make(chan word, 1)
-	_ = c.client.SetReadDeadline(time.Now().Add(c.server.waits.idle))
+	_ = c.client.SetReadDeadline(time.Now().Add(c.server.timeouts.idle))
 	go func() {
 		b := make([]byte, maxGreeting)
 		n, err := up.Read(b)
@@ -72,14 +72,14 @@ func (c *connection) firstWord(ctx context.Context, up net.Conn) ([]byte, openin
 	switch {
 	case len(w.text) > 0:
 		_ = c.client.SetReadDeadline(time.Time{})
-		return w.text, opening{}, nil
+		return w.text, preface{}, nil
 	case !timedOut(w.err):
-		return nil, opening{}, fmt.Errorf("the other side ended before anything was said: %w", w.err)
+		return nil, preface{}, fmt.Errorf("the other side ended before anything was said: %w", w.err)
 	case timedOut(err):
-		return nil, opening{}, errSilent
+		return nil, preface{}, errSilent
 	case err != nil:
-		return nil, opening{}, err
+		return nil, preface{}, err
 	}
-	first, err := c.peek(c.server.waits.head)
+	first, err := c.peek(c.server.timeouts.head)
 	return nil, first, err
 }

@@ -320,7 +320,7 @@ func TestBypass_B31_Limits(t *testing.T) {
 			if resp, body := ask(t, w.tunnel("api.example.com:80"), tc.text); resp.StatusCode != tc.status {
 				t.Errorf("%d %s", resp.StatusCode, body)
 			}
-			if d := time.Since(start); d > 3*w.s.waits.head {
+			if d := time.Since(start); d > 3*w.s.timeouts.head {
 				t.Errorf("took %s", d)
 			}
 		})
@@ -333,7 +333,7 @@ func TestBypass_B31_Limits(t *testing.T) {
 			}
 			time.Sleep(100 * time.Millisecond) //nolint:forbidigo // a slow client
 		}
-		if d := time.Since(start); d > 3*w.s.waits.head {
+		if d := time.Since(start); d > 3*w.s.timeouts.head {
 			t.Errorf("still open after %s", d)
 		}
 	})

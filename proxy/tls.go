@@ -34,7 +34,7 @@ func (c *connection) intercept(ctx context.Context, to target, dec policy.Decisi
 		c.refuseHandshake(to, denied(dec, err.Error()), err)
 		return
 	}
-	c.then = func(ctx context.Context) {
+	c.next = func(ctx context.Context) {
 		defer c.account.Release(tlsCost)
 		defer up.close()
 		defer conn.Close()
@@ -62,14 +62,14 @@ func (c *connection) accept(ctx context.Context, to target, protocols func(offer
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			next := protocols(h.SupportedProtos)
 			// Only now it is the client that is waited for.
-			_ = c.client.SetDeadline(time.Now().Add(c.server.waits.handshake))
+			_ = c.client.SetDeadline(time.Now().Add(c.server.timeouts.handshake))
 			return &tls.Config{
 				MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{*leaf}, NextProtos: next,
 				WrapSession: c.sandbox.tickets.EncryptTicket, UnwrapSession: c.sandbox.tickets.DecryptTicket,
 			}, nil
 		},
 	})
-	_ = c.client.SetDeadline(time.Now().Add(c.server.waits.handshake))
+	_ = c.client.SetDeadline(time.Now().Add(c.server.timeouts.handshake))
 	err = conn.HandshakeContext(ctx)
 	_ = c.client.SetDeadline(time.Time{})
 	if err != nil {

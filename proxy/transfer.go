@@ -59,10 +59,10 @@ func move(account *memory.Account, to, from *net.TCPConn) (total int64, err erro
 	if err != nil {
 		return 0, err
 	}
-	var v *vessel
+	var v *pipeBuffer
 	var failed error
 	fill := func(fd uintptr) bool {
-		v = takeVessel(account)
+		v = takePipeBuffer(account)
 		if failed = v.fill(int(fd)); errors.Is(failed, unix.EAGAIN) {
 			v.give()
 			return false
@@ -93,10 +93,10 @@ func move(account *memory.Account, to, from *net.TCPConn) (total int64, err erro
 	}
 }
 
-// vessel holds what is on its way from one socket to another: a pipe, which the
+// pipeBuffer holds what is on its way from one socket to another: a pipe, which the
 // kernel fills and empties without copying, or a buffer where there are pipes
 // enough.
-type vessel struct {
+type pipeBuffer struct {
 	r, w int // the pipe's ends
 	buf  *[]byte
 	// account holds the memory of buf; nil for a small one, which is a part of
@@ -110,13 +110,13 @@ type vessel struct {
 // processor's cache. open counts also those in use.
 var pipes struct {
 	sync.Mutex
-	idle []*vessel
+	idle []*pipeBuffer
 	open int
 	// closing says that closePipes has been called for and has not come.
 	closing bool
 }
 
-func takeVessel(account *memory.Account) *vessel {
+func takePipeBuffer(account *memory.Account) *pipeBuffer {
 	pipes.Lock()
 	if last := len(pipes.idle) - 1; last >= 0 {
 		v := pipes.idle[last]
@@ -138,24 +138,24 @@ func takeVessel(account *memory.Account) *vessel {
 		pipes.Unlock()
 	}
 	if account.Try(copyBuffer) {
-		return &vessel{buf: copyBuffers.Get().(*[]byte), account: account}
+		return &pipeBuffer{buf: copyBuffers.Get().(*[]byte), account: account}
 	}
-	buf := make([]byte, smallVessel)
-	return &vessel{buf: &buf}
+	buf := make([]byte, smallPipeBuffer)
+	return &pipeBuffer{buf: &buf}
 }
 
-func newPipe() (*vessel, error) {
+func newPipe() (*pipeBuffer, error) {
 	var ends [2]int
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return nil, os.NewSyscallError("pipe2", err)
 	}
 	// One that stays small is slower, nothing else.
 	_, _ = unix.FcntlInt(uintptr(ends[0]), unix.F_SETPIPE_SZ, pipeSize)
-	return &vessel{r: ends[0], w: ends[1]}, nil
+	return &pipeBuffer{r: ends[0], w: ends[1]}, nil
 }
 
-// give gives the vessel back. A pipe that still holds something ends.
-func (v *vessel) give() {
+// give gives the pipeBuffer back. A pipe that still holds something ends.
+func (v *pipeBuffer) give() {
 	if v.buf != nil {
 		if v.account != nil {
 			copyBuffers.Put(v.buf)
@@ -177,7 +177,7 @@ func (v *vessel) give() {
 	}
 }
 
-func (v *vessel) close() {
+func (v *pipeBuffer) close() {
 	_ = unix.Close(v.r)
 	_ = unix.Close(v.w)
 }
@@ -195,7 +195,7 @@ func closePipes() {
 }
 
 // fill takes what a socket has; nothing is its end.
-func (v *vessel) fill(fd int) error {
+func (v *pipeBuffer) fill(fd int) error {
 	if v.buf != nil {
 		n, err := again(func() (int, error) { return unix.Read(fd, *v.buf) })
 		v.n, v.gone = n, 0
@@ -207,7 +207,7 @@ func (v *vessel) fill(fd int) error {
 }
 
 // empty gives a socket what it takes of it.
-func (v *vessel) empty(fd int) error {
+func (v *pipeBuffer) empty(fd int) error {
 	if v.buf != nil {
 		n, err := again(func() (int, error) { return unix.Write(fd, (*v.buf)[v.gone:v.gone+v.n]) })
 		v.n, v.gone = v.n-n, v.gone+n

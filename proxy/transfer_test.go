@@ -40,9 +40,9 @@ func TestTransferIsWhole(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			if way == "buffers" {
 				closePipes()
-				all := make([]*vessel, maxPipes)
+				all := make([]*pipeBuffer, maxPipes)
 				for i := range all {
-					all[i] = takeVessel(nil)
+					all[i] = takePipeBuffer(nil)
 					defer all[i].give()
 				}
 			}

@@ -35,13 +35,13 @@ func handshake(req *http.Request) bool {
 
 // looksAtMessages says whether the messages of the WebSocket that a request becomes
 // are judged or searched. Otherwise nobody looks at it any more.
-func (j *judged) looksAtMessages() bool {
+func (j *request) looksAtMessages() bool {
 	says := &j.dec.Credentials
 	return j.dec.Protocol == policy.ProtocolWebSocket || j.injected != nil && (says.MessageRewrite || !says.AllowUninspected)
 }
 
 // upgradeTo is the protocol that a judged request may go on with.
-func upgradeTo(req *http.Request, j *judged) string {
+func upgradeTo(req *http.Request, j *request) string {
 	protocol := upgrade(req)
 	switch {
 	case protocol == "" || !j.dec.CarriesWebSocket() || mustSee(j.chain) != "": // no middleware sees messages
@@ -58,7 +58,7 @@ func upgradeTo(req *http.Request, j *judged) string {
 // notUpgraded refuses a request for a WebSocket that would be forwarded as a plain GET, so
 // that the client learns why it gets no WebSocket. It returns nil if the request may be
 // forwarded.
-func (j *judged) notUpgraded(req *http.Request) *answer {
+func (j *request) notUpgraded(req *http.Request) *answer {
 	if upgrade(req) == "" {
 		return nil
 	}
@@ -97,7 +97,7 @@ func accepted(req *http.Request, resp *http.Response) error {
 // searched and rewritten, the server's freed of what they echo.
 type webSocket struct {
 	c *connection
-	j *judged
+	j *request
 	// client and up are written to a frame at a time.
 	client, up frameWriter
 	// ending says that a message was refused, of which the client is being told.

@@ -197,7 +197,7 @@ func newWorldOf(t testing.TB, policyText string, memory int64) *world {
 		t.Fatal(err)
 	}
 	w.sandbox.nameOf = func(a netip.Addr) (string, bool) { n, ok := synthetic[a]; return n, ok }
-	w.s.waits = waits{head: 2 * time.Second, idle: patience, handshake: 2 * time.Second, serverFirst: 50 * time.Millisecond, gone: 50 * time.Millisecond}
+	w.s.timeouts = timeouts{head: 2 * time.Second, idle: patience, handshake: 2 * time.Second, serverFirst: 50 * time.Millisecond, gone: 50 * time.Millisecond}
 	w.s.ends = func(c *net.TCPConn) (local, wanted netip.AddrPort, err error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
