@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"strconv"
@@ -218,7 +217,7 @@ func (c *connection) toAddress(ctx context.Context, first preface, to target) {
 		c.refuse(ctx, first, to, dec)
 		return
 	}
-	c.serve(ctx, first, to, dec, nil)
+	c.serve(ctx, &route{first: first, to: to, dec: dec})
 }
 
 // byAddress judges the target. A program that knows a name from its hosts file may
@@ -237,156 +236,10 @@ func (c *connection) byAddress(to *target) policy.Decision {
 	return dec
 }
 
-// preface is the first bytes of a client, and the host that they name in TLS or HTTP.
-type preface struct {
-	inspect.First
-	host string
-}
-
-// peek looks at what the client says first, for which it is given some time.
-// Silence is not an error: it is how a protocol begins in which the server speaks
-// first.
-func (c *connection) peek(wait time.Duration) (first preface, err error) {
-	if err := c.account.Take(c.ctx, openingCost); err != nil {
-		return first, err
-	}
-	defer c.account.Release(openingCost)
-	br := takeReader(&readers, c.client)
-	defer giveReader(&readers, br)
-	defer c.client.unread(br)
-	defer func() { _ = c.client.SetReadDeadline(time.Time{}) }()
-	_ = c.client.SetReadDeadline(time.Now().Add(wait))
-	if _, err := br.Peek(1); err != nil {
-		if timedOut(err) {
-			err = nil
-		}
-		return first, err
-	}
-	if first.First, err = c.classify(br); err != nil {
-		return first, err
-	}
-	switch first.Kind {
-	case inspect.TLS:
-		first.host = first.Hello.ServerName
-	case inspect.HTTP1:
-		first.host = inspect.Host(br, MaxHead)
-	default: // says no host that is read here
-	}
-	return first, nil
-}
-
-func timedOut(err error) bool {
-	var t net.Error
-	return errors.As(err, &t) && t.Timeout()
-}
-
-// serve carries an allowed connection to its target. up is the other side if it
-// has been reached already.
-func (c *connection) serve(ctx context.Context, first preface, to target, dec policy.Decision, up net.Conn) {
-	defer func() {
-		if up != nil {
-			_ = up.Close()
-		}
-	}()
-	if opaque(dec) {
-		c.splice(ctx, to, dec, up, nil, "tcp")
-		return
-	}
-	if first.Kind == inspect.Unknown {
-		var greeting []byte
-		var err error
-		if first, up, greeting, err = c.await(ctx, to, dec, up); err != nil {
-			switch {
-			case errors.Is(err, io.EOF):
-			case unconnected(err):
-				_, dec = unreachable("", to, dec, err)
-				c.record(record{dec: dec, to: to, protocol: "tcp", err: err})
-				reset(c.client)
-			default:
-				c.refuseRaw(to, denied(dec, err.Error()))
-			}
-			return
-		}
-		if len(greeting) > 0 {
-			c.splice(ctx, to, dec, up, greeting, "tcp")
-			return
-		}
-		if host, _, err := splitHost(first.host, to.port); err == nil && c.guessed && host != to.host {
-			if up != nil {
-				_ = up.Close()
-				up = nil
-			}
-			c.toAddress(ctx, first, target{host: host, port: to.port})
-			return
-		}
-	}
-	switch {
-	case first.Kind == inspect.TLS && dec.TLSSkip:
-		c.splice(ctx, to, dec, up, nil, "tls")
-	case first.Kind == inspect.TLS:
-		to.tls = true
-		reads := dec.Inspect || c.sandbox.config.TerminatePlainTLS || c.sandbox.hasCredentials(to, dec) || c.sandbox.hasMiddlewares(to.host)
-		// At a plain endpoint TLS without a server name is forwarded, because the host is
-		// known and the proxy dials its address. The proxy does not see a name in an
-		// encrypted ClientHello, which browsers always send, mostly with random content
-		// (GREASE).
-		if reads || first.Hello.ServerName != "" {
-			if err := sameName(first.Hello.ServerName, to.host); err != nil {
-				c.refuseTLS(ctx, to, denied(dec, err.Error()))
-				return
-			}
-		}
-		if reads {
-			c.intercept(ctx, to, dec, up)
-			up = nil
-			return
-		}
-		c.splice(ctx, to, dec, up, nil, "tls")
-	case first.Kind == inspect.HTTP1:
-		if _, ok := c.begin(to, dec, true); !ok {
-			return
-		}
-		h := &http1{c: c, conn: c.client, to: to, up: newUpstreamHTTP(c, to, up)}
-		h.serve(ctx)
-	case first.Kind == inspect.HTTP2:
-		c.refuseRaw(to, denied(dec, "HTTP/2 without TLS is not judged"))
-	case dec.Inspect:
-		c.refuseRaw(to, denied(dec, "only HTTP can be judged by this endpoint's rules"))
-	case to.port == 443:
-		c.refuseRaw(to, denied(dec, "not TLS on port 443: write protocol: tcp if the endpoint is meant for it"))
-	default:
-		c.client.open = first.Open
-		c.splice(ctx, to, dec, up, nil, "tcp")
-	}
-}
-
-// opaque says that nothing on the connection is looked at. An endpoint whose TLS
-// is skipped may have rules all the same, for what comes without TLS.
-func opaque(dec policy.Decision) bool { return dec.TCP || dec.TLSSkip && !dec.Inspect }
-
 // denied turns a decision into a refusal for a reason of the proxy's own.
 func denied(dec policy.Decision, reason string) policy.Decision {
 	dec.Verdict, dec.Reason, dec.Rule, dec.Line = policy.Deny, reason, "", 0
 	return dec
-}
-
-// sameName fails unless the name in TLS is the host that was judged.
-func sameName(sni, host string) error {
-	if _, err := netip.ParseAddr(host); err == nil {
-		if sni == "" {
-			return nil
-		}
-	} else if sni == "" {
-		return fmt.Errorf("TLS names no server; %s is expected", host)
-	}
-	name, err := policy.NormalizeHost(sni)
-	if err != nil {
-		return fmt.Errorf("TLS server name: %w", err)
-	}
-	if name != host {
-		return fmt.Errorf("TLS names the server %s, the connection is for %s", name, host)
-	}
-	return nil
 }
 
 // dial reaches the target at an address that the decision allows.

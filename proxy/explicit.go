@@ -85,7 +85,7 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 			return
 		}
 	}
-	c.serve(ctx, first, to, dec, up)
+	c.serve(ctx, &route{first: first, to: to, dec: dec, up: up})
 }
 
 // absolute returns the target of a request in absolute form and the rest of its URI. An
