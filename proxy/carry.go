@@ -45,12 +45,12 @@ func exclude(h http.Header) map[string]bool {
 	return out
 }
 
-// carry sends a judged request and brings its answer back. It says whether another
-// request may follow.
+// carry implements [httpClient].
 func (h *http1) carry(ctx context.Context, req *http.Request, j *request) (more bool) {
 	h.c.track(j, h.cancel)
 	defer h.c.untrack(j)
-	rec := record{dec: j.dec, to: j.to, protocol: j.to.protocol(), http: j.asked, steps: j.steps, began: time.Now()}
+	rec := j.record()
+	rec.began = time.Now()
 	protocol := upgradeTo(req, j)
 	defer h.c.carries(nil)
 	up, sent, err := h.send(ctx, req, j, protocol)
@@ -59,7 +59,7 @@ func (h *http1) carry(ctx context.Context, req *http.Request, j *request) (more 
 		var a answer
 		rec.err = failure(ctx, err)
 		a, rec.dec = j.outcome(req.Method, rec.err)
-		h.failed(req, rec, a)
+		h.c.failRequest(h, req, rec, a)
 		return false
 	}
 	resp, err := h.response(up, req, j)
@@ -69,13 +69,13 @@ func (h *http1) carry(ctx context.Context, req *http.Request, j *request) (more 
 		rec.out, unsent = h.settle(up, sent)
 		if a := badBody(unsent); a != nil {
 			rec.dec = denied(rec.dec, "malformed request: "+unsent.Error())
-			h.failed(req, rec, *a)
+			h.c.failRequest(h, req, rec, *a)
 			return false
 		}
 		var a answer
 		rec.err = failure(ctx, cmp.Or(clientGone(unsent), fmt.Errorf("read the answer of %s: %w", j.to, err)))
 		a, rec.dec = j.outcome(req.Method, rec.err)
-		h.failed(req, rec, a)
+		h.c.failRequest(h, req, rec, a)
 		return false
 	}
 	defer resp.Body.Close()

@@ -28,7 +28,7 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 	c := h.c
 	host, port, err := splitHost(req.RequestURI, 0)
 	if err != nil {
-		h.refuse(req, target{}, nil, badRequest(err.Error()), c.sandbox.denial(policy.L4, err.Error()))
+		h.refuseConnect(target{}, badRequest(err.Error()), c.sandbox.denial(policy.L4, err.Error()))
 		return
 	}
 	to := target{host: host, port: port, own: len(c.sandbox.ownAddresses(host)) > 0}
@@ -38,7 +38,7 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 			c.recordLeft(c.sandbox, to, "tcp", err)
 			return
 		}
-		h.refuse(req, to, nil, refusedConnection("CONNECT", to, err.Error()), c.sandbox.denial(policy.L4, err.Error()))
+		h.refuseConnect(to, refusedConnection("CONNECT", to, err.Error()), c.sandbox.denial(policy.L4, err.Error()))
 		return
 	}
 	if c.sandbox.isRouter(to.host) {
@@ -54,11 +54,11 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 	}
 	dec := c.judge(to, nil)
 	if dec.Verdict != policy.Allow {
-		h.refuse(req, to, nil, refusedConnection("CONNECT", to, dec.Reason), dec)
+		h.refuseConnect(to, refusedConnection("CONNECT", to, dec.Reason), dec)
 		return
 	}
 	if opaque(dec) && c.sandbox.uninspected(to, dec) {
-		h.refuse(req, to, nil, answer{status: http.StatusForbidden, body: simpleBody{"uninspected_credentials", notInspected, ""}}, denied(dec, notInspected))
+		h.refuseConnect(to, answer{status: http.StatusForbidden, body: simpleBody{"uninspected_credentials", notInspected, ""}}, denied(dec, notInspected))
 		return
 	}
 	up, err := c.dial(ctx, to, dec)

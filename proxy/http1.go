@@ -94,7 +94,7 @@ func (h *http1) serve(whole context.Context) {
 			h.connect(whole, req) // which outlives this
 			return
 		}
-		if !h.request(ctx, req) || ctx.Err() != nil {
+		if !h.c.serveRequest(ctx, h, req, &request{to: h.to, hold: h.hold}) || ctx.Err() != nil {
 			return
 		}
 		h.hold.Release()
@@ -200,38 +200,26 @@ func (h *http1) malformed(err error) {
 	h.end(a, false)
 }
 
-// refuse answers a request that is not carried and ends the connection.
-func (h *http1) refuse(req *http.Request, to target, asked *policy.HTTP, a answer, dec policy.Decision) {
-	h.c.record(record{dec: dec, to: to, protocol: to.protocol(), http: asked, status: a.status})
-	h.end(a, req.Method == http.MethodHead)
-}
-
-// refuseJudged is refuse for a request that was judged and not carried all the same.
-func (h *http1) refuseJudged(req *http.Request, j *request, a answer, dec policy.Decision) {
-	h.failed(req, record{dec: dec, to: j.to, protocol: j.to.protocol(), http: j.asked, steps: j.steps}, a)
-}
-
-// failed records a request that ended before it was answered, and answers it if the client
-// is still there.
-func (h *http1) failed(req *http.Request, rec record, a answer) {
-	if errors.Is(rec.err, errClientGone) {
-		h.c.record(rec)
-		return
+// receive implements [httpClient]. It tells a client that waits for that to send the body.
+func (h *http1) receive(req *http.Request, until time.Time) error {
+	err := h.conn.SetReadDeadline(until)
+	if err == nil && !until.IsZero() && req.ProtoAtLeast(1, 1) && strings.EqualFold(req.Header.Get("Expect"), "100-continue") {
+		_, err = io.WriteString(h.conn, "HTTP/1.1 100 Continue\r\n\r\n")
 	}
-	rec.status = a.status
-	h.c.record(rec)
-	h.end(a, req.Method == http.MethodHead)
+	return err
 }
 
-// reading gets the client to send a request's body, by a deadline.
-func (h *http1) reading(req *http.Request) func(until time.Time) error {
-	return func(until time.Time) error {
-		err := h.conn.SetReadDeadline(until)
-		if err == nil && !until.IsZero() && req.ProtoAtLeast(1, 1) && strings.EqualFold(req.Header.Get("Expect"), "100-continue") {
-			_, err = io.WriteString(h.conn, "HTTP/1.1 100 Continue\r\n\r\n")
-		}
-		return err
-	}
+func (h *http1) interim() io.Writer { return h.conn }
+
+func (h *http1) abort() {}
+
+// refuse implements [httpClient]: it ends the connection.
+func (h *http1) refuse(req *http.Request, a answer) { h.end(a, req.Method == http.MethodHead) }
+
+// refuseConnect records and answers a CONNECT request that is refused.
+func (h *http1) refuseConnect(to target, a answer, dec policy.Decision) {
+	h.c.record(record{dec: dec, to: to, protocol: to.protocol(), status: a.status})
+	h.end(a, false)
 }
 
 // end answers and ends the connection such that the answer arrives.
@@ -241,70 +229,50 @@ func (h *http1) end(a answer, head bool) {
 	}
 }
 
-// request judges one request and carries it; it says whether another may follow.
-func (h *http1) request(ctx context.Context, req *http.Request) (more bool) {
-	c, to, uri := h.c, h.to, req.RequestURI
-	refuse := func(a answer, reason string) bool {
-		h.refuse(req, to, nil, a, c.sandbox.denial(policy.L7, reason))
-		return false
+// locate implements [httpClient].
+func (h *http1) locate(req *http.Request, r *request) (uri string, no *refusal) {
+	refuse := func(a answer, reason string) (string, *refusal) {
+		return "", &refusal{a, h.c.sandbox.denial(policy.L7, reason)}
 	}
-	switch {
-	case h.forward:
+	uri = req.RequestURI
+	if h.forward {
 		var err error
-		if to, uri, err = absolute(uri); err != nil {
+		if r.to, uri, err = absolute(uri); err != nil {
 			return refuse(badRequest(err.Error()), err.Error())
 		}
-		to.own = len(c.sandbox.ownAddresses(to.host)) > 0
-	case uri == "*":
+		r.to.own = len(h.c.sandbox.ownAddresses(r.to.host)) > 0
+		return uri, nil
+	}
+	if uri == "*" {
 		return refuse(badTarget("OPTIONS * is for no path"), "no request for a path")
-	default:
-		rest, err := inTunnel(uri, to)
-		if err != nil {
-			return refuse(wrongAuthority(uri, to), err.Error())
-		}
-		if uri = rest; !to.named(req) {
-			return refuse(wrongAuthority(req.Host, to), fmt.Sprintf("Host is %q, the connection is for %s", req.Host, to))
-		}
 	}
-	if err := c.identify(); err != nil {
-		if clientClosed(c.client.TCPConn) {
-			c.recordLeft(c.sandbox, to, to.protocol(), err)
-			return false
-		}
-		return refuse(refusedConnection(req.Method, to, err.Error()), err.Error())
+	rest, err := inTunnel(uri, r.to)
+	if err != nil {
+		return refuse(wrongAuthority(uri, r.to), err.Error())
 	}
-	j, a := c.judgeRequest(to, req, uri, h.forward, handshake(req))
-	j.hold = h.hold
-	if a != nil {
-		h.refuse(req, to, j.asked, *a, j.dec)
-		return false
+	if !r.to.named(req) {
+		return refuse(wrongAuthority(req.Host, r.to), fmt.Sprintf("Host is %q, the connection is for %s", req.Host, r.to))
 	}
-	if h.up == nil || h.up.to != to {
-		if h.up != nil {
-			h.up.close()
-		}
-		h.up = newUpstreamHTTP(c, to, nil)
-		var ok bool
-		if j.l4, ok = c.begin(to, j.l4, true); !ok {
-			return false
-		}
+	return rest, nil
+}
+
+// judge implements [httpClient].
+func (h *http1) judge(req *http.Request, r *request, uri string) *answer {
+	return h.c.judgeRequest(r, req, uri, h.forward)
+}
+
+// reach implements [httpClient]: the other side is another one if the target is.
+func (h *http1) reach(r *request) bool {
+	if h.up != nil && h.up.to == r.to {
+		return true
 	}
-	if to.own {
-		return h.carry(ctx, req, j)
+	if h.up != nil {
+		h.up.close()
 	}
-	if a := j.notUpgraded(req); a != nil {
-		h.refuseJudged(req, j, *a, j.dec)
-		return false
-	}
-	out, a := c.transform(ctx, req, j, h.reading(req))
-	if a == nil {
-		out, a = c.inject(out, j, h.conn)
-	}
-	if a != nil {
-		h.refuseJudged(req, j, *a, j.dec)
-		return false
-	}
-	return h.carry(ctx, out, j)
+	h.up = newUpstreamHTTP(h.c, r.to, nil)
+	var ok bool
+	r.l4, ok = h.c.begin(r.to, r.l4, true)
+	return ok
 }
 
 // inTunnel is the path and query of a request on a connection to one target.

@@ -131,87 +131,90 @@ type http2Handler struct {
 	why *answer
 }
 
+// http2Request is one request over HTTP/2.
+type http2Request struct {
+	*http2Handler
+	w http.ResponseWriter
+	r request
+}
+
 func (h *http2Handler) serve(w http.ResponseWriter, req *http.Request, hold *memory.Hold) {
 	if h.why != nil {
 		h.why.serve(w)
 		return
 	}
-	rec := record{to: h.to, protocol: "h2", began: time.Now()}
-	refuse := func(dec policy.Decision, a answer) {
-		rec.dec, rec.status = dec, a.status
-		h.c.record(rec)
-		a.serve(w)
+	s := &http2Request{h, w, request{to: h.to, protocol: "h2", began: time.Now(), hold: hold}}
+	h.c.serveRequest(req.Context(), s, req, &s.r)
+}
+
+// locate implements [httpClient].
+func (s *http2Request) locate(req *http.Request, r *request) (uri string, no *refusal) {
+	refuse := func(a answer, reason string) (string, *refusal) {
+		return "", &refusal{a, s.c.sandbox.denial(policy.L7, reason)}
 	}
-	no := func(reason string) policy.Decision {
-		return h.c.sandbox.denial(policy.L7, reason)
-	}
-	if !h.to.is(req.Host) {
-		a := wrongAuthority(req.Host, h.to)
+	if !r.to.is(req.Host) {
+		a := wrongAuthority(req.Host, r.to)
 		a.status = http.StatusMisdirectedRequest
-		refuse(no(fmt.Sprintf(":authority is %.300q, the connection is for %s", req.Host, h.to)), a)
-		return
+		return refuse(a, fmt.Sprintf(":authority is %.300q, the connection is for %s", req.Host, r.to))
 	}
 	if !inspect.Method(req.Method) || req.Method == http.MethodConnect || !strings.HasPrefix(req.RequestURI, "/") {
-		refuse(no("no request for a path"), badTarget("no request for a path"))
-		return
+		return refuse(badTarget("no request for a path"), "no request for a path")
 	}
 	if v := req.Header["Content-Length"]; len(v) > 1 || len(v) == 1 && !inspect.Length(v[0]) {
-		refuse(no("Content-Length is not one plain number"), badRequest("Content-Length is not one plain number"))
-		return
+		return refuse(badRequest("Content-Length is not one plain number"), "Content-Length is not one plain number")
 	}
-	if err := h.c.identify(); err != nil {
-		if clientClosed(h.c.client.TCPConn) {
-			h.c.recordLeft(h.c.sandbox, h.to, "h2", err)
-			panic(http.ErrAbortHandler)
-		}
-		refuse(no(err.Error()), refusedConnection(req.Method, h.to, err.Error()))
-		return
-	}
-	j, a := h.c.judgeRequest(h.to, req, req.RequestURI, false, false)
-	j.hold = hold
-	rec.http = j.asked
-	if a != nil {
-		refuse(j.dec, *a)
-		return
-	}
-	out, a := h.c.transform(req.Context(), req, j, http.NewResponseController(w).SetReadDeadline)
-	if rec.steps = j.steps; a == nil {
-		out, a = h.c.inject(out, j, nil)
-	}
-	if a != nil {
-		refuse(j.dec, *a)
-		return
-	}
-	req = out
-	ctx, cancel := context.WithCancelCause(req.Context())
+	return req.RequestURI, nil
+}
+
+// judge implements [httpClient].
+func (s *http2Request) judge(req *http.Request, r *request, uri string) *answer {
+	return s.c.judgeRequest(r, req, uri, false)
+}
+
+func (s *http2Request) reach(*request) bool { return true }
+
+// receive implements [httpClient].
+func (s *http2Request) receive(_ *http.Request, until time.Time) error {
+	return http.NewResponseController(s.w).SetReadDeadline(until)
+}
+
+func (s *http2Request) interim() io.Writer { return nil }
+
+// abort implements [httpClient]: it resets the stream.
+func (s *http2Request) abort() { panic(http.ErrAbortHandler) }
+
+// refuse implements [httpClient].
+func (s *http2Request) refuse(_ *http.Request, a answer) { a.serve(s.w) }
+
+// carry implements [httpClient].
+func (s *http2Request) carry(ctx context.Context, req *http.Request, r *request) (more bool) {
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	h.c.track(j, cancel)
-	defer h.c.untrack(j)
-	resp, conn, err := h.roundTrip(ctx, req, j)
-	defer h.up.finish(conn)
+	s.c.track(r, cancel)
+	defer s.c.untrack(r)
+	rec := r.record()
+	resp, conn, err := s.roundTrip(ctx, req, r)
+	defer s.up.finish(conn)
 	if err == nil {
-		err = j.scrub(resp)
+		err = r.scrub(resp)
 	}
 	if err != nil {
 		rec.err = failure(ctx, err)
-		a, dec := j.outcome(req.Method, rec.err)
-		if errors.Is(rec.err, errClientGone) {
-			rec.dec = dec
-			h.c.record(rec)
-			panic(http.ErrAbortHandler)
-		}
-		refuse(dec, a)
-		return
+		var a answer
+		a, rec.dec = r.outcome(req.Method, rec.err)
+		s.c.failRequest(s, req, rec, a)
+		return false
 	}
 	defer resp.Body.Close()
-	rec.dec, rec.status, rec.sent = j.dec, resp.StatusCode, j.injected
-	rec.in, err = respond(w, resp)
+	rec.status, rec.sent = resp.StatusCode, r.injected
+	rec.in, err = respond(s.w, resp)
 	rec.err = failure(ctx, copied(err))
-	rec.dec = j.cutOff(rec.dec, rec.err)
-	h.c.record(rec)
+	rec.dec = r.cutOff(rec.dec, rec.err)
+	s.c.record(rec)
 	if err != nil {
-		panic(http.ErrAbortHandler) // resets the stream: a cut-off answer must not look whole
+		s.abort() // a cut-off answer must not look whole
 	}
+	return true
 }
 
 // roundTrip returns the answer and the connection that it comes on, for which the caller

@@ -63,9 +63,8 @@ func (s *Sandbox) passedOver(host string) (out []decisionlog.Middleware) {
 }
 
 // transform puts a judged request through the middlewares of its host. The request
-// that it returns is the one to go on with; the answer is nil if it may. reading is
-// called before the body is read, with a deadline, and after it, with none.
-func (c *connection) transform(ctx context.Context, req *http.Request, j *request, reading func(time.Time) error) (*http.Request, *answer) {
+// that it returns is the one to go on with; the answer is nil if it may.
+func (c *connection) transform(ctx context.Context, h httpClient, req *http.Request, j *request) (*http.Request, *answer) {
 	if len(j.chain) == 0 {
 		return req, nil
 	}
@@ -87,6 +86,7 @@ func (c *connection) transform(ctx context.Context, req *http.Request, j *reques
 	if who := c.who(); len(who) > 0 {
 		m.Process = processOf(&who[0])
 	}
+	reading := func(until time.Time) error { return h.receive(req, until) }
 	if err := readWhole(ctx, req, m, j.hold, j.stages.Limit(j.chain), reading); err != nil {
 		return refuse(err)
 	}
@@ -95,11 +95,11 @@ func (c *connection) transform(ctx context.Context, req *http.Request, j *reques
 	}
 	var refusal *answer
 	j.steps, err = j.stages.Run(ctx, j.chain, m, func() error {
-		dec, who := c.judgeAll(&j.request)
+		dec, who := c.judgeAll(&j.judged)
 		if dec.Verdict != policy.Deny {
 			return nil
 		}
-		a := refusedRequest(j.to, j.asked, dec, who.Binary, j.request.Forward)
+		a := refusedRequest(j.to, j.asked, dec, who.Binary, j.judged.Forward)
 		j.dec, refusal = dec, &a
 		return errors.New(dec.Reason)
 	})

@@ -25,7 +25,8 @@ type route struct {
 
 // protocols has the function that serves each protocol, by the kind of a client's first
 // bytes. Kinds without one are served by serveOther. A new protocol is a kind of package
-// inspect, a line here and a file with its function.
+// inspect, a line here and a file with its function. A protocol within HTTP is an
+// [Inspector] instead.
 var protocols map[inspect.Kind]func(*connection, context.Context, *route)
 
 func init() { // the functions serve connections within connections, and so refer to the table

@@ -166,8 +166,8 @@ func TestBypass_B30_ReloadBetweenJudgingAndBeginning(t *testing.T) {
 		t.Fatal(err)
 	}
 	to := target{host: "api.example.com", port: 80}
-	j, refusal := c.judgeRequest(to, &http.Request{Method: "GET"}, "/a", false, false)
-	if refusal != nil {
+	j := &request{to: to}
+	if refusal := c.judgeRequest(j, &http.Request{Method: "GET"}, "/a", false); refusal != nil {
 		t.Fatal(refusal)
 	}
 	w.load(endpoints("host: other.example.com, port: 80"))

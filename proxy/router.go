@@ -5,11 +5,13 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"sync"
+	"time"
 
 	"openshell.dev/runtime/policy"
 	"openshell.dev/runtime/proxy/inspect"
@@ -80,41 +82,71 @@ func (c *connection) route(ctx context.Context, first preface, to target) {
 	}
 }
 
-// routed gives the router only requests that are meant for it, from programs that
-// are known.
+// routed returns the handler of requests to the router. It accepts only those that are for
+// the router, from programs that are known.
 func (c *connection) routed(to target) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		rest, err := inTunnel(req.RequestURI, to)
-		if err != nil {
-			wrongAuthority(req.RequestURI, to).serve(w)
-			return
-		}
-		req.RequestURI = rest
-		if !to.named(req) {
-			a := wrongAuthority(req.Host, to)
-			a.status = http.StatusMisdirectedRequest
-			a.serve(w)
-			return
-		}
-		if err := c.identify(); err != nil {
-			refusedConnection(req.Method, to, err.Error()).serve(w)
-			return
-		}
-		if why := c.sandbox.Closed(); why != "" {
-			c.record(record{dec: c.sandbox.denial(policy.L4, why), to: to, protocol: "http", status: http.StatusForbidden})
-			refusedConnection(req.Method, to, why).serve(w)
-			return
-		}
-		if who := c.who(); len(who) > 0 {
-			req = req.WithContext(context.WithValue(req.Context(), callerKey{}, processOf(&who[0])))
-		}
-		h := c.sandbox.router.Load()
-		if h == nil {
-			answer{status: http.StatusServiceUnavailable, body: simpleBody{"inference_not_configured", "inference is no longer configured", ""}}.serve(w)
-			return
-		}
-		(*h).ServeHTTP(w, req)
+		s := &routedRequest{c, w}
+		c.serveRequest(req.Context(), s, req, &request{to: to, protocol: "http", verbatim: true})
 	})
+}
+
+// routedRequest is a request to the router.
+type routedRequest struct {
+	c *connection
+	w http.ResponseWriter
+}
+
+// locate implements [httpClient].
+func (s *routedRequest) locate(req *http.Request, r *request) (uri string, no *refusal) {
+	rest, err := inTunnel(req.RequestURI, r.to)
+	if err != nil {
+		return "", &refusal{wrongAuthority(req.RequestURI, r.to), s.c.sandbox.denial(policy.L7, err.Error())}
+	}
+	if req.RequestURI = rest; !r.to.named(req) {
+		a := wrongAuthority(req.Host, r.to)
+		a.status = http.StatusMisdirectedRequest
+		return "", &refusal{a, s.c.sandbox.denial(policy.L7, fmt.Sprintf("Host is %.300q, the connection is for %s", req.Host, r.to))}
+	}
+	return rest, nil
+}
+
+// judge implements [httpClient]: the router needs no policy, but nothing goes on after
+// [Sandbox.DenyAll].
+func (s *routedRequest) judge(req *http.Request, r *request, _ string) *answer {
+	why := s.c.sandbox.Closed()
+	if why == "" {
+		return nil
+	}
+	r.dec = s.c.sandbox.denial(policy.L4, why)
+	a := refusedConnection(req.Method, r.to, why)
+	return &a
+}
+
+func (s *routedRequest) reach(*request) bool { return true }
+
+func (s *routedRequest) receive(*http.Request, time.Time) error { return nil }
+
+func (s *routedRequest) interim() io.Writer { return nil }
+
+// abort implements [httpClient].
+func (s *routedRequest) abort() { panic(http.ErrAbortHandler) }
+
+// refuse implements [httpClient].
+func (s *routedRequest) refuse(_ *http.Request, a answer) { a.serve(s.w) }
+
+// carry implements [httpClient]: the router sends the request on, and records it.
+func (s *routedRequest) carry(_ context.Context, req *http.Request, _ *request) (more bool) {
+	if who := s.c.who(); len(who) > 0 {
+		req = req.WithContext(context.WithValue(req.Context(), callerKey{}, processOf(&who[0])))
+	}
+	h := s.c.sandbox.router.Load()
+	if h == nil {
+		answer{status: http.StatusServiceUnavailable, body: simpleBody{"inference_not_configured", "inference is no longer configured", ""}}.serve(s.w)
+		return false
+	}
+	(*h).ServeHTTP(s.w, req)
+	return true
 }
 
 // headTarget returns the target of the request whose head was read ahead. Of a client that

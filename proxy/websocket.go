@@ -93,6 +93,20 @@ func accepted(req *http.Request, resp *http.Response) error {
 	return nil
 }
 
+// webSocketInspector is the inspector of WebSockets: requests, and each text message. As in
+// OpenShell the policy has no rules for binary messages.
+type webSocketInspector struct{ restInspector }
+
+// Message implements [Inspector].
+func (webSocketInspector) Message(asked *policy.HTTP, text bool) *policy.HTTP {
+	if !text {
+		return nil
+	}
+	message := *asked
+	message.Method = policy.MethodText
+	return &message
+}
+
 // webSocket is a WebSocket whose messages are looked at: the client's are judged,
 // searched and rewritten, the server's freed of what they echo.
 type webSocket struct {
@@ -340,25 +354,29 @@ func (s *webSocket) judge(text bool) (policy.Decision, error) {
 	if err := s.c.identify(); err != nil {
 		return policy.Decision{}, s.deny(denied(s.j.dec, err.Error()), s.j.asked)
 	}
-	asked := *s.j.asked
-	ask := func() policy.Decision {
-		dec, _ := s.c.judgeAll(&policy.Request{Host: s.j.to.host, Port: s.j.to.port, HTTP: &asked, Forward: s.j.request.Forward})
-		return dec
-	}
-	dec := ask()
-	if text && dec.Verdict != policy.Deny && dec.Protocol == policy.ProtocolWebSocket {
-		asked.Method = policy.MethodText
-		dec = ask()
+	asked := s.j.asked
+	dec := s.ask(asked)
+	if dec.Verdict != policy.Deny {
+		if message := inspectorOf(dec.Protocol).Message(asked, text); message != nil {
+			asked = message
+			dec = s.ask(asked)
+		}
 	}
 	switch {
 	case dec.Verdict == policy.Deny:
-		return dec, s.deny(dec, &asked)
+		return dec, s.deny(dec, asked)
 	case !dec.CarriesWebSocket():
-		return dec, s.deny(denied(dec, errReloaded.Error()), &asked)
+		return dec, s.deny(denied(dec, errReloaded.Error()), asked)
 	case dec.Verdict == policy.Audit && text:
-		s.c.record(record{dec: dec, to: s.j.to, protocol: "websocket", http: &asked})
+		s.c.record(record{dec: dec, to: s.j.to, protocol: "websocket", http: asked})
 	}
 	return dec, nil
+}
+
+// ask asks the policy in force about facts.
+func (s *webSocket) ask(asked *policy.HTTP) policy.Decision {
+	dec, _ := s.c.judgeAll(&policy.Request{Host: s.j.to.host, Port: s.j.to.port, HTTP: asked, Forward: s.j.judged.Forward})
+	return dec
 }
 
 func (s *webSocket) deny(dec policy.Decision, asked *policy.HTTP) error {
