@@ -146,41 +146,76 @@ func check(c *proxyapi.WorkerConfig) (out guard.Checked, err error) {
 	return out, nil
 }
 
+// run serves the sandbox until the guard ends it.
 func (w *worker) run() error {
-	c := w.config
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
-	f := os.NewFile(proxyapi.FDWorkerIdentity, "guard")
-	conn, err := net.FileConn(f)
-	if err != nil {
-		return fmt.Errorf("use the guard's socket: %w", err)
-	}
-	_ = f.Close()
-	w.lost = make(chan error, 1)
-	own, err := newOwn(proxyapi.FDWorkerSockets, func(err error) {
-		select {
-		case w.lost <- err:
-		default:
-		}
-	})
+	own, err := w.connect()
 	if err != nil {
 		return err
 	}
 	if err := w.prepare(); err != nil {
 		return err
 	}
-	log := w.log
-	defer log.Close()
-	mark, loopback := 0, netip.Addr{}
-	if c.Egress == proxyapi.EgressNamespace {
-		mark, loopback = proxyapi.Mark, proxyapi.LoopbackSource
-	}
+	defer w.log.Close()
 	var ctr proxyapi.Container
 	if err := w.documents.Decode(&ctr); err != nil {
 		if errors.Is(err, io.EOF) {
 			return nil // there will be none
 		}
 		return fmt.Errorf("read the guard's second document: %w", err)
+	}
+	// The process collects garbage more often instead of growing beyond its budget.
+	debug.SetMemoryLimit(memory.Default + memory.Base)
+	if err := w.assemble(&ctr, own); err != nil {
+		return err
+	}
+	dir := policies(&w.config.Config)
+	if err := w.begin(dir); err != nil {
+		return err
+	}
+	commands, err := control.New(judge{w}, dir)
+	if err != nil {
+		return err
+	}
+	trimLater(workerGarbage)
+	if err := lockDown([]string{dir, w.config.LogDir}, w.config.Egress == proxyapi.EgressNamespace); err != nil {
+		return err
+	}
+	if err := w.guard.Begun(nil); err != nil {
+		return fmt.Errorf("tell the guard: %w", err)
+	}
+	names := dns.New(dns.Config{View: w.server.View, Normalize: policy.NormalizeHost, V6: true})
+	return w.serve(ctx, names, commands)
+}
+
+// connect takes over the guard's sockets: one for questions, and one for sockets in the
+// container's network namespace, which it returns.
+func (w *worker) connect() (*own, error) {
+	f := os.NewFile(proxyapi.FDWorkerIdentity, "guard")
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("use the guard's socket: %w", err)
+	}
+	_ = f.Close()
+	w.guard = guard.NewClient(conn)
+	w.lost = make(chan error, 1)
+	return newOwn(proxyapi.FDWorkerSockets, func(err error) {
+		select {
+		case w.lost <- err:
+		default:
+		}
+	})
+}
+
+// assemble makes the server, its sandbox for the container, and the router.
+//
+// Preconditions: the process is not locked down.
+func (w *worker) assemble(ctr *proxyapi.Container, own *own) error {
+	c := w.config
+	mark, loopback := 0, netip.Addr{}
+	if c.Egress == proxyapi.EgressNamespace {
+		mark, loopback = proxyapi.Mark, proxyapi.LoopbackSource
 	}
 	machine, noMachine := machineAddresses(c.Egress)
 	dial := upstream.New(upstream.Config{Hosts: withMachine(ctr.Hosts, machine), Resolvers: ctr.Resolvers, Mark: mark, LoopbackSource: loopback, Synthetic: dns.Synthetic})
@@ -189,28 +224,26 @@ func (w *worker) run() error {
 	if err != nil {
 		return err
 	}
-	// The process collects garbage more often instead of growing beyond its budget.
-	debug.SetMemoryLimit(memory.Default + memory.Base)
-	w.guard = guard.NewClient(conn)
-	w.server = proxy.New(proxy.Config{Identity: w.guard, Log: log, Memory: memory.Default})
+	w.server = proxy.New(proxy.Config{Identity: w.guard, Log: w.log, Memory: memory.Default})
 	w.sandbox, err = w.server.Add(proxy.SandboxConfig{
-		Container: c.ID, CA: w.authority, Roots: w.roots, Hosts: ctr.Hosts, Log: log, Enforce: c.Enforce,
+		Container: c.ID, CA: w.authority, Roots: w.roots, Hosts: ctr.Hosts, Log: w.log, Enforce: c.Enforce,
 		TerminatePlainTLS: c.TerminatePlainTLS, MayNamePrograms: c.MayNamePrograms, Machine: machine, Own: own, OwnNames: ctr.Own,
 		ControlPlanePorts: c.ControlPlanePorts, Upstream: dial, Middlewares: middlewares,
 	})
 	if err != nil {
 		return err
 	}
-	names := dns.New(dns.Config{View: w.server.View, Normalize: policy.NormalizeHost, V6: true})
-	w.backends = newBackends(reach, w.roots, w.sandbox.Transform, log)
-	if err := w.applyInference(c.Inference); err != nil {
-		return err
-	}
+	w.backends = newBackends(reach, w.roots, w.sandbox.Transform, w.log)
+	return w.applyInference(c.Inference)
+}
+
+// begin puts the credentials and the first policy in force. If a policy in dir, the folder
+// of revisions, was refused such that everything is denied, that stays so.
+func (w *worker) begin(dir string) error {
 	w.sandbox.SetCredentials(w.set)
 	if err := w.sandbox.Load(w.first.name, w.first.text, w.first.revision); err != nil {
 		return errors.Join(err, w.guard.Begun(err))
 	}
-	dir := policies(&c.Config)
 	refused, name, err := control.Refused(dir)
 	if err != nil {
 		return err
@@ -218,18 +251,7 @@ func (w *worker) run() error {
 	if refused > 0 {
 		w.sandbox.DenyAll(name, refused)
 	}
-	commands, err := control.New(judge{w}, dir)
-	if err != nil {
-		return err
-	}
-	trimLater(workerGarbage)
-	if err := lockDown([]string{dir, c.LogDir}, mark != 0); err != nil {
-		return err
-	}
-	if err := w.guard.Begun(nil); err != nil {
-		return fmt.Errorf("tell the guard: %w", err)
-	}
-	return w.serve(ctx, names, commands)
+	return nil
 }
 
 // revision is a policy to begin with.

@@ -1,14 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package guard keeps a worker running for as long as its container does. The
-// guard stays small and on the host's side: it holds what must survive a worker
-// (listeners, CA, control socket), starts the next one when a worker dies, and
-// answers the worker's one privileged question, which program holds a connection.
-// The worker reads what the workload sends and has no rights to lose.
+// Package guard keeps the proxy of a container running. Three processes of the program
+// openshell-proxy do so, all of them outside the container:
 //
-// A guard that is killed takes its worker with it, and the standby, which has
-// waited for that, takes its place. With all of them killed at once nothing is
-// left that judges, so nothing passes.
+//   - The worker reads what the workload sends: it has the proxy.Server, the policy and
+//     the credentials. It is the one that could be taken over, so it has no rights to lose.
+//   - The guard holds what must survive a worker: the listeners, the sandbox's CA, the
+//     control socket and the newest credentials. It starts a worker, and the next one when
+//     that dies, and answers the worker's questions that need rights: which processes hold
+//     a connection, where programs lie in the container, and sockets in its network
+//     namespace. It parses nothing of the workload's.
+//   - The standby has the guard's descriptors and follows its credentials. It waits for the
+//     guard's end and then is the guard; it starts a standby of its own.
+//
+// So whichever of the three is killed is replaced by another. A guard that is killed takes
+// its worker along, and until the standby is the guard connections are refused. If all are
+// killed at once nothing is left that judges, so nothing passes. All of them end with the
+// first process of the container.
+//
+// The runtime starts the guard with [Guard.Run]. A standby calls [Guard.Follow] and
+// [AwaitGuard] first. The worker asks with a [Client].
+//
+// This package does not judge connections and does not read policies: see package proxy.
 package guard
 
 import (
@@ -298,26 +311,82 @@ func (g *Guard) supervise(w *proxyapi.WorkerConfig, control *os.File) error {
 
 // work runs one worker to its end.
 func (g *Guard) work(w *proxyapi.WorkerConfig, control *os.File) error {
-	ours, theirs, err := socketpair(unix.SOCK_STREAM)
+	p, pipes, err := g.start(control)
 	if err != nil {
 		return err
 	}
-	defer ours.Close()
-	sockets, socketsWorker, err := socketpair(unix.SOCK_SEQPACKET)
-	if err != nil {
-		return errors.Join(err, theirs.Close())
+	defer pipes.close()
+	server := rpc.NewServer()
+	gone := make(chan struct{})
+	defer close(gone)
+	if err := server.RegisterName(service, &answers{g, gone}); err != nil {
+		return errors.Join(err, p.Kill(), pipes.documents.Close())
 	}
-	defer sockets.Close()
-	documents, documentsWorker, err := os.Pipe()
-	if err != nil {
-		return errors.Join(fmt.Errorf("create pipe: %w", err), theirs.Close(), socketsWorker.Close())
+	go g.serveSockets(pipes.sockets)
+	go func() {
+		defer pipes.documents.Close()
+		// A worker that does not read them does not serve either.
+		out := json.NewEncoder(pipes.documents)
+		if out.Encode(g.secrets.document(w)) == nil && out.Encode(g.container) == nil {
+			server.ServeConn(pipes.questions)
+		}
+	}()
+	return g.awaitWorker(p)
+}
+
+// pipes are the guard's ends of what connects it to a worker.
+type pipes struct {
+	// questions are the worker's, sockets its requests for sockets, and documents has what
+	// it begins with. Whoever writes documents closes it.
+	questions, sockets *net.UnixConn
+	documents          *os.File
+}
+
+func (p *pipes) close() {
+	_ = p.questions.Close()
+	_ = p.sockets.Close()
+}
+
+// start starts a worker.
+func (g *Guard) start(control *os.File) (_ *os.Process, _ *pipes, err error) {
+	var ours pipes
+	// theirs are the worker's ends and null, which the guard closes.
+	var theirs []*os.File
+	defer func() {
+		for _, f := range theirs {
+			_ = f.Close()
+		}
+		if err == nil {
+			return
+		}
+		if ours.questions != nil {
+			_ = ours.questions.Close()
+		}
+		if ours.sockets != nil {
+			_ = ours.sockets.Close()
+		}
+		if ours.documents != nil {
+			_ = ours.documents.Close()
+		}
+	}()
+	var questions, sockets, documents, null *os.File
+	if ours.questions, questions, err = socketpair(unix.SOCK_STREAM); err != nil {
+		return nil, nil, err
 	}
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return errors.Join(err, theirs.Close(), socketsWorker.Close(), documents.Close(), documentsWorker.Close())
+	theirs = append(theirs, questions)
+	if ours.sockets, sockets, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
+		return nil, nil, err
 	}
-	defer null.Close()
-	files := []*os.File{documents, os.Stderr, os.Stderr, theirs, socketsWorker, control}
+	theirs = append(theirs, sockets)
+	if documents, ours.documents, err = os.Pipe(); err != nil {
+		return nil, nil, fmt.Errorf("create pipe: %w", err)
+	}
+	theirs = append(theirs, documents)
+	if null, err = os.Open(os.DevNull); err != nil {
+		return nil, nil, err
+	}
+	theirs = append(theirs, null)
+	files := []*os.File{documents, os.Stderr, os.Stderr, questions, sockets, control}
 	for _, l := range g.Listeners {
 		if l == nil {
 			l = null
@@ -328,25 +397,15 @@ func (g *Guard) work(w *proxyapi.WorkerConfig, control *os.File) error {
 		Files: files, Env: []string{},
 		Sys: &unix.SysProcAttr{Pdeathsig: unix.SIGKILL},
 	})
-	err = errors.Join(err, theirs.Close(), socketsWorker.Close(), documents.Close())
 	if err != nil {
-		return errors.Join(fmt.Errorf("start worker: %w", err), documentsWorker.Close())
+		return nil, nil, fmt.Errorf("start worker: %w", err)
 	}
-	server := rpc.NewServer()
-	gone := make(chan struct{})
-	defer close(gone)
-	if err := server.RegisterName(service, &answers{g, gone}); err != nil {
-		return errors.Join(err, p.Kill())
-	}
-	go g.serveSockets(sockets)
-	go func() {
-		defer documentsWorker.Close()
-		// A worker that does not read them does not serve either.
-		out := json.NewEncoder(documentsWorker)
-		if out.Encode(g.secrets.document(w)) == nil && out.Encode(g.container) == nil {
-			server.ServeConn(ours)
-		}
-	}()
+	return p, &ours, nil
+}
+
+// awaitWorker returns the error with which a worker ended. When the container has ended it
+// stops the worker and returns nil.
+func (g *Guard) awaitWorker(p *os.Process) error {
 	done := make(chan error, 1)
 	go func() {
 		st, err := p.Wait()
