@@ -1,12 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package proxy is the one way out of a sandbox: it takes a connection, learns
-// who made it and what it asks for, has that judged, reaches the other side and
-// carries the bytes, judging each request on the way.
-//
-// Whatever cannot be learnt or judged is refused. What was judged is what is sent
-// on: requests are parsed once, put into one spelling and written anew. It does
-// not protect from what an allowed program does at an allowed endpoint.
 package proxy
 
 import (
