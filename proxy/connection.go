@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,20 +68,6 @@ type dialed struct {
 	address netip.Addr
 }
 
-// target is a host as policy knows it, and a port.
-type target struct {
-	host string
-	port uint16
-	tls  bool
-	// own is true if host is the container itself. Only a client that uses the proxy
-	// variables asks for it.
-	own bool
-}
-
-func (t target) String() string {
-	return net.JoinHostPort(t.host, strconv.Itoa(int(t.port)))
-}
-
 // newConnection returns a connection that holds no memory yet.
 func (s *Server) newConnection(ctx context.Context, tcp *net.TCPConn) *connection {
 	c := &connection{server: s, client: &clientConn{TCPConn: tcp}, requests: map[*policy.Request]*request{}, began: time.Now()}
@@ -112,20 +97,6 @@ func (c *connection) cutForMemory() {
 }
 
 var errCut = errors.New("the connection holds more memory than any other, and others wait for memory")
-
-// exhausted returns the decision to refuse for want of memory.
-func (c *connection) exhausted(err error) policy.Decision {
-	return c.sandbox.denial(policy.L4, err.Error())
-}
-
-// recordExhausted records a refusal for want of memory, with the status that the client
-// got or 0. It is not inlined: a record is large, and the goroutine of each HTTP/2 stream
-// would need a larger stack.
-//
-//go:noinline
-func (c *connection) recordExhausted(to target, protocol string, status int, err error) {
-	c.record(record{dec: c.exhausted(err), to: to, protocol: protocol, status: status})
-}
 
 // handle identifies the caller, determines the target and asks the policy before it
 // dials.
@@ -245,11 +216,7 @@ func denied(dec policy.Decision, reason string) policy.Decision {
 // dial reaches the target at an address that the decision allows.
 func (c *connection) dial(ctx context.Context, to target, dec policy.Decision) (net.Conn, error) {
 	if to.own {
-		conn, err := c.dialOwn(ctx, to)
-		if err != nil {
-			return nil, &connectError{err}
-		}
-		return conn, nil
+		return c.dialOwn(ctx, to)
 	}
 	conn, address, err := c.sandbox.config.Upstream.Dial(ctx, to.host, to.port, func(a netip.Addr) error {
 		if why, ok := dec.Destination.Check(a, to.port); !ok {

@@ -4,12 +4,8 @@ package proxy
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"net/http"
-	"strconv"
-	"strings"
 
 	"openshell.dev/runtime/policy"
 )
@@ -31,7 +27,7 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 		h.refuseConnect(target{}, badRequest(err.Error()), c.sandbox.denial(policy.L4, err.Error()))
 		return
 	}
-	to := target{host: host, port: port, own: len(c.sandbox.ownAddresses(host)) > 0}
+	to := target{host: host, port: port, own: c.sandbox.isOwn(host)}
 	// A connection that asked for other things before may have changed hands.
 	if err := c.identify(); err != nil {
 		if clientClosed(c.client.TCPConn) {
@@ -86,51 +82,4 @@ func (h *http1) connect(ctx context.Context, req *http.Request) {
 		}
 	}
 	c.serve(ctx, &route{first: first, to: to, dec: dec, up: up})
-}
-
-// absolute returns the target of a request in absolute form and the rest of its URI. An
-// https URL makes the proxy begin TLS with the target.
-func absolute(uri string) (to target, rest string, err error) {
-	scheme, after, ok := strings.Cut(uri, "://")
-	if !ok {
-		return to, "", errors.New("the proxy serves CONNECT and absolute http:// and https:// URLs")
-	}
-	switch strings.ToLower(scheme) {
-	case "http":
-	case "https":
-		to.tls = true
-	default:
-		return to, "", fmt.Errorf("the proxy does not serve %q URLs", scheme)
-	}
-	authority, rest := cutAuthority(after)
-	to.host, to.port, err = splitHost(authority, to.standardPort())
-	return to, rest, err
-}
-
-// splitHost reads host, host:port or [address]:port as policy spells hosts.
-// Without a port it is standard; 0 makes the port obligatory.
-func splitHost(s string, standard uint16) (string, uint16, error) {
-	host, digits := s, ""
-	if i := strings.LastIndexByte(s, ':'); i >= 0 && !strings.HasSuffix(s, "]") {
-		host, digits = s[:i], s[i+1:]
-		if digits == "" || digits[0] == '0' || digits[0] == '+' {
-			return "", 0, fmt.Errorf("authority %.80q has no proper port", s)
-		}
-	}
-	port := standard
-	if digits != "" {
-		n, err := strconv.ParseUint(digits, 10, 16)
-		if err != nil {
-			return "", 0, fmt.Errorf("authority %.80q has no proper port", s)
-		}
-		port = uint16(n)
-	}
-	if port == 0 {
-		return "", 0, fmt.Errorf("authority %.80q has no port", s)
-	}
-	if strings.ContainsRune(host, ':') && host[0] != '[' {
-		return "", 0, fmt.Errorf("authority %.80q: an IPv6 address stands in brackets", s)
-	}
-	name, err := policy.NormalizeHost(host)
-	return name, port, err
 }

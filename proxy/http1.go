@@ -170,14 +170,6 @@ func poolOf(br *bufio.Reader) *sync.Pool {
 	return &smallReaders
 }
 
-// protocol returns the name that records give to HTTP/1 with the target.
-func (t target) protocol() string {
-	if t.tls {
-		return "https"
-	}
-	return "http"
-}
-
 // malformed refuses what is not one clear request.
 func (h *http1) malformed(err error) {
 	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || timedOut(err) && h.br.Buffered() <= len("\r\n") { // nothing, or an empty line
@@ -240,7 +232,7 @@ func (h *http1) locate(req *http.Request, r *request) (uri string, no *refusal) 
 		if r.to, uri, err = absolute(uri); err != nil {
 			return refuse(badRequest(err.Error()), err.Error())
 		}
-		r.to.own = len(h.c.sandbox.ownAddresses(r.to.host)) > 0
+		r.to.own = h.c.sandbox.isOwn(r.to.host)
 		return uri, nil
 	}
 	if uri == "*" {
@@ -275,60 +267,42 @@ func (h *http1) reach(r *request) bool {
 	return ok
 }
 
-// inTunnel is the path and query of a request on a connection to one target.
-func inTunnel(uri string, to target) (string, error) {
-	if strings.HasPrefix(uri, "/") {
-		return uri, nil
+// headTarget returns the target of the request whose head was read ahead. Of a client that
+// speaks to the proxy itself, that is the target that the request line names; the zero
+// target if it names none. tunnel is true for CONNECT.
+func (h *http1) headTarget() (to target, tunnel bool) {
+	if !h.forward {
+		return h.to, false
 	}
-	scheme, after, ok := strings.Cut(uri, "://")
-	authority, rest := cutAuthority(after)
-	if !ok || !to.is(authority) || strings.EqualFold(scheme, "https") != to.tls {
-		return "", fmt.Errorf("request target %.80q is not on %s", uri, to)
+	head, _ := h.br.Peek(h.br.Buffered())
+	line, _, _ := bytes.Cut(head, []byte("\r\n"))
+	method, rest, _ := bytes.Cut(line, []byte(" "))
+	uri, _, _ := bytes.Cut(rest, []byte(" "))
+	var err error
+	if tunnel = string(method) == http.MethodConnect; tunnel {
+		to.host, to.port, err = splitHost(string(uri), 0)
+	} else {
+		to, _, err = absolute(string(uri))
 	}
-	return rest, nil
+	if err != nil {
+		return target{}, tunnel
+	}
+	return to, tunnel
 }
 
-// cutAuthority parts what follows :// in a URL.
-func cutAuthority(s string) (authority, rest string) {
-	end := strings.IndexAny(s, "/?")
-	if end < 0 {
-		return s, "/"
+// route has the router answer one request in absolute form. The connection ends
+// then: the next request may be for another host.
+func (h *http1) route(ctx context.Context, to target) {
+	c := h.c
+	if to.port != to.standardPort() {
+		c.refuseRaw(to, c.sandbox.denial(policy.L4, routerPorts))
+		return
 	}
-	if s[end] == '?' {
-		return s[:end], "/" + s[end:]
-	}
-	return s[:end], s[end:]
-}
-
-// is says whether an authority in a request names the target.
-func (t target) is(authority string) bool {
-	if authority == t.header() {
-		return true // as nearly all are
-	}
-	host, port, err := splitHost(authority, t.standardPort())
-	return err == nil && host == t.host && port == t.port
-}
-
-// named reports whether a request over HTTP/1 is for the target. A request of HTTP/1.0
-// without Host is, too: it is forwarded with the name of the target.
-func (t target) named(req *http.Request) bool {
-	return t.is(req.Host) || req.Host == "" && !req.ProtoAtLeast(1, 1)
-}
-
-func (t target) standardPort() uint16 {
-	if t.tls {
-		return 443
-	}
-	return 80
-}
-
-// header is the target as a Host header says it.
-func (t target) header() string {
-	switch {
-	case t.port != t.standardPort():
-		return t.String()
-	case strings.Contains(t.host, ":"):
-		return "[" + t.host + "]"
-	}
-	return t.host
+	c.client.unread(h.br)
+	h.br.Reset(nil)
+	router := c.routed(to)
+	c.serveOne(ctx, c.client, to, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Connection", "close")
+		router.ServeHTTP(w, req)
+	}))
 }

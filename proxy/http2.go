@@ -98,11 +98,6 @@ func (g *gatedHandler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // that of the separators of HTTP/1.
 const fieldOverhead = int64(len(": \r\n"))
 
-// malformed returns the decision about a malformed request.
-func (c *connection) malformed(reason string) policy.Decision {
-	return c.sandbox.denial(policy.L7, "malformed request: "+reason)
-}
-
 // headCost returns the memory that a head takes, in bytes, and the number of its fields.
 func headCost(h http.Header) (cost, fields int64) {
 	for name, values := range h {

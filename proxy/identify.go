@@ -139,9 +139,3 @@ func (c *connection) refuseUnknown(b *Sandbox, err error) {
 	c.recordIn(b, record{dec: b.denial(policy.L4, err.Error()), to: to, protocol: "tcp"})
 	reset(c.client)
 }
-
-// recordLeft records a client that left before the proxy could identify it.
-func (c *connection) recordLeft(b *Sandbox, to target, protocol string, err error) {
-	err = fmt.Errorf("the client left before it was identified: %w", err)
-	c.recordIn(b, record{dec: b.denial(policy.L4, err.Error()), to: to, protocol: protocol, err: leftEarly(err)})
-}

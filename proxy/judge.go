@@ -14,7 +14,7 @@ func (c *connection) judge(to target, asked *policy.HTTP) policy.Decision {
 		return c.sandbox.ownDecision()
 	}
 	dec, _ := c.judgeAll(&policy.Request{Host: to.host, Port: to.port, HTTP: asked})
-	if m := c.sandbox.mustSee(to.host); m != "" && dec.Verdict == policy.Allow && opaque(dec) {
+	if m := c.sandbox.mustSee(to); m != "" && dec.Verdict == policy.Allow && opaque(dec) {
 		return denied(dec, unseen(m))
 	}
 	return dec

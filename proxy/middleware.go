@@ -34,10 +34,13 @@ func (s *Sandbox) hasMiddlewares(host string) bool {
 	return len(s.engine.Load().engine.Middlewares(host)) > 0
 }
 
-// mustSee is the key of a middleware without which nothing may go to host; empty
-// if there is none.
-func (s *Sandbox) mustSee(host string) string {
-	return mustSee(s.engine.Load().engine.Middlewares(host))
+// mustSee returns the key of a middleware without which nothing may go to a target; empty
+// if there is none. No middleware sees what goes to the container itself.
+func (s *Sandbox) mustSee(to target) string {
+	if to.own {
+		return ""
+	}
+	return mustSee(s.engine.Load().engine.Middlewares(to.host))
 }
 
 func mustSee(chain []*policy.Middleware) string {

@@ -48,6 +48,9 @@ func (s *Sandbox) ownAddresses(host string) (out []netip.Addr) {
 	return out
 }
 
+// isOwn reports whether host is the container itself.
+func (s *Sandbox) isOwn(host string) bool { return len(s.ownAddresses(host)) > 0 }
+
 // ownDecision allows a connection to the container itself, which needs no policy: programs
 // reach it without the proxy, too. Nothing on the connection is looked at, and no
 // credential is put in.
@@ -71,5 +74,5 @@ func (c *connection) dialOwn(ctx context.Context, to target) (net.Conn, error) {
 		}
 		errs = append(errs, err)
 	}
-	return nil, errors.Join(append(errs, errors.New("no server of the sandbox answers"))...)
+	return nil, &connectError{errors.Join(append(errs, errors.New("no server of the sandbox answers"))...)}
 }

@@ -3,6 +3,8 @@
 package proxy
 
 import (
+	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -80,4 +82,37 @@ func (c *connection) blamed(b *Sandbox, r record) *identity.Process {
 	}
 	_, who := c.judgeAll(&policy.Request{Host: r.to.host, Port: r.to.port, HTTP: r.http})
 	return who
+}
+
+// exhausted returns the decision to refuse for want of memory.
+func (c *connection) exhausted(err error) policy.Decision {
+	return c.sandbox.denial(policy.L4, err.Error())
+}
+
+// recordExhausted records a refusal for want of memory, with the status that the client
+// got or 0. It is not inlined: a record is large, and the goroutine of each HTTP/2 stream
+// would need a larger stack.
+//
+//go:noinline
+func (c *connection) recordExhausted(to target, protocol string, status int, err error) {
+	c.record(record{dec: c.exhausted(err), to: to, protocol: protocol, status: status})
+}
+
+// recordLeft records a client that left before the proxy could identify it.
+func (c *connection) recordLeft(b *Sandbox, to target, protocol string, err error) {
+	err = fmt.Errorf("the client left before it was identified: %w", err)
+	c.recordIn(b, record{dec: b.denial(policy.L4, err.Error()), to: to, protocol: protocol, err: leftEarly(err)})
+}
+
+// addressOf is where a target was reached; the zero Addr if it was not.
+func (c *connection) addressOf(to target) netip.Addr {
+	if r := c.reached.Load(); r != nil && r.host == to.host && r.port == to.port {
+		return r.address
+	}
+	return netip.Addr{}
+}
+
+// malformed returns the decision about a malformed request.
+func (c *connection) malformed(reason string) policy.Decision {
+	return c.sandbox.denial(policy.L7, "malformed request: "+reason)
 }

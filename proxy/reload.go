@@ -5,7 +5,6 @@ package proxy
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"openshell.dev/runtime/internal/proxyapi"
@@ -163,14 +162,6 @@ func (c *connection) becomes(j *request, rec record, looks bool) bool {
 	return ok
 }
 
-// addressOf is where a target was reached; the zero Addr if it was not.
-func (c *connection) addressOf(to target) netip.Addr {
-	if r := c.reached.Load(); r != nil && r.host == to.host && r.port == to.port {
-		return r.address
-	}
-	return netip.Addr{}
-}
-
 // rejudge ends the connection, or its requests, if the policy in force does not
 // allow them. It says whether the connection stays.
 func (c *connection) rejudge() bool {
@@ -181,7 +172,7 @@ func (c *connection) rejudge() bool {
 		reset(c.client)
 	}
 	for r, j := range c.requests {
-		if j.to.own && stays {
+		if j.verbatim && stays { // the decision on the connection is the decision on it
 			continue
 		}
 		again := *r
@@ -198,7 +189,7 @@ func (c *connection) stays() bool {
 		c.record(record{dec: c.sandbox.denial(policy.L4, why), to: c.to, protocol: "tcp"})
 		return false
 	}
-	if c.to.host == "" || c.to.own {
+	if c.to.host == "" {
 		return true
 	}
 	dec := c.judge(c.to, nil)
@@ -208,7 +199,7 @@ func (c *connection) stays() bool {
 	case c.inspected:
 	case allowed && c.sandbox.uninspected(c.to, dec):
 		allowed, why = false, notInspected
-	case dec.Inspect || c.sandbox.mustSee(c.to.host) != "":
+	case dec.Inspect || c.sandbox.mustSee(c.to) != "":
 		allowed = false
 	}
 	if a := c.addressOf(c.to); a.IsValid() {

@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -147,46 +146,6 @@ func (s *routedRequest) carry(_ context.Context, req *http.Request, _ *request) 
 	}
 	(*h).ServeHTTP(s.w, req)
 	return true
-}
-
-// headTarget returns the target of the request whose head was read ahead. Of a client that
-// speaks to the proxy itself, that is the target that the request line names; the zero
-// target if it names none. tunnel is true for CONNECT.
-func (h *http1) headTarget() (to target, tunnel bool) {
-	if !h.forward {
-		return h.to, false
-	}
-	head, _ := h.br.Peek(h.br.Buffered())
-	line, _, _ := bytes.Cut(head, []byte("\r\n"))
-	method, rest, _ := bytes.Cut(line, []byte(" "))
-	uri, _, _ := bytes.Cut(rest, []byte(" "))
-	var err error
-	if tunnel = string(method) == http.MethodConnect; tunnel {
-		to.host, to.port, err = splitHost(string(uri), 0)
-	} else {
-		to, _, err = absolute(string(uri))
-	}
-	if err != nil {
-		return target{}, tunnel
-	}
-	return to, tunnel
-}
-
-// route has the router answer one request in absolute form. The connection ends
-// then: the next request may be for another host.
-func (h *http1) route(ctx context.Context, to target) {
-	c := h.c
-	if to.port != to.standardPort() {
-		c.refuseRaw(to, c.sandbox.denial(policy.L4, routerPorts))
-		return
-	}
-	c.client.unread(h.br)
-	h.br.Reset(nil)
-	router := c.routed(to)
-	c.serveOne(ctx, c.client, to, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		w.Header().Set("Connection", "close")
-		router.ServeHTTP(w, req)
-	}))
 }
 
 // serveOne serves HTTP/1 on one connection until it ends. The connection has the

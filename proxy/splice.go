@@ -16,7 +16,7 @@ import (
 // end. up is the other side if it has been reached, and greeting what it has said
 // already.
 func (c *connection) splice(ctx context.Context, to target, dec policy.Decision, up net.Conn, greeting []byte, protocol string) {
-	if m := c.sandbox.mustSee(to.host); m != "" && !to.own {
+	if m := c.sandbox.mustSee(to); m != "" {
 		c.refuseRaw(to, denied(dec, unseen(m)))
 		return
 	}
