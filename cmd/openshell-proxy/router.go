@@ -29,9 +29,9 @@ import (
 // backendIdle is how long a connection to a backend is kept for the next request.
 const backendIdle = 90 * time.Second
 
-// backends makes privacy routers, one after the other: each has the operator's routes
-// of its time, all have the same connections and the same budget used so far.
-type backends struct {
+// routerFactory makes privacy routers, one after the other. Each has the operator's routes
+// of its time. All share connections and the budget that was used so far.
+type routerFactory struct {
 	change inference.Change
 	log    *decisionlog.Log
 	// transport is made for the first request: most sandboxes have no routes, and
@@ -40,8 +40,8 @@ type backends struct {
 	meter     inference.Meter
 }
 
-func newBackends(dial operatorDialer, roots func() *x509.CertPool, change inference.Change, log *decisionlog.Log) *backends {
-	return &backends{change: change, log: log, transport: sync.OnceValue(func() *http.Transport {
+func newRouterFactory(dial operatorDialer, roots func() *x509.CertPool, change inference.Change, log *decisionlog.Log) *routerFactory {
+	return &routerFactory{change: change, log: log, transport: sync.OnceValue(func() *http.Transport {
 		return &http.Transport{
 			DialContext:       dial,
 			ForceAttemptHTTP2: true, DisableCompression: true, IdleConnTimeout: backendIdle, MaxResponseHeaderBytes: 64 << 10,
@@ -51,7 +51,7 @@ func newBackends(dial operatorDialer, roots func() *x509.CertPool, change infere
 }
 
 // router is the one of these routes; nil without any.
-func (b *backends) router(c *proxyapi.Inference) (*inference.Router, error) {
+func (b *routerFactory) router(c *proxyapi.Inference) (*inference.Router, error) {
 	if c == nil || len(c.Routes) == 0 {
 		return nil, nil
 	}
@@ -147,7 +147,7 @@ func operatorDial(egress proxyapi.Egress, dial *upstream.Dialer, machine []netip
 
 // applyInference has calls that begin from now on use other routes.
 func (w *worker) applyInference(c *proxyapi.Inference) error {
-	r, err := w.backends.router(c)
+	r, err := w.routers.router(c)
 	if err != nil {
 		return err
 	}

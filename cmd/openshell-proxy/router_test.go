@@ -22,8 +22,8 @@ import (
 	"openshell.dev/runtime/policy"
 )
 
-// backendsAt returns backends of which every address is a TLS server with the handler.
-func backendsAt(t *testing.T, handler http.HandlerFunc) *backends {
+// backendsAt returns a routerFactory for which every address is a TLS server with the handler.
+func backendsAt(t *testing.T, handler http.HandlerFunc) *routerFactory {
 	t.Helper()
 	server := httptest.NewTLSServer(handler)
 	t.Cleanup(server.Close)
@@ -37,7 +37,7 @@ func backendsAt(t *testing.T, handler http.HandlerFunc) *backends {
 	reach := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", server.Listener.Addr().String())
 	}
-	return newBackends(reach, func() *x509.CertPool { return roots }, nil, log)
+	return newRouterFactory(reach, func() *x509.CertPool { return roots }, nil, log)
 }
 
 // A Bedrock route is signed with its provider's keys, as AWS would check it; expired or

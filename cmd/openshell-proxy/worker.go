@@ -88,7 +88,7 @@ type worker struct {
 	started   time.Time
 	server    *proxy.Server
 	sandbox   *proxy.Sandbox
-	backends  *backends
+	routers   *routerFactory
 	guard     *guard.Client
 	// lost gets the error with which the guard's connection for sockets broke.
 	lost chan error
@@ -128,7 +128,7 @@ func check(c *proxyapi.WorkerConfig) (out guard.Checked, err error) {
 		return out, err
 	}
 	defer w.log.Close()
-	if _, err := newBackends(nil, w.roots, nil, w.log).router(c.Inference); err != nil {
+	if _, err := newRouterFactory(nil, w.roots, nil, w.log).router(c.Inference); err != nil {
 		return out, err
 	}
 	if _, err := newMiddlewares(c, nil, w.roots); err != nil {
@@ -182,7 +182,7 @@ func (w *worker) run() error {
 	if err := lockDown([]string{dir, w.config.LogDir}, w.config.Egress == proxyapi.EgressNamespace); err != nil {
 		return err
 	}
-	if err := w.guard.Begun(nil); err != nil {
+	if err := w.guard.Ready(nil); err != nil {
 		return fmt.Errorf("tell the guard: %w", err)
 	}
 	names := dns.New(dns.Config{View: w.server.View, Normalize: policy.NormalizeHost, V6: true})
@@ -233,7 +233,7 @@ func (w *worker) assemble(ctr *proxyapi.Container, own *own) error {
 	if err != nil {
 		return err
 	}
-	w.backends = newBackends(reach, w.roots, w.sandbox.Transform, w.log)
+	w.routers = newRouterFactory(reach, w.roots, w.sandbox.Transform, w.log)
 	return w.applyInference(c.Inference)
 }
 
@@ -242,7 +242,7 @@ func (w *worker) assemble(ctr *proxyapi.Container, own *own) error {
 func (w *worker) begin(dir string) error {
 	w.sandbox.SetCredentials(w.set)
 	if err := w.sandbox.Load(w.first.name, w.first.text, w.first.revision); err != nil {
-		return errors.Join(err, w.guard.Begun(err))
+		return errors.Join(err, w.guard.Ready(err))
 	}
 	refused, name, err := control.Refused(dir)
 	if err != nil {
@@ -362,6 +362,6 @@ func (j judge) Metrics() []byte {
 	fmt.Fprintf(&b, "# TYPE openshell_connections gauge\nopenshell_connections %d\n", j.w.sandbox.Connections())
 	t := j.w.log.Totals()
 	fmt.Fprintf(&b, "# TYPE openshell_decisions_total counter\nopenshell_decisions_total{verdict=\"allow\"} %d\nopenshell_decisions_total{verdict=\"audit\"} %d\nopenshell_decisions_total{verdict=\"deny\"} %d\nopenshell_decisions_total{verdict=\"failed\"} %d\n", t.Allow, t.Audit, t.Deny, t.Failed)
-	j.w.backends.meter.WriteMetrics(&b)
+	j.w.routers.meter.WriteMetrics(&b)
 	return b.Bytes()
 }

@@ -62,13 +62,13 @@ const (
 	// nobody has spoken to the proxy before: a container that ends at once needs
 	// none, others find it running.
 	workerAfter = 500 * time.Millisecond
-	// askPatience bounds the wait for the operator's services before a container is
+	// askTimeout bounds the wait for the operator's services before a container is
 	// made: within it the first worker has started, and asked.
-	askPatience = 5 * time.Second
+	askTimeout = 5 * time.Second
 	// steady is how long a worker must have lived for its death to be the first.
 	steady = 10 * time.Second
-	// stopPatience is how long a worker may take to write its last records.
-	stopPatience = 2 * time.Second
+	// stopTimeout is how long a worker may take to write its last records.
+	stopTimeout = 2 * time.Second
 )
 
 // Guard supervises one container's proxy.
@@ -96,9 +96,9 @@ type Guard struct {
 	refreshes sync.Once
 	// checked is what Check says; aliases is where the programs' paths led before the
 	// workload ran, until the first worker has asked for it.
-	checked Checked
-	aliases atomic.Pointer[map[string][]string]
-	opening opening
+	checked   Checked
+	aliases   atomic.Pointer[map[string][]string]
+	readiness readiness
 	// cert is the sandbox's CA (PEM). first is the state of the CA stores before the
 	// container started, nil for a guard that takes the place of another.
 	cert  []byte
@@ -114,42 +114,43 @@ type Checked struct {
 	Asks bool
 }
 
-// opening is the word to the runtime that the proxy serves.
-type opening struct {
+// readiness tells the runtime once that the proxy serves.
+type readiness struct {
 	mu      sync.Mutex
-	ready   *os.File // nil where the runtime does not wait for it
+	ready   *os.File // nil if the runtime does not wait
 	refused error
-	// said is closed once it is said.
-	said chan struct{}
+	// done is closed once the runtime is told.
+	done chan struct{}
 }
 
-// say says it, or notes why not. What comes later changes nothing.
-func (o *opening) say(refused string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+// report tells the runtime that the proxy serves, or with refused notes why it cannot. The
+// first call counts.
+func (r *readiness) report(refused string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	select {
-	case <-o.said:
+	case <-r.done:
 		return
 	default:
 	}
-	if o.refused != nil {
+	if r.refused != nil {
 		return
 	}
 	if refused != "" {
-		o.refused = errors.New(refused)
+		r.refused = errors.New(refused)
 		return
 	}
-	if o.ready != nil {
-		_, _ = o.ready.WriteString(proxyapi.ReadyWord)
-		_ = o.ready.Close()
+	if r.ready != nil {
+		_, _ = r.ready.WriteString(proxyapi.ReadyWord)
+		_ = r.ready.Close()
 	}
-	close(o.said)
+	close(r.done)
 }
 
-func (o *opening) refusal() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.refused
+func (r *readiness) refusal() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.refused
 }
 
 // Run returns when the container has ended, or when no worker could serve it.
@@ -263,15 +264,15 @@ func (g *Guard) serve(w *proxyapi.WorkerConfig, control *os.File) error {
 	case <-g.ended:
 		return nil
 	}
-	g.opening.ready, g.opening.said = g.Ready, make(chan struct{})
-	go g.keepStandby(g.opening.said)
+	g.readiness.ready, g.readiness.done = g.Ready, make(chan struct{})
+	go g.keepStandby(g.readiness.done)
 	if g.checked.Asks {
 		// A service that does not answer is no reason not to make the container.
-		late := time.AfterFunc(askPatience, func() { g.opening.say("") })
+		late := time.AfterFunc(askTimeout, func() { g.readiness.report("") })
 		defer late.Stop()
 		return g.supervise(w, control)
 	}
-	g.opening.say("")
+	g.readiness.report("")
 	files := []*os.File{g.Init, control}
 	for _, l := range g.Listeners {
 		if l != nil {
@@ -293,7 +294,7 @@ func (g *Guard) supervise(w *proxyapi.WorkerConfig, control *os.File) error {
 			return nil
 		default:
 		}
-		if refused := g.opening.refusal(); refused != nil {
+		if refused := g.readiness.refusal(); refused != nil {
 			return refused
 		}
 		fmt.Fprintf(os.Stderr, "%s worker ended (%v), starting another\n", time.Now().UTC().Format(time.RFC3339), err)
@@ -319,7 +320,7 @@ func (g *Guard) work(w *proxyapi.WorkerConfig, control *os.File) error {
 	server := rpc.NewServer()
 	gone := make(chan struct{})
 	defer close(gone)
-	if err := server.RegisterName(service, &answers{g, gone}); err != nil {
+	if err := server.RegisterName(serviceName, &service{g, gone}); err != nil {
 		return errors.Join(err, p.Kill(), pipes.documents.Close())
 	}
 	go g.serveSockets(pipes.sockets)
@@ -422,7 +423,7 @@ func (g *Guard) awaitWorker(p *os.Process) error {
 	_ = p.Signal(unix.SIGTERM)
 	select {
 	case <-done:
-	case <-time.After(stopPatience):
+	case <-time.After(stopTimeout):
 		_ = p.Kill()
 		<-done
 	}

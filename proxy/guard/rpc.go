@@ -12,18 +12,18 @@ import (
 	"openshell.dev/runtime/proxy/identity"
 )
 
-// service is the name of the guard's answers on the socket pair.
-const service = "Guard"
+// serviceName is the name of service on the socket pair.
+const serviceName = "Guard"
 
-// answers is what a worker may ask: net/rpc calls its methods.
-type answers struct {
+// service has the methods that net/rpc calls for a worker.
+type service struct {
 	g *Guard
 	// gone is closed when the worker has ended.
 	gone chan struct{}
 }
 
 // Holders answers who holds a connection.
-func (a *answers) Holders(c proxyapi.Connection, out *[]identity.Process) (err error) {
+func (a *service) Holders(c proxyapi.Connection, out *[]identity.Process) (err error) {
 	*out, err = a.g.who.Resolve(c.Local, c.Remote)
 	return err
 }
@@ -35,7 +35,7 @@ type Programs struct {
 }
 
 // Aliases answers where the paths of programs lead in the container.
-func (a *answers) Aliases(p Programs, out *map[string][]string) error {
+func (a *service) Aliases(p Programs, out *map[string][]string) error {
 	if p.Container != a.g.Config.ID {
 		return fmt.Errorf("the guard has no container %q", p.Container)
 	}
@@ -48,14 +48,14 @@ func (a *answers) Aliases(p Programs, out *map[string][]string) error {
 	return nil
 }
 
-// Begun is told why a worker's policy cannot be loaded; nothing if it serves.
-func (a *answers) Begun(refused string, _ *struct{}) error {
-	a.g.opening.say(refused)
+// Ready notes that a worker serves, or with refused why its policy cannot be loaded.
+func (a *service) Ready(refused string, _ *struct{}) error {
+	a.g.readiness.report(refused)
 	return nil
 }
 
 // Secrets answers what the secrets are once they are others than the worker knows.
-func (a *answers) Secrets(k proxyapi.Known, out *proxyapi.Secrets) error {
+func (a *service) Secrets(k proxyapi.Known, out *proxyapi.Secrets) error {
 	s, err := a.g.secrets.after(k, a.gone)
 	if err != nil {
 		return err
@@ -72,29 +72,29 @@ func NewClient(conn net.Conn) *Client { return &Client{rpc.NewClient(conn)} }
 
 // Holders says which programs hold a connection: at least one, or an error.
 func (c *Client) Holders(local, remote netip.AddrPort) (out []identity.Process, err error) {
-	err = c.c.Call(service+".Holders", proxyapi.Connection{Local: local, Remote: remote}, &out)
+	err = c.c.Call(serviceName+".Holders", proxyapi.Connection{Local: local, Remote: remote}, &out)
 	return out, err
 }
 
 // Aliases returns where the paths of programs lead in a container.
 func (c *Client) Aliases(container string, paths []string) (out map[string][]string, err error) {
-	err = c.c.Call(service+".Aliases", Programs{container, paths}, &out)
+	err = c.c.Call(serviceName+".Aliases", Programs{container, paths}, &out)
 	return out, err
 }
 
-// Begun tells the guard that the worker serves, or why it cannot load the policy.
-func (c *Client) Begun(err error) error {
+// Ready tells the guard that the worker serves, or why it cannot load the policy.
+func (c *Client) Ready(err error) error {
 	refused := ""
 	if err != nil {
 		refused = err.Error()
 	}
-	return c.c.Call(service+".Begun", refused, &struct{}{})
+	return c.c.Call(serviceName+".Ready", refused, &struct{}{})
 }
 
 // Secrets waits for other secrets than the known ones, about which it tells the
 // guard.
 func (c *Client) Secrets(k proxyapi.Known) (*proxyapi.Secrets, error) {
 	var out proxyapi.Secrets
-	err := c.c.Call(service+".Secrets", k, &out)
+	err := c.c.Call(serviceName+".Secrets", k, &out)
 	return &out, err
 }
