@@ -49,13 +49,17 @@ func (c *connection) enter() bool {
 	}
 	container := c.who()[0].Container
 	b := c.server.sandbox(container)
-	if b == nil || !b.join(c) {
+	if b == nil {
 		c.refuseUnknown(nil, noSandbox(container))
 		return false
 	}
 	c.mu.Lock()
-	c.sandbox = b
+	c.sandbox = b // before a reload can find the connection among the open ones
 	c.mu.Unlock()
+	if !b.join(c) {
+		c.refuseUnknown(nil, noSandbox(container))
+		return false
+	}
 	return true
 }
 

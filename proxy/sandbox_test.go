@@ -508,3 +508,31 @@ func TestAdd(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestReloadsWhileConnectionsBegin: a reload may find a connection at any time after it was
+// identified.
+func TestReloadsWhileConnectionsBegin(t *testing.T) {
+	w, _, a, _ := newTenants(t)
+	w.site("other.example.com", 443, nil, "http/1.1")
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				a.sandbox.rejudge()
+			}
+		}
+	}()
+	for range 200 {
+		c := a.dial()
+		if status, head := connect(t, c, "other.example.com:443"); status != 200 {
+			t.Error(head)
+		}
+		c.Close()
+	}
+	close(stop)
+	<-stopped
+}
