@@ -127,7 +127,7 @@ func (c *connection) handle() {
 	}
 }
 
-// carries notes which connection an answer comes on.
+// carries notes the upstream connection of the request that is being answered.
 func (c *connection) carries(up *upConn) {
 	c.carryMu.Lock()
 	c.carrying = up
@@ -144,13 +144,13 @@ func (c *connection) cut() {
 	}
 }
 
-// transparent serves a connection that was made to some address and led here.
+// transparent serves a connection that was redirected to the proxy.
 func (c *connection) transparent(ctx context.Context) {
 	to := target{host: c.wanted.Addr().String(), port: c.wanted.Port()}
 	name, synthetic := c.sandbox.name(c.wanted.Addr())
 	if synthetic {
 		to.host = name
-		// The name is known, and nothing needs to be said first.
+		// The name is known: the client's first bytes are not needed.
 		if dec := c.judge(to, nil); dec.Verdict == policy.Allow && opaque(dec) {
 			c.splice(ctx, to, dec, nil, nil, "tcp")
 			return
@@ -163,7 +163,7 @@ func (c *connection) transparent(ctx context.Context) {
 	if err == nil && !synthetic && first.host != "" {
 		to.host, _, err = splitHost(first.host, to.port)
 	}
-	if closedByPeer(err) { // the client has left without a word
+	if closedByPeer(err) { // the client has left and sent nothing
 		if dec := c.byAddress(&to); dec.Verdict != policy.Allow {
 			c.refuseRaw(to, dec)
 		}
@@ -191,8 +191,8 @@ func (c *connection) toAddress(ctx context.Context, first preface, to target) {
 	c.serve(ctx, &route{first: first, to: to, dec: dec})
 }
 
-// byAddress judges the target. A program that knows a name from its hosts file may
-// say only the address: the target is then the name that is allowed.
+// byAddress judges the target. A program that knows a name from its hosts file connects to
+// the address and may name no host: the target is then the name that is allowed.
 func (c *connection) byAddress(to *target) policy.Decision {
 	dec := c.judge(*to, nil)
 	if dec.Verdict == policy.Allow || to.host != c.wanted.Addr().String() {

@@ -18,9 +18,8 @@ type preface struct {
 	host string
 }
 
-// peek looks at what the client says first, for which it is given some time.
-// Silence is not an error: it is how a protocol begins in which the server speaks
-// first.
+// peek classifies the client's first bytes, for which it waits up to the given time. A
+// silent client is not an error: in some protocols the server sends first.
 func (c *connection) peek(wait time.Duration) (first preface, err error) {
 	if err := c.account.Take(c.ctx, openingCost); err != nil {
 		return first, err
@@ -45,7 +44,7 @@ func (c *connection) peek(wait time.Duration) (first preface, err error) {
 		first.host = first.Hello.ServerName
 	case inspect.HTTP1:
 		first.host = inspect.Host(br, MaxHead)
-	default: // says no host that is read here
+	default: // names no host
 	}
 	return first, nil
 }

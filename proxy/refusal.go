@@ -218,7 +218,7 @@ func headerText(s string) string {
 	}, s)
 }
 
-// refuseRaw ends a connection to which nothing can be said.
+// refuseRaw resets a connection whose protocol has no place for an answer.
 func (c *connection) refuseRaw(to target, dec policy.Decision) {
 	dec.Verdict = policy.Deny
 	c.record(record{dec: dec, to: to, protocol: "tcp"})

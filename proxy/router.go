@@ -19,7 +19,7 @@ import (
 
 const routerPorts = policy.RouterHost + " answers HTTPS on port 443 and HTTP on port 80"
 
-// SetRouter has h answer what is asked of [policy.RouterHost] from now on, whatever the policy
+// SetRouter makes h answer requests to [policy.RouterHost] from now on, whatever the policy
 // says unless that is DenyAll; nil leaves that name a name like any other.
 func (s *Sandbox) SetRouter(h http.Handler) {
 	if h == nil {

@@ -12,9 +12,9 @@ import (
 	"openshell.dev/runtime/proxy/memory"
 )
 
-// splice carries bytes both ways without looking at them, each way to its own
-// end. up is the other side if it has been reached, and greeting what it has said
-// already.
+// splice forwards bytes in both directions without looking at them, each until its own
+// end. up is the connection to the target if there is one, and greeting what was read from
+// it.
 func (c *connection) splice(ctx context.Context, to target, dec policy.Decision, up net.Conn, greeting []byte, protocol string) {
 	if m := c.sandbox.mustSee(to); m != "" {
 		c.refuseRaw(to, denied(dec, unseen(m)))
@@ -24,8 +24,8 @@ func (c *connection) splice(ctx context.Context, to target, dec policy.Decision,
 	if !ok {
 		return
 	}
-	// The client may have waited before it said what this is, and the connection have
-	// another holder since.
+	// The client may have waited before its first bytes, and other processes may hold the
+	// connection since.
 	if dec = c.stillHeld(to, dec); dec.Verdict != policy.Allow {
 		c.refuseRaw(to, dec)
 		return
@@ -57,7 +57,7 @@ func (c *connection) splice(ctx context.Context, to target, dec policy.Decision,
 	c.record(rec)
 }
 
-// stillHeld is the decision on whoever holds the connection now.
+// stillHeld returns the decision on the processes that hold the connection now.
 func (c *connection) stillHeld(to target, dec policy.Decision) policy.Decision {
 	before := c.held.Load()
 	if err := c.identify(); err != nil {
