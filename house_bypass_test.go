@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestUntestedBypasses holds docs/threat-model.md to the truth: a class of bypasses
-// has a test, or the document says that it has none.
+// TestUntestedBypasses compares docs/threat-model.md with the tests: each bypass class has
+// a test, or the document lists it as untested.
 func TestUntestedBypasses(t *testing.T) {
 	atoi := func(s []byte) int {
 		n, err := strconv.Atoi(string(s))
@@ -44,13 +44,13 @@ func TestUntestedBypasses(t *testing.T) {
 	for n := 1; n <= bypassClasses; n++ {
 		switch path, ok := tested[n]; {
 		case ok && listed[n]:
-			t.Errorf("B%d has a test in %s: take it from the list in docs/threat-model.md", n, path)
+			t.Errorf("B%d has a test in %s: remove it from the list in docs/threat-model.md", n, path)
 		case !ok && !listed[n]:
 			t.Errorf("B%d has no test: list it in docs/threat-model.md", n)
 		}
 		delete(listed, n)
 	}
 	for n := range listed {
-		t.Errorf("docs/threat-model.md lists B%d, which is no class", n)
+		t.Errorf("docs/threat-model.md lists B%d, which is not a class", n)
 	}
 }

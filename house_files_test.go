@@ -21,11 +21,11 @@ import (
 
 const (
 	license = "SPDX-License-Identifier: Apache-2.0"
-	// bypassClasses is how many classes the list of bypasses has: B1 to B95.
+	// bypassClasses is the number of known bypass classes: B1 to B95.
 	bypassClasses = 95
 )
 
-// files returns the paths of what people write here, without what is built.
+// files returns the paths of the repository's own files, without build outputs.
 func files(t *testing.T, want func(path string) bool) []string {
 	t.Helper()
 	var out []string
@@ -64,7 +64,7 @@ func read(t *testing.T, path string) []byte {
 	return b
 }
 
-// isScript says whether a shell reads the file, and which.
+// isScript reports whether the file is a shell script, and names its shell.
 func isScript(path string, text []byte) (shell string, ok bool) {
 	first, _, _ := bytes.Cut(text, []byte("\n"))
 	switch {
@@ -94,8 +94,8 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// strayWords are written by accident: where one machine keeps things, which
-// mirror it asks, who typed. They are spelled so that this file has none.
+// strayWords are words that get into a file by accident: paths of one machine, its
+// mirrors, signatures of tools. The pattern is spelled so that it does not match itself.
 var strayWords = regexp.MustCompile(`(?i)/w[o]rk/|/h[o]me/[a-z]|/tmp/[w]t\b|g[h]cr\.io|q[u]ay\.io|g[c]r\.io|registry-1\.|arti[f]actory|deb\.[d]ebian\.org|proxy\.[g]olang\.org|co-[a]uthored-by|generated [w]ith|^<{7} |^>{7} `)
 
 func TestNoStrayWords(t *testing.T) {
@@ -117,8 +117,8 @@ func TestNoStrayWords(t *testing.T) {
 	}
 }
 
-// TestPackages: one comment says what a package is, and the table of
-// ARCHITECTURE.md has it.
+// TestPackages checks that every package has one package comment and a row in the table of
+// ARCHITECTURE.md.
 func TestPackages(t *testing.T) {
 	rows := map[string]bool{}
 	for _, m := range regexp.MustCompile("(?m)^\\| `?([a-z0-9/-]+)`? \\|").FindAllSubmatch(read(t, "ARCHITECTURE.md"), -1) {
@@ -128,7 +128,7 @@ func TestPackages(t *testing.T) {
 	for _, path := range files(t, isGo) {
 		dirs[filepath.Dir(path)] = true
 	}
-	delete(dirs, ".") // the house itself
+	delete(dirs, ".") // these tests
 	for dir := range dirs {
 		if docs := packageComments(t, dir); len(docs) != 1 {
 			t.Errorf("%s: package comments in %v, want one", dir, docs)
@@ -138,8 +138,8 @@ func TestPackages(t *testing.T) {
 		}
 	}
 	for row := range rows {
-		if _, err := os.Stat(row); row != "package" && err != nil {
-			t.Errorf("ARCHITECTURE.md: a row for what is not there: %v", err)
+		if _, err := os.Stat(row); row != "package" && row != "room" && err != nil {
+			t.Errorf("ARCHITECTURE.md: a row for a missing package: %v", err)
 		}
 	}
 }
@@ -163,31 +163,31 @@ func packageComments(t *testing.T, dir string) []string {
 	return docs
 }
 
-// effects are functions with one place where they may be called.
+// effects are functions that may be called only in some places.
 var effects = []struct {
 	pkg, name string
 	may       func(path, pkg string) bool
 	why       string
 }{
-	{"os", "Exit", inMain, "only a main decides that the process ends"},
-	{"log", "Fatal", never, "only a main decides that the process ends"},
-	{"log", "Fatalf", never, "only a main decides that the process ends"},
-	{"log", "Fatalln", never, "only a main decides that the process ends"},
-	{"http", "DefaultClient", inProbe, "it waits for ever and takes its proxy from the environment"},
+	{"os", "Exit", inMain, "only a main may end the process"},
+	{"log", "Fatal", never, "only a main may end the process"},
+	{"log", "Fatalf", never, "only a main may end the process"},
+	{"log", "Fatalln", never, "only a main may end the process"},
+	{"http", "DefaultClient", inProbe, "it has no timeout and takes its proxy from the environment"},
 	{"http", "DefaultTransport", never, "it takes its proxy from the environment"},
-	{"http", "Get", never, "it is DefaultClient's"},
-	{"http", "Head", never, "it is DefaultClient's"},
-	{"http", "Post", never, "it is DefaultClient's"},
-	{"http", "PostForm", never, "it is DefaultClient's"},
+	{"http", "Get", never, "it uses DefaultClient"},
+	{"http", "Head", never, "it uses DefaultClient"},
+	{"http", "Post", never, "it uses DefaultClient"},
+	{"http", "PostForm", never, "it uses DefaultClient"},
 	{"http", "ListenAndServe", never, "it has no limits"},
-	{"os", "Create", inTests, "it follows what lies there: use OpenFile with O_EXCL, or atomicfile"},
+	{"os", "Create", inTests, "it follows links and truncates existing files: use OpenFile with O_EXCL, or atomicfile"},
 	{"os", "IsNotExist", never, "errors.Is sees through wrapped errors"},
 	{"os", "IsExist", never, "errors.Is sees through wrapped errors"},
-	{"ioutil", "ReadAll", never, "it is io's"},
+	{"ioutil", "ReadAll", never, "use io.ReadAll"},
 }
 
 func never(string, string) bool   { return false }
-func inProbe(path, _ string) bool { return strings.HasPrefix(path, "integration/probe/") } // workloads do what they like
+func inProbe(path, _ string) bool { return strings.HasPrefix(path, "integration/probe/") } // workloads may do anything
 func inTests(path, _ string) bool {
 	return strings.HasPrefix(path, "integration/") || strings.HasSuffix(path, "_test.go")
 }
@@ -195,8 +195,8 @@ func inMain(path, pkg string) bool { return pkg == "main" || strings.HasSuffix(p
 
 func TestEffectsHaveOneDoor(t *testing.T) {
 	for _, path := range files(t, isGo) {
-		for _, what := range forbiddenEffects(t, path, read(t, path)) {
-			t.Error(what)
+		for _, effect := range forbiddenEffects(t, path, read(t, path)) {
+			t.Error(effect)
 		}
 	}
 	bad := []byte("package p\nimport (\"net/http\"; \"os\")\nfunc f() { os.Exit(http.DefaultClient.Timeout) }\n")
@@ -234,7 +234,7 @@ func forbiddenEffects(t *testing.T, path string, text []byte) []string {
 
 var bypassName = regexp.MustCompile(`(?m)^func (TestBypass\w*)`)
 
-// TestNamesOfBypasses: whoever reads the list of bypasses finds the tests by number.
+// TestNamesOfBypasses checks that tests of bypasses have the number of their class.
 func TestNamesOfBypasses(t *testing.T) {
 	number := regexp.MustCompile(`^TestBypass_(?:B[0-9]+_)*B([0-9]+)_[A-Z]`)
 	for _, path := range files(t, func(path string) bool { return strings.HasSuffix(path, "_test.go") }) {
@@ -252,8 +252,8 @@ func TestNamesOfBypasses(t *testing.T) {
 	}
 }
 
-// TestPatternsAreCompiledWhenNeeded: one at package level costs each start of a
-// program milliseconds, and there are several programs in each start of a container.
+// TestPatternsAreCompiledWhenNeeded: a pattern that is compiled at package level costs each start
+// of a program milliseconds, and each start of a container starts several programs.
 func TestPatternsAreCompiledWhenNeeded(t *testing.T) {
 	for _, path := range files(t, func(p string) bool {
 		return isGo(p) && !strings.HasSuffix(p, "_test.go") && !strings.HasPrefix(p, "integration/")
@@ -278,7 +278,7 @@ func TestPatternsAreCompiledWhenNeeded(t *testing.T) {
 	}
 }
 
-// TestNoBuiltPrograms: a program belongs into bin/, where git does not look.
+// TestNoBuiltPrograms: a built program belongs in bin/, which git ignores.
 func TestNoBuiltPrograms(t *testing.T) {
 	for _, path := range files(t, func(string) bool { return true }) {
 		if bytes.HasPrefix(read(t, path), []byte("\x7fELF")) {

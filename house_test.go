@@ -16,7 +16,7 @@ import (
 
 const module = "openshell.dev/runtime/"
 
-// pkg is what `go list -json` says of a package.
+// pkg is a package, as `go list -json` prints it.
 type pkg struct {
 	ImportPath, Name, Doc, Dir string
 	Standard                   bool
@@ -25,7 +25,7 @@ type pkg struct {
 	Imports, Deps              []string
 }
 
-// local is the package's path below the module, "" for somebody else's.
+// local returns the package's path below the module, "" for a package of another module.
 func (p *pkg) local() string {
 	rest, ok := strings.CutPrefix(p.ImportPath, module)
 	if !ok {
@@ -34,7 +34,7 @@ func (p *pkg) local() string {
 	return rest
 }
 
-// packages lists the module's packages and all they need, by import path.
+// packages lists the module's packages and all their dependencies, by import path.
 func packages(t *testing.T, env ...string) map[string]*pkg {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-deps", "-json", "-tags", "seccomp", "./...")
@@ -58,17 +58,16 @@ func packages(t *testing.T, env ...string) map[string]*pkg {
 	}
 }
 
-// importRule says what the packages that match may not import. Patterns are
-// path.Match's, with a last /... for all below; of ours without the module's
-// path.
+// importRule lists the packages that the matching packages may not import. Patterns are
+// those of path.Match; a last /... means all packages below. The patterns of of and only have
+// no module path.
 type importRule struct {
 	of string
-	// reach are packages that may not be needed at all, however far away.
+	// reach are packages that may not be dependencies, direct or indirect.
 	reach []string
-	// direct are packages that the source itself may not import; what a
-	// library does behind its face is the library's.
+	// direct are packages that the source itself may not import. A library may import them.
 	direct []string
-	// only, if there are any, are the sole packages of ours that may be reached.
+	// only, if it is not empty, lists the only packages of this module that may be dependencies.
 	only []string
 	why  string
 }
@@ -83,7 +82,7 @@ var (
 var importRules = []importRule{
 	{
 		of: "policy", reach: []string{module + "..."}, direct: hands,
-		why: "a judge without hands gives the same answer in the proxy, the CLI and a test",
+		why: "a judge without effects gives the same answer in the proxy, the CLI and a test",
 	},
 	{
 		of: "libsandbox/plan", reach: append([]string{runc, "C"}, netlinks...), direct: hands,
@@ -95,22 +94,22 @@ var importRules = []importRule{
 	},
 	{
 		of: "libsandbox/seccomp", reach: []string{runc, module + "..."}, direct: append(hands, netlinks...),
-		why: "the table is data; what compiles it is behind cgo",
+		why: "the table is data; the code that compiles it is behind cgo",
 	},
-	{of: "libsandbox/features", reach: []string{module + "policy", module + "libsandbox/plan"}, why: "facts do not depend on wishes"},
+	{of: "libsandbox/features", reach: []string{module + "policy", module + "libsandbox/plan"}, why: "the features of a machine do not depend on a policy"},
 	{
 		of: "libsandbox/container", reach: []string{module + "policy", module + "libsandbox/plan", module + "libsandbox/netns"},
 		why: "a plain adapter: replacing runc must touch one package",
 	},
 	{
 		of: "libsandbox/attach", reach: append([]string{runc, "C", module + "libsandbox/container", module + "libsandbox/netns", module + "libsandbox/state"}, netlinks...),
-		why: "a proxy's document is prepared without a container, so that it can be prepared again for one that exists",
+		why: "the document of a proxy is prepared without a container, so that it can also be prepared for an existing container",
 	},
 	{
-		// libsandbox/launch is the type of what it is told, which the runtime writes.
+		// libsandbox/launch has the type of its instructions, which the runtime writes.
 		of: "hooks/launch", only: []string{"hooks/launch", "libsandbox/landlock", "libsandbox/launch"},
 		reach: append([]string{runc, "C", "gopkg.in/...", "log/slog", "net/http"}, netlinks...),
-		why:   "the smallest thing that we put inside someone else's container",
+		why:   "the program that runs inside the container must be as small as possible",
 	},
 	{
 		of: "libsandbox/launch", only: []string{"libsandbox/launch", "libsandbox/landlock"},
@@ -121,9 +120,9 @@ var importRules = []importRule{
 		of: "proxy/inspect", reach: []string{module + "policy"}, direct: append(hands, "crypto/tls"),
 		why: "parsers see bytes only, so that they can be fuzzed",
 	},
-	{of: "proxy/identity", only: []string{"proxy/identity"}, why: "leaves report facts; only proxy joins them to judgement"},
-	{of: "proxy/upstream", only: []string{"proxy/upstream"}, why: "leaves report facts; only proxy joins them to judgement"},
-	{of: "proxy/ca", only: []string{"proxy/ca"}, why: "leaves report facts; only proxy joins them to judgement"},
+	{of: "proxy/identity", only: []string{"proxy/identity"}, why: "leaves report facts; only proxy combines them with decisions"},
+	{of: "proxy/upstream", only: []string{"proxy/upstream"}, why: "leaves report facts; only proxy combines them with decisions"},
+	{of: "proxy/ca", only: []string{"proxy/ca"}, why: "leaves report facts; only proxy combines them with decisions"},
 	{
 		of: "proxy/...", reach: []string{module + "cmd/...", module + "libsandbox/...", module + "hooks/...", runc, "C", "golang.org/x/net/publicsuffix"},
 		why: "the proxy must stay small and static, and usable without its command",
@@ -132,15 +131,15 @@ var importRules = []importRule{
 		of: "cmd/openshell-proxy", reach: []string{module + "libsandbox/...", module + "hooks/...", runc, "C", "golang.org/x/net/publicsuffix"},
 		why: "the proxy must stay small and static",
 	},
-	{of: "libsandbox/...", reach: []string{module + "proxy/...", module + "cmd/..."}, why: "the proxy is another process: what both must know is in internal"},
+	{of: "libsandbox/...", reach: []string{module + "proxy/...", module + "cmd/..."}, why: "the proxy is another process: internal has everything that both must know"},
 	{
 		of: "cmd/openshell", reach: []string{module + "libsandbox/container", module + "hooks/...", runc, "C"},
 		why: "it must build anywhere; it talks to the runtime by running it",
 	},
-	{of: "internal/...", reach: []string{module + "libsandbox/...", module + "proxy/...", module + "cmd/...", runc, "C"}, why: "what all programs share depends on none of them"},
+	{of: "internal/...", reach: []string{module + "libsandbox/...", module + "proxy/...", module + "cmd/...", runc, "C"}, why: "code that all programs share depends on none of them"},
 }
 
-// onlyImporters are the packages that few may import, with those few.
+// onlyImporters are packages with the only packages that may import them.
 var onlyImporters = []struct {
 	of   string
 	may  []string
@@ -149,14 +148,14 @@ var onlyImporters = []struct {
 	{runc, []string{"libsandbox/container", "cmd/openshell-runtime"}, "runc's library"},
 	{"github.com/sirupsen/logrus", []string{"libsandbox/container"}, "runc's log"},
 	{"github.com/seccomp/libseccomp-golang", []string{"libsandbox/seccomp"}, "libseccomp"},
-	{module + "internal/origin", []string{"internal/refresh", "cmd/openshell-refresher"}, "what makes tokens"},
+	{module + "internal/origin", []string{"internal/refresh", "cmd/openshell-refresher"}, "the code that obtains tokens"},
 	{"golang.org/x/net/publicsuffix", []string{"cmd/openshell"}, "the public suffix list, a table that no other program needs"},
-	{module + "internal/refresh", []string{"cmd/openshell-refresher"}, "what uses refresh tokens"},
+	{module + "internal/refresh", []string{"cmd/openshell-refresher"}, "the code that uses refresh tokens"},
 	{"C", nil, "cgo of our own"},
 }
 
-// matches reports whether pattern names imported: exactly, by path.Match, or by
-// a prefix before /....
+// matches reports whether pattern matches imported: exactly, by path.Match, or by
+// the prefix before /....
 func matches(pattern, imported string) bool {
 	if above, ok := strings.CutSuffix(pattern, "/..."); ok {
 		return imported == above || strings.HasPrefix(imported, above+"/")
@@ -169,7 +168,7 @@ func matchesAny(patterns []string, imported string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return matches(p, imported) })
 }
 
-// broken are the imports of p that r forbids.
+// broken returns the dependencies of p that r forbids.
 func (r importRule) broken(all map[string]*pkg, p *pkg) []string {
 	var out []string
 	for _, dep := range p.Deps {
@@ -190,9 +189,9 @@ func (r importRule) broken(all map[string]*pkg, p *pkg) []string {
 	return out
 }
 
-// TestImports keeps the direction of imports: who may not know whom.
+// TestImports checks the direction of imports.
 func TestImports(t *testing.T) {
-	// Without cgo a package shows the face it has in a static program.
+	// static has the files that a program without cgo is built from.
 	all := packages(t)
 	static := packages(t, "CGO_ENABLED=0")
 	for _, r := range importRules {
@@ -203,15 +202,15 @@ func TestImports(t *testing.T) {
 					continue
 				}
 				found = true
-				for _, what := range r.broken(static, p) {
-					t.Errorf("%s %s: %s", p.ImportPath, what, r.why)
+				for _, dep := range r.broken(static, p) {
+					t.Errorf("%s %s: %s", p.ImportPath, dep, r.why)
 				}
 				if cgo := all[p.ImportPath]; cgo != nil && matchesAny(r.reach, "C") && len(cgo.CgoFiles) > 0 {
 					t.Errorf("%s has cgo files %v: %s", p.ImportPath, cgo.CgoFiles, r.why)
 				}
 			}
 			if !found {
-				t.Errorf("no package is called %s: mend the table", r.of)
+				t.Errorf("no package matches %s: correct the table", r.of)
 			}
 		})
 	}
@@ -224,7 +223,7 @@ func TestImports(t *testing.T) {
 				}
 				for _, dep := range p.Imports {
 					if matches(o.of, dep) {
-						t.Errorf("%s imports %s: %s is for %v alone", p.ImportPath, dep, o.door, o.may)
+						t.Errorf("%s imports %s: only %v may import %s", p.ImportPath, dep, o.may, o.door)
 					}
 				}
 			}
@@ -232,16 +231,16 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// TestImportRulesCanFail shows each way a rule is broken.
+// TestImportRulesCanFail breaks a rule in each possible way.
 func TestImportRulesCanFail(t *testing.T) {
 	all := map[string]*pkg{module + "b": {ImportPath: module + "b"}}
 	p := &pkg{ImportPath: module + "a", Imports: []string{module + "b", "C"}, Deps: []string{module + "b", "github.com/x/y"}}
 	for name, r := range map[string]importRule{
-		"a package reached":        {of: "a", reach: []string{"github.com/x/..."}},
-		"a package imported":       {of: "a", direct: []string{module + "b"}},
-		"one of ours not in only":  {of: "a", only: []string{"a"}},
-		"C":                        {of: "a", reach: []string{"C"}},
-		"all of ours are excluded": {of: "a", reach: []string{module + "..."}},
+		"a package reached":                     {of: "a", reach: []string{"github.com/x/..."}},
+		"a package imported":                    {of: "a", direct: []string{module + "b"}},
+		"a package of this module, not in only": {of: "a", only: []string{"a"}},
+		"C":                                     {of: "a", reach: []string{"C"}},
+		"all packages of this module are excluded": {of: "a", reach: []string{module + "..."}},
 	} {
 		if len(r.broken(all, p)) == 0 {
 			t.Errorf("%s: not found", name)
