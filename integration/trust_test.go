@@ -513,12 +513,7 @@ func TestTrustUserNamespace(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-		spec: func(spec map[string]any) {
-			linux := spec["linux"].(map[string]any)
-			linux["namespaces"] = append(linux["namespaces"].([]any), map[string]any{"type": "user"})
-			ids := []any{map[string]any{"containerID": 0, "hostID": first, "size": 65536}}
-			linux["uidMappings"], linux["gidMappings"] = ids, ids
-		},
+		spec: userNamespace(first),
 	})
 	b.allowed("/bin/probe", "http", "GET", "https://api.test/ok/1")
 	b.replaceBundle()
@@ -532,6 +527,48 @@ func TestTrustUserNamespace(t *testing.T) {
 	var st unix.Stat_t
 	if err := unix.Stat(filepath.Join(b.rootfs, debianBundle), &st); err != nil || st.Uid != first || st.Gid != first {
 		t.Errorf("the layer's bundle belongs to %d:%d, %v", st.Uid, st.Gid, err)
+	}
+}
+
+// userNamespace adds a user namespace whose root is the user and the group first of the host.
+func userNamespace(first int) func(spec map[string]any) {
+	return func(spec map[string]any) {
+		linux := spec["linux"].(map[string]any)
+		linux["namespaces"] = append(linux["namespaces"].([]any), map[string]any{"type": "user"})
+		ids := []any{map[string]any{"containerID": 0, "hostID": first, "size": 65536}}
+		linux["uidMappings"], linux["gidMappings"] = ids, ids
+	}
+}
+
+// TestTrustUserNamespaceWithoutStore: a container in a user namespace starts although root
+// of it may not create the folder for the CA in the root filesystem, which is the host's
+// root's. A package of it can write into that folder.
+func TestTrustUserNamespaceWithoutStore(t *testing.T) {
+	t.Parallel()
+	const first = 100000
+	b := newBox(t, boxOptions{policy: writableEtc, spec: userNamespace(first), files: func(rootfs string) {
+		text, err := os.ReadFile(filepath.Join(rootfs, debianBundle))
+		err = errors.Join(err, os.RemoveAll(filepath.Join(rootfs, "etc/ssl")), os.WriteFile(filepath.Join(rootfs, "etc/package"), text, 0o644),
+			os.WriteFile(filepath.Join(rootfs, "etc/hosts"), nil, 0o644)) // the test's own mountpoint
+		for dir := filepath.Dir(rootfs); dir != filepath.Clean(os.TempDir()) && dir != "/"; dir = filepath.Dir(dir) {
+			err = errors.Join(err, os.Chmod(dir, 0o755)) // the container's root is nobody there
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}})
+	b.allowed("/bin/probe", "bare", "/bin/probe", "http", "GET", "https://api.test/ok/1")
+	for _, command := range [][]string{{"copy", "/etc/package", newBundle}, {"rename", newBundle, debianBundle}} {
+		if out := b.exec(append([]string{"/bin/probe"}, command...)...); !strings.HasPrefix(out, "ok") {
+			t.Fatal(out)
+		}
+	}
+	if out, err := b.runtime("delete", "--force", b.id); err != nil {
+		t.Fatalf("delete: %v: %s", err, out)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(b.rootfs, debianBundle), &st); err != nil || st.Uid != first {
+		t.Errorf("the layer's bundle belongs to %d, %v", st.Uid, err)
 	}
 }
 

@@ -134,6 +134,9 @@ func prepare(o *CreateOptions, r *resolved, sources *mountSources, dir string, u
 		return nil, err
 	}
 	undo.Add(release)
+	if err := stores.makeMountpoints(); err != nil {
+		return nil, err
+	}
 	return &insideRun{
 		resolved: r, spec: spec, program: &program, sources: sources, network: n, dir: dir,
 		state: &state.State{ID: o.Container.ID, Created: time.Now().UTC(), Policy: r.source.Name, Plan: pl, Sockets: sources.sockets},

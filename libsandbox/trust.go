@@ -419,6 +419,10 @@ func (c *containerStores) mountFolder(f *proxyapi.TrustFolder, top int, name str
 	var st unix.Stat_t
 	if f.Made != "" {
 		f.View = f.Upper
+		uid, gid := mappedRoot(c.spec)
+		if err := unix.Fchownat(top, path.Join(name, "upper"), uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return fmt.Errorf("change the owner of the folder for %s: %w", f.Path, err)
+		}
 		if err := unix.Stat(f.View, &st); err != nil {
 			return fmt.Errorf("look at the folder for %s: %w", f.Path, err)
 		}
