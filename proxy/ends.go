@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"openshell.dev/runtime/proxy/memory"
 	"openshell.dev/runtime/proxy/upstream"
 )
 
@@ -70,15 +71,15 @@ type hungUp struct{ error }
 
 func (e *hungUp) Unwrap() error { return e.error }
 
-// failure returns why an operation failed with err: the reason of the policy or the client
-// if one of them has canceled ctx, otherwise err. ctx is that of the request or the
+// failure returns why an operation failed with err: the reason of the policy, the client or
+// the memory budget if one of them has canceled ctx, otherwise err. ctx is that of the request or the
 // connection.
 func failure(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
 	switch cause := context.Cause(ctx); {
-	case errors.Is(cause, errReloaded), errors.Is(cause, errCut), errors.Is(cause, errClientGone):
+	case errors.Is(cause, errReloaded), errors.Is(cause, errCut), errors.Is(cause, errClientGone), errors.Is(cause, memory.ErrExhausted):
 		return cause
 	case errors.Is(cause, context.Canceled) && errors.Is(err, context.Canceled): // HTTP/2: the stream has ended
 		return errClientGone

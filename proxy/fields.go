@@ -2,29 +2,25 @@
 
 package proxy
 
-import (
-	"fmt"
-
-	"golang.org/x/net/http2"
-
-	"openshell.dev/runtime/proxy/inspect"
-)
-
-var errFields = fmt.Errorf("%w: more than %d fields", inspect.ErrHeadTooLarge, maxFields2)
+import "golang.org/x/net/http2"
 
 // fieldCounter counts the fields of HTTP/2 heads and trailers without decoding them (RFC
 // 7541): the library bounds the bytes of a head and not the number of its fields, each of
 // which takes memory.
 type fieldCounter struct {
+	// fields is the number of fields of the head so far. bytes is the number of bytes that
+	// their strings have at most once they are decoded, without those of the tables.
+	fields int
+	bytes  int64
 	// left is the number of bytes of the frame that are still to come. lead is the number
 	// of bytes before its fields, pad of those after them. padded is true until pad is
 	// read.
 	left, lead, pad uint32
 	padded          bool
-	fields          int
 	state           fieldState
-	// name is true while a name is read, which a value follows.
-	name bool
+	// name is true while a name is read, which a value follows. huffman is true if the
+	// string is encoded.
+	name, huffman bool
 	// n is the number that is being read, or the number of bytes of a string that are still
 	// to come. shift is the position of the next bits of the number.
 	n     uint32
@@ -59,7 +55,7 @@ func (c *fieldCounter) frame(kind http2.FrameType, flags http2.Flags, length uin
 }
 
 // scan reads the next bytes of the frame's payload.
-func (c *fieldCounter) scan(p []byte) error {
+func (c *fieldCounter) scan(p []byte) {
 	for len(p) > 0 && c.left > 0 {
 		if c.state == inString && !c.padded && c.lead == 0 {
 			n := min(c.n, uint32(len(p)), c.left-min(c.pad, c.left))
@@ -83,11 +79,7 @@ func (c *fieldCounter) scan(p []byte) error {
 		default:
 			c.next(b)
 		}
-		if c.fields > maxFields2 {
-			return errFields
-		}
 	}
-	return nil
 }
 
 // next reads one byte of the fields.
@@ -100,11 +92,9 @@ func (c *fieldCounter) next(b byte) {
 			c.endIndex()
 		}
 	case atString:
-		c.n, c.shift, c.state = uint32(b&0x7f), 0, inString
-		if b&0x7f == 0x7f {
-			c.state = inLength
-		} else if c.n == 0 {
-			c.endString()
+		c.n, c.shift, c.huffman = uint32(b&0x7f), 0, b&0x80 != 0
+		if c.state = inLength; b&0x7f != 0x7f {
+			c.beginString()
 		}
 	case inLength:
 		if c.shift > 21 {
@@ -114,7 +104,7 @@ func (c *fieldCounter) next(b byte) {
 		c.n += uint32(b&0x7f) << c.shift
 		c.shift += 7
 		if b&0x80 == 0 {
-			c.state = inString
+			c.beginString()
 		}
 	case inString, malformed:
 	}
@@ -147,6 +137,19 @@ func (c *fieldCounter) endIndex() {
 		c.state = atString
 	} else {
 		c.state = atField
+	}
+}
+
+// beginString begins a string of c.n bytes.
+func (c *fieldCounter) beginString() {
+	c.state = inString
+	if c.huffman {
+		c.bytes += int64(c.n) * 8 / leastBits
+	} else {
+		c.bytes += int64(c.n)
+	}
+	if c.n == 0 {
+		c.endString()
 	}
 }
 

@@ -226,7 +226,7 @@ func BenchmarkStreamGate(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		g.last = 0
-		if err := g.in.scan(in, g.received, g.fields.scan); err != nil {
+		if err := g.in.scan(in, g.received, g.payload); err != nil {
 			b.Fatal(err)
 		}
 		hold, refused := g.begin()

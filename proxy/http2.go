@@ -109,16 +109,6 @@ func headCost(h http.Header) (cost, fields int64) {
 	return cost, fields
 }
 
-// holdAnswer takes the memory for an answer's head that is larger than usual. It does
-// not wait, because the head is there already.
-func holdAnswer(hold *memory.Hold, h http.Header) error {
-	cost, _ := headCost(h)
-	if more := cost - usualFields*fieldCost - usualHead*byteCost; more > 0 && !hold.Try(more) {
-		return memory.ErrExhausted
-	}
-	return nil
-}
-
 type http2Handler struct {
 	c   *connection
 	to  target
@@ -188,8 +178,8 @@ func (s *http2Request) carry(ctx context.Context, req *http.Request, r *request)
 	s.c.track(r, cancel)
 	defer s.c.untrack(r)
 	rec := r.record()
-	resp, conn, err := s.roundTrip(ctx, req, r)
-	defer s.up.finish(conn)
+	resp, x, err := s.roundTrip(ctx, req, r)
+	defer s.up.finish(x)
 	if err == nil {
 		err = r.scrub(resp)
 	}
@@ -212,57 +202,49 @@ func (s *http2Request) carry(ctx context.Context, req *http.Request, r *request)
 	return true
 }
 
-// roundTrip returns the answer and the connection that it comes on, for which the caller
-// calls finish. A request that the server has not processed is sent again, with the part
-// of its body that was kept.
-func (h *http2Handler) roundTrip(ctx context.Context, req *http.Request, j *request) (*http.Response, *h2Conn, error) {
+// roundTrip returns the answer, and the request as it was sent, for which the caller calls
+// finish. A request that the server has not processed is sent again, with the part of its
+// body that was kept.
+//
+// Preconditions: j.cancel ends ctx.
+func (h *http2Handler) roundTrip(ctx context.Context, req *http.Request, j *request) (*http.Response, *exchange, error) {
 	body := keepBody(req, j.hold)
 	defer body.forget()
 	for repeats := 0; ; repeats++ {
-		cc, err := h.up.http2(ctx, j.l4)
+		x, err := h.up.http2(ctx, j.cancel, j.l4)
 		if err != nil {
 			return nil, nil, err
 		}
-		resp, err := cc.RoundTrip(h.outgoing(req, j, body).WithContext(ctx))
-		if err == nil {
-			if err := holdAnswer(j.hold, resp.Header); err != nil {
-				_ = resp.Body.Close()
-				return nil, cc, err
-			}
-			return resp, cc, nil
-		}
-		if ctx.Err() != nil {
-			return nil, cc, err
+		resp, err := x.RoundTrip(h.outgoing(x.context(ctx), req, j, body))
+		if err == nil || ctx.Err() != nil {
+			return resp, x, err
 		}
 		unprocessed := unprocessed(err)
 		// Connections often end between two requests. A request that the server may have
 		// processed is repeated only then, once, and only if it is idempotent and has no
 		// body.
-		again := unprocessed || repeats == 0 && body == nil && idempotent(req.Method) && !cc.CanTakeNewRequest()
+		again := unprocessed || repeats == 0 && body == nil && idempotent(req.Method) && !x.CanTakeNewRequest()
 		if !again || repeats == maxRepeats || !body.rewind() {
 			if unprocessed {
 				err = fmt.Errorf("%w: %w", errUnprocessed, err)
 			}
-			return nil, cc, err
+			return nil, x, err
 		}
-		if unprocessed && cc.CanTakeNewRequest() {
+		if unprocessed && x.CanTakeNewRequest() {
 			pause(ctx, repeats)
 		}
-		h.up.finish(cc)
+		h.up.finish(x)
 	}
 }
 
 // outgoing returns the request as it is sent.
-func (h *http2Handler) outgoing(req *http.Request, j *request, body *keptBody) *http.Request {
+func (h *http2Handler) outgoing(ctx context.Context, req *http.Request, j *request, body *keptBody) *http.Request {
 	path, query := j.target()
-	out := &http.Request{
-		Method: req.Method, Host: h.to.header(), Header: make(http.Header, len(req.Header)),
-		// Opaque keeps the path as it was judged.
-		URL:           &url.URL{Scheme: "https", Host: h.to.header(), Opaque: "//" + h.to.header() + path, RawQuery: query},
-		Body:          http.NoBody,
-		ContentLength: req.ContentLength,
-		Trailer:       req.Trailer,
-	}
+	out := (&http.Request{}).WithContext(ctx) // which copies the request
+	out.Method, out.Host, out.Header = req.Method, h.to.header(), make(http.Header, len(req.Header))
+	// Opaque keeps the path as it was judged.
+	out.URL = &url.URL{Scheme: "https", Host: h.to.header(), Opaque: "//" + h.to.header() + path, RawQuery: query}
+	out.Body, out.ContentLength, out.Trailer = http.NoBody, req.ContentLength, req.Trailer
 	drop := exclude(req.Header)
 	for k, v := range req.Header {
 		if !drop[k] {

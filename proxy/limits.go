@@ -45,8 +45,8 @@ const (
 	// 300 KB. The proxy takes memory for a head while it reads it.
 	MaxResponseHead = 256 << 10
 	// maxResponseHead2 bounds the head of a response over HTTP/2, in bytes. It is smaller,
-	// because the library holds one head of each stream before the proxy can take memory
-	// for it.
+	// because a head for which there is no memory is decoded all the same before the
+	// library drops it.
 	maxResponseHead2 = 64 << 10
 	// HeadTimeout bounds the time in which the head of a request, or a ClientHello, must
 	// arrive.
@@ -95,6 +95,9 @@ const (
 	// so that the client gets the refusal and not a reset.
 	maxDrain  = 256 << 10
 	drainTime = time.Second
+	// closeTime bounds the time that a server may take to read the end of TLS when its
+	// connection is closed.
+	closeTime = 250 * time.Millisecond
 	// quietAfter is the time without a request after which a connection releases its
 	// buffer, and tidyAfter the time after which that memory is returned to the system.
 	quietAfter = time.Second
@@ -159,6 +162,13 @@ const (
 	// has room for.
 	usualFields = 64
 	usualHead   = 8 << 10
+	// usualHeadCost is the part of exchangeCost that is for such a head.
+	usualHeadCost = usualFields*fieldCost + usualHead*byteCost
+	// maxAnswerBytes and maxAnswerFields are the size of the largest head of an answer that
+	// the library decodes. It counts 32 bytes more for each field, and the fields named
+	// Trailer by themselves.
+	maxAnswerBytes  = 2 * maxResponseHead2
+	maxAnswerFields = maxAnswerBytes / 32
 	// streamCost is for a request whose head has not been read.
 	streamCost = exchangeCost + maxHeadCost
 )
@@ -185,7 +195,9 @@ const (
 	// not read.
 	maxOwed = 1000
 	// maxRefusals bounds the requests that are refused at a time for want of memory,
-	// and refusalTime the time that each may take. Further ones lose their connection.
+	// and refusalTime the time that each may take. Further ones lose their connection. It
+	// is also the time in which the library must give up a stream for whose answer there is
+	// no memory.
 	maxRefusals = 16
 	refusalTime = 2 * time.Second
 )

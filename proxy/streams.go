@@ -108,11 +108,21 @@ func (g *streamGate) Read(p []byte) (int, error) {
 		return 0, g.failed
 	}
 	n, err := g.Conn.Read(p)
-	if g.failed = g.in.scan(p[:n], g.received, g.fields.scan); g.failed != nil {
+	if g.failed = g.in.scan(p[:n], g.received, g.payload); g.failed != nil {
 		g.refused(g.failed)
 		return 0, g.failed
 	}
 	return n, err
+}
+
+var errFields = fmt.Errorf("%w: more than %d fields", inspect.ErrHeadTooLarge, maxFields2)
+
+// payload counts the fields in a frame's payload.
+func (g *streamGate) payload(p []byte) error {
+	if g.fields.scan(p); g.fields.fields > maxFields2 {
+		return errFields
+	}
+	return nil
 }
 
 // Write sends what the server writes. The server resets a stream whose request is malformed

@@ -45,6 +45,7 @@ type upstreamHTTP struct {
 // h2Conn is an HTTP/2 connection to the other side.
 type h2Conn struct {
 	*http2.ClientConn
+	gate *answerGate
 	// window is an index of downloadWindows. The account holds that window while
 	// requests, the number of requests in flight, is not 0.
 	window   int
@@ -158,7 +159,7 @@ type headReader struct {
 // begin notes that an answer's head of at most [MaxResponseHead] bytes is read next, and
 // end that a body is.
 func (h *headReader) begin(hold *memory.Hold) {
-	*h = headReader{r: h.r, pushed: h.pushed, head: true, hold: hold, left: MaxResponseHead, taken: usualFields*fieldCost + usualHead*byteCost}
+	*h = headReader{r: h.r, pushed: h.pushed, head: true, hold: hold, left: MaxResponseHead, taken: usualHeadCost}
 }
 
 func (h *headReader) end() { h.head = false }
@@ -302,9 +303,9 @@ func (u *upstreamHTTP) dropLocked() {
 	}
 }
 
-// http2 returns a connection for one request. The caller calls finish once the request
-// has ended.
-func (u *upstreamHTTP) http2(ctx context.Context, dec policy.Decision) (*h2Conn, error) {
+// http2 returns a request over HTTP/2 that cancel ends. The caller calls finish once it has
+// ended.
+func (u *upstreamHTTP) http2(ctx context.Context, cancel context.CancelCauseFunc, dec policy.Decision) (*exchange, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if err := u.early; err != nil {
@@ -314,7 +315,7 @@ func (u *upstreamHTTP) http2(ctx context.Context, dec policy.Decision) (*h2Conn,
 	first, usable := 0, u.h2 != nil && u.h2.CanTakeNewRequest()
 	if usable {
 		if u.h2.join() {
-			return u.h2, nil
+			return newExchange(u.h2, cancel), nil
 		}
 		first = u.h2.window
 	}
@@ -329,19 +330,7 @@ func (u *upstreamHTTP) http2(ctx context.Context, dec policy.Decision) (*h2Conn,
 		}
 	}
 	u.h2.requests.Add(1)
-	return u.h2, nil
-}
-
-// RoundTrip sends a request. If the server closed the connection because it got no client
-// certificate, the error says so; the library's error does not.
-func (c *h2Conn) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := c.ClientConn.RoundTrip(req)
-	if err != nil && c.asked != nil {
-		if refused := c.asked.refused.Load(); refused != nil {
-			err = refused
-		}
-	}
-	return resp, err
+	return newExchange(u.h2, cancel), nil
 }
 
 // join adds a request to those in flight. It returns false if there are none.
@@ -357,10 +346,15 @@ func (c *h2Conn) join() bool {
 	}
 }
 
-// finish notes that a request over c has ended. The last one gives the window back and
-// closes c if it was replaced. A nil c is ignored.
-func (u *upstreamHTTP) finish(c *h2Conn) {
-	if c == nil || c.requests.Add(-1) > 0 {
+// finish notes that a request has ended. The last one of a connection gives the window back
+// and closes the connection if it was replaced. A nil x is ignored.
+func (u *upstreamHTTP) finish(x *exchange) {
+	if x == nil {
+		return
+	}
+	x.end()
+	c := x.h2Conn
+	if c.requests.Add(-1) > 0 {
 		return
 	}
 	u.c.account.Release(downloadWindows[c.window].size)
@@ -418,12 +412,13 @@ var http2Transports = func() (all []*http2.Transport) {
 
 // newHTTP2 begins HTTP/2 on conn with one of downloadWindows.
 func (u *upstreamHTTP) newHTTP2(conn net.Conn, window int) (*h2Conn, error) {
-	c, err := http2Transports[window].NewClientConn(conn)
+	gate := newAnswerGate(u.c.ctx, conn, u.c.account)
+	c, err := http2Transports[window].NewClientConn(gate)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("begin HTTP/2: %w", err), conn.Close())
+		return nil, errors.Join(fmt.Errorf("begin HTTP/2: %w", err), gate.Close())
 	}
 	asked, _ := conn.(*askedConn)
-	return &h2Conn{ClientConn: c, window: window, asked: asked}, nil
+	return &h2Conn{ClientConn: c, gate: gate, window: window, asked: asked}, nil
 }
 
 // freeWindow returns the first of downloadWindows, from the given one on, for which
