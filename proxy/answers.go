@@ -38,6 +38,8 @@ type answerGate struct {
 	// it, last in its last frame, and final if it ends the stream.
 	fields              fieldCounter
 	inHead, last, final bool
+	// settings reads the server's settings.
+	settings settingScanner
 	// failed is why nothing more is read.
 	failed error
 
@@ -208,6 +210,7 @@ func (g *answerGate) sent(kind http2.FrameType, _ http2.Flags, stream uint32) er
 func (g *answerGate) received(kind http2.FrameType, flags http2.Flags, stream uint32) error {
 	g.inHead = kind == http2.FrameHeaders || kind == http2.FrameContinuation
 	g.last = flags.Has(http2.FlagHeadersEndHeaders)
+	g.settings = settingScanner{open: kind == http2.FrameSettings}
 	if kind == http2.FrameContinuation {
 		g.fields.frame(kind, flags, g.in.left)
 		return nil
@@ -256,8 +259,11 @@ func (c *fieldCounter) cost() int64 {
 	return min(int64(c.fields), maxAnswerFields)*fieldCost + min(c.bytes, maxAnswerBytes)*byteCost
 }
 
-// payload takes memory for the fields in a frame's payload.
+// payload takes memory for the fields in a frame's payload, and changes settings.
 func (g *answerGate) payload(p []byte) error {
+	if g.settings.open {
+		g.settings.limit(p)
+	}
 	if !g.inHead {
 		return nil
 	}
@@ -306,4 +312,28 @@ func (g *answerGate) refuse(x *exchange) error {
 	case <-late.C:
 	}
 	return memory.ErrExhausted
+}
+
+// settingScanner reads the payload of a SETTINGS frame.
+type settingScanner struct {
+	open bool
+	// at is the position in a setting of six bytes, and id its first two.
+	at int
+	id uint16
+}
+
+// limit replaces the largest frame that the server accepts by [frameSize], which every
+// server accepts. The library reads each request's body with a buffer of that size, of up
+// to 512 KiB.
+func (s *settingScanner) limit(p []byte) {
+	const idSize, size = 2, 6
+	for i := range p {
+		switch {
+		case s.at < idSize:
+			s.id = s.id<<8 | uint16(p[i])
+		case s.id == uint16(http2.SettingMaxFrameSize):
+			p[i] = byte(uint32(frameSize) >> (8 * (size - 1 - s.at)))
+		}
+		s.at = (s.at + 1) % size
+	}
 }

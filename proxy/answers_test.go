@@ -25,6 +25,8 @@ import (
 type answerWorld struct {
 	t testing.TB
 	s *Server
+	// settings are those of the server.
+	settings []http2.Setting
 	// answer is called for each request that arrives.
 	answer func(fr *http2.Framer, stream uint32)
 }
@@ -47,7 +49,7 @@ func (w *answerWorld) connect() *h2Conn {
 		_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
 		fr := http2.NewFramer(c, c)
 		fr.AllowIllegalWrites = true
-		_ = fr.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1000})
+		_ = fr.WriteSettings(append(w.settings, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1000})...)
 		for {
 			f, err := fr.ReadFrame()
 			if err != nil {
@@ -78,11 +80,14 @@ func (w *answerWorld) connect() *h2Conn {
 
 // get sends a request over c. It returns the answer, or the reason for which there is none.
 // The caller ends the request.
-func (w *answerWorld) get(c *h2Conn) (*exchange, *http.Response, error) {
+func (w *answerWorld) get(c *h2Conn) (*exchange, *http.Response, error) { return w.send(c, nil) }
+
+// send is get with a body.
+func (w *answerWorld) send(c *h2Conn, body io.Reader) (*exchange, *http.Response, error) {
 	ctx, cancel := context.WithCancelCause(w.t.Context())
 	w.t.Cleanup(func() { cancel(nil) })
 	x := newExchange(c, cancel)
-	req, err := http.NewRequestWithContext(x.context(ctx), "GET", "https://api.example.com/a", nil)
+	req, err := http.NewRequestWithContext(x.context(ctx), "GET", "https://api.example.com/a", body)
 	if err != nil {
 		w.t.Error(err)
 		return x, nil, err
@@ -384,5 +389,59 @@ func TestNoMemoryForAnswer(t *testing.T) {
 				t.Errorf("recorded %+v", r)
 			}
 		})
+	}
+}
+
+// TestBypass_B86_FrameSize: a server that accepts large frames does not make the proxy use
+// large buffers for the bodies of requests.
+func TestBypass_B86_FrameSize(t *testing.T) {
+	ok := answerBlock("200", 1)
+	var arrived sync.WaitGroup
+	w := newAnswerWorld(t, func(fr *http2.Framer, stream uint32) {
+		writeHead2(fr, stream, ok, frameSize, false)
+	})
+	w.settings = []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: 1 << 20}, {ID: http2.SettingMaxFrameSize, Val: 1<<24 - 1}}
+	c := w.connect()
+	x, _, err := w.get(c) // the settings have arrived
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.end()
+	grown := peak()
+	const requests = 120
+	for range requests {
+		arrived.Go(func() {
+			body, sending := io.Pipe()
+			t.Cleanup(func() { sending.Close() })
+			x, _, err := w.send(c, body)
+			if err != nil {
+				t.Error(err)
+			}
+			x.end()
+		})
+	}
+	arrived.Wait()
+	if got := grown(); got > maxPeak {
+		t.Errorf("memory grew by %d MiB", got>>20)
+	} else {
+		t.Logf("memory grew by %d MiB", got>>20)
+	}
+}
+
+// TestSettingScanner: only the largest frame is changed, however the bytes are cut.
+func TestSettingScanner(t *testing.T) {
+	settings := []byte{0, 4, 0, 5, 0, 5, 0, 5, 1, 2, 3, 4, 5, 5, 9, 9, 9, 9, 0, 5, 0, 0, 0x40, 0}
+	want := []byte{0, 4, 0, 5, 0, 5, 0, 5, 0, 0, 0x40, 0, 5, 5, 9, 9, 9, 9, 0, 5, 0, 0, 0x40, 0}
+	for size := range len(settings) {
+		var s settingScanner
+		got := bytes.Clone(settings)
+		for rest := got; len(rest) > 0; {
+			n := min(size+1, len(rest))
+			s.limit(rest[:n])
+			rest = rest[n:]
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("in parts of %d bytes: %x, want %x", size+1, got, want)
+		}
 	}
 }
