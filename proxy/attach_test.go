@@ -10,6 +10,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"openshell.dev/runtime/internal/secret"
 	"openshell.dev/runtime/proxy/credentials"
 )
 
@@ -18,7 +19,7 @@ func provides(t *testing.T, host string, port uint16, value, gone string) *crede
 	t.Helper()
 	set, err := credentials.New(credentials.Config{AnyPlace: true}, []credentials.Provider{{
 		Name: "api", Gone: gone, Endpoints: []credentials.Endpoint{{Host: host, Ports: []uint16{port}}},
-		Credentials: []credentials.Credential{{Key: "API_KEY", Value: credentials.NewSecret(value)}},
+		Credentials: []credentials.Credential{{Key: "API_KEY", Value: secret.New(value)}},
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"openshell.dev/runtime/internal/secret"
 	"openshell.dev/runtime/policy"
 	"openshell.dev/runtime/proxy/ca"
 	"openshell.dev/runtime/proxy/credentials"
@@ -30,7 +31,7 @@ func withSecret(t *testing.T) *world {
 	w := newWorld(t, endpoints(`host: api.example.com, ports: [443]`))
 	set, err := credentials.New(credentials.Config{AnyPlace: true}, []credentials.Provider{{
 		Name: "api", Endpoints: []credentials.Endpoint{{Host: "api.example.com", Ports: []uint16{443}}},
-		Credentials: []credentials.Credential{{Key: "API_KEY", Value: credentials.NewSecret(secretValue)}},
+		Credentials: []credentials.Credential{{Key: "API_KEY", Value: secret.New(secretValue)}},
 	}})
 	if err != nil {
 		t.Fatal(err)

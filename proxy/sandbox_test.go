@@ -21,6 +21,7 @@ import (
 
 	mdns "github.com/miekg/dns"
 
+	"openshell.dev/runtime/internal/secret"
 	"openshell.dev/runtime/policy"
 	"openshell.dev/runtime/proxy/ca"
 	"openshell.dev/runtime/proxy/credentials"
@@ -114,7 +115,7 @@ func (w *world) tenant(container, address string, revision int, may ...string) *
 	}
 	set, err := credentials.New(credentials.Config{AnyPlace: true}, []credentials.Provider{{
 		Name: "api", Endpoints: []credentials.Endpoint{{Host: "other.example.com", Ports: []uint16{443}}},
-		Credentials: []credentials.Credential{{Key: "API_KEY", Value: credentials.NewSecret(n.secret)}},
+		Credentials: []credentials.Credential{{Key: "API_KEY", Value: secret.New(n.secret)}},
 	}})
 	if err != nil {
 		w.t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/integration/sigv4"
+	"openshell.dev/runtime/internal/secret"
 	"openshell.dev/runtime/proxy/credentials"
 )
 
@@ -37,7 +38,7 @@ func awsSet(t *testing.T, hosts ...string) *credentials.Set {
 		p.Endpoints = append(p.Endpoints, credentials.Endpoint{Host: h, Ports: []uint16{443, 80}})
 	}
 	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": awsKeys.ID, "AWS_SECRET_ACCESS_KEY": awsKeys.Secret, "AWS_SESSION_TOKEN": awsKeys.Token} {
-		p.Credentials = append(p.Credentials, credentials.Credential{Key: k, Value: credentials.NewSecret(v)})
+		p.Credentials = append(p.Credentials, credentials.Credential{Key: k, Value: secret.New(v)})
 	}
 	set, err := credentials.New(credentials.Config{AnyPlace: true}, []credentials.Provider{p})
 	if err != nil {
@@ -332,8 +333,8 @@ func TestBypass_B64_UninspectedConnections(t *testing.T) {
 func TestBindings(t *testing.T) {
 	w := newWorld(t, "")
 	set, err := credentials.New(credentials.Config{AnyPlace: true}, []credentials.Provider{
-		{Name: "free", Credentials: []credentials.Credential{{Key: "FREE", Value: credentials.NewSecret("the-free-value")}}},
-		{Name: "fixed", Endpoints: []credentials.Endpoint{{Host: "api.example.com", Ports: []uint16{443}}}, Credentials: []credentials.Credential{{Key: "FIXED", Value: credentials.NewSecret("the-fixed-value")}}},
+		{Name: "free", Credentials: []credentials.Credential{{Key: "FREE", Value: secret.New("the-free-value")}}},
+		{Name: "fixed", Endpoints: []credentials.Endpoint{{Host: "api.example.com", Ports: []uint16{443}}}, Credentials: []credentials.Credential{{Key: "FIXED", Value: secret.New("the-fixed-value")}}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -137,7 +136,7 @@ func newGuard(documents io.Reader) (*guard.Guard, error) {
 	}
 	trimLater(guardGarbage)
 	g := &guard.Guard{
-		Config: &proxyapi.Config{}, Documents: json.NewDecoder(documents),
+		Config: &proxyapi.Config{}, Documents: proxyapi.NewDecoder(documents),
 		Netns: os.NewFile(proxyapi.FDGuardNetns, "netns"),
 	}
 	if err := g.Documents.Decode(g.Config); err != nil {

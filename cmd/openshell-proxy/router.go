@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -59,9 +58,7 @@ func (b *routerFactory) router(c *proxyapi.Inference) (*inference.Router, error)
 		Budget: inference.Budget(c.Budget), Meter: &b.meter, Change: b.change,
 		Do:     func(req *http.Request) (*http.Response, error) { return b.transport().RoundTrip(req) },
 		Record: func(u inference.Usage) { b.log.Record(usage(u)) },
-		Scrub: func(body io.ReadCloser, key inference.Secret) io.ReadCloser {
-			return credentials.Mask(body, credentials.NewSecret(key.Reveal()))
-		},
+		Scrub:  credentials.Mask,
 	}
 	for _, r := range c.Routes {
 		base, err := url.Parse(r.BaseURL)
@@ -85,24 +82,26 @@ func (b *routerFactory) router(c *proxyapi.Inference) (*inference.Router, error)
 
 // auth is how a backend is told whose request it is.
 func auth(k *proxyapi.RouteKey, region string) (inference.Auth, error) {
-	value := &expiring{credentials.NewSecret(k.Value), k.Expires}
+	a := inference.Auth{Name: k.Name, Value: k.Value, Expires: k.Expires}
 	switch k.Style {
 	case "bearer":
-		return inference.Auth{Kind: inference.BearerAuth, Value: value}, nil
+		a.Kind = inference.BearerAuth
 	case "header":
-		return inference.Auth{Kind: inference.HeaderAuth, Name: k.Name, Value: value}, nil
+		a.Kind = inference.HeaderAuth
 	case "query":
-		return inference.Auth{Kind: inference.QueryAuth, Name: k.Name, Value: value}, nil
+		a.Kind = inference.QueryAuth
 	case proxyapi.SigV4:
-		keys := credentials.AWSKeys{ID: k.KeyID, Session: credentials.NewSecret(k.Session)}
+		keys := credentials.AWSKeys{ID: k.KeyID, Secret: k.Value, Session: k.Session}
+		a.Kind = inference.SignedAuth
 		// Only the session is ever sent, so it is what an answer might show.
-		return inference.Auth{Kind: inference.SignedAuth, Value: keys.Session, Sign: func(req *http.Request, body []byte) error {
-			signing := keys
-			signing.Secret = credentials.NewSecret(value.Reveal())
-			return signing.SignRequest(req, body, bedrockService, region, time.Now())
-		}}, nil
+		a.Value = k.Session
+		a.Sign = func(req *http.Request, body []byte) error {
+			return keys.SignRequest(req, body, bedrockService, region, time.Now())
+		}
+	default:
+		return inference.Auth{}, fmt.Errorf("no way %q to send a credential", k.Style)
 	}
-	return inference.Auth{}, fmt.Errorf("no way %q to send a credential", k.Style)
+	return a, nil
 }
 
 // bedrockService is what Bedrock's runtime is called in signatures.

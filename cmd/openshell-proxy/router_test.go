@@ -19,6 +19,8 @@ import (
 	"openshell.dev/runtime/internal/decisionlog"
 	"openshell.dev/runtime/internal/inferencefile"
 	"openshell.dev/runtime/internal/proxyapi"
+	"openshell.dev/runtime/internal/secret"
+	"openshell.dev/runtime/internal/secret/secrettest"
 	"openshell.dev/runtime/policy"
 )
 
@@ -54,7 +56,7 @@ func TestBedrockIsSigned(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{}`)
 	})
-	key := proxyapi.RouteKey{Style: proxyapi.SigV4, KeyID: "AKIDEXAMPLE12345", Value: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", Session: "session/token+example=="}
+	key := proxyapi.RouteKey{Style: proxyapi.SigV4, KeyID: "AKIDEXAMPLE12345", Value: secret.New("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"), Session: secret.New("session/token+example==")}
 	ask := func(k proxyapi.RouteKey) *httptest.ResponseRecorder {
 		t.Helper()
 		r, err := b.router(&proxyapi.Inference{
@@ -74,7 +76,7 @@ func TestBedrockIsSigned(t *testing.T) {
 	if w := ask(key); w.Code != 200 || len(got) != 1 {
 		t.Fatalf("%d %s, asked %d times", w.Code, w.Body, len(got))
 	}
-	keys, service := sigv4.Keys{ID: key.KeyID, Secret: key.Value, Token: key.Session}, sigv4.Service{Name: "bedrock", Region: "eu-central-1"}
+	keys, service := sigv4.Keys{ID: key.KeyID, Secret: key.Value.Reveal(), Token: key.Session.Reveal()}, sigv4.Service{Name: "bedrock", Region: "eu-central-1"}
 	if err := sigv4.Verify(got[0].r, got[0].body, keys, service, time.Now()); err != nil {
 		t.Error(err)
 	}
@@ -87,7 +89,7 @@ func TestBedrockIsSigned(t *testing.T) {
 	expired := key
 	expired.Expires = time.Now().Add(-time.Second)
 	for _, k := range []proxyapi.RouteKey{expired, {Style: proxyapi.SigV4}} {
-		if w := ask(k); w.Code != 503 || len(got) != 1 || strings.Contains(w.Body.String(), key.Value) {
+		if w := ask(k); w.Code != 503 || len(got) != 1 || strings.Contains(w.Body.String(), key.Value.Reveal()) {
 			t.Errorf("%d %s, asked %d times", w.Code, w.Body, len(got))
 		}
 	}
@@ -119,7 +121,7 @@ func TestBypass_B65_RouterMasksAnswers(t *testing.T) {
 	})
 	router, err := b.router(&proxyapi.Inference{
 		File: inferencefile.File{Routes: []inferencefile.Route{{Name: "r", Dialect: "openai", BaseURL: "https://example.com/v1"}}},
-		Keys: map[string]proxyapi.RouteKey{"r": {Style: "bearer", Value: key}},
+		Keys: map[string]proxyapi.RouteKey{"r": {Style: "bearer", Value: secret.New(key)}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -157,4 +159,32 @@ func TestBypass_B65_RouterMasksAnswers(t *testing.T) {
 			t.Errorf("%s: %d %q, %v", name, resp.StatusCode, all, err)
 		}
 	}
+}
+
+// TestNothingPrintsCredentials: whatever prints a worker, its router or its set of
+// credentials shows none of them.
+func TestNothingPrintsCredentials(t *testing.T) {
+	const value, routeKey, session, caKey = "the-value-0123456789", "the-route-key-0123456789", "the-session-0123456789", "the-ca-key-0123456789"
+	i := &proxyapi.Inference{
+		File: inferencefile.File{Routes: []inferencefile.Route{{Name: "r", Dialect: "bedrock", BaseURL: "https://example.com", Region: "eu-central-1"}, {Name: "s", Dialect: "openai", BaseURL: "https://example.com"}}},
+		Keys: map[string]proxyapi.RouteKey{
+			"r": {Style: proxyapi.SigV4, KeyID: "id", Value: secret.New("the-aws-key"), Session: secret.New(session)},
+			"s": {Style: "bearer", Value: secret.New(routeKey)},
+		},
+	}
+	providers := []proxyapi.Provider{{Name: "p", Endpoints: []proxyapi.Endpoint{{Host: "api.example", Ports: []uint16{443}}}, Credentials: []proxyapi.Credential{{Key: "K", Value: secret.New(value)}}}}
+	b := newRouterFactory(nil, func() *x509.CertPool { return nil }, nil, nil)
+	r, err := b.router(i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrettest.Check(t, r, []string{routeKey, session})
+	set, err := credentialSet(providers, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &worker{set: set, routers: b, config: &proxyapi.WorkerConfig{Config: proxyapi.Config{Inference: i}, CAKey: secret.New(caKey)}}
+	// Of the set only what it prints is looked at: it keeps the values as text as well, to
+	// find them in answers.
+	secrettest.Check(t, w, []string{routeKey, session, caKey, "the-aws-key", value}, *set)
 }

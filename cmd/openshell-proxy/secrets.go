@@ -33,7 +33,7 @@ func credentialSet(list []proxyapi.Provider, anyPlace bool, before *credentials.
 		}
 		for _, k := range p.Credentials {
 			n.Credentials = append(n.Credentials, credentials.Credential{
-				Key: k.Key, Value: credentials.NewSecret(k.Value), Revision: k.Revision, Expires: k.Expires,
+				Key: k.Key, Value: k.Value, Revision: k.Revision, Expires: k.Expires,
 				Place: credentials.Place{Header: k.Header, Query: k.Query, Path: k.Path},
 			})
 		}
@@ -92,18 +92,4 @@ func (w *worker) recordChange(p proxyapi.Provider) {
 		r.Verdict, r.Reason = policy.Deny.String(), "provider "+p.Name+" was "+string(p.Gone)+": its placeholders are refused"
 	}
 	w.log.Record(r)
-}
-
-// expiring is a route's credential.
-type expiring struct {
-	credentials.Secret
-	expires time.Time
-}
-
-// Reveal is the value; nothing, which the router does not send, once it has expired.
-func (e *expiring) Reveal() string {
-	if !e.expires.IsZero() && !time.Now().Before(e.expires) {
-		return ""
-	}
-	return e.Secret.Reveal()
 }

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -47,7 +46,7 @@ func runWorker() error {
 	if err := dieFirst(); err != nil {
 		return err
 	}
-	w := &worker{config: &proxyapi.WorkerConfig{}, documents: json.NewDecoder(os.Stdin), started: time.Now().UTC()}
+	w := &worker{config: &proxyapi.WorkerConfig{}, documents: proxyapi.NewDecoder(os.Stdin), started: time.Now().UTC()}
 	if err := w.documents.Decode(w.config); err != nil {
 		return fmt.Errorf("read the guard's document: %w", err)
 	}
@@ -84,7 +83,7 @@ const maxScore = 1000
 
 type worker struct {
 	config    *proxyapi.WorkerConfig
-	documents *json.Decoder
+	documents *proxyapi.Decoder
 	started   time.Time
 	server    *proxy.Server
 	sandbox   *proxy.Sandbox
@@ -104,7 +103,7 @@ type worker struct {
 // prepare does all that needs no container.
 func (w *worker) prepare() (err error) {
 	c := w.config
-	if w.authority, err = ca.Load(c.CACert, c.CAKey); err != nil {
+	if w.authority, err = ca.Load(c.CACert, []byte(c.CAKey.Reveal())); err != nil {
 		return err
 	}
 	if w.roots, err = upstream.Roots(c.UpstreamRoots); err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"openshell.dev/runtime/internal/attached"
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/secret"
 )
 
 func providerCommand() *cli.Command {
@@ -95,7 +96,7 @@ func providerCreate(c *cli.Context) error {
 	if len(found) == 0 && !(c.Bool("runtime-credentials") && profile.Refreshed()) {
 		return nothingFound(profile)
 	}
-	p := &provider.Provider{Name: name, Profile: id, Values: map[string]provider.Secret{}}
+	p := &provider.Provider{Name: name, Profile: id, Values: map[string]secret.Secret{}}
 	found.into(p)
 	if missing := profile.Missing(p); len(missing) > 0 && len(found) > 0 {
 		return fmt.Errorf("profile %s needs %s as well; nothing was stored", profile.ID, strings.Join(missing, ", "))

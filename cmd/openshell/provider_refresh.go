@@ -21,6 +21,7 @@ import (
 	"openshell.dev/runtime/internal/boundedfile"
 	"openshell.dev/runtime/internal/provider"
 	"openshell.dev/runtime/internal/proxyapi"
+	"openshell.dev/runtime/internal/secret"
 )
 
 const timeLayout = "2006-01-02 15:04:05 MST"
@@ -162,8 +163,8 @@ func refreshConfigure(c *cli.Context) error {
 }
 
 // materials reads what a refresh is made from.
-func materials(c *cli.Context, profile *provider.Profile, credential string) (settings map[string]string, secret map[string]provider.Secret, err error) {
-	settings, secret = map[string]string{}, map[string]provider.Secret{}
+func materials(c *cli.Context, profile *provider.Profile, credential string) (settings map[string]string, secrets map[string]secret.Secret, err error) {
+	settings, secrets = map[string]string{}, map[string]secret.Secret{}
 	for _, v := range c.StringSlice("material") {
 		k, value, ok := strings.Cut(v, "=")
 		switch {
@@ -185,7 +186,7 @@ func materials(c *cli.Context, profile *provider.Profile, credential string) (se
 		}
 		for _, name := range provider.SecretVariables {
 			if v := os.Getenv(name); v != "" {
-				secret[name] = provider.NewSecret(v)
+				secrets[name] = secret.New(v)
 			}
 		}
 	}
@@ -198,7 +199,7 @@ func materials(c *cli.Context, profile *provider.Profile, credential string) (se
 		if value == "" {
 			return nil, nil, fmt.Errorf("%s is empty: nothing was stored", clean(variable))
 		}
-		secret[k] = provider.NewSecret(value)
+		secrets[k] = secret.New(value)
 	}
 	in := bufio.NewReader(io.LimitReader(os.Stdin, provider.MaxValue*provider.MaxCredentials))
 	for _, v := range c.StringSlice("secret-material-file") {
@@ -208,16 +209,16 @@ func materials(c *cli.Context, profile *provider.Profile, credential string) (se
 			if err != nil && !errors.Is(err, io.EOF) {
 				return nil, nil, fmt.Errorf("read %s from standard input: %w", clean(k), err)
 			}
-			secret[k] = provider.NewSecret(strings.TrimRight(line, "\r\n"))
+			secrets[k] = secret.New(strings.TrimRight(line, "\r\n"))
 			continue
 		}
 		text, err := boundedfile.Read(file, provider.MaxValue)
 		if err != nil {
 			return nil, nil, fmt.Errorf("--secret-material-file %s: %w", clean(k), err)
 		}
-		secret[k] = provider.NewSecret(strings.TrimRight(string(text), "\r\n"))
+		secrets[k] = secret.New(strings.TrimRight(string(text), "\r\n"))
 	}
-	return settings, secret, nil
+	return settings, secrets, nil
 }
 
 func refreshDelete(c *cli.Context) error {

@@ -18,6 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/secret"
 )
 
 func valueFlags() []cli.Flag {
@@ -35,7 +36,7 @@ func valueFlags() []cli.Flag {
 
 // given is a credential that a command was given: a value, or where it comes from.
 type given struct {
-	value  provider.Secret
+	value  secret.Secret
 	origin *provider.Origin
 	// from is what a person is told of it.
 	from string
@@ -86,8 +87,8 @@ func gather(c *cli.Context, profile *provider.Profile) (findings, error) {
 		} else {
 			value = os.Getenv(variable)
 		}
-		secret := provider.NewSecret(value)
-		if err := out.put(c, profile, variable, given{value: secret, from: from + length(secret)}); err != nil {
+		v := secret.New(value)
+		if err := out.put(c, profile, variable, given{value: v, from: from + length(v)}); err != nil {
 			return nil, err
 		}
 		if value == "" {
@@ -137,7 +138,7 @@ func wrongUse(c *cli.Context, text string) error {
 }
 
 // length is all that is shown of a value.
-func length(s provider.Secret) string {
+func length(s secret.Secret) string {
 	return fmt.Sprintf(" (%d characters)", len([]rune(s.Reveal())))
 }
 
@@ -189,12 +190,12 @@ func vaultOrigin(where string) (*provider.Origin, string, error) {
 	}
 	o := &provider.Origin{
 		Kind: provider.FromVault, Settings: map[string]string{"address": address, "path": path, "field": field},
-		Material: map[string]provider.Secret{},
+		Material: map[string]secret.Secret{},
 	}
 	if file != "" {
 		o.Settings["token_file"] = file
 	} else {
-		o.Material["token"] = provider.NewSecret(token)
+		o.Material["token"] = secret.New(token)
 	}
 	for setting, variable := range map[string]string{"namespace": "VAULT_NAMESPACE", "ca_file": "VAULT_CACERT"} {
 		if v := os.Getenv(variable); v != "" {

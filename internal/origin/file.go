@@ -11,6 +11,7 @@ import (
 
 	"openshell.dev/runtime/internal/boundedfile"
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/secret"
 )
 
 // file is a credential in a file. The line feed at the end, which editors add, is removed.
@@ -25,5 +26,5 @@ func (f file) Fetch(context.Context) (*Made, error) {
 	case err != nil:
 		return nil, plain(err.Error())
 	}
-	return &Made{Value: provider.NewSecret(strings.TrimRight(string(text), "\r\n"))}, nil
+	return &Made{Value: secret.New(strings.TrimRight(string(text), "\r\n"))}, nil
 }

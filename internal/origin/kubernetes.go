@@ -13,6 +13,7 @@ import (
 
 	"openshell.dev/runtime/internal/boundedfile"
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/secret"
 )
 
 // kubernetes is a key of a Secret that is read from the cluster's API. For a mounted
@@ -50,15 +51,15 @@ func (s *kubernetes) Fetch(ctx context.Context) (*Made, error) {
 	if resp.StatusCode != http.StatusOK {
 		return nil, plain(fmt.Sprintf("the cluster's API answers %d for Secret %s/%s", resp.StatusCode, set["namespace"], set["secret"]))
 	}
-	var secret struct {
+	var answer struct {
 		Data map[string][]byte `json:"data"`
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&secret); err != nil {
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&answer); err != nil {
 		return nil, err
 	}
-	value, ok := secret.Data[set["key"]]
+	value, ok := answer.Data[set["key"]]
 	if !ok {
 		return nil, plain(fmt.Sprintf("Secret %s/%s has no key %s", set["namespace"], set["secret"], set["key"]))
 	}
-	return &Made{Value: provider.NewSecret(strings.TrimRight(string(value), "\r\n"))}, nil
+	return &Made{Value: secret.New(strings.TrimRight(string(value), "\r\n"))}, nil
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/oauth2/jwt"
 
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/secret"
 )
 
 // oauth exchanges a refresh token, a client secret or a signed assertion for an access
@@ -80,12 +81,12 @@ func (s *oauth) Fetch(ctx context.Context) (*Made, error) {
 	if kind := t.Type(); kind != "Bearer" {
 		return nil, plain("the token endpoint gave a token that is not a bearer's")
 	}
-	m := &Made{Value: provider.NewSecret(t.AccessToken), Expires: t.Expiry}
+	m := &Made{Value: secret.New(t.AccessToken), Expires: t.Expiry}
 	if t.Expiry.IsZero() {
 		m.Expires = s.c.Now().Add(usualLifetime)
 	}
 	if s.o.Kind == provider.RefreshToken && t.RefreshToken != "" && t.RefreshToken != s.get("refresh_token") {
-		m.Material = map[string]provider.Secret{"refresh_token": provider.NewSecret(t.RefreshToken)}
+		m.Material = map[string]secret.Secret{"refresh_token": secret.New(t.RefreshToken)}
 	}
 	return m, nil
 }

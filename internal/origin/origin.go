@@ -22,18 +22,19 @@ import (
 
 	"openshell.dev/runtime/internal/boundedfile"
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/secret"
 )
 
 // Made is the result of a [Source].
 type Made struct {
 	// Value is the credential. Outputs are further values that were issued with it.
-	Value   provider.Secret
-	Outputs map[string]provider.Secret
+	Value   secret.Secret
+	Outputs map[string]secret.Secret
 	// Expires is the time when they expire; zero if the other side does not say.
 	Expires time.Time
 	// Material replaces values of the origin's configuration, such as a refresh token that
 	// can be used only once.
-	Material map[string]provider.Secret
+	Material map[string]secret.Secret
 }
 
 // Source is the origin of a credential.
@@ -95,8 +96,8 @@ func Fetch(ctx context.Context, c Config, o *provider.Origin) (*Made, error) {
 	return m, nil
 }
 
-func (m *Made) all() map[string]provider.Secret {
-	out := map[string]provider.Secret{"the credential": m.Value}
+func (m *Made) all() map[string]secret.Secret {
+	out := map[string]secret.Secret{"the credential": m.Value}
 	for k, v := range m.Outputs {
 		out[k] = v
 	}

@@ -23,14 +23,16 @@ import (
 	"time"
 
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/secret"
+	"openshell.dev/runtime/internal/secret/secrettest"
 )
 
 const theSecret = "s3cr3t-material-0123456789"
 
-func material(pairs ...string) map[string]provider.Secret {
-	out := map[string]provider.Secret{}
+func material(pairs ...string) map[string]secret.Secret {
+	out := map[string]secret.Secret{}
 	for i := 0; i < len(pairs); i += 2 {
-		out[pairs[i]] = provider.NewSecret(pairs[i+1])
+		out[pairs[i]] = secret.New(pairs[i+1])
 	}
 	return out
 }
@@ -96,10 +98,10 @@ func TestClientCredentials(t *testing.T) {
 // TestSecretInHeader checks that, if the profile says so, the client's name and secret are
 // sent in the Basic header, each form-encoded first (RFC 6749 2.3.1), and nowhere else.
 func TestSecretInHeader(t *testing.T) {
-	const id, secret = "me:or you", "s3cr3t+/%:material"
-	for kind, more := range map[string]map[string]provider.Secret{
-		provider.ClientCredentials: material("client_secret", secret),
-		provider.RefreshToken:      material("client_secret", secret, "refresh_token", theSecret),
+	const id, clientSecret = "me:or you", "s3cr3t+/%:material"
+	for kind, more := range map[string]map[string]secret.Secret{
+		provider.ClientCredentials: material("client_secret", clientSecret),
+		provider.RefreshToken:      material("client_secret", clientSecret, "refresh_token", theSecret),
 	} {
 		f := newFake(t, 200, `{"access_token":"tok","token_type":"bearer","expires_in":7200}`)
 		if _, err := fetch(t, f, &provider.Origin{Kind: kind, AuthMethod: provider.SecretBasic, Settings: map[string]string{"client_id": id}, Material: more}); err != nil {
@@ -233,7 +235,7 @@ func TestAmbientRole(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
 		settings map[string]string
-		material map[string]provider.Secret
+		material map[string]secret.Secret
 		caller   string // of the key that signs; empty is an error
 	}{
 		{"a profile of the shared files", map[string]string{"AWS_PROFILE": "work"}, nil, "AKIASHARED"},
@@ -453,4 +455,20 @@ func TestKubernetes(t *testing.T) {
 	if _, _, err := ask(403, `{"message":"`+theSecret+`"}`); err == nil || err.Error() != "the cluster's API answers 403 for Secret ns/keys" {
 		t.Errorf("error %v", err)
 	}
+}
+
+// TestNothingPrintsSecrets checks that nothing shows what sources use and return.
+func TestNothingPrintsSecrets(t *testing.T) {
+	f := newFake(t, 200, `{"access_token":"the-made-token","token_type":"bearer","expires_in":7200,"refresh_token":"the-next-token"}`)
+	o := &provider.Origin{Kind: provider.RefreshToken, Settings: map[string]string{"client_id": "me"}, Material: material("client_secret", theSecret, "refresh_token", "the-old-token")}
+	s, err := Open(Config{}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrettest.Check(t, s, []string{theSecret, "the-old-token"})
+	m, err := fetch(t, f, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrettest.Check(t, m, []string{"the-made-token", "the-next-token"})
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/secret"
 )
 
 // stsRegion is the region of the endpoint if none is configured. session is the session
@@ -82,10 +83,10 @@ func (s *assumeRole) Fetch(ctx context.Context) (*Made, error) {
 		return nil, plain("AWS STS gave keys that do not end")
 	}
 	return &Made{
-		Value:   provider.NewSecret(keys.AccessKeyID),
+		Value:   secret.New(keys.AccessKeyID),
 		Expires: keys.Expires,
-		Outputs: map[string]provider.Secret{
-			"secret_access_key": provider.NewSecret(keys.SecretAccessKey), "session_token": provider.NewSecret(keys.SessionToken),
+		Outputs: map[string]secret.Secret{
+			"secret_access_key": secret.New(keys.SecretAccessKey), "session_token": secret.New(keys.SessionToken),
 		},
 	}, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"openshell.dev/runtime/internal/boundedfile"
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/secret"
 )
 
 // vault is a field of a secret in HashiCorp Vault: of either version of its key-value
@@ -49,17 +50,17 @@ func (s *vault) Fetch(ctx context.Context) (*Made, error) {
 	if ns := s.o.Settings["namespace"]; ns != "" {
 		client.SetNamespace(ns)
 	}
-	secret, err := client.Logical().ReadWithContext(ctx, s.o.Settings["path"])
+	found, err := client.Logical().ReadWithContext(ctx, s.o.Settings["path"])
 	var r *api.ResponseError
 	switch {
 	case errors.As(err, &r):
 		return nil, plain(fmt.Sprintf("Vault answers %d", r.StatusCode))
 	case err != nil:
 		return nil, err
-	case secret == nil || secret.Data == nil:
+	case found == nil || found.Data == nil:
 		return nil, plain("Vault has no secret at " + s.o.Settings["path"])
 	}
-	data := secret.Data
+	data := found.Data
 	if inner, ok := data["data"].(map[string]any); ok && data["metadata"] != nil {
 		data = inner
 	}
@@ -67,9 +68,9 @@ func (s *vault) Fetch(ctx context.Context) (*Made, error) {
 	if !ok {
 		return nil, plain(fmt.Sprintf("the secret at %s has no text in field %s", s.o.Settings["path"], s.o.Settings["field"]))
 	}
-	m := &Made{Value: provider.NewSecret(value)}
-	if secret.LeaseID != "" && secret.LeaseDuration > 0 {
-		m.Expires = s.c.Now().Add(time.Duration(secret.LeaseDuration) * time.Second)
+	m := &Made{Value: secret.New(value)}
+	if found.LeaseID != "" && found.LeaseDuration > 0 {
+		m.Expires = s.c.Now().Add(time.Duration(found.LeaseDuration) * time.Second)
 	}
 	return m, nil
 }

@@ -2,13 +2,17 @@
 
 package provider
 
-import "slices"
+import (
+	"slices"
+
+	"openshell.dev/runtime/internal/secret"
+)
 
 // Found is a credential that an environment has.
 type Found struct {
 	// Credential is its name in the profile, Variable where it was.
 	Credential, Variable string
-	Value                Secret
+	Value                secret.Secret
 }
 
 // Discover finds the profile's credentials in an environment: of the variables of
@@ -21,7 +25,7 @@ func (p *Profile) Discover(getenv func(string) string) []Found {
 		}
 		for _, v := range c.EnvVars {
 			if value := getenv(v); value != "" {
-				out = append(out, Found{c.Name, v, Secret{value}})
+				out = append(out, Found{c.Name, v, secret.New(value)})
 				break
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"openshell.dev/runtime/internal/proxyapi"
+	"openshell.dev/runtime/internal/secret"
 )
 
 // Handed is what a sandbox's proxy is given of p, and never more: no material. The
@@ -22,8 +23,8 @@ func (p *Provider) Handed(profile *Profile, getenv func(string) string) (*proxya
 				out.Kept = append(out.Kept, k.Name)
 				continue
 			}
-			value, ok = Secret{getenv(o.Settings["variable"])}, true
-			if value.value == "" || len(value.value) > MaxValue {
+			value, ok = secret.New(getenv(o.Settings["variable"])), true
+			if n := len(value.Reveal()); n == 0 || n > MaxValue {
 				return nil, fmt.Errorf("provider %s: credential %s comes from the variable %s of whoever creates the sandbox, where it is empty or larger than %d bytes", p.Name, k.Name, o.Settings["variable"], MaxValue)
 			}
 		}
@@ -31,7 +32,7 @@ func (p *Provider) Handed(profile *Profile, getenv func(string) string) (*proxya
 			continue
 		}
 		for _, v := range k.EnvVars {
-			c := proxyapi.Credential{Key: v, Value: value.value, Name: k.Name, Revision: p.Revision, Expires: p.Expires[k.Name]}
+			c := proxyapi.Credential{Key: v, Value: value, Name: k.Name, Revision: p.Revision, Expires: p.Expires[k.Name]}
 			switch k.style() {
 			case "bearer", "basic", "header":
 				c.Header = k.HeaderName

@@ -16,6 +16,7 @@ import (
 	"openshell.dev/runtime/internal/atomicfile"
 	"openshell.dev/runtime/internal/boundedfile"
 	"openshell.dev/runtime/internal/flock"
+	"openshell.dev/runtime/internal/secret"
 )
 
 const (
@@ -58,7 +59,7 @@ func openKey(dir string) (*age.X25519Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the store's key: %w", err)
 	}
-	return key, writeKey(file, key)
+	return key, writeKey(file, secret.New(key.String()))
 }
 
 func parseKey(text []byte, where string) (*age.X25519Identity, error) {
@@ -69,8 +70,14 @@ func parseKey(text []byte, where string) (*age.X25519Identity, error) {
 	return key, nil
 }
 
-func writeKey(file string, key *age.X25519Identity) error {
-	if err := atomicfile.Write(file, []byte(key.String()+"\n"), 0o600); err != nil {
+// identity returns the store's key. The store keeps its text, because the fields of an
+// identity would be printed with the store's.
+func (s *Store) identity() (*age.X25519Identity, error) {
+	return parseKey([]byte(s.key.Reveal()), "of "+s.dir)
+}
+
+func writeKey(file string, key secret.Secret) error {
+	if err := atomicfile.Write(file, []byte(key.Reveal()+"\n"), 0o600); err != nil {
 		return fmt.Errorf("write the store's key: %w", err)
 	}
 	return nil
@@ -87,11 +94,11 @@ func (s *Store) KeyPlace() string {
 // KeyToKeyring moves the key into the keyring of this session. Who has no such
 // session, as Docker has none, can then not create sandboxes with the providers.
 func (s *Store) KeyToKeyring() error {
-	if err := keyring.Set(keyringService, s.dir, s.key.String()); err != nil {
+	if err := keyring.Set(keyringService, s.dir, s.key.Reveal()); err != nil {
 		return fmt.Errorf("move the store's key: this session's keyring does not take it: %w", err)
 	}
 	// Not forgotten before it was seen there.
-	if text, err := keyring.Get(keyringService, s.dir); err != nil || text != s.key.String() {
+	if text, err := keyring.Get(keyringService, s.dir); err != nil || text != s.key.Reveal() {
 		return errors.New("move the store's key: the keyring does not give it back; it stays in its file")
 	}
 	if err := atomicfile.Write(filepath.Join(s.dir, keyringFile), nil, 0o600); err != nil {

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"openshell.dev/runtime/internal/secret"
 )
 
 // Kinds of origins beside a profile's refresh strategies.
@@ -61,8 +63,8 @@ type Origin struct {
 	// Kind is one of the above.
 	Kind string `json:"kind"`
 	// Settings are no secrets; Material is, and is kept with the values.
-	Settings map[string]string `json:"settings,omitempty"`
-	Material map[string]Secret `json:"-"`
+	Settings map[string]string        `json:"settings,omitempty"`
+	Material map[string]secret.Secret `json:"-"`
 	// TokenURL, AuthMethod and Scopes are the profile's.
 	TokenURL   string   `json:"token_url,omitempty"`
 	AuthMethod string   `json:"token_endpoint_auth_method,omitempty"`
@@ -117,7 +119,7 @@ var strategyMaterials = map[string]materials{
 const entraURL = "https://login.microsoftonline.com/%s/oauth2/v2.0/token"
 
 // NewRefresh makes the origin of a credential whose profile has a refresh strategy.
-func (p *Profile) NewRefresh(credential string, settings map[string]string, material map[string]Secret, now time.Time) (*Origin, error) {
+func (p *Profile) NewRefresh(credential string, settings map[string]string, material map[string]secret.Secret, now time.Time) (*Origin, error) {
 	i := slices.IndexFunc(p.Credentials, func(c Credential) bool { return c.Name == credential })
 	if i < 0 || p.Credentials[i].Refresh == nil {
 		return nil, fmt.Errorf("profile %s has no refresh for credential %s", p.ID, credential)
@@ -156,7 +158,7 @@ func (p *Profile) NewRefresh(credential string, settings map[string]string, mate
 		}
 	}
 	for name, v := range material {
-		if v.value == "" || len(v.value) > MaxValue {
+		if n := len(v.Reveal()); n == 0 || n > MaxValue {
 			return nil, fmt.Errorf("material %s is empty or larger than %d bytes", name, MaxValue)
 		}
 	}
@@ -203,7 +205,7 @@ func (o *Origin) Refreshes() bool {
 }
 
 func (o *Origin) has(name string) bool {
-	return o.Settings[name] != "" || o.Material[name].value != ""
+	return o.Settings[name] != "" || !o.Material[name].IsZero()
 }
 
 // SecretMaterial says whether a material must not stand in an argument.

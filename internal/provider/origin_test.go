@@ -17,6 +17,9 @@ import (
 	"time"
 
 	"github.com/zalando/go-keyring"
+
+	"openshell.dev/runtime/internal/proxyapi"
+	"openshell.dev/runtime/internal/secret"
 )
 
 const refreshing = `id: api
@@ -40,7 +43,7 @@ func TestNewRefresh(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rt := map[string]Secret{"refresh_token": NewSecret("the-refresh-token")}
+	rt := map[string]secret.Secret{"refresh_token": secret.New("the-refresh-token")}
 	o, err := p.NewRefresh("token", map[string]string{"client_id": "me", "audience": "x"}, rt, time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +54,7 @@ func TestNewRefresh(t *testing.T) {
 	for _, tc := range []struct {
 		credential string
 		settings   map[string]string
-		material   map[string]Secret
+		material   map[string]secret.Secret
 		want       string
 	}{
 		{"fixed", nil, nil, "no refresh for credential fixed"},
@@ -59,7 +62,7 @@ func TestNewRefresh(t *testing.T) {
 		{"token", nil, rt, "needs the material client_id"},
 		{"token", map[string]string{"client_id": "me"}, nil, "needs the material refresh_token"},
 		{"token", map[string]string{"client_id": "me", "token_url": "https://attacker.test"}, rt, `takes no material "token_url"`},
-		{"token", map[string]string{"client_id": "me"}, map[string]Secret{"refresh_token": NewSecret(strings.Repeat("x", MaxValue+1))}, "larger than"},
+		{"token", map[string]string{"client_id": "me"}, map[string]secret.Secret{"refresh_token": secret.New(strings.Repeat("x", MaxValue+1))}, "larger than"},
 	} {
 		if _, err := p.NewRefresh(tc.credential, tc.settings, tc.material, time.Now()); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("error %v, want %q", err, tc.want)
@@ -79,21 +82,21 @@ func TestRoleKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret := map[string]Secret{"aws_secret_access_key": NewSecret("s")}
+	secrets := map[string]secret.Secret{"aws_secret_access_key": secret.New("s")}
 	for _, tc := range []struct {
 		settings map[string]string
-		material map[string]Secret
+		material map[string]secret.Secret
 		want     string
 	}{
-		{map[string]string{"aws_access_key_id": "A"}, secret, ""},
-		{map[string]string{Ambient: "true", "AWS_PROFILE": "p"}, map[string]Secret{"AWS_SECRET_ACCESS_KEY": NewSecret("s")}, ""},
+		{map[string]string{"aws_access_key_id": "A"}, secrets, ""},
+		{map[string]string{Ambient: "true", "AWS_PROFILE": "p"}, map[string]secret.Secret{"AWS_SECRET_ACCESS_KEY": secret.New("s")}, ""},
 		{nil, nil, "needs the materials aws_access_key_id and aws_secret_access_key; --ambient-credentials"},
 		{map[string]string{"aws_access_key_id": "A"}, nil, "takes aws_access_key_id and aws_secret_access_key together"},
-		{nil, secret, "takes aws_access_key_id and aws_secret_access_key together"},
-		{nil, map[string]Secret{"aws_session_token": NewSecret("s")}, "and aws_session_token with them"},
-		{map[string]string{Ambient: "true", "aws_access_key_id": "A"}, secret, "want one of them"},
-		{map[string]string{Ambient: "true"}, map[string]Secret{"aws_session_token": NewSecret("s")}, "and aws_session_token with them"},
-		{map[string]string{"aws_access_key_id": "A", "AWS_PROFILE": "p"}, secret, `takes no material "AWS_PROFILE"`},
+		{nil, secrets, "takes aws_access_key_id and aws_secret_access_key together"},
+		{nil, map[string]secret.Secret{"aws_session_token": secret.New("s")}, "and aws_session_token with them"},
+		{map[string]string{Ambient: "true", "aws_access_key_id": "A"}, secrets, "want one of them"},
+		{map[string]string{Ambient: "true"}, map[string]secret.Secret{"aws_session_token": secret.New("s")}, "and aws_session_token with them"},
+		{map[string]string{"aws_access_key_id": "A", "AWS_PROFILE": "p"}, secrets, `takes no material "AWS_PROFILE"`},
 	} {
 		settings := map[string]string{"role_arn": "arn"}
 		maps.Copy(settings, tc.settings)
@@ -113,11 +116,11 @@ func TestAuthMethod(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings, rt := map[string]string{"client_id": "me"}, map[string]Secret{"refresh_token": NewSecret("rt")}
+	settings, rt := map[string]string{"client_id": "me"}, map[string]secret.Secret{"refresh_token": secret.New("rt")}
 	if _, err := p.NewRefresh("token", settings, rt, time.Now()); err == nil || !strings.Contains(err.Error(), "client_secret_basic needs the material client_secret") {
 		t.Errorf("error %v", err)
 	}
-	rt["client_secret"] = NewSecret("cs")
+	rt["client_secret"] = secret.New("cs")
 	if o, err := p.NewRefresh("token", settings, rt, time.Now()); err != nil || o.AuthMethod != SecretBasic {
 		t.Errorf("%+v, %v", o, err)
 	}
@@ -129,12 +132,12 @@ func TestTenant(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret := map[string]Secret{"client_secret": NewSecret("s")}
-	o, err := p.NewRefresh("t", map[string]string{"client_id": "me", "tenant_id": "../a b"}, secret, time.Now())
+	secrets := map[string]secret.Secret{"client_secret": secret.New("s")}
+	o, err := p.NewRefresh("t", map[string]string{"client_id": "me", "tenant_id": "../a b"}, secrets, time.Now())
 	if err != nil || o.TokenURL != "https://login.microsoftonline.com/..%2Fa%20b/oauth2/v2.0/token" {
 		t.Errorf("%v, %v", o, err)
 	}
-	if _, err := p.NewRefresh("t", map[string]string{"client_id": "me"}, secret, time.Now()); err == nil || !strings.Contains(err.Error(), "no token_url") {
+	if _, err := p.NewRefresh("t", map[string]string{"client_id": "me"}, secrets, time.Now()); err == nil || !strings.Contains(err.Error(), "no token_url") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -165,13 +168,13 @@ func TestMaterialIsHidden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := p.NewRefresh("token", map[string]string{"client_id": "me"}, map[string]Secret{"refresh_token": NewSecret("the-refresh-token")}, time.Now())
+	o, err := p.NewRefresh("token", map[string]string{"client_id": "me"}, map[string]secret.Secret{"refresh_token": secret.New("the-refresh-token")}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	end := time.Now().Add(time.Hour).UTC().Round(time.Second)
 	if err := s.Put(&Provider{
-		Name: "work", Profile: "api", Values: map[string]Secret{"token": NewSecret("the-token")},
+		Name: "work", Profile: "api", Values: map[string]secret.Secret{"token": secret.New("the-token")},
 		Expires: map[string]time.Time{"token": end}, Origins: map[string]*Origin{"token": o},
 	}); err != nil {
 		t.Fatal(err)
@@ -184,7 +187,7 @@ func TestMaterialIsHidden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	handed, err := json.Marshal(u)
+	handed, err := proxyapi.Encode(u)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -228,7 +231,7 @@ func TestEnvironmentAtCreate(t *testing.T) {
 		t.Errorf("missing %v", missing)
 	}
 	u, err := p.Handed(profile, func(string) string { return "from-there" })
-	if err != nil || u.Credentials[0].Value != "from-there" {
+	if err != nil || u.Credentials[0].Value.Reveal() != "from-there" {
 		t.Errorf("%+v, %v", u, err)
 	}
 	if _, err := p.Handed(profile, func(string) string { return "" }); err == nil || !strings.Contains(err.Error(), "MY_KEY") {
@@ -242,10 +245,10 @@ func TestEnvironmentAtCreate(t *testing.T) {
 func TestStale(t *testing.T) {
 	now := time.Now()
 	later, before := now.Add(time.Hour), now.Add(-time.Hour)
-	v := map[string]Secret{"k": NewSecret("v")}
+	v := map[string]secret.Secret{"k": secret.New("v")}
 	for _, tc := range []struct {
 		name    string
-		values  map[string]Secret
+		values  map[string]secret.Secret
 		expires time.Time
 		status  Status
 		kind    string
@@ -271,14 +274,14 @@ func TestStale(t *testing.T) {
 // TestUpdate: changes at once do not undo one another.
 func TestUpdate(t *testing.T) {
 	s, _ := open(t)
-	if err := s.Put(&Provider{Name: "a", Values: map[string]Secret{}}); err != nil {
+	if err := s.Put(&Provider{Name: "a", Values: map[string]secret.Secret{}}); err != nil {
 		t.Fatal(err)
 	}
 	var all sync.WaitGroup
 	for i := range 20 {
 		all.Go(func() {
 			if _, err := s.Update("a", func(p *Provider) (bool, error) {
-				p.Values[fmt.Sprint("k", i)] = NewSecret("v")
+				p.Values[fmt.Sprint("k", i)] = secret.New("v")
 				return i%2 == 0, nil
 			}); err != nil {
 				t.Error(err)
@@ -307,7 +310,7 @@ func TestUpdate(t *testing.T) {
 func TestKeyring(t *testing.T) {
 	keyring.MockInit()
 	s, dir := open(t)
-	if err := s.Put(&Provider{Name: "a", Values: map[string]Secret{"k": NewSecret("v")}}); err != nil {
+	if err := s.Put(&Provider{Name: "a", Values: map[string]secret.Secret{"k": secret.New("v")}}); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, keyFile)

@@ -4,9 +4,7 @@ package provider
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,6 +12,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"openshell.dev/runtime/internal/inferencefile"
+	"openshell.dev/runtime/internal/secret"
+	"openshell.dev/runtime/internal/secret/secrettest"
 )
 
 func TestBuiltin(t *testing.T) {
@@ -80,7 +82,7 @@ func open(t *testing.T) (*Store, string) {
 func TestStore(t *testing.T) {
 	s, dir := open(t)
 	const value = "sk-the-real-key-0123456789"
-	if err := s.Put(&Provider{Name: "work", Profile: "openai", Values: map[string]Secret{"api_key": NewSecret(value)}}); err != nil {
+	if err := s.Put(&Provider{Name: "work", Profile: "openai", Values: map[string]secret.Secret{"api_key": secret.New(value)}}); err != nil {
 		t.Fatal(err)
 	}
 	again, err := Open(dir)
@@ -131,8 +133,8 @@ func TestStoreRefuses(t *testing.T) {
 	for _, p := range []*Provider{
 		{Name: "../x"},
 		{Name: ""},
-		{Name: "a", Values: map[string]Secret{"k": NewSecret("")}},
-		{Name: "a", Values: map[string]Secret{"k": NewSecret(strings.Repeat("x", MaxValue+1))}},
+		{Name: "a", Values: map[string]secret.Secret{"k": secret.New("")}},
+		{Name: "a", Values: map[string]secret.Secret{"k": secret.New(strings.Repeat("x", MaxValue+1))}},
 	} {
 		if err := s.Put(p); err == nil {
 			t.Errorf("%+v was kept", p)
@@ -162,21 +164,42 @@ func TestStoreRefuses(t *testing.T) {
 	}
 }
 
-// Nothing prints a secret.
-func TestSecretIsRedacted(t *testing.T) {
-	p := Provider{Name: "a", Values: map[string]Secret{"k": NewSecret("the-value")}}
-	j, err := json.Marshal(struct {
-		P Provider
-		S Secret
-	}{p, NewSecret("the-value")})
+// TestNothingPrintsSecrets: nothing shows the values of a provider and the material that
+// they are made from, in the types of the store and in those that it hands on.
+func TestNothingPrintsSecrets(t *testing.T) {
+	p := &Provider{
+		Name: "a", Profile: "openai", Values: map[string]secret.Secret{"api_key": secret.New("the-value")},
+		Origins: map[string]*Origin{"other": {Kind: ClientCredentials, Material: map[string]secret.Secret{"client_secret": secret.New("the-material")}}},
+	}
+	secrettest.Check(t, p, []string{"the-value", "the-material"})
+	s, _ := open(t)
+	if err := s.Put(p); err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(filepath.Join(s.dir, keyFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range []string{fmt.Sprintf("%v %+v %#v %s %q", p, p, p, p.Values["k"], p.Values["k"]), string(j)} {
-		if strings.Contains(s, "the-value") {
-			t.Errorf("printed: %s", s)
-		}
+	secrettest.Check(t, s, []string{strings.TrimSpace(string(key))})
+	back, err := s.Get("a")
+	if err != nil {
+		t.Fatal(err)
 	}
+	secrettest.Check(t, back, []string{"the-value", "the-material"})
+	handed, profile, release, err := s.Take("a", os.Getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	secrettest.Check(t, handed, []string{"the-value"})
+	secrettest.Check(t, profile.Bind(handed), []string{"the-value"})
+	routeKey, err := profile.RouteKey(handed, &inferencefile.Route{Name: "r", Dialect: "openai", Provider: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrettest.Check(t, routeKey, []string{"the-value"})
+	found := profile.Discover(func(name string) string { return "the-variable" })
+	secrettest.Check(t, found, []string{"the-variable"})
 }
 
 func TestImport(t *testing.T) {
@@ -215,9 +238,9 @@ credentials:
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Provider{Name: "p", Values: map[string]Secret{}}
+	p := &Provider{Name: "p", Values: map[string]secret.Secret{}}
 	for _, c := range profile.Credentials {
-		p.Values[c.Name] = Secret{"v"}
+		p.Values[c.Name] = secret.New("v")
 	}
 	handed, err := p.Handed(profile, nil)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"openshell.dev/runtime/internal/atomicfile"
 	"openshell.dev/runtime/internal/boundedfile"
+	"openshell.dev/runtime/internal/secret"
 )
 
 // DefaultDir is where root's providers are kept.
@@ -38,7 +39,7 @@ type Provider struct {
 	Name    string `json:"name"`
 	Profile string `json:"profile"`
 	// Values are the secrets by the credential's name.
-	Values map[string]Secret `json:"-"`
+	Values map[string]secret.Secret `json:"-"`
 	// Expires says when a value ends, for those that do.
 	Expires map[string]time.Time `json:"expires,omitempty"`
 	// Origins are where values come from that are made anew.
@@ -49,29 +50,8 @@ type Provider struct {
 	Updated  time.Time `json:"updated"`
 }
 
-// Secret is a value that nothing prints.
-type Secret struct{ value string }
-
-// NewSecret wraps a value.
-func NewSecret(v string) Secret { return Secret{v} }
-
-// Reveal is the value: for the file and for the proxy, for nobody else.
-func (s Secret) Reveal() string { return s.value }
-
-const redacted = "[redacted]"
-
-// Whatever prints, formats or marshals a Secret gets no value.
-
-// String implements fmt.Stringer.
-func (Secret) String() string { return redacted }
-
-// GoString implements fmt.GoStringer, which is %#v.
-func (Secret) GoString() string { return redacted }
-
-// MarshalText implements encoding.TextMarshaler.
-func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
-
-// stored is the file of a provider, before encryption.
+// stored is the file of a provider, before encryption: the only document of the store in
+// which the values are text.
 type stored struct {
 	Provider
 	Secrets   map[string]string            `json:"secrets"`
@@ -81,7 +61,8 @@ type stored struct {
 // Store keeps providers in a folder, each encrypted to a key beside them.
 type Store struct {
 	dir string
-	key *age.X25519Identity
+	// key is the text of an age.X25519Identity.
+	key secret.Secret
 }
 
 // Open opens the store in dir, which it makes with a key of its own. Nobody but
@@ -101,7 +82,7 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{dir, key}, nil
+	return &Store{dir, secret.New(key.String())}, nil
 }
 
 func (s *Store) file(name string) (string, error) {
@@ -146,7 +127,7 @@ func (s *Store) write(p *Provider) error {
 		return err
 	}
 	for name, v := range p.Values {
-		if v.value == "" || len(v.value) > MaxValue {
+		if n := len(v.Reveal()); n == 0 || n > MaxValue {
 			return fmt.Errorf("credential %s is empty or larger than %d bytes", name, MaxValue)
 		}
 	}
@@ -163,7 +144,11 @@ func (s *Store) write(p *Provider) error {
 		return fmt.Errorf("encode provider %s: %w", p.Name, err)
 	}
 	var sealed bytes.Buffer
-	w, err := age.Encrypt(&sealed, s.key.Recipient())
+	key, err := s.identity()
+	if err != nil {
+		return err
+	}
+	w, err := age.Encrypt(&sealed, key.Recipient())
 	if err == nil {
 		_, err = w.Write(text)
 	}
@@ -192,7 +177,11 @@ func (s *Store) Get(name string) (*Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read provider %s: %w", name, err)
 	}
-	r, err := age.Decrypt(bytes.NewReader(sealed), s.key)
+	key, err := s.identity()
+	if err != nil {
+		return nil, err
+	}
+	r, err := age.Decrypt(bytes.NewReader(sealed), key)
 	if err != nil {
 		return nil, fmt.Errorf("decrypt provider %s: %w", name, err)
 	}
@@ -215,18 +204,18 @@ func (s *Store) Get(name string) (*Provider, error) {
 	return &p, nil
 }
 
-func reveal(all map[string]Secret) map[string]string {
+func reveal(all map[string]secret.Secret) map[string]string {
 	out := make(map[string]string, len(all))
 	for k, v := range all {
-		out[k] = v.value
+		out[k] = v.Reveal()
 	}
 	return out
 }
 
-func conceal(all map[string]string) map[string]Secret {
-	out := make(map[string]Secret, len(all))
+func conceal(all map[string]string) map[string]secret.Secret {
+	out := make(map[string]secret.Secret, len(all))
 	for k, v := range all {
-		out[k] = Secret{v}
+		out[k] = secret.New(v)
 	}
 	return out
 }

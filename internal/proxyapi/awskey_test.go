@@ -8,15 +8,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"openshell.dev/runtime/internal/inferencefile"
+	"openshell.dev/runtime/internal/secret"
 )
 
 // The parts of an AWS key change together, and go together.
 func TestAWSKeyChanges(t *testing.T) {
-	update := func(revision int, id, secret, session string) *Update {
+	update := func(revision int, id, key, session string) *Update {
 		u := &Update{Name: "aws", Revision: revision}
-		for key, value := range map[string]string{"AWS_ACCESS_KEY_ID": id, "AWS_SECRET_ACCESS_KEY": secret, "AWS_SESSION_TOKEN": session} {
+		for name, value := range map[string]string{"AWS_ACCESS_KEY_ID": id, "AWS_SECRET_ACCESS_KEY": key, "AWS_SESSION_TOKEN": session} {
 			if value != "" {
-				u.Credentials = append(u.Credentials, Credential{Key: key, Name: key + "-name", Value: value})
+				u.Credentials = append(u.Credentials, Credential{Key: name, Name: name + "-name", Value: secret.New(value)})
 			}
 		}
 		return u
@@ -33,7 +34,7 @@ func TestAWSKeyChanges(t *testing.T) {
 		want RouteKey
 	}{
 		{update(1, "id0", "secret0", ""), *first}, // nothing newer
-		{update(2, "id2", "secret2", ""), RouteKey{Style: SigV4, KeyID: "id2", Value: "secret2", Credential: "AWS_SECRET_ACCESS_KEY-name", Revision: 2}},
+		{update(2, "id2", "secret2", ""), RouteKey{Style: SigV4, KeyID: "id2", Value: secret.New("secret2"), Credential: "AWS_SECRET_ACCESS_KEY-name", Revision: 2}},
 		{update(3, "id3", "", ""), RouteKey{Style: SigV4, Credential: "AWS_SECRET_ACCESS_KEY-name", Revision: 3}},
 		{&Update{Name: "aws", Revision: 4, Deleted: true}, RouteKey{Style: SigV4, Credential: "AWS_SECRET_ACCESS_KEY-name", Revision: 4}},
 	} {

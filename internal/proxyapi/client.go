@@ -5,7 +5,6 @@ package proxyapi
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -79,7 +78,7 @@ func (c *Client) SetPolicy(ctx context.Context, name string, text []byte) (revis
 
 // Rollback loads the text of an older revision as a new one.
 func (c *Client) Rollback(ctx context.Context, to int) (revision int, err error) {
-	body, err := json.Marshal(Loaded{to})
+	body, err := Encode(Loaded{to})
 	if err != nil {
 		return 0, fmt.Errorf("encode rollback: %w", err)
 	}
@@ -117,7 +116,7 @@ func (c *Client) SetInference(ctx context.Context, i *Inference) error {
 }
 
 func (c *Client) put(ctx context.Context, path string, document any) error {
-	body, err := json.Marshal(document)
+	body, err := Encode(document)
 	if err != nil {
 		return fmt.Errorf("encode what %s is told: %w", c.socket, err)
 	}
@@ -160,7 +159,7 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, out a
 		return nil, fmt.Errorf("the answer of %s is larger than %d bytes", c.socket, most)
 	case resp.StatusCode != http.StatusOK:
 		f := &Failure{}
-		if err := json.Unmarshal(data, f); err != nil || f.Code == "" {
+		if err := Decode(bytes.NewReader(data), f); err != nil || f.Code == "" {
 			return nil, fmt.Errorf("%s answers %s", c.socket, resp.Status)
 		}
 		return nil, f
@@ -168,7 +167,7 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, out a
 		*raw = data
 		return resp.Header, nil
 	}
-	if err := json.Unmarshal(data, out); err != nil {
+	if err := Decode(bytes.NewReader(data), out); err != nil {
 		return nil, fmt.Errorf("read the answer of %s: %w", c.socket, err)
 	}
 	return resp.Header, nil

@@ -5,6 +5,8 @@ package proxyapi
 import (
 	"net/netip"
 	"time"
+
+	"openshell.dev/runtime/internal/secret"
 )
 
 // Egress is where the proxy's own connections start.
@@ -107,8 +109,8 @@ type Container struct {
 type WorkerConfig struct {
 	Config
 	// CACert and CAKey are the sandbox's CA and its key (PEM).
-	CACert []byte `json:"caCert"`
-	CAKey  []byte `json:"caKey"`
+	CACert []byte        `json:"caCert"`
+	CAKey  secret.Secret `json:"caKey"`
 	// Generation is that of the Secrets in Config.
 	Generation int `json:"generation"`
 }

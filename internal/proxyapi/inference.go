@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"openshell.dev/runtime/internal/inferencefile"
+	"openshell.dev/runtime/internal/secret"
 )
 
 // Inference is what the privacy router works with.
@@ -18,12 +19,12 @@ type Inference struct {
 // RouteKey is a backend's credential and how it travels: bearer, header, query, or as a
 // signature, sigv4.
 type RouteKey struct {
-	Style string `json:"style"`
-	Name  string `json:"name,omitempty"`
-	Value string `json:"value"`
+	Style string        `json:"style"`
+	Name  string        `json:"name,omitempty"`
+	Value secret.Secret `json:"value,omitzero"`
 	// KeyID and Session are what AWS wants beside the secret, which is Value.
-	KeyID   string `json:"keyID,omitempty"`
-	Session string `json:"session,omitempty"`
+	KeyID   string        `json:"keyID,omitempty"`
+	Session secret.Secret `json:"session,omitzero"`
 	// Credential is its name in the route's provider, Revision that provider's.
 	Credential string `json:"credential,omitempty"`
 	Revision   int    `json:"revision,omitempty"`

@@ -4,6 +4,8 @@ package proxyapi
 
 import (
 	"time"
+
+	"openshell.dev/runtime/internal/secret"
 )
 
 // Gone is why a sandbox has a provider no more; empty while it has it.
@@ -43,8 +45,8 @@ type Endpoint struct {
 
 // Credential is a value under the variable that the sandbox knows it by.
 type Credential struct {
-	Key   string `json:"key"`
-	Value string `json:"value"`
+	Key   string        `json:"key"`
+	Value secret.Secret `json:"value,omitzero"`
 	// Name is the profile's for it, Revision the provider's that brought the value.
 	Name     string `json:"name,omitempty"`
 	Revision int    `json:"revision,omitempty"`

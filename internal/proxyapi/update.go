@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"openshell.dev/runtime/internal/secret"
 )
 
 // Generations is how many revisions of a credential placeholders can name, the
@@ -159,7 +161,7 @@ func (p *Provider) leave(why Gone) {
 	p.Gone, p.Renewed = why, false
 	p.Credentials = slices.Clone(p.Credentials)
 	for i := range p.Credentials {
-		p.Credentials[i].Value = ""
+		p.Credentials[i].Value = secret.Secret{}
 	}
 }
 
@@ -182,14 +184,14 @@ func (u *Update) AWSKey() (*RouteKey, bool) {
 	for _, c := range u.Credentials {
 		switch c.Key {
 		case "AWS_ACCESS_KEY_ID":
-			k.KeyID = c.Value
+			k.KeyID = c.Value.Reveal()
 		case "AWS_SECRET_ACCESS_KEY":
 			k.Value, k.Credential, k.Expires = c.Value, c.Name, c.Expires
 		case "AWS_SESSION_TOKEN":
 			k.Session = c.Value
 		}
 	}
-	return k, k.KeyID != "" && k.Value != ""
+	return k, k.KeyID != "" && !k.Value.IsZero()
 }
 
 func (k RouteKey) apply(u *Update) RouteKey {
@@ -205,7 +207,7 @@ func (k RouteKey) apply(u *Update) RouteKey {
 	if !u.Deleted && slices.Contains(u.Kept, k.Credential) {
 		return k
 	}
-	k.Value, k.Revision, k.Renewed = "", u.Revision, u.Renewed
+	k.Value, k.Revision, k.Renewed = secret.Secret{}, u.Revision, u.Renewed
 	i := slices.IndexFunc(u.Credentials, func(c Credential) bool { return c.Name == k.Credential })
 	if i >= 0 && !u.Deleted {
 		k.Value, k.Expires = u.Credentials[i].Value, u.Credentials[i].Expires

@@ -10,17 +10,18 @@ import (
 	"time"
 
 	"openshell.dev/runtime/internal/inferencefile"
+	"openshell.dev/runtime/internal/secret"
 )
 
 func secrets() *Secrets {
 	return &Secrets{
 		Providers: []Provider{
-			{Name: "work", Revision: 1, Credentials: []Credential{{Key: "A", Name: "a", Value: "a1", Revision: 1}, {Key: "B", Name: "b", Value: "b1", Revision: 1}}},
-			{Name: "other", Revision: 4, Credentials: []Credential{{Key: "C", Name: "c", Value: "c4", Revision: 4}}},
+			{Name: "work", Revision: 1, Credentials: []Credential{{Key: "A", Name: "a", Value: secret.New("a1"), Revision: 1}, {Key: "B", Name: "b", Value: secret.New("b1"), Revision: 1}}},
+			{Name: "other", Revision: 4, Credentials: []Credential{{Key: "C", Name: "c", Value: secret.New("c4"), Revision: 4}}},
 		},
 		Inference: &Inference{
 			File: inferencefile.File{Routes: []inferencefile.Route{{Name: "r", Provider: "work"}, {Name: "s", Provider: "other"}}},
-			Keys: map[string]RouteKey{"r": {Value: "a1", Credential: "a", Revision: 1}, "s": {Value: "c4", Credential: "c", Revision: 4}},
+			Keys: map[string]RouteKey{"r": {Value: secret.New("a1"), Credential: "a", Revision: 1}, "s": {Value: secret.New("c4"), Credential: "c", Revision: 4}},
 		},
 	}
 }
@@ -31,11 +32,11 @@ func text(s *Secrets) string {
 	for _, p := range s.Providers {
 		fmt.Fprintf(&out, "%s@%d", p.Name, p.Revision)
 		for _, c := range p.Credentials {
-			fmt.Fprintf(&out, " %s.%d=%s", c.Key, c.Revision, c.Value)
+			fmt.Fprintf(&out, " %s.%d=%s", c.Key, c.Revision, c.Value.Reveal())
 		}
 		out.WriteString("; ")
 	}
-	return out.String() + "r=" + s.Inference.Keys["r"].Value + " s=" + s.Inference.Keys["s"].Value
+	return out.String() + "r=" + s.Inference.Keys["r"].Value.Reveal() + " s=" + s.Inference.Keys["s"].Value.Reveal()
 }
 
 func TestApply(t *testing.T) {
@@ -47,22 +48,22 @@ func TestApply(t *testing.T) {
 	}{
 		{
 			"new values",
-			Update{Name: "work", Revision: 2, Credentials: []Credential{{Key: "A", Name: "a", Value: "a2"}, {Key: "B", Name: "b", Value: "b2", Expires: end}}},
+			Update{Name: "work", Revision: 2, Credentials: []Credential{{Key: "A", Name: "a", Value: secret.New("a2")}, {Key: "B", Name: "b", Value: secret.New("b2"), Expires: end}}},
 			"work@2 A.2=a2 B.2=b2 A.1=a1 B.1=b1; other@4 C.4=c4; r=a2 s=c4",
 		},
 		{
 			"one is gone",
-			Update{Name: "work", Revision: 2, Credentials: []Credential{{Key: "B", Name: "b", Value: "b2"}}},
+			Update{Name: "work", Revision: 2, Credentials: []Credential{{Key: "B", Name: "b", Value: secret.New("b2")}}},
 			"work@2 B.2=b2 A.2= A.1=a1 B.1=b1; other@4 C.4=c4; r= s=c4",
 		},
 		{
 			"one is the sandbox's own",
-			Update{Name: "work", Revision: 2, Kept: []string{"a"}, Credentials: []Credential{{Key: "B", Name: "b", Value: "b2"}}},
+			Update{Name: "work", Revision: 2, Kept: []string{"a"}, Credentials: []Credential{{Key: "B", Name: "b", Value: secret.New("b2")}}},
 			"work@2 B.2=b2 A.1=a1 B.1=b1; other@4 C.4=c4; r=a1 s=c4",
 		},
 		{
 			"known already",
-			Update{Name: "work", Revision: 1, Credentials: []Credential{{Key: "A", Name: "a", Value: "x"}}},
+			Update{Name: "work", Revision: 1, Credentials: []Credential{{Key: "A", Name: "a", Value: secret.New("x")}}},
 			"work@1 A.1=a1 B.1=b1; other@4 C.4=c4; r=a1 s=c4",
 		},
 		{"deleted", Update{Name: "work", Deleted: true}, "work@1 A.1= B.1=; other@4 C.4=c4; r= s=c4"},
@@ -89,14 +90,14 @@ func TestApplyRefuses(t *testing.T) {
 	if _, err := s.Apply(&Update{Name: "none"}); !errors.Is(err, ErrNotAttached) {
 		t.Errorf("error %v", err)
 	}
-	if _, err := s.Apply(&Update{Name: "work", Revision: 2, Credentials: []Credential{{Key: "C", Value: "x"}}}); err == nil || !strings.Contains(err.Error(), "brings C, which is other's") {
+	if _, err := s.Apply(&Update{Name: "work", Revision: 2, Credentials: []Credential{{Key: "C", Value: secret.New("x")}}}); err == nil || !strings.Contains(err.Error(), "brings C, which is other's") {
 		t.Errorf("error %v", err)
 	}
 	gone, err := s.Apply(&Update{Name: "work", Deleted: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := gone.Apply(&Update{Name: "work", Revision: 9, Credentials: []Credential{{Key: "A", Value: "another's"}}}); !errors.Is(err, ErrDeleted) {
+	if _, err := gone.Apply(&Update{Name: "work", Revision: 9, Credentials: []Credential{{Key: "A", Value: secret.New("another's")}}}); !errors.Is(err, ErrDeleted) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -106,7 +107,7 @@ func TestApplyKeepsGenerations(t *testing.T) {
 	s := secrets()
 	for n := 2; n <= 12; n++ {
 		var err error
-		if s, err = s.Apply(&Update{Name: "work", Revision: n, Credentials: []Credential{{Key: "A", Name: "a", Value: fmt.Sprint("a", n)}, {Key: "B", Name: "b", Value: "b"}}}); err != nil {
+		if s, err = s.Apply(&Update{Name: "work", Revision: n, Credentials: []Credential{{Key: "A", Name: "a", Value: secret.New(fmt.Sprint("a", n))}, {Key: "B", Name: "b", Value: secret.New("b")}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -125,8 +126,8 @@ func TestApplyKeepsGenerations(t *testing.T) {
 // that takes the key of one that is gone.
 func TestAttach(t *testing.T) {
 	s := secrets()
-	more := &Provider{Name: "more", Revision: 3, Credentials: []Credential{{Key: "D", Name: "d", Value: "d3", Revision: 3}}}
-	rival := &Provider{Name: "rival", Revision: 1, Credentials: []Credential{{Key: "A", Name: "a", Value: "ra1", Revision: 1}}}
+	more := &Provider{Name: "more", Revision: 3, Credentials: []Credential{{Key: "D", Name: "d", Value: secret.New("d3"), Revision: 3}}}
+	rival := &Provider{Name: "rival", Revision: 1, Credentials: []Credential{{Key: "A", Name: "a", Value: secret.New("ra1"), Revision: 1}}}
 	attach := func(s *Secrets, p *Provider, want string) *Secrets {
 		t.Helper()
 		got, err := s.Attach(p)
@@ -162,7 +163,7 @@ func TestAttach(t *testing.T) {
 	}
 	swapped := attach(gone, rival, "work@1 B.1=; other@4 C.4=c4; rival@1 A.1=ra1; r=a1 s=c4")
 	// News of what was detached concerns the routes alone, whosever its keys are now.
-	news := &Update{Name: "work", Revision: 2, Credentials: []Credential{{Key: "A", Name: "a", Value: "a2"}}}
+	news := &Update{Name: "work", Revision: 2, Credentials: []Credential{{Key: "A", Name: "a", Value: secret.New("a2")}}}
 	got, err := swapped.Apply(news)
 	if err != nil || text(got) != "work@1 B.1=; other@4 C.4=c4; rival@1 A.1=ra1; r=a2 s=c4" {
 		t.Errorf("%s, %v", text(got), err)

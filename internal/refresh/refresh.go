@@ -16,6 +16,7 @@ import (
 	"openshell.dev/runtime/internal/attached"
 	"openshell.dev/runtime/internal/origin"
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/secret"
 )
 
 const (
@@ -146,7 +147,7 @@ func outputs(o *provider.Origin, m *origin.Made) error {
 }
 
 // take stores a value and reports whether the value or its expiry changed.
-func take(p *provider.Provider, credential string, v provider.Secret, expires time.Time) bool {
+func take(p *provider.Provider, credential string, v secret.Secret, expires time.Time) bool {
 	old, had := p.Values[credential]
 	same := had && old.Reveal() == v.Reveal() && p.Expires[credential].Equal(expires)
 	p.Values[credential] = v

@@ -20,6 +20,7 @@ import (
 
 	"openshell.dev/runtime/internal/origin"
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/secret"
 )
 
 const profile = `id: api
@@ -78,11 +79,11 @@ func world(t *testing.T, i *issuer) (*Refresher, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := p.NewRefresh("token", map[string]string{"client_id": "me"}, map[string]provider.Secret{"refresh_token": provider.NewSecret(i.good)}, time.Now())
+	o, err := p.NewRefresh("token", map[string]string{"client_id": "me"}, map[string]secret.Secret{"refresh_token": secret.New(i.good)}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := store.Put(&provider.Provider{Name: "work", Profile: "api", Values: map[string]provider.Secret{}, Origins: map[string]*provider.Origin{"token": o}}); err != nil {
+	if err := store.Put(&provider.Provider{Name: "work", Profile: "api", Values: map[string]secret.Secret{}, Origins: map[string]*provider.Origin{"token": o}}); err != nil {
 		t.Fatal(err)
 	}
 	pool := x509.NewCertPool()
@@ -219,7 +220,7 @@ func TestAssumedRole(t *testing.T) {
 		t.Fatal(err)
 	}
 	o, err := aws.NewRefresh("access_key_id", map[string]string{"role_arn": "arn:aws:iam::123456789012:role/x", "aws_access_key_id": "AKIA0"},
-		map[string]provider.Secret{"aws_secret_access_key": provider.NewSecret("long-lived-secret")}, time.Now())
+		map[string]secret.Secret{"aws_secret_access_key": secret.New("long-lived-secret")}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +228,7 @@ func TestAssumedRole(t *testing.T) {
 	pool := x509.NewCertPool()
 	pool.AddCert(server.Certificate())
 	r.Origins = func() (origin.Config, error) { return origin.Config{Roots: pool}, nil }
-	if err := r.Store.Put(&provider.Provider{Name: "cloud", Profile: "aws", Values: map[string]provider.Secret{}, Origins: map[string]*provider.Origin{"access_key_id": o}}); err != nil {
+	if err := r.Store.Put(&provider.Provider{Name: "cloud", Profile: "aws", Values: map[string]secret.Secret{}, Origins: map[string]*provider.Origin{"access_key_id": o}}); err != nil {
 		t.Fatal(err)
 	}
 	session = ""
@@ -255,7 +256,7 @@ func TestAssumedRole(t *testing.T) {
 		t.Fatalf("%+v, %v", u, err)
 	}
 	for _, c := range u.Credentials {
-		if c.Value == "long-lived-secret" || c.Value == "AKIA0" {
+		if v := c.Value.Reveal(); v == "long-lived-secret" || v == "AKIA0" {
 			t.Errorf("%s is what the keys are made from", c.Key)
 		}
 	}

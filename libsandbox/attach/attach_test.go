@@ -23,6 +23,7 @@ import (
 
 	"openshell.dev/runtime/internal/provider"
 	"openshell.dev/runtime/internal/proxyapi"
+	"openshell.dev/runtime/internal/secret"
 	"openshell.dev/runtime/libsandbox/operator"
 	"openshell.dev/runtime/policy"
 )
@@ -58,9 +59,9 @@ func (m *machine) write(name, text string, mode os.FileMode) string {
 // provide adds a provider of a built-in profile with values by credential.
 func (m *machine) provide(name, profile string, values map[string]string) {
 	m.t.Helper()
-	p := &provider.Provider{Name: name, Profile: profile, Values: map[string]provider.Secret{}}
+	p := &provider.Provider{Name: name, Profile: profile, Values: map[string]secret.Secret{}}
 	for k, v := range values {
-		p.Values[k] = provider.NewSecret(v)
+		p.Values[k] = secret.New(v)
 	}
 	if err := m.store.Put(p); err != nil {
 		m.t.Fatal(err)
@@ -193,10 +194,10 @@ func checkEvery(t *testing.T, a *Attachment) {
 	if n := strings.Count(string(c.UpstreamRoots), "BEGIN CERTIFICATE"); n != 2 {
 		t.Errorf("%d upstream roots, want 2", n)
 	}
-	if len(c.Providers) != 1 || c.Providers[0].Name != "forge" || c.Providers[0].Credentials[0].Value != "token-1" {
+	if len(c.Providers) != 1 || c.Providers[0].Name != "forge" || c.Providers[0].Credentials[0].Value.Reveal() != "token-1" {
 		t.Errorf("%d providers, want forge with its token", len(c.Providers))
 	}
-	if key := c.Inference.Keys["gpt"]; key.Value != "key-1" {
+	if key := c.Inference.Keys["gpt"]; key.Value.Reveal() != "key-1" {
 		t.Error("the route has not its provider's key")
 	}
 	if len(c.Middlewares) != 1 || c.Middlewares[0].Timeout != 2*time.Second || len(c.Middlewares[0].Roots) == 0 {

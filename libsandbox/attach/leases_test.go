@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"openshell.dev/runtime/internal/provider"
+	"openshell.dev/runtime/internal/secret"
+	"openshell.dev/runtime/internal/secret/secrettest"
 )
 
 // refresherVariable makes the test program act as the refresher.
@@ -40,7 +42,7 @@ func refreshOnce(args []string) error {
 		return err
 	}
 	_, err = s.Update(*due, func(p *provider.Provider) (bool, error) {
-		p.Values = map[string]provider.Secret{"api_token": provider.NewSecret("refreshed")}
+		p.Values = map[string]secret.Secret{"api_token": secret.New("refreshed")}
 		for _, o := range p.Origins {
 			o.Status = provider.Status{Next: time.Now().Add(time.Hour)}
 		}
@@ -80,7 +82,7 @@ func TestAcquireRefreshes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.values.Credentials[0].Value != "refreshed" || !p.values.Renewed {
+	if p.values.Credentials[0].Value.Reveal() != "refreshed" || !p.values.Renewed {
 		t.Errorf("revision %d without the refreshed value", p.values.Revision)
 	}
 	if !m.locked("forge") {
@@ -132,4 +134,19 @@ func TestRefresherIsMissing(t *testing.T) {
 	if _, err := Attach(o); err == nil || !strings.Contains(err.Error(), "openshell-refresher, which belongs beside the runtime") {
 		t.Errorf("error %v", err)
 	}
+}
+
+// TestNothingPrintsCredentials: every printed form of an attachment shows no credential.
+func TestNothingPrintsCredentials(t *testing.T) {
+	m := newMachine(t)
+	m.provide("forge", "github", map[string]string{"api_token": "the-token-0123456789"})
+	o := m.options("version: 1\n", "")
+	o.Providers = []string{"forge"}
+	a, err := Attach(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Release()
+	secrettest.Check(t, a, []string{"the-token-0123456789"})
+	secrettest.Check(t, a.leases, []string{"the-token-0123456789"})
 }

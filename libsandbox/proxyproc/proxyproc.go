@@ -14,7 +14,6 @@
 package proxyproc
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -48,7 +47,7 @@ const (
 // Proxy is a proxy that was started.
 type Proxy struct {
 	cmd       *exec.Cmd
-	documents *json.Encoder
+	documents *proxyapi.Encoder
 	// pipe carries the documents to the proxy. A goroutine writes the first one, because it
 	// can be larger than the pipe's buffer; it closes sent at the end.
 	pipe *os.File
@@ -90,7 +89,7 @@ func Start(c *proxyapi.Config, netns *os.File, listeners [proxyapi.Listeners]*os
 		return nil, fmt.Errorf("create pipe: %w", err)
 	}
 	defer documents.Close()
-	p.pipe, p.documents = pipe, json.NewEncoder(pipe)
+	p.pipe, p.documents = pipe, proxyapi.NewEncoder(pipe)
 	undo.Add(func() { _ = pipe.Close() })
 	ready, readyProxy, err := os.Pipe()
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"openshell.dev/runtime/internal/secret"
 	"openshell.dev/runtime/proxy/memory"
 )
 
@@ -26,7 +27,7 @@ type Endpoint struct {
 // Several with the same key are revisions of one another.
 type Credential struct {
 	Key      string // [A-Za-z0-9_]+
-	Value    Secret
+	Value    secret.Secret
 	Revision int
 	// Handle, if set, is 64 lower-case hexadecimal digits under which the newest
 	// revision can be asked for.
@@ -84,7 +85,7 @@ type provider struct {
 	Provider
 	// newest are the latest revisions by key, exact all of them as a placeholder
 	// names them: v3_KEY, s<hex>_KEY.
-	newest, exact map[string]Secret
+	newest, exact map[string]secret.Secret
 	// expires says when those of exact and newest end, for those that do.
 	expires map[string]time.Time
 	places  map[string]Place // by key, without revisions and handles
@@ -115,7 +116,7 @@ func New(c Config, providers []Provider) (*Set, error) {
 
 // pastValue is a value that the sandbox had.
 type pastValue struct {
-	Secret
+	secret.Secret
 	expires time.Time // zero is never
 }
 
@@ -158,7 +159,7 @@ func (s *Set) all() (all []pastValue) {
 }
 
 func newProvider(p Provider) (*provider, error) {
-	q := &provider{Provider: p, newest: map[string]Secret{}, exact: map[string]Secret{}, expires: map[string]time.Time{}, places: map[string]Place{}}
+	q := &provider{Provider: p, newest: map[string]secret.Secret{}, exact: map[string]secret.Secret{}, expires: map[string]time.Time{}, places: map[string]Place{}}
 	q.Endpoints = slices.Clone(p.Endpoints)
 	for i := range q.Endpoints {
 		e := &q.Endpoints[i]

@@ -17,6 +17,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"openshell.dev/runtime/internal/secret"
+	"openshell.dev/runtime/internal/secret/secrettest"
 )
 
 const (
@@ -38,19 +41,19 @@ func providers() []Provider {
 		{
 			Name: "anthropic", ModelAPI: true, Endpoints: []Endpoint{{Host: anthHST, Ports: []uint16{443}}},
 			Credentials: []Credential{
-				{Key: "ANTHROPIC_API_KEY", Value: NewSecret(plain), Revision: 2, Handle: handle},
-				{Key: "ANTHROPIC_API_KEY", Value: NewSecret(old), Revision: 1},
+				{Key: "ANTHROPIC_API_KEY", Value: secret.New(plain), Revision: 2, Handle: handle},
+				{Key: "ANTHROPIC_API_KEY", Value: secret.New(old), Revision: 1},
 			},
 		},
 		{
 			Name: "github", Endpoints: []Endpoint{{Host: "*.github.com", Ports: []uint16{443}}, {Host: "paths.example", Ports: []uint16{443, 8443}, Path: "/v1/**"}},
 			Credentials: []Credential{
-				{Key: "GITHUB_TOKEN", Value: NewSecret(token)},
-				{Key: "TELEGRAM", Value: NewSecret("123:AAtele-gram_token")},
-				{Key: "BROKEN_LINE", Value: NewSecret("line\nbreak-value")},
-				{Key: "UPWARD", Value: NewSecret("../../admin-token")},
-				{Key: "EMPTY", Value: NewSecret("")},
-				{Key: "BINARY", Value: NewSecret("\x80\xff\xfe\x81binary-value")},
+				{Key: "GITHUB_TOKEN", Value: secret.New(token)},
+				{Key: "TELEGRAM", Value: secret.New("123:AAtele-gram_token")},
+				{Key: "BROKEN_LINE", Value: secret.New("line\nbreak-value")},
+				{Key: "UPWARD", Value: secret.New("../../admin-token")},
+				{Key: "EMPTY", Value: secret.New("")},
+				{Key: "BINARY", Value: secret.New("\x80\xff\xfe\x81binary-value")},
 			},
 		},
 	}
@@ -322,7 +325,7 @@ func TestNew(t *testing.T) {
 		"wide key":            {key(Credential{Key: "Aı"}), "use 1 to 128 letters"},
 		"reserved revision":   {key(Credential{Key: "v1_A"}), "reserved"},
 		"reserved handle":     {key(Credential{Key: "s" + handle + "_A"}), "reserved"},
-		"huge":                {key(Credential{Key: "A", Value: NewSecret(strings.Repeat(plain, 1000))}), "longer than 16384 bytes"},
+		"huge":                {key(Credential{Key: "A", Value: secret.New(strings.Repeat(plain, 1000))}), "longer than 16384 bytes"},
 		"negative":            {key(Credential{Key: "A", Revision: -1}), "negative"},
 		"handle":              {key(Credential{Key: "A", Handle: "xyz"}), "64 lower-case"},
 		"twice":               {key(Credential{Key: "A"}, Credential{Key: "A"}), "two of revision 0"},
@@ -358,7 +361,7 @@ func TestNeeded(t *testing.T) {
 func TestAmbiguousKey(t *testing.T) {
 	t.Parallel()
 	one := func(name, value string) Provider {
-		return Provider{Name: name, Endpoints: []Endpoint{{Host: "h", Ports: []uint16{443}}}, Credentials: []Credential{{Key: "GH_TOKEN", Value: NewSecret(value)}}}
+		return Provider{Name: name, Endpoints: []Endpoint{{Host: "h", Ports: []uint16{443}}}, Credentials: []Credential{{Key: "GH_TOKEN", Value: secret.New(value)}}}
 	}
 	h := http.Header{"Authorization": {"token " + Marker + "GH_TOKEN"}}
 	for name, c := range map[string]struct {
@@ -397,11 +400,11 @@ func TestUsed(t *testing.T) {
 func TestSecretShowsNowhere(t *testing.T) {
 	t.Parallel()
 	type holder struct {
-		Open   Secret
-		hidden Secret
+		Open   secret.Secret
+		hidden secret.Secret
 		nested *Credential
 	}
-	c := Credential{Key: "K", Value: NewSecret(plain)}
+	c := Credential{Key: "K", Value: secret.New(plain)}
 	s := testSet(t)
 	echo := Marker + "ANTHROPIC_API_KEY "
 	request := func(length int64) *Rewritten {
@@ -419,7 +422,7 @@ func TestSecretShowsNowhere(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	for _, v := range []any{c.Value, &c.Value, c, &c, holder{c.Value, c.Value, &c}, &holder{c.Value, c.Value, &c}, []Secret{c.Value}, map[string]Secret{"a": c.Value}, providers(), s, *whole, whole, stream, whole.Body, stream.Body, response, whole.scrub, whole.r} {
+	for _, v := range []any{c.Value, &c.Value, c, &c, holder{c.Value, c.Value, &c}, &holder{c.Value, c.Value, &c}, []secret.Secret{c.Value}, map[string]secret.Secret{"a": c.Value}, providers(), s, *whole, whole, stream, whole.Body, stream.Body, response, whole.scrub, whole.r} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%10.3s"} {
 			fmt.Fprintf(&out, verb+"\n", v)
 		}
@@ -432,10 +435,15 @@ func TestSecretShowsNowhere(t *testing.T) {
 			t.Errorf("%q was printed", form)
 		}
 	}
-	if !strings.Contains(out.String(), redacted) {
+	if !strings.Contains(out.String(), secret.Placeholder) {
 		t.Error("nothing was printed")
 	}
-	if c.Value.Reveal() != plain || (Secret{}).Reveal() != "" {
+	// The scrubber keeps the values as text, which it does not show.
+	secrettest.Check(t, c, []string{plain})
+	secrettest.Check(t, providers(), []string{plain})
+	secrettest.Check(t, s, []string{plain}, scrubber{})
+	secrettest.Check(t, AWSKeys{ID: "id", Secret: secret.New(plain), Session: secret.New("the-session")}, []string{plain, "the-session"})
+	if c.Value.Reveal() != plain || (secret.Secret{}).Reveal() != "" {
 		t.Error("Reveal")
 	}
 }
@@ -447,7 +455,7 @@ func TestBypass_B82_PastValues(t *testing.T) {
 	at := func(before *Set, expires time.Time, values ...string) *Set {
 		p := Provider{Name: "p"}
 		for i, v := range values {
-			p.Credentials = append(p.Credentials, Credential{Key: fmt.Sprint("K", i), Value: NewSecret(v), Expires: expires})
+			p.Credentials = append(p.Credentials, Credential{Key: fmt.Sprint("K", i), Value: secret.New(v), Expires: expires})
 		}
 		s, err := New(Config{AnyPlace: true, Before: before}, []Provider{p})
 		if err != nil {

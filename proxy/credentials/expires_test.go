@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"openshell.dev/runtime/internal/secret"
 )
 
 // TestExpired: a value is put in until its end, each revision until its own, and not
@@ -18,13 +20,13 @@ func TestExpired(t *testing.T) {
 	s, err := New(Config{AnyPlace: true}, []Provider{{
 		Name: "p", Endpoints: []Endpoint{{Host: "api.test", Ports: []uint16{443}}},
 		Credentials: []Credential{
-			{Key: "K", Value: NewSecret("value-1"), Revision: 1, Expires: at(-time.Second)},
-			{Key: "K", Value: NewSecret("value-3"), Revision: 3, Expires: at(time.Hour)},
-			{Key: "K", Value: NewSecret("value-2"), Revision: 2},
-			{Key: "OLD", Value: NewSecret("value-4"), Revision: 1},
-			{Key: "OLD", Value: NewSecret("value-5"), Revision: 2, Expires: at(-time.Second), Handle: handle},
-			{Key: "NEW", Value: NewSecret("value-6"), Revision: 1, Expires: at(-time.Second)},
-			{Key: "NEW", Value: NewSecret("value-7"), Revision: 2},
+			{Key: "K", Value: secret.New("value-1"), Revision: 1, Expires: at(-time.Second)},
+			{Key: "K", Value: secret.New("value-3"), Revision: 3, Expires: at(time.Hour)},
+			{Key: "K", Value: secret.New("value-2"), Revision: 2},
+			{Key: "OLD", Value: secret.New("value-4"), Revision: 1},
+			{Key: "OLD", Value: secret.New("value-5"), Revision: 2, Expires: at(-time.Second), Handle: handle},
+			{Key: "NEW", Value: secret.New("value-6"), Revision: 1, Expires: at(-time.Second)},
+			{Key: "NEW", Value: secret.New("value-7"), Revision: 2},
 		},
 	}})
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"openshell.dev/runtime/internal/secret"
 )
 
 // upgraded is the request that began a WebSocket at t.
@@ -94,8 +96,8 @@ func TestBypass_B64_BoundByPolicy(t *testing.T) {
 	t.Parallel()
 	const value = "value-of-the-policy"
 	s, err := New(Config{AnyPlace: true}, []Provider{
-		{Name: "free", Credentials: []Credential{{Key: "FREE", Value: NewSecret(value)}}},
-		{Name: "other", Endpoints: []Endpoint{{Host: "h", Ports: []uint16{443}}}, Credentials: []Credential{{Key: "OTHER", Value: NewSecret("other-value")}}},
+		{Name: "free", Credentials: []Credential{{Key: "FREE", Value: secret.New(value)}}},
+		{Name: "other", Endpoints: []Endpoint{{Host: "h", Ports: []uint16{443}}}, Credentials: []Credential{{Key: "OTHER", Value: secret.New("other-value")}}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"openshell.dev/runtime/internal/secret"
 	"openshell.dev/runtime/proxy/memory"
 )
 
@@ -88,7 +89,7 @@ func codingOf(encoding string) string {
 
 // Mask returns the body of an answer with value masked, as [Rewritten.ResponseBody] does,
 // for a request that was not made by [Set.Request].
-func Mask(body io.ReadCloser, value Secret) io.ReadCloser {
+func Mask(body io.ReadCloser, value secret.Secret) io.ReadCloser {
 	s := newScrubber([]string{value.Reveal()})
 	if s == nil {
 		return body

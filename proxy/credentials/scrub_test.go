@@ -17,6 +17,8 @@ import (
 	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
+
+	"openshell.dev/runtime/internal/secret"
 )
 
 // renderings are the ways a server may echo a value.
@@ -115,7 +117,7 @@ func TestBypass_B65_Echo(t *testing.T) {
 			target = anthropic()
 		case " leading space":
 			var err error
-			if set, err = New(Config{AnyPlace: true}, []Provider{{Name: "p", Endpoints: []Endpoint{{Host: target.Host, Ports: []uint16{443}}}, Credentials: []Credential{{Key: "K", Value: NewSecret(v)}}}}); err != nil {
+			if set, err = New(Config{AnyPlace: true}, []Provider{{Name: "p", Endpoints: []Endpoint{{Host: target.Host, Ports: []uint16{443}}}, Credentials: []Credential{{Key: "K", Value: secret.New(v)}}}}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -345,7 +347,7 @@ func TestScrubLengths(t *testing.T) {
 		"short": {"1234567", false}, "long enough": {"12345678", true}, "huge": {strings.Repeat("0123456789abcdef", MaxValue/16), true},
 		"binary": {"\x00\x01\x02\x80\x81\x82\xff\xfe\xfd", true}, "stars": {"********", true}, "periodic": {strings.Repeat("a", 4000) + "b", true},
 	} {
-		s, err := New(Config{AnyPlace: true}, []Provider{{Name: "p", Endpoints: []Endpoint{{Host: "h", Ports: []uint16{443}}}, Credentials: []Credential{{Key: "K", Value: NewSecret(c.value)}}}})
+		s, err := New(Config{AnyPlace: true}, []Provider{{Name: "p", Endpoints: []Endpoint{{Host: "h", Ports: []uint16{443}}}, Credentials: []Credential{{Key: "K", Value: secret.New(c.value)}}}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,13 +12,15 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"openshell.dev/runtime/internal/secret"
 )
 
 // AWSKeys are what AWS knows a caller by; Session is empty for long-lived ones.
 type AWSKeys struct {
 	ID      string
-	Secret  Secret
-	Session Secret
+	Secret  secret.Secret
+	Session secret.Secret
 }
 
 // SignRequest signs a request of the proxy's own, whose body is given. No error holds

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"openshell.dev/runtime/integration/sigv4"
+	"openshell.dev/runtime/internal/secret"
 )
 
 const (
@@ -41,7 +42,7 @@ func awsSet(t *testing.T, session string) *Set {
 	t.Helper()
 	s, err := New(Config{MatchHost: func(p, h string) bool { return strings.HasSuffix(h, strings.TrimPrefix(p, "*")) }}, []Provider{{
 		Name: "aws", ModelAPI: true, Endpoints: []Endpoint{{Host: "*.amazonaws.com", Ports: []uint16{443}}},
-		Credentials: []Credential{{Key: accessKey, Value: NewSecret(awsID)}, {Key: secretKey, Value: NewSecret(awsSecret)}, {Key: sessionToken, Value: NewSecret(session)}},
+		Credentials: []Credential{{Key: accessKey, Value: secret.New(awsID)}, {Key: secretKey, Value: secret.New(awsSecret)}, {Key: sessionToken, Value: secret.New(session)}},
 	}})
 	if err != nil {
 		t.Fatal(err)

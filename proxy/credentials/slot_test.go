@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"openshell.dev/runtime/internal/secret"
 )
 
 // TestBypass_B65_Placement: a placeholder becomes a value in the header Authorization and in
@@ -20,7 +22,7 @@ func TestBypass_B65_Placement(t *testing.T) {
 	} {
 		set, err := New(Config{}, []Provider{{
 			Name: "p", Endpoints: []Endpoint{{Host: "api.example", Ports: []uint16{443}}},
-			Credentials: []Credential{{Key: "K", Value: NewSecret(value), Place: place}},
+			Credentials: []Credential{{Key: "K", Value: secret.New(value), Place: place}},
 		}})
 		if err != nil {
 			t.Fatal(err)

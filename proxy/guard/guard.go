@@ -25,7 +25,6 @@
 package guard
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -44,6 +43,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"openshell.dev/runtime/internal/proxyapi"
+	"openshell.dev/runtime/internal/secret"
 	"openshell.dev/runtime/internal/trust"
 	"openshell.dev/runtime/proxy/ca"
 	"openshell.dev/runtime/proxy/identity"
@@ -75,7 +75,7 @@ const (
 type Guard struct {
 	Config *proxyapi.Config
 	// Documents gives the proxyapi.Container, or ends.
-	Documents *json.Decoder
+	Documents *proxyapi.Decoder
 	// Ready, Netns and Listeners are donated by the runtime. Ready is nil for a
 	// guard that takes the place of another, and so is Check.
 	Ready, Netns *os.File
@@ -327,7 +327,7 @@ func (g *Guard) work(w *proxyapi.WorkerConfig, control *os.File) error {
 	go func() {
 		defer pipes.documents.Close()
 		// A worker that does not read them does not serve either.
-		out := json.NewEncoder(pipes.documents)
+		out := proxyapi.NewEncoder(pipes.documents)
 		if out.Encode(g.secrets.document(w)) == nil && out.Encode(g.container) == nil {
 			server.ServeConn(pipes.questions)
 		}
@@ -432,29 +432,29 @@ func (g *Guard) awaitWorker(p *os.Process) error {
 
 // authority loads the sandbox's CA, or makes it: it outlives every worker and the
 // guard, because the container trusts this one.
-func authority(c *proxyapi.Config) (cert, key []byte, err error) {
+func authority(c *proxyapi.Config) (cert []byte, key secret.Secret, err error) {
 	certFile, keyFile := filepath.Join(c.StateDir, proxyapi.CACertFile), filepath.Join(c.StateDir, proxyapi.CAKeyFile)
 	cert, err = os.ReadFile(certFile)
 	if err == nil {
-		key, err = os.ReadFile(keyFile)
-		return cert, key, err
+		text, err := os.ReadFile(keyFile)
+		return cert, secret.New(string(text)), err
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, fmt.Errorf("read the sandbox's CA: %w", err)
+		return nil, key, fmt.Errorf("read the sandbox's CA: %w", err)
 	}
 	a, err := ca.New(c.ID, time.Now())
 	if err != nil {
-		return nil, nil, err
+		return nil, key, err
 	}
-	cert, key = a.PEM()
+	cert, text := a.PEM()
 	// The key first: a certificate without its key could not be used again.
-	if err := os.WriteFile(keyFile, key, 0o600); err != nil {
-		return nil, nil, fmt.Errorf("write the sandbox's CA: %w", err)
+	if err := os.WriteFile(keyFile, text, 0o600); err != nil {
+		return nil, key, fmt.Errorf("write the sandbox's CA: %w", err)
 	}
 	if err := os.WriteFile(certFile, cert, 0o600); err != nil {
-		return nil, nil, fmt.Errorf("write the sandbox's CA: %w", err)
+		return nil, key, fmt.Errorf("write the sandbox's CA: %w", err)
 	}
-	return cert, key, nil
+	return cert, secret.New(string(text)), nil
 }
 
 // report writes to the proxy's log.

@@ -127,10 +127,8 @@ func (g *Guard) show() error {
 
 // change reads a document, edits the secrets by it and answers when they are in use.
 func change(g *Guard, w http.ResponseWriter, r *http.Request, into any, edit func(*proxyapi.Secrets) (*proxyapi.Secrets, error)) {
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, proxyapi.MaxUpdate))
-	d.DisallowUnknownFields()
-	if d.Decode(into) != nil {
-		// The reason might quote a value.
+	if proxyapi.Decode(http.MaxBytesReader(w, r.Body, proxyapi.MaxUpdate), into) != nil {
+		// The reason might quote the document.
 		answer(w, nil, &proxyapi.Failure{Code: proxyapi.CodeBadRequest, Detail: "the document cannot be read"})
 		return
 	}

@@ -3,6 +3,7 @@
 package guard
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
@@ -55,13 +56,13 @@ func (a *service) Ready(refused string, _ *struct{}) error {
 }
 
 // Secrets answers what the secrets are once they are others than the worker knows.
-func (a *service) Secrets(k proxyapi.Known, out *proxyapi.Secrets) error {
+func (a *service) Secrets(k proxyapi.Known, out *[]byte) error {
 	s, err := a.g.secrets.after(k, a.gone)
 	if err != nil {
 		return err
 	}
-	*out = *s
-	return nil
+	*out, err = proxyapi.Encode(s)
+	return err
 }
 
 // Client asks the guard. It is safe for use by many goroutines.
@@ -94,7 +95,10 @@ func (c *Client) Ready(err error) error {
 // Secrets waits for other secrets than the known ones, about which it tells the
 // guard.
 func (c *Client) Secrets(k proxyapi.Known) (*proxyapi.Secrets, error) {
-	var out proxyapi.Secrets
-	err := c.c.Call(serviceName+".Secrets", k, &out)
-	return &out, err
+	var document []byte
+	if err := c.c.Call(serviceName+".Secrets", k, &document); err != nil {
+		return nil, err
+	}
+	out := &proxyapi.Secrets{}
+	return out, proxyapi.Decode(bytes.NewReader(document), out)
 }

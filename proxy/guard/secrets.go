@@ -3,7 +3,6 @@
 package guard
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -148,7 +147,7 @@ func (l *live) tellAlways(g *Guard, pipe *os.File, p *os.Process) {
 // Preconditions: standbyMu is held and standby is set.
 func (l *live) tell(documents ...any) {
 	err := l.standby.SetWriteDeadline(time.Now().Add(standbyPatience))
-	out := json.NewEncoder(l.standby)
+	out := proxyapi.NewEncoder(l.standby)
 	for _, d := range documents {
 		if err == nil {
 			err = out.Encode(d)

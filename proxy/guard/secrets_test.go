@@ -4,7 +4,6 @@ package guard
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"openshell.dev/runtime/internal/proxyapi"
+	"openshell.dev/runtime/internal/secret"
+	"openshell.dev/runtime/internal/secret/secrettest"
 )
 
 const theKey = "sk-the-real-key-0123456789"
@@ -27,7 +28,7 @@ func guarded(t *testing.T) (*Guard, *proxyapi.Client) {
 		ended: make(chan struct{}),
 		Config: &proxyapi.Config{
 			ID: "box", StateDir: dir, Attached: filepath.Join(dir, "attached"),
-			Providers: []proxyapi.Provider{{Name: "work", Revision: 1, Credentials: []proxyapi.Credential{{Key: "A", Name: "a", Value: "old", Revision: 1}}}},
+			Providers: []proxyapi.Provider{{Name: "work", Revision: 1, Credentials: []proxyapi.Credential{{Key: "A", Name: "a", Value: secret.New("the-old-value"), Revision: 1}}}},
 		},
 	}
 	g.secrets.begin(g.Config)
@@ -56,13 +57,13 @@ func work(t *testing.T, g *Guard, refuse func(*proxyapi.Secrets) string) {
 	}()
 }
 
-func value(s *proxyapi.Secrets) string { return s.Providers[0].Credentials[0].Value }
+func value(s *proxyapi.Secrets) string { return s.Providers[0].Credentials[0].Value.Reveal() }
 
 func TestUpdate(t *testing.T) {
 	g, c := guarded(t)
 	work(t, g, func(*proxyapi.Secrets) string { return "" })
 	ctx := context.Background()
-	u := &proxyapi.Update{Name: "work", Revision: 2, Credentials: []proxyapi.Credential{{Key: "A", Name: "a", Value: theKey, Expires: time.Now().Add(time.Hour)}}}
+	u := &proxyapi.Update{Name: "work", Revision: 2, Credentials: []proxyapi.Credential{{Key: "A", Name: "a", Value: secret.New(theKey), Expires: time.Now().Add(time.Hour)}}}
 	if err := c.Update(ctx, u); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +87,7 @@ func TestUpdate(t *testing.T) {
 	if err := c.Update(ctx, u); !errors.As(err, &f) || f.Code != proxyapi.CodeDeleted {
 		t.Errorf("error %v", err)
 	}
-	if text, err := json.Marshal(g.secrets.current()); err != nil || strings.Contains(string(text), theKey) {
+	if text, err := proxyapi.Encode(g.secrets.current()); err != nil || strings.Contains(string(text), theKey) {
 		t.Errorf("kept after deletion: %s, %v", text, err)
 	}
 }
@@ -131,7 +132,7 @@ func TestAttachProvider(t *testing.T) {
 		t.Error("it shows itself without credentials")
 	}
 	c, ctx := proxyapi.Dial(proxyapi.SecretsSocket(g.Config.StateDir)), context.Background()
-	p := proxyapi.Provider{Name: "work", Revision: 2, Credentials: []proxyapi.Credential{{Key: "A", Name: "a", Value: theKey, Revision: 2}}}
+	p := proxyapi.Provider{Name: "work", Revision: 2, Credentials: []proxyapi.Credential{{Key: "A", Name: "a", Value: secret.New(theKey), Revision: 2}}}
 	for _, tc := range []struct {
 		store   string
 		renewed bool
@@ -170,7 +171,7 @@ func TestAttachProvider(t *testing.T) {
 	if all, err := c.Providers(ctx); err != nil || len(all) != 1 || all[0].Gone != proxyapi.Detached {
 		t.Errorf("%+v, %v", all, err)
 	}
-	if text, err := json.Marshal(g.secrets.current()); err != nil || strings.Contains(string(text), theKey) {
+	if text, err := proxyapi.Encode(g.secrets.current()); err != nil || strings.Contains(string(text), theKey) {
 		t.Errorf("kept after detaching: %s, %v", text, err)
 	}
 }
@@ -180,16 +181,16 @@ func TestAttachProvider(t *testing.T) {
 func TestRefusedUpdate(t *testing.T) {
 	g, c := guarded(t)
 	work(t, g, func(s *proxyapi.Secrets) string {
-		if value(s) != "old" {
+		if value(s) != "the-old-value" {
 			return "it is bad"
 		}
 		return ""
 	})
-	err := c.Update(context.Background(), &proxyapi.Update{Name: "work", Revision: 2, Credentials: []proxyapi.Credential{{Key: "A", Name: "a", Value: theKey}}})
+	err := c.Update(context.Background(), &proxyapi.Update{Name: "work", Revision: 2, Credentials: []proxyapi.Credential{{Key: "A", Name: "a", Value: secret.New(theKey)}}})
 	if err == nil || !strings.Contains(err.Error(), "it is bad") || strings.Contains(err.Error(), theKey) {
 		t.Errorf("error %v", err)
 	}
-	if got := value(g.secrets.current()); got != "old" {
+	if got := value(g.secrets.current()); got != "the-old-value" {
 		t.Errorf("the value is %q", got)
 	}
 }
@@ -235,10 +236,10 @@ func (a *answered) Write(p []byte) (int, error) { return a.text.Write(p) }
 // middle of a word.
 func TestFollow(t *testing.T) {
 	r, w := io.Pipe()
-	g := &Guard{Config: &proxyapi.Config{}, Documents: json.NewDecoder(r)}
+	g := &Guard{Config: &proxyapi.Config{}, Documents: proxyapi.NewDecoder(r)}
 	done := make(chan error)
 	go func() { done <- g.Follow() }()
-	out := json.NewEncoder(w)
+	out := proxyapi.NewEncoder(w)
 	for _, d := range []any{
 		proxyapi.Container{Pid: 7}, proxyapi.Secrets{Providers: []proxyapi.Provider{{Name: "a"}}}, proxyapi.Secrets{Providers: []proxyapi.Provider{{Name: "b"}}},
 	} {
@@ -253,4 +254,18 @@ func TestFollow(t *testing.T) {
 	if err := <-done; err != nil || g.container.Pid != 7 || g.Config.Providers[0].Name != "b" {
 		t.Errorf("%+v, %v", g.Config.Providers, err)
 	}
+}
+
+// TestNothingPrintsCredentials: whatever prints a guard, or what it gives a worker, shows no
+// credential and no key.
+func TestNothingPrintsCredentials(t *testing.T) {
+	g, c := guarded(t)
+	work(t, g, func(*proxyapi.Secrets) string { return "" })
+	if err := c.Update(context.Background(), &proxyapi.Update{Name: "work", Revision: 2, Credentials: []proxyapi.Credential{{Key: "A", Name: "a", Value: secret.New(theKey)}}}); err != nil {
+		t.Fatal(err)
+	}
+	w := g.secrets.document(&proxyapi.WorkerConfig{Config: *g.Config, CAKey: secret.New("the-ca-key")})
+	secrettest.Check(t, w, []string{theKey, "the-ca-key"})
+	secrettest.Check(t, g.secrets.current(), []string{theKey})
+	secrettest.Check(t, g.Config, []string{"the-old-value"})
 }

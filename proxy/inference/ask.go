@@ -182,7 +182,7 @@ func (x *exchange) receive(a *answer) *failure {
 	if e := resp.Header.Get("Content-Encoding"); e != "" && e != "identity" {
 		return broken("the backend compresses its answer, which it was not asked to")
 	}
-	if x.r.scrub != nil && rt.Auth.Value != nil {
+	if x.r.scrub != nil && !rt.Auth.Value.IsZero() {
 		resp.Body = x.r.scrub(resp.Body, rt.Auth.Value)
 	}
 	o := newObserver(x.call.ending)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"openshell.dev/runtime/internal/secret"
 	"openshell.dev/runtime/policy"
 )
 
@@ -63,9 +64,9 @@ func TestBypass_B63_ForeignCredentialIsStripped(t *testing.T) {
 	}
 	for _, tt := range streams {
 		for _, kind := range []Auth{
-			{Kind: BearerAuth, Value: secret(key)},
-			{Kind: HeaderAuth, Name: "x-api-key", Value: secret(key)},
-			{Kind: QueryAuth, Name: "key", Value: secret(key)},
+			{Kind: BearerAuth, Value: secret.New(key)},
+			{Kind: HeaderAuth, Name: "x-api-key", Value: secret.New(key)},
+			{Kind: QueryAuth, Name: "key", Value: secret.New(key)},
 			{},
 		} {
 			b := newBackend(t, streaming(tt.kind, tt.parts...))
@@ -312,7 +313,7 @@ func TestNoSecretComesBack(t *testing.T) {
 
 // A transport's error holds the URL, and with it a credential sent by query.
 func TestNoSecretInErrors(t *testing.T) {
-	for _, kind := range []Auth{{Kind: QueryAuth, Name: "key", Value: secret("a+b/" + key)}, {Kind: BearerAuth, Value: secret("a+b/" + key)}} {
+	for _, kind := range []Auth{{Kind: QueryAuth, Name: "key", Value: secret.New("a+b/" + key)}, {Kind: BearerAuth, Value: secret.New("a+b/" + key)}} {
 		u, _ := url.Parse("https://backend.example")
 		s := serve(t, Config{Routes: []Route{{Name: "r", Dialect: Gemini, BaseURL: u, Auth: kind}}, Do: func(req *http.Request) (*http.Response, error) {
 			return nil, &url.Error{Op: "Post", URL: req.URL.String(), Err: io.ErrUnexpectedEOF}
@@ -332,7 +333,7 @@ func TestUnusableCredentialIsNotSent(t *testing.T) {
 	for name, v := range map[string]string{"empty": "", "newline": key + "\r\nX-Evil: 1", "huge": strings.Repeat("k", MaxSecret+1), "spaces": " " + key, "nul": "a\x00b"} {
 		b := newBackend(t, replying(200, `{}`))
 		rt := b.route(t, OpenAI)
-		rt.Auth.Value = secret(v)
+		rt.Auth.Value = secret.New(v)
 		s := serve(t, Config{Routes: []Route{rt}})
 		if status, _ := s.ask(t, "POST", "/v1/embeddings", `{"model":"m"}`); status != 503 || b.count() != 0 {
 			t.Errorf("%s: status %d, %d requests", name, status, b.count())

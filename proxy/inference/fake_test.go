@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"openshell.dev/runtime/internal/secret"
 	"openshell.dev/runtime/internal/testenv"
 	"openshell.dev/runtime/policy"
 	"openshell.dev/runtime/proxy/memory"
@@ -25,10 +26,6 @@ const (
 	key    = "sk-operator-0123456789abcdef"
 	theirs = "sk-attacker-fedcba9876543210"
 )
-
-type secret string
-
-func (s secret) Reveal() string { return string(s) }
 
 // seen is a request as a backend got it.
 type seen struct {
@@ -84,7 +81,7 @@ func (b *backend) url(t testing.TB, path string) *url.URL {
 }
 
 func (b *backend) route(t testing.TB, d Dialect) Route {
-	return Route{Name: string(d), Dialect: d, BaseURL: b.url(t, ""), Auth: Auth{Kind: BearerAuth, Value: secret(key)}}
+	return Route{Name: string(d), Dialect: d, BaseURL: b.url(t, ""), Auth: Auth{Kind: BearerAuth, Value: secret.New(key)}}
 }
 
 // sandbox is a router and a client whose every connection reaches it.

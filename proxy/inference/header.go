@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -68,6 +69,9 @@ func (r *route) requestHeader(from http.Header) http.Header {
 
 // authenticate puts r's credential into a request. No error holds it.
 func (r *route) authenticate(req *http.Request, body func() ([]byte, error)) error {
+	if r.Auth.expired(time.Now()) {
+		return fmt.Errorf("the credential of route %q has expired", r.Name)
+	}
 	switch r.Auth.Kind {
 	case NoAuth:
 		return nil
@@ -81,7 +85,7 @@ func (r *route) authenticate(req *http.Request, body func() ([]byte, error)) err
 	}
 	v := r.Auth.Value.Reveal()
 	if v == "" || len(v) > MaxSecret || !httpguts.ValidHeaderFieldValue(v) || strings.TrimSpace(v) != v {
-		return fmt.Errorf("the credential of route %q is empty, expired, too long or not text", r.Name)
+		return fmt.Errorf("the credential of route %q is empty, too long or not text", r.Name)
 	}
 	switch r.Auth.Kind {
 	case BearerAuth:
@@ -97,6 +101,9 @@ func (r *route) authenticate(req *http.Request, body func() ([]byte, error)) err
 	}
 	return nil
 }
+
+// expired reports whether the credential cannot be sent any more.
+func (a *Auth) expired(now time.Time) bool { return !a.Expires.IsZero() && !now.Before(a.Expires) }
 
 // responseHeader is what a caller is sent of a backend's header.
 func (r *route) responseHeader(to, from http.Header) {
@@ -131,9 +138,6 @@ func (a *Auth) redact(text string) string {
 }
 
 func (a *Auth) forms() []string {
-	if a.Value == nil {
-		return nil
-	}
 	v := a.Value.Reveal()
 	if v == "" {
 		return nil

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"openshell.dev/runtime/internal/secret"
 	"openshell.dev/runtime/policy"
 )
 
@@ -44,9 +45,6 @@ func (d Dialect) caller() (Dialect, bool) {
 	return "", false
 }
 
-// Secret is a credential that is revealed only when it is sent.
-type Secret interface{ Reveal() string }
-
 // AuthKind is how a credential is put into a request.
 type AuthKind int
 
@@ -63,7 +61,10 @@ const (
 type Auth struct {
 	Kind  AuthKind
 	Name  string
-	Value Secret
+	Value secret.Secret
+	// Expires is when Value cannot be sent any more; zero is never. Answers are searched
+	// for it also afterwards.
+	Expires time.Time
 	// Sign signs a request whose body it is given, as AWS asks for.
 	Sign func(req *http.Request, body []byte) error
 }
@@ -181,7 +182,7 @@ func checkBase(u *url.URL) error {
 func (a *Auth) check() error {
 	switch a.Kind {
 	case NoAuth:
-		if a.Value != nil || a.Sign != nil {
+		if !a.Value.IsZero() || a.Sign != nil {
 			return errors.New("a credential without a kind of authentication")
 		}
 		return nil
@@ -201,9 +202,6 @@ func (a *Auth) check() error {
 	case BearerAuth:
 	default:
 		return fmt.Errorf("unknown kind of authentication %d", a.Kind)
-	}
-	if a.Value == nil {
-		return errors.New("authentication without a credential")
 	}
 	return nil
 }

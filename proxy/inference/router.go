@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"openshell.dev/runtime/internal/decisionlog"
+	"openshell.dev/runtime/internal/secret"
 )
 
 // Config is what a [Router] is made of.
@@ -29,7 +30,7 @@ type Config struct {
 	// follow redirects: they would carry the credential elsewhere.
 	Do func(*http.Request) (*http.Response, error)
 	// Scrub, if set, wraps the body of an answer to remove the secret from it.
-	Scrub func(body io.ReadCloser, secret Secret) io.ReadCloser
+	Scrub func(body io.ReadCloser, value secret.Secret) io.ReadCloser
 	// Change, if set, changes a request's body before its model and its backend are
 	// chosen, or refuses it. It never sees a credential.
 	Change Change
@@ -50,7 +51,7 @@ type Router struct {
 	routes []*route
 	budget Budget
 	do     func(*http.Request) (*http.Response, error)
-	scrub  func(io.ReadCloser, Secret) io.ReadCloser
+	scrub  func(io.ReadCloser, secret.Secret) io.ReadCloser
 	change Change
 	record func(Usage)
 	meter  *Meter

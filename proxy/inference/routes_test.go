@@ -12,6 +12,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"openshell.dev/runtime/internal/secret"
+	"openshell.dev/runtime/internal/secret/secrettest"
 )
 
 func TestNewRefuses(t *testing.T) {
@@ -22,7 +25,7 @@ func TestNewRefuses(t *testing.T) {
 		}
 		return v
 	}
-	good := Route{Name: "a", Dialect: OpenAI, BaseURL: u("https://api.example/v1"), Auth: Auth{Kind: BearerAuth, Value: secret(key)}}
+	good := Route{Name: "a", Dialect: OpenAI, BaseURL: u("https://api.example/v1"), Auth: Auth{Kind: BearerAuth, Value: secret.New(key)}}
 	tests := []struct {
 		name string
 		edit func(r *Route)
@@ -35,7 +38,6 @@ func TestNewRefuses(t *testing.T) {
 		{"itself", func(r *Route) { r.BaseURL = u("https://Inference.local/v1") }, "the router itself"},
 		{"dots", func(r *Route) { r.BaseURL = u("https://x/a/../b") }, "not canonical"},
 		{"plain with a key", func(r *Route) { r.BaseURL = u("http://x/") }, "needs https"},
-		{"no key", func(r *Route) { r.Auth.Value = nil }, "without a credential"},
 		{"key without a kind", func(r *Route) { r.Auth.Kind = NoAuth }, "without a kind"},
 		{"unknown kind", func(r *Route) { r.Auth.Kind = 99 }, "unknown kind"},
 		{"no signer", func(r *Route) { r.Auth = Auth{Kind: SignedAuth} }, "without a signer"},
@@ -335,4 +337,23 @@ func TestErrorsInTheCallersDialect(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestNothingPrintsCredentials: whatever prints a router, or what it is made of, shows no
+// credential.
+func TestNothingPrintsCredentials(t *testing.T) {
+	base, err := url.Parse("https://api.example/v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := Config{
+		Do:     func(*http.Request) (*http.Response, error) { return nil, io.EOF },
+		Routes: []Route{{Name: "a", Dialect: OpenAI, BaseURL: base, Auth: Auth{Kind: HeaderAuth, Name: "x-key", Value: secret.New(key)}}},
+	}
+	secrettest.Check(t, c, []string{key})
+	r, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrettest.Check(t, r, []string{key})
 }

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"openshell.dev/runtime/internal/secret"
 )
 
 // masking is a scrubber as simple as can be: it reads all, then replaces.
@@ -16,7 +18,7 @@ type masking struct {
 	io.Closer
 }
 
-func mask(body io.ReadCloser, s Secret) io.ReadCloser {
+func mask(body io.ReadCloser, s secret.Secret) io.ReadCloser {
 	all, err := io.ReadAll(body)
 	if err != nil {
 		return body
