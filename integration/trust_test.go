@@ -549,7 +549,7 @@ func TestTrustUserNamespaceWithoutStore(t *testing.T) {
 	b := newBox(t, boxOptions{policy: writableEtc, spec: userNamespace(first), files: func(rootfs string) {
 		text, err := os.ReadFile(filepath.Join(rootfs, debianBundle))
 		err = errors.Join(err, os.RemoveAll(filepath.Join(rootfs, "etc/ssl")), os.WriteFile(filepath.Join(rootfs, "etc/package"), text, 0o644),
-			os.WriteFile(filepath.Join(rootfs, "etc/hosts"), nil, 0o644)) // the test's own mountpoint
+			os.WriteFile(filepath.Join(rootfs, "etc/hosts"), nil, 0o644), os.WriteFile(filepath.Join(rootfs, "etc/resolv.conf"), nil, 0o644)) // mountpoints of the test's own
 		for dir := filepath.Dir(rootfs); dir != filepath.Clean(os.TempDir()) && dir != "/"; dir = filepath.Dir(dir) {
 			err = errors.Join(err, os.Chmod(dir, 0o755)) // the container's root is nobody there
 		}
