@@ -164,8 +164,8 @@ func TestStoreRefuses(t *testing.T) {
 	}
 }
 
-// TestNothingPrintsSecrets: nothing shows the values of a provider and the material that
-// they are made from, in the types of the store and in those that it hands on.
+// TestNothingPrintsSecrets formats the types of the store and the documents that it returns.
+// The result contains no credential, and no material from which a credential is fetched.
 func TestNothingPrintsSecrets(t *testing.T) {
 	p := &Provider{
 		Name: "a", Profile: "openai", Values: map[string]secret.Secret{"api_key": secret.New("the-value")},

@@ -69,8 +69,8 @@ type Config struct {
 	Refresher *Refresher `json:"refresher,omitempty"`
 }
 
-// Refresher is the one process of a store that makes credentials anew. Whichever
-// guard finds none starts it.
+// Refresher is the process that refreshes the credentials of a store. A store has at most
+// one. A guard that finds none starts it.
 type Refresher struct {
 	Argv []string `json:"argv"`
 	// LockFile is held by the one that runs.

@@ -37,8 +37,8 @@ const (
 	FDGuardReady
 	// FDGuardNetns is the container's network namespace.
 	FDGuardNetns
-	// FDGuardListeners is the first of the listeners; those that are not there are
-	// /dev/null.
+	// FDGuardListeners is the descriptor of the first listener. The descriptor of a missing
+	// listener is /dev/null.
 	FDGuardListeners
 )
 
@@ -91,8 +91,8 @@ const (
 	// token endpoints are verified with beside the system's.
 	FlagStore  = "store"
 	FlagCAFile = "ca-file"
-	// FlagCredential and FlagDue are RefresherOnce's: only this credential; only those that
-	// cannot be used as they are.
+	// FlagCredential and FlagDue are flags of RefresherOnce. FlagCredential limits it to one
+	// credential, FlagDue to the credentials that are due.
 	FlagCredential = "credential"
 	FlagDue        = "due"
 	// FlagLog is RefresherServe's: its log.

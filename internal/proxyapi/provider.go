@@ -22,7 +22,7 @@ type Provider struct {
 	Name string `json:"name"`
 	// Revision is the store's: it goes up with every change of values.
 	Revision int `json:"revision,omitempty"`
-	// Renewed says that values of it are made anew while the sandbox runs.
+	// Renewed is true if the refresher replaces some values while the sandbox runs.
 	Renewed bool `json:"renewed,omitempty"`
 	// Gone providers keep endpoints and keys, and have no value: what belonged there
 	// is refused.

@@ -14,7 +14,7 @@ type TrustStores struct {
 	Files []string `json:"files,omitempty"`
 }
 
-// Inode identifies a folder on the host, whatever its name.
+// Inode identifies a folder on the host, also after it was renamed.
 type Inode struct {
 	Device uint64 `json:"device"`
 	Number uint64 `json:"number"`

@@ -41,9 +41,9 @@ type Refresher struct {
 	Origins func() (origin.Config, error)
 }
 
-// Refresh fetches the credentials of a provider from their origins: the named ones, or all
-// if credentials is empty; with due, only those that are due. When it returns, the results
-// are stored and in use in all sandboxes.
+// Refresh fetches the credentials of a provider from their origins: the named credentials,
+// or all if credentials is empty. If due is true, it fetches only the credentials that are
+// due. When it returns, the results are stored and in use in all sandboxes.
 //
 // If several processes call it at once, one of them fetches. With due, the others find that
 // the credential is no longer due.

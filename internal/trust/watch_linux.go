@@ -54,7 +54,8 @@ func (k *Keeper) run() {
 	events := make([]byte, 64<<10)
 	for first := true; ; first = false {
 		if k.watches != nil && !first { // the first look is at what has changed until now
-			// Which file it was does not matter: those that have not changed cost a look.
+			// The events do not matter: the keeper checks every file, which is cheap for an
+			// unchanged one.
 			if _, err := k.watches.Read(events); err != nil {
 				if !errors.Is(err, os.ErrDeadlineExceeded) {
 					k.failed("wait for changes of CA stores: %v", err)

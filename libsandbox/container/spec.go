@@ -24,7 +24,7 @@ func Example(rootless bool) *specs.Spec {
 }
 
 // Features returns the features of libcontainer in the format of runtime-spec's features.md.
-// They are those that are built in, whether the host supports them or not.
+// It lists the features that are built in, also the ones that the host does not support.
 func Features() *features.Features {
 	yes := new(true)
 	f := &features.Features{
